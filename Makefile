@@ -1,0 +1,66 @@
+# Needs python3 (3.11 or newer) and make, nothing else.
+# Another interpreter: make install PYTHON=python3.12 VENV=.venv-312
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+DIST ?= dist
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install test test-slow lint format demo bench build clean distclean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS) PYTEST_ARGS, DEMO_ARGS, BENCH_ARGS, DIST"
+
+install: $(STAMP)  ## Create the virtual environment and install jaxrl into it, editable
+
+# Runs again when pyproject.toml has changed. uv is used for speed where it works, else pip.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "jaxrl needs Python 3.11 or newer, and '$(PYTHON)' is not: try make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing jaxrl into $(VENV) ..."
+	@if uv --version >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; then :; \
+	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; fi
+	@touch $@
+
+test: $(STAMP)  ## Run the fast tests (JOBS processes; PYTEST_ARGS="-k name" to choose)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## Run the tests in which agents learn (minutes)
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+demo: $(STAMP)  ## Train PPO on CartPole and draw its learning curve (under 2 minutes)
+	@run=runs/demo-$$(date +%Y%m%d-%H%M%S); \
+	$(BIN)/jaxrl train ppo gymnax/CartPole-v1 --run-dir "$$run" $(DEMO_ARGS) && \
+	if test -f "$$run/learning_curve.png"; then echo "Learning curve: $$run/learning_curve.png"; \
+	else echo "No learning curve was written in $$run" >&2; exit 1; fi
+
+bench: $(STAMP)  ## Run the benchmarks (BENCH_ARGS to choose)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+build: $(STAMP)  ## Build the source distribution and the wheel into DIST
+	$(BIN)/python -m build --outdir $(DIST) .
+
+clean:  ## Remove caches and build outputs; runs and environments stay
+	rm -rf dist build .pytest_cache .ruff_cache .mypy_cache
+	find jaxrl envs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove the virtual environment
+	rm -rf $(VENV)

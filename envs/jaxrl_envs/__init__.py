@@ -1,0 +1,5 @@
+"""Environments for jaxrl, by id: `make("gymnax/CartPole-v1")`."""
+
+from jaxrl_envs.registry import list_ids, make
+
+__all__ = ["list_ids", "make"]

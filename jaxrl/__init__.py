@@ -1,0 +1,64 @@
+"""jaxrl: reinforcement learning as one compiled program over thousands of environments.
+
+Names are imported when they are first used, so that `import jaxrl` is instant and comes in time to
+protect small hosts from a deadlock in some versions of jax (see `jaxrl.host`).
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from jaxrl import host
+
+if TYPE_CHECKING:
+    from jaxrl import agents, engine, estimators, schedules
+    from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay
+    from jaxrl.engine.evaluate import evaluate
+    from jaxrl.engine.rollout import rollout
+    from jaxrl.engine.sweep import sweep
+    from jaxrl.engine.train import Training, train
+    from jaxrl.environment import Timestep, VectorEnv
+    from jaxrl.runs.fit import fit
+    from jaxrl.types import Box, Discrete, EnvSpec, Masked, Mixed, MultiDiscrete
+
+__version__ = importlib.metadata.version("jaxrl")
+
+_HOME = {
+    "Agent": "agent",
+    "Box": "types",
+    "Discrete": "types",
+    "EnvSpec": "types",
+    "Masked": "types",
+    "Mixed": "types",
+    "MultiDiscrete": "types",
+    "Offline": "agent",
+    "OnPolicy": "agent",
+    "Population": "agent",
+    "Replay": "agent",
+    "Timestep": "environment",
+    "Training": "engine.train",
+    "VectorEnv": "environment",
+    "evaluate": "engine.evaluate",
+    "fit": "runs.fit",
+    "rollout": "engine.rollout",
+    "sweep": "engine.sweep",
+    "train": "engine.train",
+}
+_MODULES = ("agents", "engine", "estimators", "schedules")
+
+__all__ = [*_HOME, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"jaxrl.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"jaxrl.{name}")
+    raise AttributeError(f"module 'jaxrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+host.protect()

@@ -1,0 +1,196 @@
+"""What the on-policy agents with a policy and a state value have in common."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.agent import Agent
+from jaxrl.checks import check_range
+from jaxrl.estimators import gae
+from jaxrl.networks import Activation, ActorCritic, CoreName, activation, cell, default_torso
+from jaxrl.types import (
+    Array,
+    Clock,
+    EnvSpec,
+    Key,
+    PyTree,
+    Scalar,
+    Trajectory,
+    static,
+)
+
+
+class Sample(struct.PyTreeNode):
+    """What an update sees of a step; leading axes `[B]`, or `[T, N]` where sequences stay whole.
+
+    Attributes:
+      obs: normalised observations.
+      action: what was done.
+      log_prob: its log-probability under the policy that did it.
+      value: V(obs) before the update.
+      advantage: the GAE advantage.
+      target: the value target, advantage + value.
+    """
+
+    obs: PyTree
+    action: PyTree
+    log_prob: Array
+    value: Array
+    advantage: Array
+    target: Array
+
+
+class ActorCriticAgent(Agent):
+    """Networks, acting and generalised advantages; subclasses add `plan`, `init` and `update`."""
+
+    discount: Scalar = 0.99
+    """Discount factor, gamma, in [0, 1]."""
+    gae_lambda: Scalar = 0.95
+    """Lambda of generalised advantage estimation, in [0, 1]."""
+    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
+    """Widths of the hidden layers of each network."""
+    activation: Activation = static(default="tanh")
+    """Activation between the layers."""
+    shared_torso: bool = static(default=False)
+    """Give policy and value one torso in common instead of one each."""
+    core: CoreName = static(default="none")
+    """Recurrent cell between torso and heads, for environments that need memory."""
+    core_size: int = static(default=64)
+    """Size of the recurrent state."""
+    torso: nn.Module | None = static(default=None)
+    """Your own flax module from observations to features; None for an MLP of hidden_sizes."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "discount", 0.0, 1.0)
+        check_range(self, "gae_lambda", 0.0, 1.0)
+        if self.torso is None and (not self.hidden_sizes or min(self.hidden_sizes) < 1):
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+        if self.core_size < 1:
+            raise ValueError(f"core_size is {self.core_size}: it must be at least 1")
+        activation(self.activation)
+        cell(self.core, self.core_size)
+        return super().bind(spec)
+
+    @property
+    def network(self) -> ActorCritic:
+        """The policy and the value, as one flax module."""
+        spec = self.spec
+        if spec is None:
+            raise ValueError(f"{type(self).__name__} has no environment yet: call bind(spec) first")
+
+        def torso():
+            if self.torso is not None:
+                return self.torso.clone(parent=None)
+            return default_torso(spec, self.hidden_sizes, self.activation)
+
+        return ActorCritic(torso, spec.action, self.shared_torso, self.core, self.core_size)
+
+    def init_params(self, key: Key) -> PyTree:
+        """Fresh parameters of the networks."""
+        obs = self.spec.dummy_observation(1, 1)
+        return self.network.init(key, obs, self.initial_carry(1), jnp.ones((1, 1), bool))
+
+    def initial_carry(self, num_envs: int) -> PyTree:
+        return self.network.initial_carry(num_envs)
+
+    def act(
+        self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        if self.core == "none":
+            policy, _ = self.network.apply(state.params, obs, method="policy")
+        else:  # a sequence of one step; the carry has been reset already
+            obs = jax.tree.map(lambda x: x[None], obs)
+            first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
+            policy, _, carries = self.network.apply(state.params, obs, carry, first)
+            policy, carry = jax.tree.map(lambda x: x[0], (policy, carries))
+        action = policy.sample(key) if explore else policy.mode()
+        return carry, action, policy.log_prob(action)
+
+    def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
+        """Values, GAE and value targets for each step (Schulman et al., 2016, eq. 16)."""
+        steps = trajectory.steps
+        values, next_values = self.values(state.params, trajectory)
+        advantages = gae(
+            steps.reward,
+            values,
+            next_values,
+            steps.terminated,
+            steps.truncated,
+            self.discount,
+            self.gae_lambda,
+        )
+        sample = Sample(
+            obs=steps.obs,
+            action=steps.action,
+            log_prob=steps.extras,
+            value=values,
+            advantage=advantages,
+            target=advantages + values,
+        )
+        return trajectory.replace(steps=sample)
+
+    def values(self, params: PyTree, trajectory: Trajectory) -> tuple[Array, Array]:
+        """V(obs) and V(next_obs), `float32[T, N]`.
+
+        The next observation is the one that follows unless the episode was cut there, so the
+        second costs a look at the last step, and at blocks in which an episode was truncated. A
+        recurrent V(next_obs) goes on from the state after obs. After a termination it is zero.
+        """
+        steps, recurrent = trajectory.steps, self.core != "none"
+
+        def value(obs, carry, first):
+            return self.network.apply(params, obs, carry, first, method="value")
+
+        def value_after(next_obs, carries):
+            """V of observations `[t, N, ...]`, each from a recurrent state of its own."""
+            if not recurrent:
+                return value(next_obs, (), None)[0]
+            flat = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), next_obs)
+            carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carries)
+            if not self.shared_torso:
+                carry = ((), carry)
+            first = jnp.zeros(jax.tree.leaves(flat)[0].shape[:2], bool)
+            leading = jax.tree.leaves(next_obs)[0].shape[:2]
+            return value(flat, carry, first)[0].reshape(leading)
+
+        if recurrent:
+            values, carries = value(steps.obs, trajectory.carry, trajectory.first)
+        else:
+            values = map_blocks(lambda obs: value(obs, (), None)[0], steps.obs)
+            carries = ()
+
+        def where_cut(block):
+            next_obs, carries, cut = block
+            nothing = jnp.zeros(cut.shape, jnp.float32)
+            return jax.lax.cond(
+                jnp.any(cut), lambda: value_after(next_obs, carries), lambda: nothing
+            )
+
+        last = jax.tree.map(lambda x: x[-1:], (steps.next_obs, carries))
+        at_cuts = map_blocks(where_cut, (steps.next_obs, carries, steps.truncated))
+        following = jnp.concatenate([values[1:], value_after(*last)])
+        next_values = jnp.where(steps.truncated, at_cuts, following)
+        return values, jnp.where(steps.terminated, 0.0, next_values)
+
+
+ROWS_OF_A_BLOCK = 2048
+
+
+def map_blocks(f: Callable[[PyTree], Array], xs: PyTree) -> Array:
+    """`f(xs)` for a row-wise `f` on leaves `[T, N, ...]`, in blocks of time.
+
+    A block stays in the processor's cache between the layers of a network: 65,536 rows took 13.5 ms
+    whole and 3.3 ms in blocks on two cores; 8,192 rows are faster whole.
+    """
+    num_steps, num_envs = jax.tree.leaves(xs)[0].shape[:2]
+    if num_steps * num_envs <= 8 * ROWS_OF_A_BLOCK:
+        return f(xs)
+    length = next(
+        n for n in range(1, num_steps + 1) if num_steps % n == 0 and n * num_envs >= ROWS_OF_A_BLOCK
+    )
+    blocks = jax.tree.map(lambda x: x.reshape(-1, length, *x.shape[1:]), xs)
+    return jax.lax.map(f, blocks).reshape(num_steps, num_envs)

@@ -1,0 +1,1 @@
+"""The engine: rollout, learners, evaluation, training and sweeps. It knows no algorithm."""

@@ -1,0 +1,104 @@
+"""Evaluation: exactly one episode in every copy, so that short episodes do not count double."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.agent import Policy
+from jaxrl.engine.rollout import rollout
+from jaxrl.environment import Environment, VectorEnv
+from jaxrl.types import Array, Key, PyTree, Stream, stream
+
+STEPS_BETWEEN_LOOKS = 32
+PATIENCE = 10_000  # steps, where neither the caller nor the environment names a limit
+
+
+class Episodes(struct.PyTreeNode):
+    """One episode a copy.
+
+    Attributes:
+      returns: `float32[N]`, undiscounted.
+      lengths: `int32[N]`, steps.
+      finished: `bool[N]`; false where the episode was still running when the steps were used up.
+    """
+
+    returns: Array
+    lengths: Array
+    finished: Array
+
+
+def evaluate(
+    policy: Policy,
+    env: Environment,
+    key: Key,
+    *,
+    num_episodes: int = 100,
+    initial_carry: PyTree = (),
+    max_steps: int | None = None,
+) -> Episodes:
+    """Plays `num_episodes` whole episodes, each in a copy of its own. Pure: jit it or vmap it.
+
+    Args:
+      policy: what acts, on raw observations: any function of that type, or what `greedy_policy`
+        makes of a trained agent.
+      env: one copy of the environment.
+      key: for starts, actions and steps.
+      num_episodes: N.
+      initial_carry: for recurrent policies, leaves `[N, ...]`.
+      max_steps: steps after which an unfinished episode is given up; None for the environment's
+        limit, or 10,000 where it has none.
+
+    Raises:
+      ValueError: `num_episodes` or `max_steps` is less than 1.
+    """
+    for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    return play_episodes(policy, VectorEnv(env, num_episodes), initial_carry, key, max_steps)
+
+
+def play_episodes(
+    policy: Policy,
+    envs: VectorEnv,
+    initial_carry: PyTree,
+    key: Key,
+    max_steps: int | None = None,
+) -> Episodes:
+    """Plays one episode in every copy, of at most `max_steps` steps, and stops with the last.
+
+    Args:
+      policy: chooses the actions.
+      envs: N copies.
+      initial_carry: the policy's recurrent state where an episode begins, leaves `[N, ...]`.
+      key: for starts, actions and steps.
+      max_steps: steps after which an unfinished episode is given up; None as in `evaluate`.
+    """
+    max_steps = max_steps or envs.spec.max_steps or PATIENCE
+    key = stream(key, Stream.EVALUATE)
+    stride = min(STEPS_BETWEEN_LOOKS, max_steps)
+
+    def unfinished(loop):
+        step, _, _, played = loop
+        return (step < max_steps) & ~jnp.all(played.finished)
+
+    def play_on(loop):
+        step, env_state, carry, played = loop
+        env_state, carry, trajectory, _ = rollout(
+            policy, envs, env_state, carry, initial_carry, jax.random.fold_in(key, step), stride
+        )
+        steps = trajectory.steps
+        done = steps.terminated | steps.truncated  # [T, N]
+        in_time = step + jnp.arange(stride) < max_steps  # [T]
+        ended_before = jnp.cumsum(done, axis=0) - done > 0
+        counts = ~ended_before & ~played.finished[None] & in_time[:, None]
+        played = Episodes(
+            returns=played.returns + jnp.sum(jnp.where(counts, steps.reward, 0.0), axis=0),
+            lengths=played.lengths + jnp.sum(counts, axis=0),
+            finished=played.finished | jnp.any(done & counts, axis=0),
+        )
+        return step + stride, env_state, carry, played
+
+    n = envs.num_envs
+    nothing = Episodes(jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+    loop = (jnp.int32(0), envs.reset(key), initial_carry, nothing)
+    return jax.lax.while_loop(unfinished, play_on, loop)[-1]

@@ -1,0 +1,298 @@
+"""How experience reaches `update`: one loop over minibatches, one over replayed batches.
+
+Each learner is one iteration of training: (agent state, environments, ...) -> the same and metrics.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flashbax
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
+from jaxrl.engine.evaluate import play_episodes
+from jaxrl.engine.rollout import rollout
+from jaxrl.engine.shuffle import permutation
+from jaxrl.environment import VectorEnv, VectorState
+from jaxrl.normalization import Normalizer
+from jaxrl.types import (
+    Array,
+    Clock,
+    EpisodeStats,
+    Key,
+    Mean,
+    PyTree,
+    Stream,
+    Trajectory,
+    Transition,
+    stream,
+)
+
+
+class TrainState(struct.PyTreeNode):
+    """All that training changes, arrays only; the clock and the key are the caller's.
+
+    Attributes:
+      agent: the agent's state.
+      envs: where the environments stand, leaves `[N, ...]`; `()` where none are kept.
+      carry: the policy's recurrent state, leaves `[N, ...]`.
+      stats: running statistics of observations and rewards.
+      buffer: replay memory, or `()`.
+    """
+
+    agent: PyTree
+    envs: VectorState | tuple[()]
+    carry: PyTree
+    stats: Normalizer
+    buffer: Any
+
+
+class IterationMetrics(struct.PyTreeNode):
+    """What an iteration (or several, added up) has to tell.
+
+    Attributes:
+      episodes: the episodes that ended in training.
+      updates: the agent's own metrics, each a `Mean` over calls of `update`.
+    """
+
+    episodes: EpisodeStats
+    updates: dict[str, Mean]
+
+    def __add__(self, other: "IterationMetrics") -> "IterationMetrics":
+        updates = {name: self.updates[name] + other.updates[name] for name in self.updates}
+        return IterationMetrics(self.episodes + other.episodes, updates)
+
+
+def policy_of(
+    agent: Agent, state: PyTree, stats: Normalizer, clock: Clock, *, explore: bool
+) -> Policy:
+    """The agent as a policy on raw observations; rollout and evaluation both run this."""
+
+    def policy(carry, obs, key):
+        return agent.act(state, carry, stats.normalize_obs(obs), key, clock, explore=explore)
+
+    return policy
+
+
+def _normalized(stats: Normalizer, steps: Transition) -> Transition:
+    """Raw transitions on the scale of the networks."""
+    return steps.replace(
+        obs=stats.normalize_obs(steps.obs),
+        next_obs=stats.normalize_obs(steps.next_obs),
+        reward=stats.normalize_reward(steps.reward),
+    )
+
+
+def _update_many(
+    agent: Agent,
+    agent_state: PyTree,
+    key: Key,
+    clock: Clock,
+    batches: Any,
+    batch_of: Callable[[PyTree, Any, Key, Clock], Any],
+    length: int,
+) -> tuple[PyTree, dict[str, Mean], Clock]:
+    """Calls `agent.update` `length` times, on `batch_of(agent_state, batches[i], key, clock)`."""
+
+    def one(carry, inputs):
+        agent_state, clock = carry
+        batch, index = inputs
+        key_i = jax.random.fold_in(key, index)
+        batch = batch_of(agent_state, batch, stream(key_i, Stream.SAMPLE), clock)
+        agent_state, metrics = agent.update(
+            agent_state, batch, stream(key_i, Stream.UPDATE), clock
+        )
+        means = {name: Mean.of(value) for name, value in metrics.items()}
+        return (agent_state, clock.replace(update=clock.update + 1)), means
+
+    inputs = (batches, jnp.arange(length))
+    (agent_state, clock), means = jax.lax.scan(one, (agent_state, clock), inputs)
+    return agent_state, {name: m.pooled() for name, m in means.items()}, clock
+
+
+def on_policy(
+    agent: Agent, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+) -> tuple[TrainState, IterationMetrics]:
+    """Rollout, targets, passes over shuffled minibatches."""
+    plan: OnPolicy = agent.plan
+    if plan.reset_each_iteration:
+        state = state.replace(envs=envs.reset(key))
+    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
+    env_state, carry, trajectory, episodes = rollout(
+        policy,
+        envs,
+        state.envs,
+        state.carry,
+        agent.initial_carry(plan.num_envs),
+        key,
+        plan.num_steps,
+    )
+    raw = trajectory.steps
+    trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
+    prepared = agent.prepare(state.agent, trajectory, clock)
+    agent_state, updates = _epochs(agent, plan, state.agent, prepared, key, clock)
+    stats = _learn_statistics(agent, state.stats, raw)
+    state = state.replace(agent=agent_state, envs=env_state, carry=carry, stats=stats)
+    return state, IterationMetrics(episodes, updates)
+
+
+def _epochs(
+    agent: Agent,
+    plan: OnPolicy,
+    agent_state: PyTree,
+    trajectory: Trajectory,
+    key: Key,
+    clock: Clock,
+) -> tuple[PyTree, dict[str, Mean]]:
+    """`num_epochs` passes over the trajectory in `num_minibatches` parts."""
+    num_parts, (num_steps, num_envs) = plan.num_minibatches, trajectory.first.shape
+    flat = plan.layout == "flat"
+    if flat:
+        trajectory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
+
+    def order(key):
+        if flat:
+            return permutation(key, num_steps, num_envs)
+        return jax.random.permutation(key, num_envs)
+
+    def part(agent_state, index, key, clock):
+        if num_parts == 1:
+            return trajectory
+        axis = 0 if flat else 1
+        take = lambda axis: lambda x: jnp.take(x, index, axis, unique_indices=True)  # noqa: E731
+        return Trajectory(
+            steps=jax.tree.map(take(axis), trajectory.steps),
+            first=take(axis)(trajectory.first),
+            carry=jax.tree.map(take(0), trajectory.carry),
+        )
+
+    def one_epoch(carry, key):
+        agent_state, clock = carry
+        rows = num_steps * num_envs if flat else num_envs
+        if num_parts == 1:  # all rows at once: their order does not matter
+            parts = jnp.zeros((1, 0), jnp.int32)
+        else:
+            parts = order(stream(key, Stream.SHUFFLE)).reshape(num_parts, rows // num_parts)
+        agent_state, means, clock = _update_many(
+            agent, agent_state, key, clock, parts, part, num_parts
+        )
+        return (agent_state, clock), means
+
+    keys = jax.random.split(stream(key, Stream.UPDATE), plan.num_epochs)
+    (agent_state, _), means = jax.lax.scan(one_epoch, (agent_state, clock), keys)
+    return agent_state, {name: m.pooled() for name, m in means.items()}
+
+
+def _learn_statistics(agent: Agent, stats: Normalizer, raw: Transition) -> Normalizer:
+    """Statistics move after learning, so that they are the same in acting and in learning."""
+    done = raw.terminated | raw.truncated
+    return stats.update(raw.obs, raw.reward, done, getattr(agent, "discount", 1.0))
+
+
+def replay_buffer(plan: Replay) -> Any:
+    """The ring of transitions: flashbax's flat item buffer (init, add, sample, can_sample)."""
+    return flashbax.make_item_buffer(
+        max_length=plan.capacity,
+        min_length=max(plan.warmup, 1),
+        sample_batch_size=plan.batch_size,
+        add_batches=True,
+    )
+
+
+def replay(
+    agent: Agent, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+) -> tuple[TrainState, IterationMetrics]:
+    """Rollout into the ring; updates on batches from it, once it holds `warmup` transitions."""
+    plan: Replay = agent.plan
+    buffer = replay_buffer(plan)
+    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
+    env_state, carry, trajectory, episodes = rollout(
+        policy,
+        envs,
+        state.envs,
+        state.carry,
+        agent.initial_carry(plan.num_envs),
+        key,
+        plan.num_steps,
+    )
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.steps)
+    memory = buffer.add(state.buffer, rows)
+
+    def sample(agent_state, _, key, clock):
+        with jax.numpy_rank_promotion("allow"):  # flashbax needs it, whatever the user's setting
+            steps = buffer.sample(memory, key).experience
+        return agent.prepare(agent_state, _normalized(state.stats, steps), clock)
+
+    collected = (clock.iteration + 1) * plan.steps_per_iteration  # the clock's: never batched
+    agent_state, updates = _update_if(
+        collected >= plan.warmup, agent, state.agent, key, clock, sample, plan.num_updates
+    )
+    stats = _learn_statistics(agent, state.stats, trajectory.steps)
+    state = TrainState(agent_state, env_state, carry, stats, memory)
+    return state, IterationMetrics(episodes, updates)
+
+
+def _update_if(
+    condition: Array,
+    agent: Agent,
+    agent_state: PyTree,
+    key: Key,
+    clock: Clock,
+    sample: Callable,
+    num_updates: int,
+) -> tuple[PyTree, dict[str, Mean]]:
+    """`num_updates` calls of `update` where the unbatched `condition` is true, else none."""
+
+    def learn(agent_state):
+        new_state, means, _ = _update_many(
+            agent, agent_state, key, clock, None, sample, num_updates
+        )
+        return new_state, means
+
+    def wait(agent_state):
+        _, means = jax.eval_shape(learn, agent_state)
+        return agent_state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), means)
+
+    return jax.lax.cond(condition, learn, wait, agent_state)
+
+
+def offline(
+    agent: Agent, data: Transition, state: TrainState, key: Key, clock: Clock
+) -> tuple[TrainState, IterationMetrics]:
+    """Updates on `data`, transitions `[D, ...]`."""
+    plan: Offline = agent.plan
+    num_rows = data.reward.shape[0]
+
+    def sample(agent_state, _, key, clock):
+        batch = data
+        if plan.batch_size is not None:
+            index = jax.random.randint(key, (plan.batch_size,), 0, num_rows)
+            batch = jax.tree.map(lambda x: x[index], data)
+        return agent.prepare(agent_state, _normalized(state.stats, batch), clock)
+
+    agent_state, updates, _ = _update_many(
+        agent, state.agent, key, clock, None, sample, plan.num_updates
+    )
+    return state.replace(agent=agent_state), IterationMetrics(EpisodeStats.none(), updates)
+
+
+def population(
+    agent: Agent, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+) -> tuple[TrainState, IterationMetrics]:
+    """One episode in every copy, then one update on the candidates' returns."""
+    plan: Population = agent.plan
+    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
+    played = play_episodes(
+        policy, envs, agent.initial_carry(plan.num_envs), key, plan.max_episode_steps
+    )
+    returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
+    prepared = agent.prepare(state.agent, returns, clock)
+    agent_state, metrics = agent.update(
+        state.agent, prepared, stream(key, Stream.UPDATE), clock
+    )
+    ended = EpisodeStats.of(played.returns, played.lengths, played.finished).pooled()
+    updates = {name: Mean.of(value) for name, value in metrics.items()}
+    return state.replace(agent=agent_state), IterationMetrics(ended, updates)
+

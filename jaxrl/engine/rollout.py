@@ -1,0 +1,65 @@
+"""The only loop over environment steps."""
+
+import jax
+
+from jaxrl.agent import Policy
+from jaxrl.environment import VectorEnv, VectorState
+from jaxrl.types import (
+    EpisodeStats,
+    Key,
+    PyTree,
+    Stream,
+    Trajectory,
+    Transition,
+    stream,
+    tree_where,
+)
+
+
+def rollout(
+    policy: Policy,
+    envs: VectorEnv,
+    env_state: VectorState,
+    carry: PyTree,
+    initial_carry: PyTree,
+    key: Key,
+    num_steps: int,
+) -> tuple[VectorState, PyTree, Trajectory, EpisodeStats]:
+    """Steps every copy of the environment `num_steps` times.
+
+    Args:
+      policy: chooses the actions of all copies at once.
+      envs: N copies.
+      env_state: where they stand.
+      carry: the policy's recurrent state, leaves `[N, ...]`.
+      initial_carry: its value where an episode begins, leaves `[N, ...]`.
+      key: for actions, steps and resets.
+      num_steps: T.
+
+    Returns:
+      Where the copies and the recurrent state stand now, the trajectory `[T, N]` and the statistics
+      of the episodes that ended.
+    """
+
+    def one_step(loop, key):
+        env_state, carry, ended = loop
+        carry = tree_where(env_state.first, initial_carry, carry)
+        carry, action, extras = policy(carry, env_state.obs, stream(key, Stream.ACT))
+        next_state, timestep, just_ended = envs.step(key, env_state, action, pool)
+        transition = Transition(
+            obs=env_state.obs,
+            action=action,
+            reward=timestep.reward,
+            terminated=timestep.terminated,
+            truncated=timestep.truncated,
+            next_obs=timestep.obs,
+            extras=extras,
+        )
+        return (next_state, carry, ended + just_ended), (transition, env_state.first)
+
+    key = stream(key, Stream.ROLLOUT)
+    pool = envs.pool(key)
+    loop = (env_state, carry, EpisodeStats.none(envs.num_envs))
+    loop, (steps, first) = jax.lax.scan(one_step, loop, jax.random.split(key, num_steps))
+    env_state, last_carry, ended = loop
+    return env_state, last_carry, Trajectory(steps, first, carry), ended.pooled()

@@ -1,0 +1,53 @@
+"""Grids of hyper-parameters as one agent with stacked leaves, ready for vmap."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+T = TypeVar("T")
+
+
+def sweep(base: T, /, **values: Sequence[Any]) -> T:
+    """The Cartesian product of some fields' values, as one pytree to vmap over.
+
+    Args:
+      base: an agent, or any other dataclass that is a pytree.
+      **values: field names to the values they take; the last name varies fastest.
+
+    Returns:
+      `base` with every leaf `[K]`, K the size of the grid: `vmap(train, in_axes=(0, None, None))`.
+
+    Raises:
+      ValueError: an unknown field, no values, or a field that is static structure (it sets a shape
+        or a loop's length, so every value of it is a program of its own).
+    """
+    if not values:
+        raise ValueError("sweep needs at least one field, for example learning_rate=[1e-4, 3e-4]")
+    fields = {f.name: f for f in dataclasses.fields(base)}  # type: ignore[arg-type]
+    floats = [n for n, f in fields.items() if f.metadata.get("pytree_node", True)]
+    for name, choices in values.items():
+        if name not in fields:
+            raise ValueError(
+                f"{type(base).__name__} has no field {name!r}; it can sweep: {', '.join(floats)}"
+            )
+        if name not in floats:
+            raise ValueError(
+                f"{name} is static, it shapes the compiled program: "
+                f"train once for each value of it; sweep can take: {', '.join(floats)}"
+            )
+        if len(choices) == 0:
+            raise ValueError(f"{name} has no values to sweep over")
+    points = [
+        base.replace(**dict(zip(values, point, strict=True)))  # type: ignore[attr-defined]
+        for point in itertools.product(*values.values())
+    ]
+    structures = {jax.tree.structure(point) for point in points}
+    if len(structures) > 1:
+        raise ValueError(
+            "the values of one field must be of one kind: all numbers, or all the same schedule"
+        )
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *points)

@@ -1,0 +1,286 @@
+"""Training as one pure function: `train = scan(chunk + evaluate)`, `chunk = loop(iteration)`."""
+
+import math
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
+from jaxrl.engine import learners
+from jaxrl.engine.evaluate import Episodes, play_episodes
+from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
+from jaxrl.environment import Environment, ResetPolicy, VectorEnv
+from jaxrl.normalization import Normalizer
+from jaxrl.types import Clock, Key, PyTree, Stream, static, stream, strong
+
+
+class TrainMetrics(struct.PyTreeNode):
+    """What `train` reports, one entry an evaluation (leading axis `[E]`).
+
+    Attributes:
+      iterations: `int32[E]`, finished iterations (times `plan.steps_per_iteration`: steps).
+      training: the iterations since the entry before.
+      evaluation: the episodes played by the policy without exploration, `[E, num_eval_episodes]`.
+    """
+
+    iterations: jax.Array
+    training: IterationMetrics
+    evaluation: Episodes
+
+
+class Training(struct.PyTreeNode):
+    """Who learns, on what, for how long: everything but the key. Agent and environment are leaves.
+
+    Build it with `Training.create`, which checks that the parts fit together. `init`, `chunk` and
+    `evaluate` are pure; `train` composes them in one program, `fit` calls them from a host loop.
+    """
+
+    agent: Agent
+    envs: VectorEnv
+    eval_envs: VectorEnv
+    data: PyTree
+    num_iterations: int = static()
+    normalize_observations: bool = static()
+    normalize_rewards: bool = static()
+
+    @classmethod
+    def create(
+        cls,
+        agent: Agent,
+        env: Environment,
+        *,
+        total_steps: int,
+        num_eval_episodes: int = 64,
+        normalize_observations: bool = False,
+        normalize_rewards: bool = False,
+        reset_policy: ResetPolicy = "fresh",
+        pool_size: int | None = None,
+        batched_env: bool = False,
+        eval_env: Environment | None = None,
+        data: PyTree = None,
+    ) -> Self:
+        """Binds agent and environment; see `train` for the arguments and errors."""
+        agent = strong(agent.bind(env.spec))
+        plan = agent.plan
+        plan.check()
+        if total_steps < 1:
+            raise ValueError(f"total_steps is {total_steps}: it must be at least 1")
+        if num_eval_episodes < 1:
+            raise ValueError(f"num_eval_episodes is {num_eval_episodes}: it must be at least 1")
+        if isinstance(plan, Offline) and data is None:
+            raise ValueError(
+                f"{type(agent).__name__} learns from a fixed data set: pass data=Transition(...) "
+                "with leaves [num_transitions, ...]"
+            )
+        if not isinstance(plan, Offline) and data is not None:
+            raise ValueError(f"{type(agent).__name__} collects its own experience: leave data out")
+        if batched_env and eval_env is None:
+            raise ValueError(
+                "batched_env gives each training copy parameters of its own, so evaluation needs "
+                "an environment too: pass eval_env"
+            )
+        if normalize_rewards and not isinstance(plan, OnPolicy | Replay):
+            raise ValueError("normalize_rewards needs an agent that collects experience: set False")
+        envs = VectorEnv(strong(env), plan.num_envs, reset_policy, pool_size, batched_env)
+        eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
+        envs.check()
+        return cls(
+            agent=agent,
+            envs=envs,
+            eval_envs=eval_envs,
+            data=data,
+            num_iterations=math.ceil(total_steps / plan.steps_per_iteration),
+            normalize_observations=normalize_observations,
+            normalize_rewards=normalize_rewards,
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """The steps that will really be taken: whole iterations."""
+        return self.num_iterations * self.agent.plan.steps_per_iteration
+
+    def clock(self, iteration: jax.Array) -> Clock:
+        """The clock at the beginning of an iteration."""
+        return Clock(
+            iteration=iteration,
+            update=iteration * self.agent.plan.updates_per_iteration,
+            fraction=iteration.astype(jnp.float32) / self.num_iterations,
+        )
+
+    def init(self, key: Key) -> TrainState:
+        """The state before the first iteration."""
+        plan, spec = self.agent.plan, self.agent.spec
+        collects = isinstance(plan, OnPolicy | Replay)
+        buffer: Any = ()
+        if isinstance(plan, Replay):
+            buffer = learners.replay_buffer(plan).init(self._transition_like())
+        state = TrainState(
+            agent=self.agent.init(stream(key, Stream.INIT)),
+            envs=self.envs.reset(key) if collects else (),
+            carry=self.agent.initial_carry(plan.num_envs) if collects else (),
+            stats=Normalizer.create(
+                spec,
+                plan.num_envs,
+                observations=self.normalize_observations,
+                rewards=self.normalize_rewards,
+            ),
+            buffer=buffer,
+        )
+        return _tie_to_key(strong(state), key)
+
+    def _transition_like(self) -> Any:
+        """One transition of zeros, with the shapes and dtypes that a rollout stores."""
+
+        def one(key):
+            policy = policy_of(
+                self.agent,
+                self.agent.init(key),
+                Normalizer((), (), ()),
+                Clock.start(),
+                explore=True,
+            )
+            n = self.agent.plan.num_envs
+            carry = self.agent.initial_carry(n)
+            _, _, trajectory, _ = learners.rollout(
+                policy, self.envs, self.envs.reset(key), carry, carry, key, 1
+            )
+            return jax.tree.map(lambda x: x[0, 0], trajectory.steps)
+
+        shapes = jax.eval_shape(one, jax.random.key(0))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def iteration(
+        self, state: TrainState, key: Key, iteration: jax.Array
+    ) -> tuple[TrainState, IterationMetrics]:
+        """One iteration of the agent's plan; `key` is the run's."""
+        key = jax.random.fold_in(stream(key, Stream.ITERATION), iteration)
+        clock = self.clock(iteration)
+        match self.agent.plan:
+            case OnPolicy():
+                return learners.on_policy(self.agent, self.envs, state, key, clock)
+            case Replay():
+                return learners.replay(self.agent, self.envs, state, key, clock)
+            case Offline():
+                return learners.offline(self.agent, self.data, state, key, clock)
+            case Population():
+                return learners.population(self.agent, self.envs, state, key, clock)
+        raise TypeError(f"{type(self.agent.plan).__name__} is no plan the engine knows")
+
+    def chunk(
+        self, state: TrainState, key: Key, start: jax.Array, stop: jax.Array
+    ) -> tuple[TrainState, IterationMetrics]:
+        """Iterations `start` to `stop` (`int32[]`, not batched); one program for any length."""
+        metrics = jax.eval_shape(self.iteration, state, key, start)[1]
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+
+        def one(i, loop):
+            state, metrics = loop
+            state, new = self.iteration(state, key, i)
+            return state, metrics + new
+
+        return jax.lax.fori_loop(start, stop, one, (state, none))
+
+    def policy(self, state: TrainState, iteration: jax.Array) -> Policy:
+        """What was learned, without exploration, on raw observations."""
+        return policy_of(
+            self.agent, state.agent, state.stats, self.clock(iteration), explore=False
+        )
+
+    def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
+        """Plays `num_eval_episodes` episodes without exploration."""
+        key = jax.random.fold_in(stream(key, Stream.EVALUATE), iteration)
+        carry = self.agent.initial_carry(self.eval_envs.num_envs)
+        return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
+
+
+def train(
+    agent: Agent,
+    env: Environment,
+    key: Key,
+    *,
+    total_steps: int,
+    num_evaluations: int = 10,
+    num_eval_episodes: int = 64,
+    normalize_observations: bool = False,
+    normalize_rewards: bool = False,
+    reset_policy: ResetPolicy = "fresh",
+    pool_size: int | None = None,
+    batched_env: bool = False,
+    eval_env: Environment | None = None,
+    data: PyTree = None,
+) -> tuple[TrainState, TrainMetrics]:
+    """Trains an agent. Pure: jit it, vmap it over `key`, over `agent` (see `sweep`) or over `env`.
+
+    Args:
+      agent: the algorithm with its hyper-parameters.
+      env: one copy of the environment; its leaves may be vmapped.
+      key: a typed key; different keys differ in parameters, starts, noise and shuffles.
+      total_steps: environment steps (updates, for an offline agent), rounded up to whole iterations.
+      num_evaluations: entries of the metrics, evenly spaced; 0 for one without any episode played.
+      num_eval_episodes: episodes an evaluation, one in each of as many copies.
+      normalize_observations: scale float observations by their running mean and deviation.
+      normalize_rewards: scale rewards by the deviation of the running discounted return.
+      reset_policy: "fresh" or "pool", see `VectorEnv`.
+      pool_size: starts in the pool.
+      batched_env: `env`'s leaves have a leading axis `[num_envs]`, parameters for each copy.
+      eval_env: where to evaluate; `env` unless given.
+      data: for offline agents, transitions with leaves `[D, ...]`.
+
+    Returns:
+      The final state and the metrics, leading axis `[num_evaluations]`.
+
+    Raises:
+      ValueError, TypeError: a field does not fit; before anything is compiled.
+    """
+    if num_evaluations < 0:
+        raise ValueError(f"num_evaluations is {num_evaluations}: it must not be negative")
+    training = Training.create(
+        agent,
+        env,
+        total_steps=total_steps,
+        num_eval_episodes=num_eval_episodes,
+        normalize_observations=normalize_observations,
+        normalize_rewards=normalize_rewards,
+        reset_policy=reset_policy,
+        pool_size=pool_size,
+        batched_env=batched_env,
+        eval_env=eval_env,
+        data=data,
+    )
+    stops = chunk_stops(training.num_iterations, max(num_evaluations, 1))
+
+    def one_chunk(state, limits):
+        start, stop = limits
+        state, metrics = training.chunk(state, key, start, stop)
+        episodes = None if num_evaluations == 0 else training.evaluate(state, key, stop)
+        return state, TrainMetrics(stop, metrics, episodes)
+
+    limits = (jnp.asarray([0, *stops[:-1]], jnp.int32), jnp.asarray(stops, jnp.int32))
+    return jax.lax.scan(one_chunk, training.init(key), limits)
+
+
+def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
+    """The iterations after which to look: at most `num_chunks`, evenly spaced, the last included."""
+    num_chunks = min(num_chunks, num_iterations)
+    return [num_iterations * (i + 1) // num_chunks for i in range(num_chunks)]
+
+
+def _tie_to_key(state: TrainState, key: Key) -> TrainState:
+    """Returns the same state, but with every leaf depending on the key.
+
+    Under vmap over keys a constant leaf would stay unbatched inside one program and become batched
+    where it crosses the border of another: `train` and a host loop would then run different
+    arithmetic. The branch is never taken (as far as a compiler can tell, it may be), except for
+    the one key in 2**32 whose first word is all ones, for which it returns the state as well.
+    """
+    word = jax.random.key_data(key).reshape(-1)[0]
+
+    def tie(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        return jnp.where(word == jnp.uint32(0xFFFFFFFF), x + jnp.zeros_like(x), x)
+
+    return jax.tree.map(tie, state)
+

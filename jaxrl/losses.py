@@ -1,0 +1,159 @@
+"""Losses and statistics that several agents share; every mean over data is `mean`.
+
+Arrays of one call have one shape, whatever its axes; ValueError where they differ (`[N, 1]` against
+`[N]` would silently become `[N, N]`). Losses are scalars to be minimised.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.types import Array, Scalar
+
+
+def mean(
+    x: Array, where: Array | None = None, *, axis: int | tuple[int, ...] | None = None
+) -> Array:
+    """The mean over data: the one place to change when the environment axis is sharded.
+
+    Every loss and statistic over transitions goes through it, so that a mean over the shards of a
+    batch can become a mean over the whole batch without a change to any agent.
+
+    Args:
+      x: numbers or booleans.
+      where: `bool` of the same shape; entries that are false do not count, NaN included. With no
+        entry left the mean is 0: a loss without data has no gradient.
+      axis: the axes to average over; None: all.
+    """
+    x = jnp.asarray(x)
+    if where is None:
+        return jnp.mean(x, axis=axis)
+    _check_shapes(x=x, where=where)
+    if where.dtype != jnp.bool_:
+        raise TypeError(f"where has dtype {where.dtype}: it must be bool")
+    count = jnp.sum(where, axis=axis)
+    return jnp.sum(jnp.where(where, x, 0), axis=axis) / jnp.maximum(count, 1)
+
+
+def standardize(x: Array) -> Array:
+    """`(x - mean) / (std + 1e-8)`: mean 0 and standard deviation 1 over all entries.
+
+    Constant data become zeros.
+    """
+    centred = x - mean(x)
+    # The mean of equal numbers is off by rounding, which 1 / 1e-8 would blow up: centre it away.
+    centred = centred - mean(centred)
+    return centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
+
+
+def policy_gradient_loss(log_prob: Array, advantages: Array) -> Array:
+    """`-mean(log_prob * advantages)`; its gradient is minus the policy gradient.
+
+    Args:
+      log_prob: log pi(a | s) of the actions taken.
+      advantages: or returns; no gradient flows through them.
+
+    Source: Williams, 1992; Sutton, McAllester, Singh and Mansour, 2000, theorem 1.
+    """
+    _check_shapes(log_prob=log_prob, advantages=advantages)
+    return -mean(log_prob * jax.lax.stop_gradient(advantages))
+
+
+def clipped_surrogate(log_ratio: Array, advantages: Array, clip_epsilon: Scalar) -> Array:
+    """`-mean(min(r A, clip(r, 1 - epsilon, 1 + epsilon) A))`, -L^CLIP of PPO.
+
+    Args:
+      log_ratio: log r = log pi(a | s) - log pi_old(a | s).
+      advantages: A; no gradient flows through them.
+      clip_epsilon: how far r may move before its gradient stops.
+
+    Source: Schulman, Wolski, Dhariwal, Radford and Klimov, 2017, eq. 7.
+    """
+    _check_shapes(log_ratio=log_ratio, advantages=advantages)
+    advantages = jax.lax.stop_gradient(advantages)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon)
+    return -mean(jnp.minimum(ratio * advantages, clipped * advantages))
+
+
+def entropy_loss(entropy: Array) -> Array:
+    """`-mean(entropy)`: to minimise it is to explore.
+
+    Args:
+      entropy: of the policy in each state, nats.
+
+    Source: Williams and Peng, 1991; Mnih et al., 2016, section 4.
+    """
+    return -mean(entropy)
+
+
+def value_loss(values: Array, targets: Array) -> Array:
+    """`0.5 mean((values - targets)^2)`; no gradient flows through the targets."""
+    _check_shapes(values=values, targets=targets)
+    return 0.5 * mean(jnp.square(values - jax.lax.stop_gradient(targets)))
+
+
+def clipped_value_loss(
+    values: Array, old_values: Array, targets: Array, clip_epsilon: Scalar | None
+) -> Array:
+    """`0.5 mean(max((v - target)^2, (v_clip - target)^2))`, PPO's value loss.
+
+    v_clip = old + clip(v - old, -epsilon, epsilon): a value that has moved by more than epsilon
+    towards its target has no gradient.
+
+    Args:
+      values: v, what is learned.
+      old_values: v when the data were collected; no gradient flows through them.
+      targets: what v should become; no gradient flows through them.
+      clip_epsilon: epsilon, in units of the value; None: plain `value_loss`.
+
+    Source: the reference implementation, github.com/openai/baselines, ppo2/model.py (the paper has
+    no clipping of values).
+    """
+    _check_shapes(values=values, old_values=old_values, targets=targets)
+    if clip_epsilon is None:
+        return value_loss(values, targets)
+    old_values, targets = jax.lax.stop_gradient((old_values, targets))
+    clipped = old_values + jnp.clip(values - old_values, -clip_epsilon, clip_epsilon)
+    return 0.5 * mean(jnp.maximum(jnp.square(values - targets), jnp.square(clipped - targets)))
+
+
+def approximate_kl(log_ratio: Array) -> Array:
+    """`mean((r - 1) - log r)`: estimates KL(pi_old || pi) from actions of pi_old, in nats.
+
+    Unbiased, never negative, and of less variance than `mean(-log r)`.
+
+    Args:
+      log_ratio: log r = log pi(a | s) - log pi_old(a | s).
+
+    Source: Schulman, "Approximating KL divergence", 2020, estimator k3.
+    """
+    return mean(jnp.expm1(log_ratio) - log_ratio)
+
+
+def clip_fraction(log_ratio: Array, clip_epsilon: Scalar) -> Array:
+    """The share of samples with `|r - 1| > clip_epsilon`; in [0, 1]."""
+    return mean(jnp.abs(jnp.expm1(log_ratio)) > clip_epsilon)
+
+
+def explained_variance(values: Array, targets: Array) -> Array:
+    """`1 - Var(targets - values) / Var(targets)`: 1 is perfect, 0 no better than a constant.
+
+    Targets that do not vary (by more than rounding) give 0: there is nothing to explain.
+    """
+    _check_shapes(values=values, targets=targets)
+    variance, residual = _variance(targets), _variance(targets - values)
+    varies = variance > 1e-12 * mean(jnp.square(targets))
+    return jnp.where(varies, 1.0 - residual / jnp.where(varies, variance, 1.0), 0.0)
+
+
+def _variance(x: Array) -> Array:
+    return mean(jnp.square(x - mean(x)))
+
+
+def _check_shapes(**arrays: Array) -> None:
+    (first, x), *others = arrays.items()
+    for name, y in others:
+        if jnp.shape(y) != jnp.shape(x):
+            raise ValueError(
+                f"{name} has shape {jnp.shape(y)}, {first} {jnp.shape(x)}: they must be equal"
+            )

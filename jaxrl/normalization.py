@@ -1,0 +1,129 @@
+"""Running statistics of observations and rewards; frozen within an iteration by the engine."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.losses import mean
+from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar
+
+
+class RunningMoments(struct.PyTreeNode):
+    """Mean and variance of all data seen (Chan, Golub and LeVeque, 1979; Welford for batches).
+
+    Attributes:
+      count: `float32[]`, how many.
+      mean: `float32[*shape]`.
+      sum_squares: `float32[*shape]`, squared distances from the mean, summed.
+    """
+
+    count: Array
+    mean: Array
+    sum_squares: Array
+
+    @classmethod
+    def of_shape(cls, shape: tuple[int, ...]) -> "RunningMoments":
+        """Of no data: mean 0, and variance 1."""
+        zeros = jnp.zeros(shape, jnp.float32)
+        return cls(jnp.float32(0.0), zeros, zeros)
+
+    @property
+    def variance(self) -> Array:
+        """The population variance; 1 before there is any data."""
+        return jnp.where(self.count > 0, self.sum_squares / jnp.maximum(self.count, 1.0), 1.0)
+
+    def update(self, batch: Array) -> "RunningMoments":
+        """Takes in `batch[..., *shape]`."""
+        rows = batch.astype(jnp.float32).reshape(-1, *self.mean.shape)
+        num_rows = jnp.float32(rows.shape[0])
+        batch_mean = mean(rows, axis=0)
+        batch_squares = mean(jnp.square(rows - batch_mean[None]), axis=0) * num_rows
+        delta = batch_mean - self.mean
+        total = self.count + num_rows
+        return RunningMoments(
+            count=total,
+            mean=self.mean + delta * (num_rows / total),
+            sum_squares=self.sum_squares
+            + batch_squares
+            + jnp.square(delta) * (self.count * num_rows / total),
+        )
+
+    def normalize(self, x: Array, clip: float = 10.0) -> Array:
+        """`(x - mean) / std`, clipped to `[-clip, clip]`."""
+        shape = (1,) * (x.ndim - self.mean.ndim) + self.mean.shape
+        scale = jax.lax.rsqrt(self.variance + 1e-8)
+        y = (x - self.mean.reshape(shape)) * scale.reshape(shape)
+        return jnp.clip(y, -clip, clip)
+
+
+class Normalizer(struct.PyTreeNode):
+    """What the engine knows of the scale of observations and rewards; a part that is off is `()`.
+
+    Only float observations are normalised: masks, images in bytes and integers pass unchanged.
+
+    Attributes:
+      obs: a `RunningMoments` a float leaf of the observation proper, in order.
+      reward: moments of the running discounted return (its variance scales the rewards).
+      running_return: `float32[N]`, that return in each copy so far.
+    """
+
+    obs: tuple[RunningMoments, ...] | tuple[()]
+    reward: RunningMoments | tuple[()]
+    running_return: Array | tuple[()]
+
+    @classmethod
+    def create(
+        cls, spec: EnvSpec, num_envs: int, *, observations: bool, rewards: bool
+    ) -> "Normalizer":
+        """Statistics of no data yet."""
+        leaves = [x for x in jax.tree.leaves(_proper(spec.observation)) if _is_float(x)]
+        return cls(
+            obs=tuple(RunningMoments.of_shape(x.shape) for x in leaves) if observations else (),
+            reward=RunningMoments.of_shape(()) if rewards else (),
+            running_return=jnp.zeros(num_envs, jnp.float32) if rewards else (),
+        )
+
+    def normalize_obs(self, obs: PyTree) -> PyTree:
+        """Observations with any leading axes, on the scale the networks see."""
+        if self.obs == ():
+            return obs
+        moments = iter(self.obs)
+        scaled = jax.tree.map(
+            lambda x: next(moments).normalize(x) if _is_float(x) else x, _proper(obs)
+        )
+        return obs._replace(obs=scaled) if isinstance(obs, Masked) else scaled
+
+    def normalize_reward(self, reward: Array) -> Array:
+        """Rewards on the scale of the discounted return's standard deviation, clipped to +-10."""
+        if self.reward == ():
+            return reward
+        return jnp.clip(reward * jax.lax.rsqrt(self.reward.variance + 1e-8), -10.0, 10.0)
+
+    def update(self, obs: PyTree, reward: Array, done: Array, discount: Scalar) -> "Normalizer":
+        """Takes in the raw observations, rewards and episode ends `[T, N]` of one rollout."""
+        new = self
+        if self.obs != ():
+            leaves = [x for x in jax.tree.leaves(_proper(obs)) if _is_float(x)]
+            new = new.replace(
+                obs=tuple(m.update(x) for m, x in zip(self.obs, leaves, strict=True))
+            )
+        if self.reward != ():
+
+            def accumulate(running, step):
+                reward, done = step
+                running = discount * running + reward
+                return jnp.where(done, 0.0, running), running  # the last reward stays behind
+
+            running, returns = jax.lax.scan(accumulate, self.running_return, (reward, done))
+            new = new.replace(reward=self.reward.update(returns), running_return=running)
+        return new
+
+
+def _proper(obs: PyTree) -> PyTree:
+    return obs.obs if isinstance(obs, Masked) else obs
+
+
+def _is_float(x: Any) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))

@@ -1,0 +1,1 @@
+"""Runs: the host loop, its progress, and the directory it leaves behind."""

@@ -1,0 +1,41 @@
+"""Statistics over seeds, after Agarwal et al. (2021), "Deep RL at the edge of the precipice"."""
+
+import numpy as np
+
+
+def iqm(scores: np.ndarray) -> float:
+    """The interquartile mean: the mean of the middle half of all entries (a quarter cut each side)."""
+    ordered = np.sort(np.asarray(scores, np.float64), axis=None)
+    cut = ordered.size // 4
+    return float(ordered[cut : ordered.size - cut].mean())
+
+
+def bootstrap_interval(
+    per_seed: np.ndarray, *, level: float = 0.95, num_samples: int = 10_000
+) -> tuple[float, float]:
+    """The percentile-bootstrap interval of the mean over seeds; NaN for fewer than two seeds.
+
+    With one environment the stratified bootstrap is the plain one: seeds drawn with replacement.
+    The draw is fixed, so that the same scores give the same interval.
+    """
+    per_seed = np.asarray(per_seed, np.float64)
+    if per_seed.size < 2:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(0).integers(0, per_seed.size, (num_samples, per_seed.size))
+    means = per_seed[draws].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def summarize(per_seed: np.ndarray) -> dict[str, object]:
+    """Mean, deviation (of the population of seeds), IQM and the mean's 95% interval."""
+    per_seed = np.asarray(per_seed, np.float64)
+    low, high = bootstrap_interval(per_seed)
+    return {
+        "mean": float(per_seed.mean()),
+        "std": float(per_seed.std()),
+        "iqm": iqm(per_seed),
+        "ci_low": low,
+        "ci_high": high,
+        "per_seed": [float(x) for x in per_seed],
+    }

@@ -1,0 +1,345 @@
+"""The vocabulary of the library: spaces, transitions, trajectories, the clock, key streams and metrics."""
+
+import dataclasses
+import enum
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+Array = jax.Array
+Key = jax.Array
+"""A typed key, `jax.random.key(seed)`; under vmap an array of them."""
+PyTree = Any
+Scalar = Any
+"""A float hyper-parameter: a Python float or a `Float[]` array, a leaf that vmap may batch."""
+
+static = functools.partial(struct.field, pytree_node=False)
+"""A dataclass field that is part of the program's structure, not one of its array leaves."""
+
+
+# Spaces -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """One of `num` actions: an `int32[]` in `[0, num)`."""
+
+    num: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiDiscrete:
+    """Several independent choices: an `int32[len(nums)]`, the i-th in `[0, nums[i])`."""
+
+    nums: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A `float32[*shape]` between `low` and `high`: floats, or nested tuples of them of that shape."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, low: Any, high: Any, shape: tuple[int, ...]) -> "Box":
+        """Builds a box from scalars or arrays, stored so that equal boxes hash alike."""
+
+        def hashable(bound):
+            bound = np.broadcast_to(np.asarray(bound, np.float32), shape)
+            same = bound.size > 0 and (bound == bound.flat[0]).all()
+            return float(bound.flat[0]) if same else _nested_tuple(bound.tolist())
+
+        return cls(hashable(low), hashable(high), tuple(int(n) for n in shape))
+
+    def clip(self, action: Array) -> Array:
+        """Returns `action[*shape]` moved into the bounds."""
+        low, high = (
+            np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high)
+        )
+        return jnp.clip(action, jnp.asarray(low), jnp.asarray(high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+    """Several spaces at once: an action is a tuple with one entry a space."""
+
+    spaces: tuple["ActionSpace", ...]
+
+
+ActionSpace = Discrete | MultiDiscrete | Box | Mixed
+
+
+def _nested_tuple(x: Any) -> Any:
+    return tuple(_nested_tuple(item) for item in x) if isinstance(x, list) else x
+
+
+def into_bounds(space: ActionSpace, action: PyTree) -> PyTree:
+    """Clips the continuous parts of one unbatched `action` into the bounds of their boxes."""
+    if isinstance(space, Box):
+        return space.clip(action)
+    if isinstance(space, Mixed):
+        return tuple(into_bounds(s, a) for s, a in zip(space.spaces, action, strict=True))
+    return action
+
+
+def sample_action(space: ActionSpace, key: Key) -> PyTree:
+    """Draws one unbatched action, uniformly (from a normal where a box is unbounded)."""
+    match space:
+        case Discrete(num):
+            return jax.random.randint(key, (), 0, num)
+        case MultiDiscrete(nums):
+            return jax.random.randint(key, (len(nums),), 0, jnp.asarray(nums))
+        case Box(low, high, shape):
+            low, high = (np.broadcast_to(np.asarray(b, np.float32), shape) for b in (low, high))
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                return space.clip(jax.random.normal(key, shape))
+            return jax.random.uniform(key, shape, jnp.float32, jnp.asarray(low), jnp.asarray(high))
+        case Mixed(spaces):
+            keys = jax.random.split(key, len(spaces))
+            return tuple(sample_action(s, k) for s, k in zip(spaces, keys, strict=True))
+    raise TypeError(f"{space!r} is no action space: use Discrete, MultiDiscrete, Box or Mixed")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EnvSpec:
+    """What an agent may know of an environment before it meets it; hashable.
+
+    Attributes:
+      observation: a pytree of `jax.ShapeDtypeStruct`, one unbatched observation. Wrap it in
+        `Masked` where some actions are unavailable.
+      action: the action space.
+      max_steps: the time limit in steps where it is fixed and known, else None.
+    """
+
+    observation: PyTree
+    action: ActionSpace
+    max_steps: int | None = None
+
+    def _identity(self) -> tuple:
+        leaves, treedef = jax.tree.flatten(self.observation)
+        shapes = tuple((tuple(x.shape), str(x.dtype)) for x in leaves)
+        return shapes, treedef, self.action, self.max_steps
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EnvSpec) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def dummy_observation(self, *batch: int) -> PyTree:
+        """Zeros of the observation's shape and dtype with leading axes `batch`; masks all true."""
+
+        def fill(x):
+            make = jnp.ones if x.dtype == jnp.bool_ else jnp.zeros
+            return make((*batch, *x.shape), x.dtype)
+
+        return jax.tree.map(fill, self.observation)
+
+
+class Masked(NamedTuple):
+    """An observation together with the actions that are available in it.
+
+    Attributes:
+      obs: the observation proper, any pytree.
+      action_mask: `Bool[num]` for Discrete, `Bool[sum(nums)]` for MultiDiscrete, and for Mixed a
+        tuple with one mask a space (None for a box). True: the action may be taken.
+    """
+
+    obs: PyTree
+    action_mask: PyTree
+
+
+def split_mask(obs: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns (observation proper, action mask or None)."""
+    return (obs.obs, obs.action_mask) if isinstance(obs, Masked) else (obs, None)
+
+
+# Experience ---------------------------------------------------------------------------------------
+
+
+class Transition(struct.PyTreeNode):
+    """One step of experience; the leading axes are the holder's (`[T, N]` in a trajectory).
+
+    Attributes:
+      obs: what the agent saw, as the environment gave it.
+      action: what it did.
+      reward: `float32`.
+      terminated: `bool`, the episode ended in a state of value zero.
+      truncated: `bool`, the episode was cut (time limit); its last state keeps its value.
+      next_obs: where the step really ended, BEFORE any reset.
+      extras: what `act` returned besides the action (log-probabilities, say).
+    """
+
+    obs: PyTree
+    action: PyTree
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: PyTree
+    extras: PyTree = ()
+
+
+class Trajectory(struct.PyTreeNode):
+    """Consecutive steps of several environments.
+
+    Attributes:
+      steps: a `Transition` (or what `prepare` made of it), leaves `[T, N, ...]`; in a "flat"
+        minibatch `[B, ...]`.
+      first: `bool[T, N]`, the step is the first of its episode.
+      carry: the recurrent state before step 0, leaves `[N, ...]`; `()` for feed-forward agents.
+    """
+
+    steps: PyTree
+    first: Array
+    carry: PyTree = ()
+
+
+class Clock(struct.PyTreeNode):
+    """Where training stands. Never batched by vmap, so that "every k" stays a branch.
+
+    Attributes:
+      iteration: `int32[]`, finished iterations.
+      update: `int32[]`, finished calls of `update`.
+      fraction: `float32[]`, the share of training done, in [0, 1].
+    """
+
+    iteration: Array
+    update: Array
+    fraction: Array
+
+    @classmethod
+    def start(cls) -> "Clock":
+        """The clock before the first iteration."""
+        return cls(jnp.int32(0), jnp.int32(0), jnp.float32(0.0))
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+
+class Stream(enum.IntEnum):
+    """The named streams of randomness; no two uses share a key."""
+
+    INIT = 0
+    RESET = 1
+    ITERATION = 2
+    ROLLOUT = 3
+    ACT = 4
+    STEP = 5
+    AUTO_RESET = 6
+    POOL = 7
+    SHUFFLE = 8
+    SAMPLE = 9
+    UPDATE = 10
+    EVALUATE = 11
+
+
+def stream(key: Key, name: Stream) -> Key:
+    """The key of a named stream of `key`."""
+    return jax.random.fold_in(key, int(name))
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+class Mean(struct.PyTreeNode):
+    """A mean that can be continued: add two to pool their data. Without data its value is NaN."""
+
+    total: Array
+    count: Array
+
+    @classmethod
+    def of(cls, x: Any) -> "Mean":
+        """`x` itself where it is a Mean already, else one observation of it."""
+        return x if isinstance(x, Mean) else cls(jnp.asarray(x, jnp.float32), jnp.float32(1.0))
+
+    @classmethod
+    def where(cls, condition: Array, x: Array) -> "Mean":
+        """One observation of `x` where `condition` is true, none elsewhere; entry by entry."""
+        count = condition.astype(jnp.float32)
+        return cls(jnp.where(condition, x, 0).astype(jnp.float32), count)
+
+    def __add__(self, other: "Mean") -> "Mean":
+        return Mean(self.total + other.total, self.count + other.count)
+
+    def pooled(self, axis: int | None = None) -> "Mean":
+        """The entries' data taken together, along `axis` or all."""
+        return Mean(jnp.sum(self.total, axis), jnp.sum(self.count, axis))
+
+    @property
+    def value(self) -> Array:
+        return jnp.where(self.count > 0, self.total / jnp.maximum(self.count, 1e-38), jnp.nan)
+
+
+Metrics = dict[str, Any]
+"""What `update` reports: names to scalars, or to `Mean` where some updates have nothing to say."""
+
+
+class EpisodeStats(struct.PyTreeNode):
+    """Statistics of the episodes that ended; an unfinished episode never counts.
+
+    Attributes:
+      returns: mean undiscounted return.
+      lengths: mean number of steps.
+    """
+
+    returns: Mean
+    lengths: Mean
+
+    @classmethod
+    def none(cls, *shape: int) -> "EpisodeStats":
+        """Of no episode at all."""
+        zeros = jnp.zeros(shape, jnp.float32)
+        return cls(Mean(zeros, zeros), Mean(zeros, zeros))
+
+    @classmethod
+    def of(cls, episode_return: Array, episode_length: Array, ended: Array) -> "EpisodeStats":
+        """Of the episodes whose entry in `ended` is true, entry by entry."""
+        return cls(Mean.where(ended, episode_return), Mean.where(ended, episode_length))
+
+    @property
+    def count(self) -> Array:
+        """How many episodes ended."""
+        return self.returns.count
+
+    def __add__(self, other: "EpisodeStats") -> "EpisodeStats":
+        return EpisodeStats(self.returns + other.returns, self.lengths + other.lengths)
+
+    def pooled(self) -> "EpisodeStats":
+        """The entries' episodes taken together."""
+        return EpisodeStats(self.returns.pooled(), self.lengths.pooled())
+
+
+# Small tools --------------------------------------------------------------------------------------
+
+
+def tree_where(condition: Array, x: PyTree, y: PyTree) -> PyTree:
+    """`x` where `condition[N]` else `y`, for leaves `[N, ...]`."""
+
+    def select(a, b):
+        a, b = jnp.asarray(a), jnp.asarray(b)
+        shape = condition.shape + (1,) * (max(a.ndim, b.ndim) - condition.ndim)
+        return jnp.where(condition.reshape(shape), a, b)
+
+    return jax.tree.map(select, x, y)
+
+
+def strong(tree: PyTree) -> PyTree:
+    """Turns every leaf into an array of a strong type, so that carries keep their dtypes."""
+
+    def one(x):
+        x = jnp.asarray(x)
+        return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x.astype(x.dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def num_values(shape: tuple[int, ...]) -> int:
+    """The number of entries of an array of this shape."""
+    return math.prod(shape)

@@ -1,0 +1,27 @@
+"""Strict settings for every test: one CPU device, float32, no implicit rank promotion."""
+
+import os
+
+# One CPU device, whatever the shell asks for; `JAX_PLATFORMS=cuda pytest -m gpu` chooses another.
+# A test of several devices starts its own process.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.pop("JAX_NUM_CPU_DEVICES", None)
+os.environ["XLA_FLAGS"] = " ".join(
+    flag
+    for flag in os.environ.get("XLA_FLAGS", "").split()
+    if not flag.startswith("--xla_force_host_platform_device_count")
+)
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jaxrl  # noqa: F401, I001  (first: it protects against a deadlock before jax starts)
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_enable_x64", False)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a `gpu` test where there is no accelerator."""
+    if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
+        pytest.skip("needs an accelerator")

@@ -1,0 +1,537 @@
+"""The engine's promises, whatever the agent: one truth a test."""
+
+import inspect
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agents.cross_entropy import CrossEntropy
+from agents.fitted_q import FittedQ
+from agents.masked import MaskedActorCritic
+from agents.q_learning import QLearning
+from agents.recurrent import RecurrentPolicyGradient
+from environments import Chain, Counter, Endless, MaskedChoice, Recall
+from flax import struct
+
+import jaxrl
+from jaxrl.agent import Agent, OnPolicy, Population, Replay
+from jaxrl.agents import PPO
+from jaxrl.engine import learners
+from jaxrl.engine.evaluate import play_episodes
+from jaxrl.engine.rollout import rollout
+from jaxrl.engine.shuffle import permutation
+from jaxrl.engine.sweep import sweep
+from jaxrl.engine.train import Training, chunk_stops, train
+from jaxrl.environment import VectorEnv
+from jaxrl.runs.fit import fit
+from jaxrl.types import Transition, static
+
+KEY = jax.random.key(0)
+SOURCE = Path(jaxrl.__file__).parent
+
+
+def random_policy(carry, obs, key):
+    num = jax.tree.leaves(obs)[0].shape[0]
+    return carry, jax.random.randint(key, (num,), 0, 2), ()
+
+
+def walk(num=200):
+    """Transitions of a uniformly random walk along the chain: a data set for offline agents."""
+    envs = VectorEnv(Chain(), 16)
+    out = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, num)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out[2].steps)
+
+
+def equal(a, b):
+    """Whether two trees hold the same bits."""
+
+    def same(x, y):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        return np.array_equal(np.asarray(x), np.asarray(y), equal_nan=x.dtype.kind == "f")
+
+    return all(jax.tree.leaves(jax.tree.map(same, a, b)))
+
+
+def primitives(jaxpr, found=None):
+    """How often each primitive occurs in a jaxpr, at any depth."""
+    found = {} if found is None else found
+    for equation in jaxpr.eqns:
+        found[equation.primitive.name] = found.get(equation.primitive.name, 0) + 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    primitives(inner, found)
+    return found
+
+
+# Rollout ------------------------------------------------------------------------------------------
+
+
+def test_rollout_equals_a_slow_loop():
+    """The scan against one environment and one step at a time, episode ends included."""
+    env, num_envs, num_steps = Counter(lifetime=7, limit=4), 3, 11
+    envs = VectorEnv(env, num_envs)
+    state, _, trajectory, episodes = rollout(
+        random_policy, envs, envs.reset(KEY), (), (), KEY, num_steps
+    )
+    steps = trajectory.steps
+    for n in range(num_envs):
+        clock = 0.0
+        for t in range(num_steps):
+            assert trajectory.first[t, n] == (clock == 0)
+            assert steps.obs[t, n, 1] == clock
+            clock += 1
+            assert steps.reward[t, n] == clock
+            np.testing.assert_array_equal(
+                steps.next_obs[t, n], [steps.obs[t, n, 0], clock]
+            )  # of the old episode, also where it ended
+            assert not steps.terminated[t, n]
+            assert steps.truncated[t, n] == (clock == 4)
+            clock = 0.0 if clock == 4 else clock
+        assert state.obs[n, 1] == clock
+        assert state.episode_length[n] == clock
+        assert state.episode_return[n] == clock * (clock + 1) / 2
+    assert episodes.count == num_envs * 2  # the unfinished third ones do not count
+    assert episodes.returns.value == 1 + 2 + 3 + 4
+    assert episodes.lengths.value == 4
+
+
+def test_no_episode_ended_is_not_a_zero():
+    envs = VectorEnv(Counter(), 2)
+    *_, episodes = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, 3)
+    assert episodes.count == 0
+    assert np.isnan(episodes.returns.value)
+
+
+def test_the_recurrent_carry_is_dropped_where_an_episode_begins():
+    """A policy that counts its steps in the carry reads the environment's own clock."""
+
+    def policy(carry, obs, key):
+        return carry + 1.0, jnp.zeros(obs.shape[0], jnp.int32), carry
+
+    envs = VectorEnv(Counter(limit=3), 4)
+    zeros = jnp.zeros(4)
+    _, last, trajectory, _ = rollout(policy, envs, envs.reset(KEY), zeros + 9, zeros, KEY, 8)
+    np.testing.assert_array_equal(trajectory.steps.extras, trajectory.steps.obs[..., 1])
+    np.testing.assert_array_equal(trajectory.carry, zeros + 9)  # as it came in
+    np.testing.assert_array_equal(last, np.full(4, 8 % 3))
+
+
+def test_one_environment_and_one_step():
+    envs = VectorEnv(Counter(limit=1), 1)
+    _, _, trajectory, episodes = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, 1)
+    assert trajectory.steps.reward.shape == (1, 1)
+    assert trajectory.steps.truncated.all()
+    assert episodes.count == 1
+
+
+# Auto-reset ---------------------------------------------------------------------------------------
+
+
+def starts_of(envs, num_steps, key=KEY):
+    _, _, trajectory, _ = rollout(random_policy, envs, envs.reset(key), (), (), key, num_steps)
+    return np.asarray(trajectory.steps.obs[..., 0])[np.asarray(trajectory.first)]
+
+
+def test_fresh_starts_are_all_different():
+    starts = starts_of(VectorEnv(Counter(limit=2), 16), 32)
+    assert len(np.unique(starts)) == starts.size == 16 * 16
+
+
+@pytest.mark.parametrize("reset_policy", ["fresh", "pool"])
+def test_starts_follow_the_start_distribution(reset_policy):
+    """Kolmogorov's distance to the uniform distribution, at a level of about 1e-4."""
+    envs = VectorEnv(Counter(limit=1), 64, reset_policy, pool_size=256)
+    starts = [starts_of(envs, 32, jax.random.key(i)) for i in range(8)]
+    starts = np.sort(np.unique(np.concatenate(starts)))
+    distance = np.abs(starts - (np.arange(starts.size) + 0.5) / starts.size).max()
+    assert distance < 2.3 / np.sqrt(starts.size)
+
+
+def test_a_pool_is_drawn_anew_in_each_rollout():
+    envs = VectorEnv(Counter(limit=1), 8, "pool", pool_size=32)
+    first, second = starts_of(envs, 40, jax.random.key(1)), starts_of(envs, 40, jax.random.key(2))
+    assert 16 <= len(np.unique(first[8:])) <= 32
+    assert not set(first) & set(second)
+
+
+def test_each_copy_keeps_its_own_parameters():
+    """Parameters with a leading axis of copies, under both reset policies."""
+    for reset_policy in ("fresh", "pool"):
+        env = Counter(bonus=jnp.arange(4.0) * 10, limit=2)
+        envs = VectorEnv(env, 4, reset_policy, batched=True)
+        envs.check()
+        _, _, trajectory, _ = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, 4)
+        expected = np.array([1, 2, 1, 2])[:, None] + np.arange(4) * 10
+        np.testing.assert_array_equal(trajectory.steps.reward, expected)
+
+
+# Shuffle ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (5, 8), (8, 8), (7, 13), (128, 64), (33, 100)])
+def test_a_shuffle_is_a_permutation(shape):
+    order = np.asarray(permutation(KEY, *shape))
+    np.testing.assert_array_equal(np.sort(order), np.arange(shape[0] * shape[1]))
+    again = np.asarray(permutation(jax.random.key(1), *shape))
+    assert order.size < 3 or not np.array_equal(order, again)
+
+
+def test_a_shuffle_mixes():
+    """Any entry lands in any quarter, and neighbours share theirs a quarter of the time."""
+    num_steps, num_envs, num_keys = 32, 64, 400
+    orders = jax.vmap(lambda key: permutation(key, num_steps, num_envs))(
+        jax.random.split(KEY, num_keys)
+    )
+    quarter = np.argsort(np.asarray(orders), axis=1) // (num_steps * num_envs // 4)
+    grid = quarter.reshape(num_keys, num_steps, num_envs)
+    share = np.stack([(grid == q).mean(axis=0) for q in range(4)])
+    error = np.sqrt(0.25 * 0.75 / num_keys)
+    assert np.abs(share - 0.25).max() < 5 * error  # 8192 shares: 5 sigma
+    for neighbours in (grid[:, 1:] == grid[:, :-1], grid[:, :, 1:] == grid[:, :, :-1]):
+        assert abs(neighbours.mean() - 0.25) < 0.01
+
+
+def test_no_sort_in_the_minibatch_loop_of_a_large_batch():
+    agent = PPO(num_envs=16, num_steps=16)
+    jaxpr = jax.make_jaxpr(lambda k: train(agent, Counter(), k, total_steps=512))(KEY)
+    assert "sort" not in primitives(jaxpr.jaxpr)
+
+
+class Collector(Agent):
+    """Remembers which rows each update saw: `[epoch, minibatch, rows]` of the clock's reading."""
+
+    layout: str = static(default="flat")
+    num_minibatches: int = static(default=4)
+
+    @property
+    def plan(self):
+        return OnPolicy(12, 10, 2, self.num_minibatches, self.layout)
+
+    def init(self, key):
+        return jnp.full((2 * self.num_minibatches, 120 // self.num_minibatches), -1.0)
+
+    def initial_carry(self, num_envs):
+        return jnp.arange(num_envs)
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), carry
+
+    def update(self, state, batch, key, clock):
+        if self.layout == "env":
+            assert batch.first.shape == (10, 12 // self.num_minibatches)
+            aligned = (batch.steps.extras == batch.carry[None]).all()
+        else:
+            aligned = jnp.array(True)
+        row = batch.steps.obs[..., 1] * 12 + batch.steps.extras  # time * N + copy
+        return state.at[clock.update % state.shape[0]].set(row.reshape(-1)), {"aligned": aligned}
+
+
+@pytest.mark.parametrize("num_minibatches", [1, 2, 4, 12])
+@pytest.mark.parametrize("layout", ["flat", "env"])
+def test_every_row_is_seen_once_an_epoch(layout, num_minibatches):
+    agent = Collector(layout=layout, num_minibatches=num_minibatches)
+    state, metrics = train(agent, Counter(), KEY, total_steps=120, num_evaluations=0)
+    seen = np.asarray(state.agent).reshape(2, 120)
+    for epoch in seen:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(120))
+    assert num_minibatches == 1 or not np.array_equal(seen[0], seen[1])
+    assert metrics.training.updates["aligned"].value[0] == 1
+    assert metrics.training.updates["aligned"].count[0] == 2 * num_minibatches
+
+
+# Evaluation ---------------------------------------------------------------------------------------
+
+
+def test_evaluation_plays_exactly_one_episode_a_copy():
+    """Episodes of different lengths count once each; the mean is over episodes, not steps."""
+
+    class Uneven(Counter):
+        def step(self, key, state, action):
+            state, timestep = super().step(key, state, action)
+            length = 1 + jnp.floor(state[0] * 50)  # by the start: 1 .. 50
+            return state, timestep.replace(
+                reward=jnp.float32(1.0), terminated=state[1] >= length
+            )
+
+    def policy(carry, obs, key):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    envs = VectorEnv(Uneven(), 33)
+    played = play_episodes(policy, envs, (), KEY, 100)
+    starts = envs.reset(jaxrl.types.stream(KEY, jaxrl.types.Stream.EVALUATE)).obs[:, 0]
+    np.testing.assert_array_equal(played.lengths, 1 + np.floor(np.asarray(starts) * 50))
+    np.testing.assert_array_equal(played.returns, played.lengths)
+    assert played.finished.all()
+
+
+def test_an_episode_that_does_not_end_is_said_to_be_unfinished():
+    played = jaxrl.evaluate(random_policy, Counter(limit=100), KEY, num_episodes=3, max_steps=50)
+    assert not played.finished.any()
+    np.testing.assert_array_equal(played.lengths, [50, 50, 50])
+    assert jaxrl.evaluate(random_policy, Counter(limit=100), KEY, num_episodes=3).finished.all()
+
+
+# The clock, keys and traces -----------------------------------------------------------------------
+
+
+class Ticker(Agent):
+    """Calls back where the clock says "every third update"; shows every field of the clock."""
+
+    @property
+    def plan(self):
+        return OnPolicy(2, 2, num_epochs=2, num_minibatches=2)
+
+    def init(self, key):
+        return jnp.zeros(())
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    def update(self, state, batch, key, clock):
+        def third(state):
+            jax.debug.callback(lambda _: CALLS.append(1), state)
+            return state + 1.0
+
+        state = jax.lax.cond(clock.update % 3 == 0, third, lambda s: s, state)
+        return state, {"fraction": clock.fraction, "iteration": clock.iteration}
+
+
+CALLS: list[int] = []
+
+
+def test_every_third_update_stays_a_branch_under_vmap():
+    """A batched clock would turn the branch into a select: 40 calls instead of 14 a lane."""
+    CALLS.clear()
+    keys = jax.random.split(KEY, 3)
+
+    def run(key):
+        return train(Ticker(), Counter(), key, total_steps=40, num_evaluations=5)
+
+    state, metrics = jax.jit(jax.vmap(run))(keys)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(state.agent, [14.0] * 3)  # updates 0, 3, ..., 39
+    assert len(CALLS) == 3 * 14
+    fractions = metrics.training.updates["fraction"].value[0]
+    np.testing.assert_allclose(fractions, [0.05, 0.25, 0.45, 0.65, 0.85], rtol=1e-6)
+    np.testing.assert_array_equal(metrics.iterations[0], [2, 4, 6, 8, 10])
+
+
+def test_different_seeds_differ_in_everything():
+    agent = PPO(num_envs=4, num_steps=8, num_epochs=1)
+    training = Training.create(agent, Counter(limit=4), total_steps=64)
+    one, two = (training.init(jax.random.key(i)) for i in range(2))
+    for a, b in zip(jax.tree.leaves(one.agent.params), jax.tree.leaves(two.agent.params), strict=True):
+        assert a.ndim == 1 or not np.array_equal(a, b)  # biases start at zero
+    assert not set(np.asarray(one.envs.obs[:, 0])) & set(np.asarray(two.envs.obs[:, 0]))
+    assert equal(one, training.init(jax.random.key(0)))
+
+
+def test_no_key_is_used_twice():
+    """jax's own checker of key reuse, over whole programs."""
+    agents = [PPO(num_envs=8, num_steps=8), PPO(num_envs=4, num_steps=4, core="gru")]
+    with jax.debug_key_reuse(True):
+        for agent in agents:
+            jax.jit(lambda k, agent=agent: train(agent, Counter(), k, total_steps=128)[0].agent)(KEY)
+        jax.jit(lambda k: train(QLearning(), Chain(), k, total_steps=256)[0].agent)(KEY)
+
+
+def test_traced_once_whatever_the_length_and_the_values():
+    traces = []
+
+    class Traced(PPO):
+        def update(self, state, batch, key, clock):
+            traces.append(1)
+            return super().update(state, batch, key, clock)
+
+    agent = Traced(num_envs=4, num_steps=8)
+    fit(agent, Counter(), KEY, total_steps=640, num_evaluations=5, num_eval_episodes=2)
+    once = len(traces)  # shape evaluation of the metrics, and the program
+    traces.clear()
+    fit(agent, Counter(), KEY, total_steps=32, num_evaluations=1, num_eval_episodes=2)
+    assert len(traces) == once <= 3
+
+    traces.clear()
+    run = jax.jit(jax.vmap(lambda a, k: train(a, Counter(), k, total_steps=64), (0, None)))
+    for rate in (1e-3, 1e-2):
+        grid = sweep(agent, learning_rate=[rate, 2 * rate], clip_epsilon=[0.1, 0.2, 0.3])
+        run(grid, KEY)
+    assert len(traces) <= once
+
+
+def test_memory_does_not_grow_with_the_length_of_training():
+    agent = PPO(num_envs=4, num_steps=8)
+
+    def shapes(total_steps):
+        out = jax.eval_shape(
+            lambda k: train(agent, Counter(), k, total_steps=total_steps, num_evaluations=3), KEY
+        )
+        return jax.tree.map(lambda x: (x.shape, x.dtype), out)
+
+    assert shapes(128) == shapes(12_800_000)
+
+
+def test_chunks_are_even_and_end_with_the_end():
+    assert chunk_stops(10, 4) == [2, 5, 7, 10]
+    assert chunk_stops(3, 20) == [1, 2, 3]
+    assert chunk_stops(1, 1) == [1]
+
+
+# train and fit ------------------------------------------------------------------------------------
+
+PLANS = {
+    "on-policy": (PPO(num_envs=8, num_steps=8), Counter(limit=5), {}),
+    "on-policy, normalised": (
+        PPO(num_envs=8, num_steps=8),
+        Counter(limit=5),
+        {"normalize_observations": True, "normalize_rewards": True},
+    ),
+    "recurrent": (PPO(num_envs=8, num_steps=8, core="lstm"), Recall(), {}),
+    "replay": (QLearning(), Chain(), {}),
+    "offline": (FittedQ(batch_size=32), Chain(), {"data": walk}),
+    "population": (CrossEntropy(), Recall(), {}),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("seeds", [None, 3])
+def test_fit_equals_train_bit_for_bit(name, seeds):
+    agent, env, options = PLANS[name]
+    options = {k: v() if callable(v) else v for k, v in options.items()}
+    steps = agent.bind(env.spec).plan.steps_per_iteration * 7
+    options |= {"total_steps": steps, "num_evaluations": 3, "num_eval_episodes": 4}
+    data = options.pop("data", None)
+
+    def run(agent, data, key):
+        return train(agent, env, key, data=data, **options)
+
+    key = KEY if seeds is None else jax.random.split(KEY, seeds)
+    run = run if seeds is None else jax.vmap(run, (None, None, 0))
+    state, metrics = jax.jit(run)(agent, data, key)
+    result = fit(agent, env, key, data=data, **options)
+    assert equal(state, result.state)
+    for i, evaluation in enumerate(result.evaluations):
+        returns = np.asarray(metrics.evaluation.returns)
+        returns = returns[None] if seeds is None else returns
+        np.testing.assert_array_equal(evaluation.returns, returns[:, i])
+
+
+def test_every_float_hyper_parameter_can_be_swept():
+    """Lane i changes hyper-parameter i only: one program, and every lane ends elsewhere."""
+    base = PPO(num_envs=8, num_steps=16, target_kl=0.5).bind(Chain().spec)
+    others = {
+        "discount": 0.5, "gae_lambda": 0.3, "learning_rate": 1e-3, "clip_epsilon": 1e-3,
+        "entropy_coefficient": 0.2, "value_coefficient": 1.0, "max_grad_norm": 1e-3,
+        "adam_epsilon": 1e-2, "target_kl": 1e-9,
+    }  # fmt: skip
+    leaves = {
+        f.name
+        for f in base.__dataclass_fields__.values()
+        if f.metadata.get("pytree_node", True)
+    }
+    assert leaves == set(others)
+    lanes = [base, *(base.replace(**{name: value}) for name, value in others.items())]
+    stacked = jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *lanes)
+    run = jax.jit(
+        jax.vmap(lambda a: train(a, Chain(), KEY, total_steps=2560, num_evaluations=0)[0].agent)
+    )
+    params = run(stacked).params
+    flat = np.stack([np.concatenate([x[i].ravel() for x in jax.tree.leaves(params)]) for i in range(10)])
+    assert np.isfinite(flat).all()
+    for name, lane in zip(others, flat[1:], strict=True):
+        assert not np.array_equal(lane, flat[0]), name
+
+
+def test_sweep_is_the_cartesian_product():
+    grid = sweep(PPO(), learning_rate=[1.0, 2.0], clip_epsilon=[0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(grid.learning_rate, [1, 1, 1, 2, 2, 2])
+    np.testing.assert_allclose(grid.clip_epsilon, [0.1, 0.2, 0.3] * 2)
+    assert grid.discount.shape == (6,)
+    lengths = sweep(Counter(), bonus=[1.0, 2.0])
+    np.testing.assert_array_equal(lengths.bonus, [1, 2])
+
+
+def test_environment_parameters_can_be_vmapped():
+    agent = PPO(num_envs=4, num_steps=8)
+    envs = sweep(Counter(limit=4), bonus=[0.0, 100.0])
+    run = jax.vmap(lambda e: train(agent, e, KEY, total_steps=64, num_evaluations=1)[1])
+    returns = run(envs).evaluation.returns.mean(-1)[:, 0]
+    np.testing.assert_array_equal(returns, [10.0, 410.0])
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+BAD = [
+    (dict(agent=PPO(num_envs=3, num_steps=5)), "num_minibatches is 4, which does not divide"),
+    (dict(agent=PPO(num_envs=3, core="gru")), "num_minibatches is 4, which does not divide num_envs"),
+    (dict(agent=PPO(num_envs=0)), "num_envs is 0"),
+    (dict(agent=PPO(num_epochs=0)), "num_epochs is 0"),
+    (dict(agent=PPO(learning_rate=float("nan"))), "learning_rate is nan"),
+    (dict(agent=PPO(learning_rate=-1.0)), "learning_rate is -1.0"),
+    (dict(agent=PPO(discount=1.5)), "discount is 1.5"),
+    (dict(agent=PPO(clip_epsilon=0.0)), "clip_epsilon is 0.0"),
+    (dict(agent=PPO(hidden_sizes=())), "hidden_sizes"),
+    (dict(agent=PPO(activation="tanhh")), "activation is 'tanhh'"),
+    (dict(agent=PPO(core="rnn")), "core is 'rnn'"),
+    (dict(total_steps=0), "total_steps is 0"),
+    (dict(num_evaluations=-1), "num_evaluations is -1"),
+    (dict(num_eval_episodes=0), "num_eval_episodes is 0"),
+    (dict(reset_policy="cached"), "reset_policy is 'cached'"),
+    (dict(reset_policy="pool", pool_size=2), "pool_size is 2"),
+    (dict(data=1), "leave data out"),
+    (dict(agent=FittedQ(), env=Chain()), "pass data="),
+    (dict(agent=QLearning(capacity=4), env=Chain()), "capacity is 4"),
+    (dict(agent=QLearning(warmup=10**6), env=Chain()), "warmup is 1000000"),
+    (dict(batched_env=True), "pass eval_env"),
+    (dict(batched_env=True, env=Counter(bonus=jnp.zeros(3)), eval_env=Counter()), "leaves of shape"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD, ids=[m for _, m in BAD])
+def test_bad_input_is_named_before_anything_is_compiled(bad, message):
+    arguments = {"agent": PPO(), "env": Counter(), "total_steps": 1000} | bad
+    agent, env = arguments.pop("agent"), arguments.pop("env")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(agent, env, KEY, **arguments)
+
+
+def test_sweep_names_what_it_cannot_sweep():
+    with pytest.raises(ValueError, match="num_steps is static"):
+        sweep(PPO(), num_steps=[1, 2])
+    with pytest.raises(ValueError, match="no field 'lr'"):
+        sweep(PPO(), lr=[1.0])
+    with pytest.raises(ValueError, match="no values"):
+        sweep(PPO(), learning_rate=[])
+
+
+# The source ---------------------------------------------------------------------------------------
+
+
+def test_one_loop_each():
+    """Only the rollout steps environments; only one loop calls `update` in minibatches."""
+    sources = {p.relative_to(SOURCE).as_posix(): p.read_text() for p in SOURCE.rglob("*.py")}
+    steps = [name for name, text in sources.items() if re.search(r"envs?\.step\(", text)]
+    assert sorted(steps) == ["engine/rollout.py", "environment.py"]
+    updates = [name for name, text in sources.items() if "agent.update(" in text]
+    assert updates == ["engine/learners.py"]
+    agents = "".join(text for name, text in sources.items() if name.startswith("agents/"))
+    assert "jnp.mean" not in agents
+    assert ".mean(" not in agents
+
+
+def test_the_library_prints_nothing(capsys):
+    fit(PPO(num_envs=2, num_steps=8), Counter(), KEY, total_steps=16, num_eval_episodes=1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_proof_agents_touch_no_engine():
+    """The throw-away agents import the contract and the parts, nothing of the engine."""
+    for module in (CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient):
+        assert "jaxrl.engine" not in inspect.getsource(inspect.getmodule(module))
+
+
