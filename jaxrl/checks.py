@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.schedules import Scheduled, bounds
+from jaxrl.schedules import Exponential, Linear, Scheduled, bounds
 
 
 def check_range(
@@ -18,13 +19,23 @@ def check_range(
     """
     value: Scheduled = getattr(owner, name)
     for bound in bounds(value):
-        if bound is None or isinstance(bound, jax.core.Tracer):
-            continue
-        numbers = np.asarray(bound)
-        if not np.issubdtype(numbers.dtype, np.number):
-            raise TypeError(f"{name} is {value!r}: it must be a number or a schedule")
-        above = numbers > low if open_low else numbers >= low
-        if not (above & (numbers <= high) & np.isfinite(numbers)).all():
-            interval = f"{'above' if open_low else 'at least'} {low:g}"
-            interval += "" if math.isinf(high) else f" and at most {high:g}"
-            raise ValueError(f"{name} is {value}: it must be finite, {interval}")
+        _check_numbers(f"{name} is {value!r}: it", bound, low, high, open_low)
+    match value:  # what would make a schedule NaN on its way between bounds that are fine
+        case Linear(share=share):
+            _check_numbers(f"{name} is {value!r}: its share", share, 0.0, 1.0, open_low=True)
+        case Exponential(start=start, end=end):
+            for bound in (start, end):
+                _check_numbers(f"{name} is {value!r}: either end", bound, 0.0, math.inf, True)
+
+
+def _check_numbers(what: str, numbers: Any, low: float, high: float, open_low: bool) -> None:
+    if numbers is None or isinstance(numbers, jax.core.Tracer):
+        return
+    numbers = np.asarray(numbers)
+    if not jnp.issubdtype(numbers.dtype, jnp.number):
+        raise TypeError(f"{what} must be a number or a schedule")
+    above = numbers > low if open_low else numbers >= low
+    if not (above & (numbers <= high) & np.isfinite(numbers)).all():
+        interval = f"{'above' if open_low else 'at least'} {low:g}"
+        interval += "" if math.isinf(high) else f" and at most {high:g}"
+        raise ValueError(f"{what} must be finite, {interval}")

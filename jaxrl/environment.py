@@ -1,5 +1,6 @@
 """Environments: the contract, many copies at once, auto-reset and the statistics of episodes."""
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
 import jax
@@ -20,6 +21,7 @@ from jaxrl.types import (
 )
 
 ResetPolicy = Literal["fresh", "pool"]
+SMALL_STARTS = 2**24  # bytes
 
 
 class Timestep(struct.PyTreeNode):
@@ -118,57 +120,69 @@ class VectorEnv(struct.PyTreeNode):
                         f"...], one has {jnp.shape(leaf)}"
                     )
 
-    def _starts(self, key: Key, num: int) -> tuple[PyTree, PyTree]:
-        keys = jax.random.split(key, num)
+    def _starts(self, keys: Key) -> tuple[PyTree, PyTree]:
+        """A start for each key: (state, obs); with `batched` the n-th is the n-th copy's."""
         if self.batched:
             return jax.vmap(lambda env, k: env.reset(k))(self.env, keys)
         return jax.vmap(self.env.reset)(keys)
 
     def reset(self, key: Key) -> VectorState:
         """Starts an episode in every copy."""
-        state, obs = self._starts(stream(key, Stream.RESET), self.num_envs)
+        keys = jax.random.split(stream(key, Stream.RESET), self.num_envs)
+        state, obs = self._starts(keys)
         n = self.num_envs
         return VectorState(
             state, obs, jnp.ones(n, bool), jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32)
         )
 
-    def pool(self, key: Key) -> PyTree | None:
-        """Starts to draw resets from during one rollout; None under the policy "fresh"."""
-        if self.reset_policy == "fresh":
-            return None
-        if self.batched:  # a start drawn under one copy's parameters is no start of another's
-            rows = -(-(self.pool_size or self.num_envs) // self.num_envs)
-            keys = jax.random.split(stream(key, Stream.POOL), rows)
-            return jax.vmap(lambda k: self._starts(k, self.num_envs))(keys)
-        return self._starts(stream(key, Stream.POOL), self.pool_size or self.num_envs)
+    def restarts(
+        self, key: Key, num_steps: int
+    ) -> tuple[PyTree, Callable[[PyTree], tuple[PyTree, PyTree]]]:
+        """Starts for every step of a rollout, to be used where an episode ends.
 
-    def _restarts(self, key: Key, pool: PyTree | None) -> tuple[PyTree, PyTree]:
-        """A start for every copy, used where an episode ended: (state, obs)."""
-        if pool is None:
-            return self._starts(key, self.num_envs)
-        num_starts = jax.tree.leaves(pool)[0].shape[0]
-        index = jax.random.randint(key, (self.num_envs,), 0, num_starts)
-        if self.batched:
-            return jax.tree.map(lambda x: x[index, jnp.arange(self.num_envs)], pool)
-        return jax.tree.map(lambda x: x[index], pool)
+        Returns:
+          Draws, leaves `[T, N, ...]`, and the function from one step's draws to (state, obs)
+          `[N, ...]`. Small starts are all drawn here, at once, which is faster than in the loop.
+        """
+        if self.reset_policy == "pool":
+            pool, num_starts = self._pool(stream(key, Stream.POOL))
+            key = stream(key, Stream.SAMPLE)
+            index = jax.random.randint(key, (num_steps, self.num_envs), 0, num_starts)
+            if self.batched:
+                copies = jnp.arange(self.num_envs)
+                return index, lambda i: jax.tree.map(lambda x: x[i, copies], pool)
+            return index, lambda i: jax.tree.map(lambda x: x[i], pool)
+        keys = jax.random.split(key, (num_steps, self.num_envs))
+        one_step = jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype)
+        if num_steps * _num_bytes(jax.eval_shape(self._starts, one_step)) <= SMALL_STARTS:
+            return jax.vmap(self._starts)(keys), lambda starts: starts
+        return keys, self._starts
+
+    def _pool(self, key: Key) -> tuple[PyTree, int]:
+        """The starts of the pool, and how many a copy can choose among."""
+        size = self.pool_size or self.num_envs
+        if not self.batched:
+            return self._starts(jax.random.split(key, size)), size
+        # A start drawn under one copy's parameters is no start of another's: a pool for each.
+        rows = -(-size // self.num_envs)
+        return jax.vmap(self._starts)(jax.random.split(key, (rows, self.num_envs))), rows
 
     def step(
-        self, key: Key, state: VectorState, action: PyTree, pool: PyTree | None = None
+        self, keys: Key, state: VectorState, action: PyTree, start: tuple[PyTree, PyTree]
     ) -> tuple[VectorState, Timestep, EpisodeStats]:
         """Steps every copy and resets those whose episode ended.
 
         Args:
-          key: one key for all copies.
+          keys: `[N]`.
           state: leaves `[N, ...]`.
           action: `[N, ...]`; the parts in a box are clipped into it here, and only here.
-          pool: what `pool` returned.
+          start: (state, obs) `[N, ...]` where the next episode begins.
 
         Returns:
           The next state; the timestep `[N]`, whose `obs` is where the step really ended; and, a copy
           each (`[N]`), the statistics of the episodes that ended with it.
         """
-        n, space = self.num_envs, self.spec.action
-        keys = jax.random.split(stream(key, Stream.STEP), n)
+        space = self.spec.action
 
         def one(env, key, state, action):
             return env.step(key, state, into_bounds(space, action))
@@ -177,7 +191,7 @@ class VectorEnv(struct.PyTreeNode):
         stepped, timestep = jax.vmap(one, in_axes)(self.env, keys, state.state, action)
 
         done = timestep.terminated | timestep.truncated
-        start_state, start_obs = self._restarts(stream(key, Stream.AUTO_RESET), pool)
+        start_state, start_obs = start
         episode_return = state.episode_return + timestep.reward
         episode_length = state.episode_length + 1
         next_state = VectorState(
@@ -188,3 +202,13 @@ class VectorEnv(struct.PyTreeNode):
             episode_length=jnp.where(done, 0, episode_length),
         )
         return next_state, timestep, EpisodeStats.of(episode_return, episode_length, done)
+
+
+def _num_bytes(shapes: PyTree) -> int:
+    """The size of arrays of these shapes; a key counts as 16 bytes."""
+
+    def one(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x.size * (16 if is_key else x.dtype.itemsize)
+
+    return sum(one(x) for x in jax.tree.leaves(shapes))

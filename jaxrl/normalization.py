@@ -97,7 +97,7 @@ class Normalizer(struct.PyTreeNode):
 
     def normalize_reward(self, reward: Array) -> Array:
         """Rewards on the scale of the discounted return's standard deviation, clipped to +-10."""
-        if self.reward == ():
+        if not isinstance(self.reward, RunningMoments):
             return reward
         return jnp.clip(reward * jax.lax.rsqrt(self.reward.variance + 1e-8), -10.0, 10.0)
 
@@ -106,10 +106,8 @@ class Normalizer(struct.PyTreeNode):
         new = self
         if self.obs != ():
             leaves = [x for x in jax.tree.leaves(_proper(obs)) if _is_float(x)]
-            new = new.replace(
-                obs=tuple(m.update(x) for m, x in zip(self.obs, leaves, strict=True))
-            )
-        if self.reward != ():
+            new = new.replace(obs=tuple(m.update(x) for m, x in zip(self.obs, leaves, strict=True)))
+        if isinstance(self.reward, RunningMoments):
 
             def accumulate(running, step):
                 reward, done = step

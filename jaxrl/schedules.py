@@ -13,7 +13,10 @@ from jaxrl.types import Array, Clock, Scalar
 
 
 class Linear(struct.PyTreeNode):
-    """From `start` to `end` in a straight line over the first `share` of training, then `end`."""
+    """From `start` to `end` in a straight line over the first `share` of training, then `end`.
+
+    The share is above 0 and at most 1.
+    """
 
     start: Scalar
     end: Scalar = 0.0
@@ -25,7 +28,7 @@ class Linear(struct.PyTreeNode):
 
 
 class Exponential(struct.PyTreeNode):
-    """From `start` to `end` by a constant factor: `start * (end / start) ** fraction`."""
+    """From `start` to `end`, both above 0, by a constant factor: `start (end / start)^fraction`."""
 
     start: Scalar
     end: Scalar

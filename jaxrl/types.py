@@ -1,4 +1,4 @@
-"""The vocabulary of the library: spaces, transitions, trajectories, the clock, key streams and metrics."""
+"""The vocabulary of the library: spaces, experience, the clock, key streams and metrics."""
 
 import dataclasses
 import enum
@@ -41,7 +41,7 @@ class MultiDiscrete:
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A `float32[*shape]` between `low` and `high`: floats, or nested tuples of them of that shape."""
+    """A `float32[*shape]` from `low` to `high`, floats or nested tuples of them of that shape."""
 
     low: Any
     high: Any
@@ -90,21 +90,39 @@ def into_bounds(space: ActionSpace, action: PyTree) -> PyTree:
 
 
 def sample_action(space: ActionSpace, key: Key) -> PyTree:
-    """Draws one unbatched action, uniformly (from a normal where a box is unbounded)."""
+    """Draws one unbatched action: uniformly, and from a normal distribution where a box is endless.
+
+    Where only one bound of a box is finite, the normal is centred and folded there.
+    """
     match space:
         case Discrete(num):
             return jax.random.randint(key, (), 0, num)
         case MultiDiscrete(nums):
             return jax.random.randint(key, (len(nums),), 0, jnp.asarray(nums))
-        case Box(low, high, shape):
-            low, high = (np.broadcast_to(np.asarray(b, np.float32), shape) for b in (low, high))
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
-                return space.clip(jax.random.normal(key, shape))
-            return jax.random.uniform(key, shape, jnp.float32, jnp.asarray(low), jnp.asarray(high))
+        case Box():
+            return _sample_box(space, key)
         case Mixed(spaces):
             keys = jax.random.split(key, len(spaces))
             return tuple(sample_action(s, k) for s, k in zip(spaces, keys, strict=True))
     raise TypeError(f"{space!r} is no action space: use Discrete, MultiDiscrete, Box or Mixed")
+
+
+def _sample_box(box: Box, key: Key) -> Array:
+    low, high = (np.broadcast_to(np.asarray(b, np.float32), box.shape) for b in (box.low, box.high))
+    with np.errstate(over="ignore"):  # float32's whole range is wider than its largest number
+        bounded = np.isfinite(high - low)
+    if bounded.all():
+        return jax.random.uniform(key, box.shape, minval=jnp.asarray(low), maxval=jnp.asarray(high))
+    uniform_key, normal_key = jax.random.split(key)
+    ends = jnp.asarray(np.where(bounded, low, 0.0)), jnp.asarray(np.where(bounded, high, 1.0))
+    uniform = jax.random.uniform(uniform_key, box.shape, minval=ends[0], maxval=ends[1])
+    normal = jax.random.normal(normal_key, box.shape)
+    folded = jnp.select(
+        [np.isfinite(low) & np.isinf(high), np.isinf(low) & np.isfinite(high)],
+        [low + jnp.abs(normal), high - jnp.abs(normal)],
+        normal,
+    )
+    return box.clip(jnp.where(bounded, uniform, folded))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

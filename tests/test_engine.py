@@ -341,6 +341,61 @@ def test_no_key_is_used_twice():
         jax.jit(lambda k: train(QLearning(), Chain(), k, total_steps=256)[0].agent)(KEY)
 
 
+SEEN: list[tuple] = []
+
+
+def see(kind, key):
+    """Notes the words of a key, or of each key of a batch, when the program runs."""
+
+    def note(words):
+        SEEN.extend((kind, *row) for row in np.asarray(words).reshape(-1, 2).tolist())
+
+    jax.debug.callback(note, jax.random.key_data(key))
+
+
+class KeyCounter(Counter):
+    def reset(self, key):
+        see("reset", key)
+        return super().reset(key)
+
+    def step(self, key, state, action):
+        see("step", key)
+        return super().step(key, state, action)
+
+
+class KeyPPO(PPO):
+    def act(self, state, carry, obs, key, clock, *, explore):
+        see("act", key)
+        return super().act(state, carry, obs, key, clock, explore=explore)
+
+    def update(self, state, batch, key, clock):
+        see("update", key)
+        return super().update(state, batch, key, clock)
+
+
+class KeyQLearning(QLearning):
+    def update(self, state, batch, key, clock):
+        see("update", key)
+        return super().update(state, batch, key, clock)
+
+
+@pytest.mark.parametrize("reset_policy", ["fresh", "pool"])
+@pytest.mark.parametrize("agent", [KeyPPO(num_envs=4, num_steps=8), KeyQLearning(warmup=1)])
+def test_nobody_gets_anybody_elses_key(agent, reset_policy):
+    """Every key handed to a reset, a step, an action or an update, over a run with evaluations."""
+    SEEN.clear()
+    total = agent.bind(KeyCounter(limit=8).spec).plan.steps_per_iteration * 5
+    train(
+        agent, KeyCounter(limit=8), KEY, total_steps=total, num_evaluations=3,
+        num_eval_episodes=3, reset_policy=reset_policy,
+    )  # fmt: skip
+    jax.effects_barrier()
+    keys = [words for _, *words in SEEN]
+    assert {kind for kind, *_ in SEEN} >= {"reset", "step", "update"}
+    assert len(keys) > 300
+    assert len(set(map(tuple, keys))) == len(keys)
+
+
 def test_traced_once_whatever_the_length_and_the_values():
     traces = []
 

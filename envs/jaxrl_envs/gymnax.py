@@ -1,5 +1,6 @@
 """gymnax's environments under our contract: raw steps, parameters as leaves, strong types."""
 
+import dataclasses
 import functools
 from typing import Any, Self
 
@@ -7,6 +8,7 @@ import gymnax
 import gymnax.environments.spaces as gymnax_spaces
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxrl.environment import Timestep
@@ -30,6 +32,7 @@ class GymnaxEnv(struct.PyTreeNode):
     spec: EnvSpec = static()
 
     @classmethod
+    @jax.ensure_compile_time_eval()  # a program that is being traced may make its environment, too
     def make(cls, name: str, **params: Any) -> Self:
         """Builds the environment called `name` with some of its parameters changed.
 
@@ -37,50 +40,87 @@ class GymnaxEnv(struct.PyTreeNode):
           ValueError: a parameter that the environment does not have.
         """
         env = _gymnax_object(name)
-        defaults = env.default_params
-        unknown = sorted(set(params) - set(vars(defaults)))
-        if unknown:
-            raise ValueError(
-                f"{name} has no parameter {unknown[0]!r}; it has: {', '.join(vars(defaults))}"
-            )
-        chosen = defaults.replace(**params)
-        observation = jax.eval_shape(lambda key: env.reset_env(key, chosen)[0], jax.random.key(0))
-        limit = getattr(chosen, "max_steps_in_episode", None)
+        chosen = _changed(env.default_params, params, name)
+        with _any_ranks():
+            observation = jax.eval_shape(env.reset_env, jax.random.key(0), chosen)[0]
         spec = EnvSpec(
             observation=observation,
             action=_space(env.action_space(chosen), name),
-            max_steps=None if limit is None else int(limit),
+            max_steps=_limit(getattr(chosen, "max_steps_in_episode", None)),
         )
         return cls(strong(chosen), env, spec)
 
     def with_params(self, **params: Any) -> Self:
-        """The same environment with other parameters; arrays and traced values may be given."""
-        return self.replace(params=self.params.replace(**params))
+        """The same environment with other parameters; arrays and traced values may be given.
+
+        The time limit in `spec` follows, the bounds of the action space do not: `make` anew for
+        that. Parameters that stand for a product or a sum of others do not follow those either, as
+        CartPole's `polemass_length` and `total_mass`: give them, too.
+
+        Raises:
+          ValueError: a parameter that the environment does not have.
+        """
+        chosen = _changed(self.params, params, self.env.name)
+        spec = self.spec
+        if "max_steps_in_episode" in params:
+            spec = dataclasses.replace(spec, max_steps=_limit(params["max_steps_in_episode"]))
+        return self.replace(params=chosen, spec=spec)
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
-        obs, state = self.env.reset_env(key, self.params)
-        return strong(state), obs
+        with _any_ranks():
+            obs, state = self.env.reset_env(key, self.params)
+        return strong(state), self._observed(obs)
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
-        obs, stepped, reward, terminated, info = self.env.step_env(
-            key, state, action, self.params
-        )
-        truncated = self.env.is_truncated(stepped, self.params)
+        with _any_ranks():
+            obs, stepped, reward, terminated, info = self.env.step_env(
+                key, state, action, self.params
+            )
+            truncated = self.env.is_truncated(stepped, self.params)
         # gymnax mixes Python numbers with arrays: keep the dtypes that the state came with.
         stepped = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, stepped)
         terminated = jnp.asarray(terminated, bool)
         return stepped, Timestep(
-            obs=jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), obs, self.spec.observation),
+            obs=self._observed(obs),
             reward=jnp.asarray(reward, jnp.float32),
             terminated=terminated,
             truncated=jnp.asarray(truncated, bool) & ~terminated,
             info=info,
         )
 
+    def _observed(self, obs: PyTree) -> PyTree:
+        return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), obs, self.spec.observation)
+
+
+_any_ranks = functools.partial(jax.numpy_rank_promotion, "allow")
+"""Swimmer adds arrays of different ranks: that is no error of a user who forbids it to himself."""
+
 
 @functools.cache
+@jax.ensure_compile_time_eval()  # what is kept may hold no tracer
 def _gymnax_object(name: str) -> Any:
     return gymnax.make(name)[0]
+
+
+def _changed(params: Any, changes: dict[str, Any], name: str) -> Any:
+    """gymnax's `params` with `changes`, each at least of the dtype of the value it replaces."""
+    known = vars(params)
+    for field in changes:
+        if field not in known:
+            raise ValueError(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
+
+    def like(old, new):
+        old, new = jnp.asarray(old).dtype, jnp.asarray(new)
+        return new.astype(old if old == jnp.bool_ else jnp.promote_types(old, new.dtype))
+
+    return params.replace(**{field: like(known[field], x) for field, x in changes.items()})
+
+
+def _limit(limit: Any) -> int | None:
+    """The longest time limit; None where there is none or only the running program knows it."""
+    if limit is None or isinstance(limit, jax.core.Tracer):
+        return None
+    return int(np.max(np.asarray(limit)))
 
 
 def names() -> list[str]:

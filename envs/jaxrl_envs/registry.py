@@ -66,7 +66,7 @@ def make(env_id: str, **params: Any) -> Any:
 
     try:
         return gymnax.GymnaxEnv.make(name, **params)
-    except OSError as error:
+    except (OSError, EOFError) as error:  # EOFError: an earlier download was cut short
         if name not in gymnax.NEEDS_NETWORK:
             raise
         raise RuntimeError(f"{env_id} downloads its data, and that failed: {error}") from error

@@ -83,8 +83,9 @@ def play_episodes(
 
     def play_on(loop):
         step, env_state, carry, played = loop
+        step_key = jax.random.fold_in(stream(key, Stream.ROLLOUT), step)
         env_state, carry, trajectory, _ = rollout(
-            policy, envs, env_state, carry, initial_carry, jax.random.fold_in(key, step), stride
+            policy, envs, env_state, carry, initial_carry, step_key, stride
         )
         steps = trajectory.steps
         done = steps.terminated | steps.truncated  # [T, N]

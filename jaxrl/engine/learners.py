@@ -95,6 +95,7 @@ def _update_many(
     length: int,
 ) -> tuple[PyTree, dict[str, Mean], Clock]:
     """Calls `agent.update` `length` times, on `batch_of(agent_state, batches[i], key, clock)`."""
+    key = stream(key, Stream.UPDATE)
 
     def one(carry, inputs):
         agent_state, clock = carry
@@ -149,40 +150,34 @@ def _epochs(
     """`num_epochs` passes over the trajectory in `num_minibatches` parts."""
     num_parts, (num_steps, num_envs) = plan.num_minibatches, trajectory.first.shape
     flat = plan.layout == "flat"
+    axis, rows = (0, num_steps * num_envs) if flat else (1, num_envs)
     if flat:
         trajectory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
 
     def order(key):
+        if num_parts == 1:  # all rows at once: their order does not matter
+            return jnp.zeros(0, jnp.int32)
         if flat:
             return permutation(key, num_steps, num_envs)
         return jax.random.permutation(key, num_envs)
 
+    def take(x, index, axis):
+        return jnp.take(x, index, axis, unique_indices=True)
+
     def part(agent_state, index, key, clock):
         if num_parts == 1:
             return trajectory
-        axis = 0 if flat else 1
-        take = lambda axis: lambda x: jnp.take(x, index, axis, unique_indices=True)  # noqa: E731
         return Trajectory(
-            steps=jax.tree.map(take(axis), trajectory.steps),
-            first=take(axis)(trajectory.first),
-            carry=jax.tree.map(take(0), trajectory.carry),
+            steps=jax.tree.map(lambda x: take(x, index, axis), trajectory.steps),
+            first=take(trajectory.first, index, axis),
+            carry=jax.tree.map(lambda x: take(x, index, 0), trajectory.carry),
         )
 
-    def one_epoch(carry, key):
-        agent_state, clock = carry
-        rows = num_steps * num_envs if flat else num_envs
-        if num_parts == 1:  # all rows at once: their order does not matter
-            parts = jnp.zeros((1, 0), jnp.int32)
-        else:
-            parts = order(stream(key, Stream.SHUFFLE)).reshape(num_parts, rows // num_parts)
-        agent_state, means, clock = _update_many(
-            agent, agent_state, key, clock, parts, part, num_parts
-        )
-        return (agent_state, clock), means
-
-    keys = jax.random.split(stream(key, Stream.UPDATE), plan.num_epochs)
-    (agent_state, _), means = jax.lax.scan(one_epoch, (agent_state, clock), keys)
-    return agent_state, {name: m.pooled() for name, m in means.items()}
+    num_updates = plan.num_epochs * num_parts
+    orders = jax.vmap(order)(jax.random.split(stream(key, Stream.SHUFFLE), plan.num_epochs))
+    parts = orders.reshape(num_updates, 0 if num_parts == 1 else rows // num_parts)
+    agent_state, means, _ = _update_many(agent, agent_state, key, clock, parts, part, num_updates)
+    return agent_state, means
 
 
 def _learn_statistics(agent: Agent, stats: Normalizer, raw: Transition) -> Normalizer:

@@ -41,11 +41,22 @@ def rollout(
       of the episodes that ended.
     """
 
-    def one_step(loop, key):
+    key, num_envs = stream(key, Stream.ROLLOUT), envs.num_envs
+    restarts, start_of = envs.restarts(stream(key, Stream.AUTO_RESET), num_steps)
+    draws = (
+        jax.random.split(stream(key, Stream.ACT), num_steps),
+        jax.random.split(stream(key, Stream.STEP), (num_steps, num_envs)),
+        restarts,
+    )
+
+    def one_step(loop, draws):
         env_state, carry, ended = loop
+        act_key, step_keys, restart = draws
         carry = tree_where(env_state.first, initial_carry, carry)
-        carry, action, extras = policy(carry, env_state.obs, stream(key, Stream.ACT))
-        next_state, timestep, just_ended = envs.step(key, env_state, action, pool)
+        carry, action, extras = policy(carry, env_state.obs, act_key)
+        next_state, timestep, just_ended = envs.step(
+            step_keys, env_state, action, start_of(restart)
+        )
         transition = Transition(
             obs=env_state.obs,
             action=action,
@@ -57,9 +68,7 @@ def rollout(
         )
         return (next_state, carry, ended + just_ended), (transition, env_state.first)
 
-    key = stream(key, Stream.ROLLOUT)
-    pool = envs.pool(key)
-    loop = (env_state, carry, EpisodeStats.none(envs.num_envs))
-    loop, (steps, first) = jax.lax.scan(one_step, loop, jax.random.split(key, num_steps))
+    loop = (env_state, carry, EpisodeStats.none(num_envs))
+    loop, (steps, first) = jax.lax.scan(one_step, loop, draws)
     env_state, last_carry, ended = loop
     return env_state, last_carry, Trajectory(steps, first, carry), ended.pooled()

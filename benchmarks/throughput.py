@@ -1,0 +1,143 @@
+"""Steps a second, compile time and peak memory of PPO on CartPole, beside other libraries.
+
+Every library compiles in a process of its own and they then run in turn, A B C A B C ..., so that a
+machine that slows down slows all of them. Medians are printed; evaluation is in none of them.
+
+    python -m benchmarks.throughput P1 P2 P3 P4
+    python -m benchmarks.throughput P1 --peer-path CHECKOUT_OF_PUREJAXRL --peer-python PYTHON
+
+Peers need an environment of their own, since they fail on gymnax 1.0:
+    pip install rejax==0.1.3 gymnax==0.0.9 distrax
+What is absent is skipped, by name.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.workloads import WORKLOADS
+
+HERE = Path(__file__).parent
+
+
+class Worker:
+    """A library in a process of its own; see worker.py."""
+
+    def __init__(self, program: str, python: str, workload: str, path: str, timeout: float):
+        self.program, self.timeout = program, timeout
+        self.process = subprocess.Popen(
+            [python, str(HERE / "worker.py"), program, workload, "--path", path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = self.hear()
+        self.seconds: list[float] = []
+
+    def hear(self) -> dict:
+        """The next line, or RuntimeError where the process died instead."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        while line and not line.startswith("{"):
+            line = self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            last = self.process.stderr.read().strip().splitlines()
+            raise RuntimeError(last[-1] if last else f"exit code {self.process.wait()}")
+        return json.loads(line)
+
+    def ask(self, command: str) -> dict:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.hear()
+
+    def run(self, seed: int) -> None:
+        self.seconds.append(self.ask(f"run {seed}")["seconds"])
+
+    def quit(self) -> dict:
+        peak = self.ask("quit")
+        self.process.wait()
+        return peak
+
+
+def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) -> list[dict]:
+    """Runs the programs of one workload in turn; a row each."""
+    workers = []
+    for program, (python, path) in programs.items():
+        try:
+            workers.append(Worker(program, python, workload, path, timeout=600))
+        except (RuntimeError, OSError) as error:
+            print(f"  {program}: skipped ({error})", file=sys.stderr)
+    for seed in range(rounds + 1):
+        for worker in workers:
+            worker.run(seed)
+    rows = []
+    for worker in workers:
+        speeds = [worker.ready["env_steps"] / s for s in worker.seconds[1:]]  # the first warms up
+        rows.append(
+            {
+                "workload": workload,
+                "program": worker.program,
+                "steps_per_second": statistics.median(speeds),
+                "slowest": min(speeds),
+                "fastest": max(speeds),
+                **worker.ready,
+                **worker.quit(),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workloads", nargs="*", metavar="ROW", help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="measured runs of each (default: 5)")
+    parser.add_argument("--peer-path", default="", help="a checkout of PureJaxRL")
+    parser.add_argument("--peer-python", default="", help="the interpreter that has the peers")
+    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    options = parser.parse_args()
+    unknown = [w for w in options.workloads if w not in WORKLOADS]
+    if unknown:
+        parser.error(f"there is no row {unknown[0]!r}: choose from {', '.join(WORKLOADS)}")
+
+    programs = {"jaxrl": (sys.executable, "")}
+    if options.peer_python:
+        programs["rejax"] = (options.peer_python, "")
+        if options.peer_path:
+            programs["purejaxrl"] = (options.peer_python, options.peer_path)
+    for name, needs in (("purejaxrl", "--peer-path and --peer-python"), ("rejax", "--peer-python")):
+        if name not in programs:
+            print(f"{name}: skipped, it needs {needs}", file=sys.stderr)
+
+    rows = []
+    print(f"{'row':<4} {'program':<10} {'steps/s':>11} {'range':>19} {'trace':>7} {'XLA':>7} {'peak':>9}")
+    for workload in options.workloads or WORKLOADS:
+        of_workload = measure(workload, programs, options.rounds)
+        for row in of_workload:
+            spread = f"{row['slowest']:,.0f}-{row['fastest']:,.0f}"
+            print(
+                f"{row['workload']:<4} {row['program']:<10} {row['steps_per_second']:>11,.0f} "
+                f"{spread:>19} {row['trace_seconds']:>6.1f}s {row['compile_seconds']:>6.1f}s "
+                f"{row['peak_mib']:>5.0f} MiB",
+                flush=True,
+            )
+        ours = of_workload[0]
+        for row in of_workload[1:]:
+            if row["parameters"] != ours["parameters"] or row["env_steps"] != ours["env_steps"]:
+                print(f"     {row['program']} did other work: not comparable", file=sys.stderr)
+            factor = ours["steps_per_second"] / row["steps_per_second"]
+            print(f"     jaxrl / {row['program']}: {factor:.2f}")
+        rows += of_workload
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

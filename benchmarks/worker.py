@@ -1,0 +1,158 @@
+"""One library in one process: compiles a workload, then runs it each time it is told to.
+
+Runs under the library's own interpreter. Speaks JSON lines: first {"trace_seconds",
+"compile_seconds", "env_steps", "versions"}; then {"seconds"} for each line "run SEED" on stdin, and
+{"peak_mib"} for "quit".
+"""
+
+import argparse
+import importlib.metadata
+import json
+import resource
+import sys
+import time
+import types
+
+from workloads import WORKLOADS, Workload
+
+
+def jaxrl_ppo(work: Workload):
+    """`jaxrl.train` without evaluations."""
+    import jaxrl  # first: it protects small hosts from a deadlock of jax 0.10
+    import jaxrl_envs
+
+    agent = jaxrl.agents.PPO(
+        num_envs=work.num_envs,
+        num_steps=work.num_steps,
+        learning_rate=jaxrl.schedules.Linear(2.5e-4),
+    )
+    env = jaxrl_envs.make("gymnax/CartPole-v1")
+
+    def train(key):
+        return jaxrl.train(agent, env, key, total_steps=work.steps_per_seed, num_evaluations=0)
+
+    return train
+
+
+def purejaxrl_ppo(work: Workload, path: str):
+    """PureJaxRL's ppo.py from a checkout; it needs gymnax 0.0.9 and distrax."""
+    for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix"):
+        stub = types.ModuleType(name)  # imported by its wrappers, not used here
+        stub.envs = stub.EpisodeWrapper = stub.AutoResetWrapper = None
+        sys.modules.setdefault(name, stub)
+    sys.path.insert(0, f"{path}/purejaxrl")
+    import ppo
+
+    return ppo.make_train(
+        {
+            "LR": 2.5e-4,
+            "NUM_ENVS": work.num_envs,
+            "NUM_STEPS": work.num_steps,
+            "TOTAL_TIMESTEPS": work.steps_per_seed,
+            "UPDATE_EPOCHS": 4,
+            "NUM_MINIBATCHES": 4,
+            "GAMMA": 0.99,
+            "GAE_LAMBDA": 0.95,
+            "CLIP_EPS": 0.2,
+            "ENT_COEF": 0.01,
+            "VF_COEF": 0.5,
+            "MAX_GRAD_NORM": 0.5,
+            "ACTIVATION": "tanh",
+            "ENV_NAME": "CartPole-v1",
+            "ANNEAL_LR": True,
+            "DEBUG": False,
+        }
+    )
+
+
+def rejax_ppo(work: Workload):
+    """rejax's PPO, its evaluation taken out (it cannot anneal, and clips element-wise)."""
+    import jax.numpy as jnp
+    from rejax import PPO
+
+    algorithm = PPO.create(
+        env="CartPole-v1",
+        num_envs=work.num_envs,
+        num_steps=work.num_steps,
+        total_timesteps=work.steps_per_seed,
+        eval_freq=work.steps_per_seed,
+        skip_initial_evaluation=True,
+        num_epochs=4,
+        num_minibatches=4,
+        learning_rate=2.5e-4,
+        max_grad_norm=0.5,
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_eps=0.2,
+        ent_coef=0.01,
+        vf_coef=0.5,
+        agent_kwargs={"activation": "tanh"},
+    ).replace(eval_callback=lambda algorithm, state, key: jnp.float32(0.0))
+    return algorithm.train
+
+
+def count_parameters(out) -> int:
+    """Array entries under the name "params": the same for every library, if the networks are."""
+    import jax
+
+    def is_weight(path, leaf):
+        names = [str(getattr(k, "name", getattr(k, "key", ""))) for k in path]
+        return "params" in names and not {"opt_state", "optimizer"} & set(names)
+
+    leaves = jax.tree_util.tree_leaves_with_path(out)
+    return sum(leaf.size for path, leaf in leaves if is_weight(path, leaf))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program", choices=("jaxrl", "purejaxrl", "rejax"))
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--path", default="")
+    options = parser.parse_args()
+    work = WORKLOADS[options.workload]
+    if options.program == "purejaxrl":
+        train = purejaxrl_ppo(work, options.path)
+    else:
+        train = {"jaxrl": jaxrl_ppo, "rejax": rejax_ppo}[options.program](work)
+
+    import jax
+
+    make_key = jax.random.key if options.program == "jaxrl" else jax.random.PRNGKey
+
+    def keys(seed: int):
+        if work.num_seeds == 1:
+            return make_key(seed)
+        return jax.random.split(make_key(seed), work.num_seeds)
+
+    began = time.perf_counter()
+    lowered = jax.jit(train if work.num_seeds == 1 else jax.vmap(train)).lower(keys(0))
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    ready = time.perf_counter()
+    packages = ("jaxrl", "jax", "gymnax", "rejax")
+    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    say(
+        trace_seconds=traced - began,
+        compile_seconds=ready - traced,
+        env_steps=work.env_steps,
+        parameters=count_parameters(jax.eval_shape(train, make_key(0))),
+        versions={name: found[name] for name in packages if name in found},
+    )
+    for line in sys.stdin:
+        command, _, seed = line.partition(" ")
+        if command == "run":
+            argument = jax.block_until_ready(keys(int(seed)))
+            began = time.perf_counter()
+            jax.block_until_ready(compiled(argument))
+            say(seconds=time.perf_counter() - began)
+        else:
+            say(peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            return
+
+
+def say(**values) -> None:
+    print(json.dumps(values), flush=True)
+
+
+if __name__ == "__main__":
+    main()

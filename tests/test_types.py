@@ -1,0 +1,336 @@
+"""The vocabulary: spaces, specifications, streams, means and the small tools."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from environments import timestep
+from flax import struct
+
+from jaxrl.engine.rollout import rollout
+from jaxrl.environment import VectorEnv
+from jaxrl.types import (
+    Box,
+    Clock,
+    Discrete,
+    EnvSpec,
+    EpisodeStats,
+    Masked,
+    Mean,
+    Mixed,
+    MultiDiscrete,
+    Stream,
+    into_bounds,
+    sample_action,
+    split_mask,
+    stream,
+    strong,
+    tree_where,
+)
+
+KEY = jax.random.key(0)
+INF = float("inf")
+
+
+def equal(a, b):
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) and x.dtype == y.dtype
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+# Spaces -------------------------------------------------------------------------------------------
+
+
+def test_equal_boxes_are_equal_however_their_bounds_were_given():
+    boxes = [
+        Box.of(-1.0, 1.0, (2,)),
+        Box.of(-1, 1, [2]),
+        Box.of(np.float32(-1), jnp.float32(1), (np.int64(2),)),
+        Box.of(np.full(2, -1.0), jnp.ones(2), (2,)),
+        Box.of([-1, -1], (1.0, 1.0), (2,)),
+    ]
+    assert set(boxes) == {Box(-1.0, 1.0, (2,))}
+    uneven = [Box.of([-1.0, -2.0], 1.0, (2,)), Box.of(jnp.array([-1.0, -2.0]), [1, 1], (2,))]
+    assert set(uneven) == {Box((-1.0, -2.0), 1.0, (2,))}
+    rows = Box.of(np.array([[0.0], [1.0]]), 2.0, (2, 3))  # broadcast to the shape
+    assert rows == Box(((0.0,) * 3, (1.0,) * 3), 2.0, (2, 3))
+    assert Box.of(0.0, 1.0, ()) == Box(0.0, 1.0, ())
+    assert Box.of(0.0, 1.0, (2,)) != Box.of(0.0, 1.0, (3,))
+    assert hash(Box.of(0.0, 1.0, (0,))) == hash(Box.of(0.0, 1.0, (0,)))
+
+
+def test_spaces_are_compared_by_value():
+    def build():
+        return Mixed((Discrete(3), Box.of(np.zeros(2), 1.0, (2,)), MultiDiscrete((2, 3))))
+
+    assert build() == build()
+    assert len({build(), build(), Mixed((Discrete(4),)), Discrete(3), Discrete(3)}) == 3
+
+
+def test_clip_moves_into_the_bounds():
+    box = Box.of([-1.0, 0.0, -INF], [1.0, 0.5, 3.0], (3,))
+    np.testing.assert_array_equal(box.clip(jnp.array([-7.0, 9.0, 9.0])), [-1.0, 0.5, 3.0])
+    inside = jnp.array([0.3, 0.2, -1e9])
+    np.testing.assert_array_equal(box.clip(inside), inside)
+    assert box.clip(inside).dtype == jnp.float32
+    assert Box.of(-1.0, 1.0, ()).clip(jnp.float32(3.0)) == 1.0
+
+
+SPACES = [
+    Discrete(3),
+    MultiDiscrete((1, 2, 5)),
+    Box.of(-2.0, 3.0, (2,)),
+    Box.of([[0.0, -1.0]], [[0.1, 5.0]], (1, 2)),
+    Box.of(-1.0, 1.0, ()),
+    Mixed((Discrete(2), Mixed((Box.of(0.0, 1.0, (1,)), MultiDiscrete((3,)))))),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+def test_samples_are_uniform(space):
+    """Each coordinate: between its bounds, with the mean and variance of a uniform variable."""
+    keys = jax.random.split(KEY, 4000)
+    samples = jax.vmap(lambda k: sample_action(space, k))(keys)
+
+    def check(space, samples):
+        match space:
+            case Discrete(num):
+                assert samples.shape == (4000,)
+                check_integers(samples, num)
+            case MultiDiscrete(nums):
+                assert samples.shape == (4000, len(nums))
+                for i, num in enumerate(nums):
+                    check_integers(samples[:, i], num)
+            case Box():
+                assert samples.shape == (4000, *space.shape)
+                assert samples.dtype == jnp.float32
+                low, high = np.broadcast_to(space.low, space.shape), np.asarray(space.high)
+                unit = (np.asarray(samples) - low) / (high - low)
+                assert unit.min() >= 0
+                assert unit.max() <= 1
+                np.testing.assert_allclose(unit.mean(0), 1 / 2, atol=5 / np.sqrt(12 * 4000))
+                np.testing.assert_allclose(unit.var(0), 1 / 12, rtol=0.06)
+            case Mixed(spaces):
+                assert isinstance(samples, tuple)
+                for part, sample in zip(spaces, samples, strict=True):
+                    check(part, sample)
+
+    def check_integers(x, num):
+        assert x.dtype == jnp.int32
+        share = np.bincount(x, minlength=num) / 4000
+        np.testing.assert_allclose(share, np.full(num, 1 / num), atol=5 / np.sqrt(4 * 4000))
+
+    check(space, samples)
+    if isinstance(space, Mixed):  # no two parts share their randomness
+        unit, choice = np.asarray(samples[1][0])[:, 0], np.asarray(samples[0])
+        assert abs(np.corrcoef(unit, choice)[0, 1]) < 0.08
+
+
+def test_samples_of_endless_boxes():
+    """Uniform where there are two bounds, a normal where there is none, half of one at a bound."""
+    largest = float(np.finfo(np.float32).max)
+    low = [-INF, -1.0, 5.0, -INF, -largest, 0.0]
+    high = [INF, 3.0, INF, 5.0, largest, INF]
+    box = Box.of(low, high, (6,))
+    x = np.asarray(jax.vmap(lambda k: sample_action(box, k))(jax.random.split(KEY, 4000)))
+    assert np.isfinite(x).all()
+    assert (x >= np.float32(low)).all()
+    assert (x <= np.float32(high)).all()
+    half = np.sqrt(2 / np.pi)  # the mean of |normal|
+    np.testing.assert_allclose(x.mean(0), [0, 1, 5 + half, 5 - half, 0, half], atol=0.1)
+    np.testing.assert_allclose(x.std(0)[[0, 1, 4]], [1, 4 / np.sqrt(12), 1], rtol=0.05)
+    assert ((x == np.float32(low)) | (x == np.float32(high))).mean() < 0.001  # no heap at a bound
+
+
+def test_what_is_no_space_is_named():
+    with pytest.raises(TypeError, match="3 is no action space: use Discrete"):
+        sample_action(3, KEY)
+
+
+def test_into_bounds_clips_boxes_and_nothing_else():
+    space = Mixed((Discrete(3), Box.of(-1.0, [1.0, 2.0], (2,)), Mixed((Box.of(0.0, 1.0, ()),))))
+    action = (jnp.int32(7), jnp.array([-5.0, 5.0]), (jnp.float32(-3.0),))
+    expected = (jnp.int32(7), jnp.array([-1.0, 2.0]), (jnp.float32(0.0),))
+    assert equal(into_bounds(space, action), expected)
+    assert equal(into_bounds(MultiDiscrete((2, 2)), jnp.array([9, 9])), jnp.array([9, 9]))
+
+
+class Echo(struct.PyTreeNode):
+    """Shows the action that it was given."""
+
+    spec = EnvSpec(
+        (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.float32)),
+        Mixed((Discrete(3), Box.of([-1.0, -0.5], 1.0, (2,)))),
+    )
+
+    def reset(self, key):
+        obs = (jnp.int32(0), jnp.zeros(2))
+        return (), obs
+
+    def step(self, key, state, action):
+        return state, timestep(action, action[1].sum(), False)
+
+
+def test_an_environment_sees_the_clipped_action_and_the_trajectory_keeps_the_raw_one():
+    """Its log-probability belongs to the raw one."""
+    raw = (jnp.array([0, 1, 2]), jnp.array([[-9.0, -9.0], [0.5, 0.25], [9.0, 0.0]]))
+
+    def policy(carry, obs, key):
+        return carry, raw, ()
+
+    envs = VectorEnv(Echo(), 3)
+    *_, trajectory, _ = rollout(policy, envs, envs.reset(KEY), (), (), KEY, 2)
+    for t in range(2):
+        step = jax.tree.map(lambda x: x[t], trajectory.steps)  # noqa: B023
+        assert equal(step.action, raw)
+        np.testing.assert_array_equal(step.next_obs[0], [0, 1, 2])
+        np.testing.assert_array_equal(step.next_obs[1], [[-1.0, -0.5], [0.5, 0.25], [1.0, 0.0]])
+        np.testing.assert_array_equal(step.reward, [-1.5, 0.75, 1.0])
+
+
+# Specifications -----------------------------------------------------------------------------------
+
+
+def spec(**changes):
+    observation = Masked(
+        {
+            "image": jax.ShapeDtypeStruct((4, 4, 1), changes.get("dtype", jnp.uint8)),
+            "speed": jax.ShapeDtypeStruct(changes.get("shape", ()), jnp.float32),
+        },
+        jax.ShapeDtypeStruct((3,), jnp.bool_),
+    )
+    observation = changes.get("observation", observation)
+    return EnvSpec(observation, changes.get("action", Discrete(3)), changes.get("max_steps", 9))
+
+
+def test_specifications_are_compared_by_value():
+    """They are static fields: an unequal one would compile the program again."""
+    assert spec() == spec()
+    assert hash(spec()) == hash(spec())
+    array = EnvSpec(jnp.zeros(3), Discrete(2))
+    assert array == EnvSpec(jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2))
+    others = [
+        spec(dtype=jnp.float32),
+        spec(shape=(1,)),
+        spec(action=Discrete(4)),
+        spec(max_steps=None),
+        spec(observation=spec().observation.obs),
+        spec(observation=tuple(jax.tree.leaves(spec().observation))),
+    ]
+    assert len({spec(), spec(), *others}) == 1 + len(others)
+    assert spec() != "spec"
+
+
+def test_a_dummy_observation_has_the_right_kind_and_allows_everything():
+    dummy = spec().dummy_observation(2, 3)
+    assert isinstance(dummy, Masked)
+    assert dummy.action_mask.shape == (2, 3, 3)
+    assert dummy.action_mask.dtype == jnp.bool_
+    assert dummy.action_mask.all()
+    assert (dummy.obs["image"].shape, dummy.obs["image"].dtype) == ((2, 3, 4, 4, 1), jnp.uint8)
+    assert (dummy.obs["speed"].shape, dummy.obs["speed"].dtype) == ((2, 3), jnp.float32)
+    assert not dummy.obs["image"].any()
+    assert spec().dummy_observation().obs["speed"].shape == ()
+
+
+def test_split_mask():
+    obs, mask = jnp.zeros(3), jnp.ones(2, bool)
+    assert split_mask(obs) == (obs, None)
+    assert split_mask(Masked(obs, mask)) == (obs, mask)
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+
+def test_no_two_streams_share_a_key():
+    """Of one key, nor do they meet those of its neighbours or of their own streams."""
+    keys = [KEY, jax.random.key(1)]
+    keys += [stream(key, name) for key in keys for name in Stream]
+    keys += [stream(stream(KEY, name), Stream.INIT) for name in Stream]
+    data = {tuple(np.asarray(jax.random.key_data(key))) for key in keys}
+    assert len(data) == len(keys) == 2 + 3 * len(Stream)
+    assert len(Stream) == len(Stream.__members__)  # no alias
+    assert stream(KEY, Stream.ACT) == stream(KEY, Stream.ACT)
+
+
+# Means --------------------------------------------------------------------------------------------
+
+
+def test_means_pool_their_data():
+    mean = Mean.of(2.0) + Mean.of(jnp.float32(4.0)) + Mean.of(9)
+    assert (mean.value, mean.count) == (5.0, 3.0)
+    assert Mean.of(mean) is mean
+    uneven = Mean(jnp.float32(10.0), jnp.float32(4.0)) + Mean.of(0.0)  # not the mean of the means
+    assert uneven.value == 2.0
+
+
+def test_a_mean_without_data_is_nan_and_adds_nothing():
+    nothing = Mean.where(jnp.array([False, False]), jnp.array([1.0, np.nan]))
+    assert np.isnan(nothing.value).all()
+    assert np.isnan(nothing.pooled().value)
+    assert (nothing.pooled() + Mean.of(3.0)).value == 3.0
+
+
+def test_a_mean_of_what_holds_a_condition():
+    condition = jnp.array([[True, False, True], [False, False, False]])
+    x = jnp.array([[1.0, np.nan, 5.0], [7.0, np.inf, 0.0]])
+    mean = Mean.where(condition, x)
+    np.testing.assert_array_equal(mean.value, [[1, np.nan, 5], [np.nan] * 3])
+    assert (mean.pooled().value, mean.pooled().count) == (3.0, 2.0)
+    np.testing.assert_array_equal(mean.pooled(axis=1).value, [3.0, np.nan])
+    np.testing.assert_array_equal(mean.pooled(axis=0).count, [1.0, 0.0, 1.0])
+    integers = Mean.where(condition[0], jnp.array([3, 4, 5]))
+    assert integers.total.dtype == integers.count.dtype == jnp.float32
+    assert integers.pooled().value == 4.0
+
+
+def test_episode_statistics_pool_episodes():
+    returns, lengths = jnp.array([1.0, 50.0, 3.0]), jnp.array([10, 99, 30])
+    ended = EpisodeStats.of(returns, lengths, jnp.array([True, False, True]))
+    pooled = (EpisodeStats.none(3) + ended + ended).pooled()
+    assert (pooled.count, pooled.returns.value, pooled.lengths.value) == (4.0, 2.0, 20.0)
+    assert np.isnan(EpisodeStats.none(2).pooled().returns.value)
+
+
+# Small tools --------------------------------------------------------------------------------------
+
+
+def test_tree_where_chooses_rows_of_leaves_of_any_rank():
+    condition = jnp.array([True, False])
+    keys = jax.random.split(KEY, 4)
+    x = {"a": jnp.ones(2), "b": jnp.ones((2, 3, 1)), "c": jnp.array([1, 2]), "key": keys[:2]}
+    y = {"a": jnp.zeros(2), "b": jnp.zeros((2, 3, 1)), "c": jnp.array([3, 4]), "key": keys[2:]}
+    out = tree_where(condition, x, y)
+    np.testing.assert_array_equal(out["a"], [1, 0])
+    np.testing.assert_array_equal(out["b"][:, :, 0], [[1] * 3, [0] * 3])
+    np.testing.assert_array_equal(out["c"], [1, 4])
+    assert out["c"].dtype == jnp.int32
+    assert (out["key"] == keys[jnp.array([0, 3])]).all()
+    shared = tree_where(condition, jnp.ones((1, 3)), jnp.zeros((2, 3)))  # one row for all
+    np.testing.assert_array_equal(shared, [[1] * 3, [0] * 3])
+    assert tree_where(condition, (), ()) == ()
+
+
+def test_tree_where_drops_nan():
+    """A step from a finished state may be NaN: it must not survive the reset."""
+    out = tree_where(jnp.array([True, False]), jnp.zeros((2, 2)), jnp.array([[np.nan] * 2, [1, 1]]))
+    np.testing.assert_array_equal(out, [[0, 0], [1, 1]])
+
+
+def test_strong_types_last():
+    """What a scan carries must keep its type when a strong number is added to it."""
+    tree = {"a": 1, "b": 2.0, "c": True, "d": jnp.asarray(1.0), "e": np.float32(3), "key": KEY}
+    out = strong(tree)
+    assert out.pop("key") == KEY
+    kinds = {name: (leaf.dtype, leaf.weak_type) for name, leaf in out.items()}
+    dtypes = dict(a=jnp.int32, b=jnp.float32, c=jnp.bool_, d=jnp.float32, e=jnp.float32)
+    assert kinds == {name: (dtype, False) for name, dtype in dtypes.items()}
+    jax.lax.scan(lambda x, _: (x + jnp.float32(1), None), out["b"], length=2)
+
+
+def test_the_clock_starts_at_zero():
+    clock = Clock.start()
+    assert [leaf.item() for leaf in jax.tree.leaves(clock)] == [0, 0, 0.0]
+    assert [leaf.dtype for leaf in jax.tree.leaves(clock)] == [jnp.int32, jnp.int32, jnp.float32]
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(clock))
