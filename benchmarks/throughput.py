@@ -117,7 +117,10 @@ def main() -> None:
             print(f"{name}: skipped, it needs {needs}", file=sys.stderr)
 
     rows = []
-    print(f"{'row':<4} {'program':<10} {'steps/s':>11} {'range':>19} {'trace':>7} {'XLA':>7} {'peak':>9}")
+    print(
+        f"{'row':<4} {'program':<10} {'steps/s':>11} {'range':>19} "
+        f"{'trace':>7} {'XLA':>7} {'peak':>9}"
+    )
     for workload in options.workloads or WORKLOADS:
         of_workload = measure(workload, programs, options.rounds)
         for row in of_workload:

@@ -1,4 +1,4 @@
-"""What is measured: PPO on CartPole in several shapes, the same for every library. Imports nothing."""
+"""What is measured: PPO on CartPole in several shapes, the same for every library."""
 
 import dataclasses
 

@@ -135,7 +135,7 @@ class Population:
     """Play whole episodes with every candidate, then update on their returns.
 
     Copy n of the environment belongs to candidate `n // episodes_per_candidate`, also in `act` with
-    `explore=True`. `update` receives the returns, `float32[population_size, episodes_per_candidate]`.
+    `explore=True`. `update` gets the returns, `float32[population_size, episodes_per_candidate]`.
 
     Attributes:
       population_size: candidates an iteration.
@@ -194,6 +194,13 @@ class Agent(struct.PyTreeNode):
         field, where the two do not fit. The engine calls it once, before anything is compiled."""
         return self.replace(spec=spec)
 
+    @property
+    def bound_spec(self) -> EnvSpec:
+        """The environment's spec; ValueError before `bind`."""
+        if self.spec is None:
+            raise ValueError(f"{type(self).__name__} has no environment yet: call bind(spec) first")
+        return self.spec
+
     def init(self, key: Key) -> PyTree:
         """The state before training: arrays only."""
         raise NotImplementedError
@@ -232,9 +239,6 @@ class Agent(struct.PyTreeNode):
         """
         return trajectory
 
-    def update(
-        self, state: PyTree, batch: Any, key: Key, clock: Clock
-    ) -> tuple[PyTree, Metrics]:
+    def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> tuple[PyTree, Metrics]:
         """Learns from one minibatch: (state, metrics)."""
         raise NotImplementedError
-

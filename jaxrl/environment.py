@@ -10,8 +10,8 @@ from flax import struct
 from jaxrl.types import (
     Array,
     EnvSpec,
-    Key,
     EpisodeStats,
+    Key,
     PyTree,
     Stream,
     into_bounds,
@@ -179,8 +179,8 @@ class VectorEnv(struct.PyTreeNode):
           start: (state, obs) `[N, ...]` where the next episode begins.
 
         Returns:
-          The next state; the timestep `[N]`, whose `obs` is where the step really ended; and, a copy
-          each (`[N]`), the statistics of the episodes that ended with it.
+          The next state; the timestep `[N]`, whose `obs` is where the step really ended; and the
+          statistics of the episodes that ended with it, `[N]`.
         """
         space = self.spec.action
 

@@ -140,9 +140,7 @@ class Counter(struct.PyTreeNode):
 
     @property
     def spec(self):
-        return EnvSpec(
-            jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(3), max_steps=self.limit
-        )
+        return EnvSpec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(3), max_steps=self.limit)
 
     def reset(self, key):
         state = jnp.stack([jax.random.uniform(key), jnp.float32(0.0)])
@@ -191,9 +189,7 @@ class MaskedChoice(struct.PyTreeNode):
 
     @property
     def spec(self):
-        obs = Masked(
-            jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.bool_)
-        )
+        obs = Masked(jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.bool_))
         return EnvSpec(obs, Discrete(4), max_steps=self.length)
 
     def _observe(self, key):
@@ -251,9 +247,7 @@ class Chain(struct.PyTreeNode):
 
     @property
     def spec(self):
-        return EnvSpec(
-            jax.ShapeDtypeStruct((self.size,), jnp.float32), Discrete(2), max_steps=20
-        )
+        return EnvSpec(jax.ShapeDtypeStruct((self.size,), jnp.float32), Discrete(2), max_steps=20)
 
     def _observe(self, position):
         return jax.nn.one_hot(position, self.size)

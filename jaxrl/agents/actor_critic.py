@@ -78,9 +78,7 @@ class ActorCriticAgent(Agent):
     @property
     def network(self) -> ActorCritic:
         """The policy and the value, as one flax module."""
-        spec = self.spec
-        if spec is None:
-            raise ValueError(f"{type(self).__name__} has no environment yet: call bind(spec) first")
+        spec = self.bound_spec
 
         def torso():
             if self.torso is not None:
@@ -91,7 +89,7 @@ class ActorCriticAgent(Agent):
 
     def init_params(self, key: Key) -> PyTree:
         """Fresh parameters of the networks."""
-        obs = self.spec.dummy_observation(1, 1)
+        obs = self.bound_spec.dummy_observation(1, 1)
         return self.network.init(key, obs, self.initial_carry(1), jnp.ones((1, 1), bool))
 
     def initial_carry(self, num_envs: int) -> PyTree:
@@ -105,8 +103,8 @@ class ActorCriticAgent(Agent):
         else:  # a sequence of one step; the carry has been reset already
             obs = jax.tree.map(lambda x: x[None], obs)
             first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
-            policy, _, carries = self.network.apply(state.params, obs, carry, first)
-            policy, carry = jax.tree.map(lambda x: x[0], (policy, carries))
+            both: Any = self.network.apply(state.params, obs, carry, first)
+            policy, _, carry = jax.tree.map(lambda x: x[0], both)
         action = policy.sample(key) if explore else policy.mode()
         return carry, action, policy.log_prob(action)
 

@@ -1,5 +1,6 @@
 """PPO with the clipped surrogate (Schulman, Wolski, Dhariwal, Radford and Klimov, 2017)."""
 
+import functools
 from typing import Any, Self
 
 import jax
@@ -20,7 +21,18 @@ from jaxrl.losses import (
     standardize,
 )
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, EnvSpec, Key, Mean, Metrics, PyTree, Scalar, Trajectory, static
+from jaxrl.types import (
+    Array,
+    Clock,
+    EnvSpec,
+    Key,
+    Mean,
+    Metrics,
+    PyTree,
+    Scalar,
+    Trajectory,
+    static,
+)
 
 
 class PPOState(struct.PyTreeNode):
@@ -101,7 +113,8 @@ class PPO(ActorCriticAgent):
     ) -> tuple[Array, dict[str, Array]]:
         """L^CLIP + value and entropy terms (eq. 9), to be minimised, and what to report."""
         sample: Sample = batch.steps
-        policy, values, _ = self.network.apply(params, sample.obs, batch.carry, batch.first)
+        both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
+        policy, values, _ = both
         log_ratio = policy.log_prob(sample.action) - sample.log_prob
         advantages = sample.advantage
         if self.normalize_advantages:
@@ -139,7 +152,9 @@ class PPO(ActorCriticAgent):
         def go_on(state):
             new_state, metrics = self._step(state, batch, clock)
             too_far = metrics["approximate_kl"] > target_kl
-            new_state = jax.tree.map(lambda old, new: jnp.where(too_far, old, new), state, new_state)
+            new_state = jax.tree.map(
+                lambda old, new: jnp.where(too_far, old, new), state, new_state
+            )
             weight = {name: Mean.of(x) for name, x in metrics.items()}
             return new_state.replace(stopped=too_far), weight
 

@@ -15,7 +15,7 @@ from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.shuffle import permutation
-from jaxrl.environment import VectorEnv, VectorState
+from jaxrl.environment import VectorEnv
 from jaxrl.normalization import Normalizer
 from jaxrl.types import (
     Array,
@@ -36,14 +36,14 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
       agent: the agent's state.
-      envs: where the environments stand, leaves `[N, ...]`; `()` where none are kept.
+      envs: where the environments stand, a `VectorState`; `()` where none are kept.
       carry: the policy's recurrent state, leaves `[N, ...]`.
       stats: running statistics of observations and rewards.
       buffer: replay memory, or `()`.
     """
 
     agent: PyTree
-    envs: VectorState | tuple[()]
+    envs: Any
     carry: PyTree
     stats: Normalizer
     buffer: Any
@@ -102,9 +102,7 @@ def _update_many(
         batch, index = inputs
         key_i = jax.random.fold_in(key, index)
         batch = batch_of(agent_state, batch, stream(key_i, Stream.SAMPLE), clock)
-        agent_state, metrics = agent.update(
-            agent_state, batch, stream(key_i, Stream.UPDATE), clock
-        )
+        agent_state, metrics = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), clock)
         means = {name: Mean.of(value) for name, value in metrics.items()}
         return (agent_state, clock.replace(update=clock.update + 1)), means
 
@@ -113,30 +111,36 @@ def _update_many(
     return agent_state, {name: m.pooled() for name, m in means.items()}, clock
 
 
+def _collect(
+    agent: Agent,
+    plan: OnPolicy | Replay,
+    envs: VectorEnv,
+    state: TrainState,
+    key: Key,
+    clock: Clock,
+) -> tuple[TrainState, Trajectory, EpisodeStats]:
+    """One rollout of the exploring agent; its transitions are raw."""
+    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
+    start_carry = agent.initial_carry(plan.num_envs)
+    env_state, carry, trajectory, episodes = rollout(
+        policy, envs, state.envs, state.carry, start_carry, key, plan.num_steps
+    )
+    return state.replace(envs=env_state, carry=carry), trajectory, episodes
+
+
 def on_policy(
-    agent: Agent, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+    agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """Rollout, targets, passes over shuffled minibatches."""
-    plan: OnPolicy = agent.plan
     if plan.reset_each_iteration:
         state = state.replace(envs=envs.reset(key))
-    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
-    env_state, carry, trajectory, episodes = rollout(
-        policy,
-        envs,
-        state.envs,
-        state.carry,
-        agent.initial_carry(plan.num_envs),
-        key,
-        plan.num_steps,
-    )
+    state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     raw = trajectory.steps
     trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
     prepared = agent.prepare(state.agent, trajectory, clock)
     agent_state, updates = _epochs(agent, plan, state.agent, prepared, key, clock)
     stats = _learn_statistics(agent, state.stats, raw)
-    state = state.replace(agent=agent_state, envs=env_state, carry=carry, stats=stats)
-    return state, IterationMetrics(episodes, updates)
+    return state.replace(agent=agent_state, stats=stats), IterationMetrics(episodes, updates)
 
 
 def _epochs(
@@ -197,21 +201,11 @@ def replay_buffer(plan: Replay) -> Any:
 
 
 def replay(
-    agent: Agent, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+    agent: Agent, plan: Replay, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """Rollout into the ring; updates on batches from it, once it holds `warmup` transitions."""
-    plan: Replay = agent.plan
     buffer = replay_buffer(plan)
-    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
-    env_state, carry, trajectory, episodes = rollout(
-        policy,
-        envs,
-        state.envs,
-        state.carry,
-        agent.initial_carry(plan.num_envs),
-        key,
-        plan.num_steps,
-    )
+    state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.steps)
     memory = buffer.add(state.buffer, rows)
 
@@ -225,7 +219,7 @@ def replay(
         collected >= plan.warmup, agent, state.agent, key, clock, sample, plan.num_updates
     )
     stats = _learn_statistics(agent, state.stats, trajectory.steps)
-    state = TrainState(agent_state, env_state, carry, stats, memory)
+    state = state.replace(agent=agent_state, stats=stats, buffer=memory)
     return state, IterationMetrics(episodes, updates)
 
 
@@ -254,10 +248,9 @@ def _update_if(
 
 
 def offline(
-    agent: Agent, data: Transition, state: TrainState, key: Key, clock: Clock
+    agent: Agent, plan: Offline, data: Transition, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """Updates on `data`, transitions `[D, ...]`."""
-    plan: Offline = agent.plan
     num_rows = data.reward.shape[0]
 
     def sample(agent_state, _, key, clock):
@@ -274,20 +267,16 @@ def offline(
 
 
 def population(
-    agent: Agent, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+    agent: Agent, plan: Population, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """One episode in every copy, then one update on the candidates' returns."""
-    plan: Population = agent.plan
     policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
     played = play_episodes(
         policy, envs, agent.initial_carry(plan.num_envs), key, plan.max_episode_steps
     )
     returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
     prepared = agent.prepare(state.agent, returns, clock)
-    agent_state, metrics = agent.update(
-        state.agent, prepared, stream(key, Stream.UPDATE), clock
-    )
+    agent_state, metrics = agent.update(state.agent, prepared, stream(key, Stream.UPDATE), clock)
     ended = EpisodeStats.of(played.returns, played.lengths, played.finished).pooled()
     updates = {name: Mean.of(value) for name, value in metrics.items()}
     return state.replace(agent=agent_state), IterationMetrics(ended, updates)
-

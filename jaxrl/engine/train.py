@@ -11,6 +11,7 @@ from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine import learners
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
+from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, ResetPolicy, VectorEnv
 from jaxrl.normalization import Normalizer
 from jaxrl.types import Clock, Key, PyTree, Stream, static, stream, strong
@@ -22,12 +23,13 @@ class TrainMetrics(struct.PyTreeNode):
     Attributes:
       iterations: `int32[E]`, finished iterations (times `plan.steps_per_iteration`: steps).
       training: the iterations since the entry before.
-      evaluation: the episodes played by the policy without exploration, `[E, num_eval_episodes]`.
+      evaluation: the episodes played without exploration, `[E, num_eval_episodes]`; None where
+        none were asked for.
     """
 
     iterations: jax.Array
     training: IterationMetrics
-    evaluation: Episodes
+    evaluation: Episodes | None
 
 
 class Training(struct.PyTreeNode):
@@ -111,7 +113,7 @@ class Training(struct.PyTreeNode):
 
     def init(self, key: Key) -> TrainState:
         """The state before the first iteration."""
-        plan, spec = self.agent.plan, self.agent.spec
+        plan, spec = self.agent.plan, self.agent.bound_spec
         collects = isinstance(plan, OnPolicy | Replay)
         buffer: Any = ()
         if isinstance(plan, Replay):
@@ -143,7 +145,7 @@ class Training(struct.PyTreeNode):
             )
             n = self.agent.plan.num_envs
             carry = self.agent.initial_carry(n)
-            _, _, trajectory, _ = learners.rollout(
+            _, _, trajectory, _ = rollout(
                 policy, self.envs, self.envs.reset(key), carry, carry, key, 1
             )
             return jax.tree.map(lambda x: x[0, 0], trajectory.steps)
@@ -158,14 +160,14 @@ class Training(struct.PyTreeNode):
         key = jax.random.fold_in(stream(key, Stream.ITERATION), iteration)
         clock = self.clock(iteration)
         match self.agent.plan:
-            case OnPolicy():
-                return learners.on_policy(self.agent, self.envs, state, key, clock)
-            case Replay():
-                return learners.replay(self.agent, self.envs, state, key, clock)
-            case Offline():
-                return learners.offline(self.agent, self.data, state, key, clock)
-            case Population():
-                return learners.population(self.agent, self.envs, state, key, clock)
+            case OnPolicy() as plan:
+                return learners.on_policy(self.agent, plan, self.envs, state, key, clock)
+            case Replay() as plan:
+                return learners.replay(self.agent, plan, self.envs, state, key, clock)
+            case Offline() as plan:
+                return learners.offline(self.agent, plan, self.data, state, key, clock)
+            case Population() as plan:
+                return learners.population(self.agent, plan, self.envs, state, key, clock)
         raise TypeError(f"{type(self.agent.plan).__name__} is no plan the engine knows")
 
     def chunk(
@@ -184,9 +186,7 @@ class Training(struct.PyTreeNode):
 
     def policy(self, state: TrainState, iteration: jax.Array) -> Policy:
         """What was learned, without exploration, on raw observations."""
-        return policy_of(
-            self.agent, state.agent, state.stats, self.clock(iteration), explore=False
-        )
+        return policy_of(self.agent, state.agent, state.stats, self.clock(iteration), explore=False)
 
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
         """Plays `num_eval_episodes` episodes without exploration."""
@@ -217,7 +217,8 @@ def train(
       agent: the algorithm with its hyper-parameters.
       env: one copy of the environment; its leaves may be vmapped.
       key: a typed key; different keys differ in parameters, starts, noise and shuffles.
-      total_steps: environment steps (updates, for an offline agent), rounded up to whole iterations.
+      total_steps: environment steps (updates, for an offline agent), rounded up to whole
+        iterations.
       num_evaluations: entries of the metrics, evenly spaced; 0 for one without any episode played.
       num_eval_episodes: episodes an evaluation, one in each of as many copies.
       normalize_observations: scale float observations by their running mean and deviation.
@@ -262,7 +263,7 @@ def train(
 
 
 def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
-    """The iterations after which to look: at most `num_chunks`, evenly spaced, the last included."""
+    """The iterations after which to look: at most `num_chunks`, evenly spaced, up to the last."""
     num_chunks = min(num_chunks, num_iterations)
     return [num_iterations * (i + 1) // num_chunks for i in range(num_chunks)]
 
@@ -283,4 +284,3 @@ def _tie_to_key(state: TrainState, key: Key) -> TrainState:
         return jnp.where(word == jnp.uint32(0xFFFFFFFF), x + jnp.zeros_like(x), x)
 
     return jax.tree.map(tie, state)
-

@@ -22,9 +22,7 @@ class CrossEntropy(Agent):
 
     @property
     def plan(self):
-        return Population(
-            self.population_size, self.episodes_per_candidate, self.spec.max_steps
-        )
+        return Population(self.population_size, self.episodes_per_candidate, self.spec.max_steps)
 
     @property
     def shape(self):

@@ -1,4 +1,4 @@
-"""A recurrent policy gradient: REINFORCE with a GRU, whole sequences, the carry dropped at starts."""
+"""A recurrent policy gradient: REINFORCE with a GRU on whole sequences."""
 
 import flax.linen as nn
 import jax
