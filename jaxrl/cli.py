@@ -3,24 +3,42 @@
 import argparse
 import difflib
 import importlib
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxrl import __version__
-from jaxrl.flags import Algorithm, Flag, ScheduleText, SHOWN_TYPES, algorithms, parse, whole_number
+from jaxrl.flags import (
+    SHOWN_TYPES,
+    Algorithm,
+    Flag,
+    ScheduleText,
+    algorithms,
+    finite_number,
+    parse,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
+    from jaxrl.runs.events import Result
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, and exits with 2."""
-
-    def error(self, message: str) -> NoReturn:
-        fail(message)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with `argv`, by default the process's own arguments."""
+    argv = _joined(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse_command_line(argv)
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("jaxrl: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `jaxrl list | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str) -> NoReturn:
@@ -29,117 +47,164 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command with `argv`, by default the process's own arguments."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    options = build_parser(argv).parse_args(argv)
-    options.run(options)
-
-
 # The parser ---------------------------------------------------------------------------------------
 
 
-def build_parser(argv: Sequence[str]) -> Parser:
-    """The parser; `argv` tells which algorithm's flags `train` has."""
+class Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
+
+
+def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
+    """The options; what is unknown ends in one line with what is nearest to it."""
+    algorithm = _chosen(argv)
+    parser, commands = build_parser(algorithm)
+    if not argv:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    if not argv[0].startswith("-") and argv[0] not in commands:
+        fail(f"there is no command {argv[0]!r}: {_did_you_mean(argv[0], commands)}")
+    options, unknown = parser.parse_known_args(argv)
+    flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if flags:
+        known = {"--help", *(_spelled(name) for name in vars(options) if name not in NOT_FLAGS)}
+        if options.run is train_agent:
+            chosen = [algorithm] if algorithm else algorithms().values()
+            known |= {_spelled(flag.name) for a in chosen for flag in a.flags}
+        fail(f"there is no flag {flags[0]!r}: {_did_you_mean(flags[0], sorted(known))}")
+    if unknown:
+        fail(f"{unknown[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
+    return options
+
+
+NOT_FLAGS = ("run", "algo", "env")
+"""What the options hold besides flags."""
+
+
+def build_parser(algorithm: Algorithm | None) -> tuple[Parser, list[str]]:
+    """The parser, in which `train` has the flags of `algorithm`, and the commands it knows.
+
+    Without an algorithm it reads the flags of them all, so that what is wrong can be named.
+    """
     parser = Parser(
         prog="jaxrl",
         description="Train reinforcement-learning agents, thousands of environments at a time.",
-        epilog="example: jaxrl train ppo gymnax/CartPole-v1",
+        epilog="Example: jaxrl train ppo gymnax/CartPole-v1",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_train(commands, argv)
+    _add_train(commands, algorithm)
     listing = commands.add_parser(
-        "list", help="show the algorithms and environments", allow_abbrev=False
+        "list", help="Show the algorithms and the environments", allow_abbrev=False
     )
     listing.set_defaults(run=list_all)
-    return parser
+    return parser, list(commands.choices)
 
 
-def _add_train(commands: Any, argv: Sequence[str]) -> None:
-    chosen = next((a for a in argv[1:] if a in algorithms()), None)
-    named = f"jaxrl train {chosen}" if chosen else "jaxrl train ALGO"
+def _add_train(commands: Any, algorithm: Algorithm | None) -> None:
     train = commands.add_parser(
         "train",
-        help="train an agent and leave a run directory",
-        usage=f"{named} ENV [flags]",
+        help="Train an agent and leave a run directory",
+        usage=f"jaxrl train {algorithm.name if algorithm else 'ALGO'} ENV [flags]",
         description=(
             "Trains ALGO on ENV and leaves a run directory with config.json, metrics.jsonl, "
-            "summary.json, learning_curve.png and the final checkpoint."
+            "summary.json, learning_curve.png and, in checkpoints, the final state."
         ),
         epilog=(
-            f"FLOAT|SCHEDULE: a number, or a change over training such as linear:2.5e-4:0."
-            if chosen
+            "FLOAT|SCHEDULE: a number, or a change over training such as linear:2.5e-4:0."
+            if algorithm
             else "The hyper-parameters of an algorithm: jaxrl train ALGO --help, for example "
             "jaxrl train ppo --help"
         ),
         allow_abbrev=False,
     )
     train.set_defaults(run=train_agent)
-    train.add_argument("algo", metavar="ALGO", help=f"one of: {', '.join(algorithms())}")
-    train.add_argument("env", metavar="ENV", help="an id from `jaxrl list`, gymnax/CartPole-v1 say")
+    train.add_argument("algo", metavar="ALGO", help=f"One of: {', '.join(algorithms())}")
+    train.add_argument("env", metavar="ENV", help="An id from `jaxrl list`: gymnax/CartPole-v1 say")
     run = train.add_argument_group("the run")
-    whole = _type(whole_number, "INT")
+    count = _type(_count)
     run.add_argument(
-        "--total-steps", type=whole, default=500_000, metavar="INT",
-        help="environment steps of each seed, rounded up to whole iterations (default: 500000)",
+        "--total-steps", type=count, default=500_000, metavar="INT",
+        help="Environment steps of each seed, rounded up to whole iterations (default: 500000)",
     )  # fmt: skip
-    run.add_argument("--seed", type=whole, default=0, metavar="INT", help="first seed (default: 0)")
     run.add_argument(
-        "--seeds", type=whole, default=1, metavar="INT",
-        help="how many seeds to train at once, seed, seed + 1, ... (default: 1)",
+        "--seed", type=_type(whole_number), default=0, metavar="INT",
+        help="The seed, or the first of several (default: 0)",
+    )  # fmt: skip
+    run.add_argument(
+        "--seeds", type=count, default=1, metavar="INT",
+        help="How many seeds to train at once: seed, seed + 1, ... (default: 1)",
     )  # fmt: skip
     run.add_argument(
         "--run-dir", type=Path, metavar="DIR",
-        help="directory to make (default: runs/ALGO-ENV-seedS-TIME)",
+        help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
     run.add_argument(
-        "--env-param", action="append", default=[], metavar="NAME=NUMBER",
-        help="change a parameter of the environment, length=0.7 say; may be repeated",
+        "--env-param", action="append", default=[], metavar="NAME=NUMBER", type=_type(_env_param),
+        help="Change a parameter of the environment, length=0.7 say; may be repeated",
     )  # fmt: skip
     run.add_argument(
-        "--num-evaluations", type=whole, default=20, metavar="INT",
-        help="evaluations, evenly spaced (default: 20)",
+        "--num-evaluations", type=count, default=20, metavar="INT",
+        help="Evaluations, evenly spaced (default: 20)",
     )  # fmt: skip
     run.add_argument(
-        "--num-eval-episodes", type=whole, default=128, metavar="INT",
-        help="episodes an evaluation, without exploration (default: 128)",
+        "--num-eval-episodes", type=count, default=128, metavar="INT",
+        help="Episodes of an evaluation, played without exploration (default: 128)",
     )  # fmt: skip
     run.add_argument(
         "--normalize-observations", action="store_true",
-        help="scale observations by their running mean and deviation",
+        help="Scale observations by their running mean and deviation",
     )  # fmt: skip
     run.add_argument(
         "--normalize-rewards", action="store_true",
-        help="scale rewards by the deviation of the running discounted return",
+        help="Scale rewards by the deviation of the running discounted return",
     )  # fmt: skip
     run.add_argument(
         "--reset-policy", choices=("fresh", "pool"), default="fresh",
-        help="draw a start for every reset, or a pool of them once an iteration (default: fresh)",
+        help="Draw a start for every reset, or a pool of them once an iteration (default: fresh)",
     )  # fmt: skip
-    if chosen:
-        algorithm = algorithms()[chosen]
-        group = train.add_argument_group(f"hyper-parameters of {chosen}", algorithm.summary)
+    if algorithm:
+        group = train.add_argument_group(
+            f"hyper-parameters of {algorithm.name}", algorithm.summary
+        )
         for flag in algorithm.flags:
             _add_flag(group, flag)
+    else:
+        for flag in {flag.name: flag for a in algorithms().values() for flag in a.flags}.values():
+            _add_flag(train, flag, hidden=True)
 
 
-def _add_flag(group: Any, flag: Flag) -> None:
-    name = "--" + flag.name.replace("_", "-")
+def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
     default = flag.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
-    text = f"{flag.help[:1].lower()}{flag.help[1:].rstrip('.')} (default: {shown})"
-    common = {"dest": f"hyper.{flag.name}", "default": argparse.SUPPRESS, "help": text}
+    text = f"{flag.help.rstrip('.')} (default: {shown})".replace("%", "%%")
+    common = {
+        "dest": HYPER + flag.name,
+        "default": argparse.SUPPRESS,
+        "help": argparse.SUPPRESS if hidden else text,
+    }
     if flag.type == "bool":
-        group.add_argument(name, action=argparse.BooleanOptionalAction, **common)
+        group.add_argument(_spelled(flag.name), action=argparse.BooleanOptionalAction, **common)
+    elif flag.choices:
+        group.add_argument(_spelled(flag.name), choices=flag.choices, **common)
     else:
-        kind = _type(lambda value: parse(flag.type, value), flag.type)
-        metavar = SHOWN_TYPES.get(flag.type, "NAME")
-        group.add_argument(name, type=kind, metavar=metavar, **common)
+        kind = _type(lambda value: parse(flag.type, value))
+        metavar = SHOWN_TYPES[flag.type]
+        group.add_argument(_spelled(flag.name), type=kind, metavar=metavar, **common)
 
 
-def _type(convert: Any, name: str) -> Any:
+HYPER = "hyper."
+"""Before the names of hyper-parameters among the options."""
+
+
+def _spelled(name: str) -> str:
+    return "--" + name.removeprefix(HYPER).replace("_", "-")
+
+
+def _type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     """A converter whose own message reaches the user."""
 
     def converter(text: str) -> Any:
@@ -148,8 +213,59 @@ def _type(convert: Any, name: str) -> Any:
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    converter.__name__ = name
     return converter
+
+
+def _count(text: str) -> int:
+    number = whole_number(text)
+    if number < 1:
+        raise ValueError(f"{text} is too small: it must be at least 1")
+    return number
+
+
+def _env_param(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"{text!r}: write NAME=NUMBER, length=0.7 say")
+    number = finite_number(value)
+    return name, int(value) if value.lstrip("+-").isdigit() else number
+
+
+def _chosen(argv: Sequence[str]) -> Algorithm | None:
+    """The algorithm that `train` is asked for; its flags may come before it.
+
+    A word after a flag is likely the value of the flag, so the others are looked at first.
+    """
+    if argv[:1] != ["train"]:
+        return None
+    words = list(zip(argv, argv[1:], strict=False))
+    words.sort(key=lambda pair: pair[0].startswith("--"))  # stable
+    return next((algorithms()[word] for _, word in words if word in algorithms()), None)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--flag -1e-3` as `--flag=-1e-3`: argparse takes such a number for a flag."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].startswith("--") and word.startswith("-") and _is_number(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"use {' or '.join(known)}"
 
 
 # list ---------------------------------------------------------------------------------------------
@@ -175,71 +291,55 @@ def train_agent(options: argparse.Namespace) -> None:
     from jaxrl.runs.directory import RunDirectory
     from jaxrl_envs.registry import check_id
 
-    algorithm = _algorithm(options.algo)
+    if options.algo not in algorithms():
+        fail(f"there is no algorithm {options.algo!r}: {_did_you_mean(options.algo, algorithms())}")
     try:
         check_id(options.env)
-        env_params = dict(_env_param(text) for text in options.env_param)
-        for name in ("total_steps", "seeds", "num_evaluations", "num_eval_episodes"):
-            if getattr(options, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if not 0 <= options.seed <= 2**32 - options.seeds:
             raise ValueError(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
         directory = RunDirectory.create(options.run_dir or _default_directory(options))
     except ValueError as error:
         fail(str(error))
-    print(f"jaxrl {__version__}: {algorithm.name} on {options.env}, into {directory.path}", flush=True)
-
-    training, key = _build(algorithm, options, env_params, directory)
-    from jaxrl.runs.fit import run
-    from jaxrl.runs.progress import reporter
-    from jaxrl.runs.recorder import Recorder
-
-    recorder = Recorder(directory, training, options.seed, options.seeds)
-    recorder.begin(
-        {
-            "algorithm": algorithm.name,
-            "environment": options.env,
-            "environment_parameters": env_params,
-            "num_evaluations": options.num_evaluations,
-        }
-    )
-    with reporter(options.seeds) as show:
-
-        def on_event(event):
-            recorder(event)
-            show(event)
-
-        result = run(training, key, num_evaluations=options.num_evaluations, on_event=on_event)
-    summary = recorder.finish(result, title=f"{algorithm.name} on {options.env}")
-    final = summary["final_return"]
+    try:
+        print(
+            f"jaxrl {__version__}: {options.algo} on {options.env}, into {directory.path}", flush=True
+        )
+        result = _train(options, directory)
+    except KeyboardInterrupt:
+        directory.discard()
+        kept = f"; {directory.path} holds what was measured" if directory.path.exists() else ""
+        print(f"jaxrl: interrupted{kept}", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        directory.discard()  # if nothing was written into it
+    final = result.summary()["final_return"]
     over = f" over {options.seeds} seeds (IQM {final['iqm']:.1f})" if options.seeds > 1 else ""
     print(
-        f"final return {final['mean']:.1f}{over} after {summary['env_steps']:,} steps, "
-        f"{summary['steps_per_second']:,.0f} steps/s\nlearning curve: {directory.plot}"
+        f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
+        f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"
     )
 
 
-def _build(
-    algorithm: Algorithm,
-    options: argparse.Namespace,
-    env_params: dict[str, float],
-    directory: "RunDirectory",
-) -> tuple[Any, Any]:
-    """What is to be trained, and the key of each seed; what does not fit ends in one line."""
+def _train(options: argparse.Namespace, directory: "RunDirectory") -> "Result":
     import jax  # here, and not earlier: it takes its time
     import jax.numpy as jnp
 
     import jaxrl_envs
     from jaxrl.engine.train import Training
+    from jaxrl.runs.events import Origin
+    from jaxrl.runs.fit import run
+    from jaxrl.runs.progress import reporter
 
-    hyper = {k.removeprefix("hyper."): v for k, v in vars(options).items() if k[:6] == "hyper."}
-    hyper = {k: v.build() if isinstance(v, ScheduleText) else v for k, v in hyper.items()}
+    algorithm = algorithms()[options.algo]
+    agent_class = getattr(importlib.import_module(algorithm.module), algorithm.class_name)
+    hyper = {k.removeprefix(HYPER): v for k, v in vars(options).items() if k.startswith(HYPER)}
+    env_params = dict(options.env_param)
     try:
-        env = jaxrl_envs.make(options.env, **env_params)
-        agent = getattr(importlib.import_module(algorithm.module), algorithm.class_name)(**hyper)
         training = Training.create(
-            agent,
-            env,
+            agent_class(
+                **{k: v.build() if isinstance(v, ScheduleText) else v for k, v in hyper.items()}
+            ),
+            jaxrl_envs.make(options.env, **env_params),
             total_steps=options.total_steps,
             num_eval_episodes=options.num_eval_episodes,
             normalize_observations=options.normalize_observations,
@@ -247,30 +347,29 @@ def _build(
             reset_policy=options.reset_policy,
         )
     except (ValueError, TypeError, RuntimeError) as error:
-        directory.discard()
+        if not _is_ours(error):
+            raise
         fail(str(error))
-    if options.seeds == 1:
-        return training, jax.random.key(options.seed)
     seeds = jnp.arange(options.seeds, dtype=jnp.uint32) + jnp.uint32(options.seed)
-    return training, jax.vmap(jax.random.key)(seeds)
+    keys = jax.vmap(jax.random.key)(seeds)
+    with reporter(options.seeds) as show:
+        return run(
+            training,
+            keys if options.seeds > 1 else keys[0],
+            num_evaluations=options.num_evaluations,
+            directory=directory,
+            origin=Origin(options.algo, options.env, env_params),
+            on_event=show,
+        )
 
 
-def _algorithm(name: str) -> Algorithm:
-    known = algorithms()
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.3) or list(known)
-        fail(f"there is no algorithm {name!r}: did you mean {' or '.join(near)}?")
-    return known[name]
-
-
-def _env_param(text: str) -> tuple[str, float]:
-    name, equals, number = text.partition("=")
-    try:
-        if not (name and equals):
-            raise ValueError
-        return name, float(number)
-    except ValueError:
-        raise ValueError(f"--env-param {text!r}: write NAME=NUMBER, length=0.7 say") from None
+def _is_ours(error: BaseException) -> bool:
+    """Whether jaxrl raised the error: it says what is wrong with the input. Others are defects."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("jaxrl", "jaxrl_envs")
 
 
 def _default_directory(options: argparse.Namespace) -> Path:

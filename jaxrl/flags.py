@@ -8,13 +8,16 @@ classes.
 import ast
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
 AGENTS = Path(__file__).parent / "agents"
 SHOWN_TYPES = {
     "int": "INT",
+    "int | None": "INT|none",
     "bool": "",
+    "str": "TEXT",
     "Scalar": "FLOAT",
     "Scalar | None": "FLOAT|none",
     "Scheduled": "FLOAT|SCHEDULE",
@@ -30,6 +33,8 @@ class Flag:
     type: str
     default: Any
     help: str
+    choices: tuple[str, ...] | None = None
+    """The values of a `Literal`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +63,12 @@ def algorithms() -> dict[str, Algorithm]:
     return found
 
 
+def _syntax(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
 def _classes(path: Path) -> dict[str, ast.ClassDef]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {node.name: node for node in _syntax(path) if isinstance(node, ast.ClassDef)}
 
 
 def _flags(path: Path, class_name: str) -> list[Flag]:
@@ -71,12 +79,13 @@ def _flags(path: Path, class_name: str) -> list[Flag]:
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
         kind = ast.unparse(field.annotation)
-        if kind not in SHOWN_TYPES and not kind.isidentifier():
+        choices = _literal(field.annotation) or _literals().get(kind)
+        if kind not in SHOWN_TYPES and choices is None:
             continue  # a module or another object: for Python only
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = str(after.value.value)
-        own.append(Flag(field.target.id, kind, _default(field.value), text))
+        own.append(Flag(field.target.id, kind, _default(field.value), text, choices))
     inherited = []
     for base in node.bases:
         for other in AGENTS.glob("*.py"):
@@ -85,11 +94,32 @@ def _flags(path: Path, class_name: str) -> list[Flag]:
     return own + [flag for flag in inherited if flag.name not in {f.name for f in own}]
 
 
+@functools.cache
+def _literals() -> dict[str, tuple[str, ...]]:
+    """Every `Name = Literal["a", "b"]` of the library, by its name."""
+    found = {}
+    for path in [*AGENTS.parent.glob("*.py"), *AGENTS.glob("*.py")]:
+        for node in _syntax(path):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                choices = _literal(node.value)
+                if choices is not None:
+                    found[node.targets[0].id] = choices
+    return found
+
+
+def _literal(node: ast.expr) -> tuple[str, ...] | None:
+    """The texts in `Literal[...]`, None for anything else."""
+    if not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"):
+        return None
+    values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    return tuple(ast.literal_eval(value) for value in values)
+
+
 def _default(value: ast.expr | None) -> Any:
     """The literal default, also from `static(default=...)`."""
     if isinstance(value, ast.Call):
-        value = next(k.value for k in value.keywords if k.arg == "default")
-    assert value is not None, "a hyper-parameter needs a default"
+        value = next((k.value for k in value.keywords if k.arg == "default"), None)
+    assert value is not None, "a hyper-parameter needs a literal default"
     return ast.literal_eval(value)
 
 
@@ -120,14 +150,14 @@ def parse(kind: str, text: str) -> Any:
       ValueError: the text is no such value; the message says what would be.
     """
     match kind:
-        case "int":
+        case _ if kind.endswith("| None") and text.lower() == "none":
+            return None
+        case "int" | "int | None":
             return whole_number(text)
         case "Scalar" | "Scalar | None":
-            if text.lower() == "none" and kind.endswith("None"):
-                return None
-            return _number(text)
+            return finite_number(text)
         case "Scheduled":
-            return _schedule(text) if ":" in text else _number(text)
+            return _schedule(text) if ":" in text else finite_number(text)
         case "tuple[int, ...]":
             return tuple(whole_number(part) for part in text.split(","))
     return text
@@ -135,18 +165,22 @@ def parse(kind: str, text: str) -> Any:
 
 def whole_number(text: str) -> int:
     """An integer, also written 500_000 or 5e5."""
-    number = _number(text)
+    try:
+        return int(text)
+    except ValueError:
+        number = finite_number(text)
     if number != int(number):
         raise ValueError(f"{text!r} is not a whole number")
     return int(number)
 
 
-def _number(text: str) -> float:
+def finite_number(text: str) -> float:
+    """A float that is neither NaN nor infinite."""
     try:
         number = float(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a number") from None
-    if number != number or number in (float("inf"), -float("inf")):
+    if not math.isfinite(number):
         raise ValueError(f"{text!r} is not a finite number")
     return number
 
@@ -157,5 +191,6 @@ def _schedule(text: str) -> ScheduleText:
         raise ValueError(f"{text!r} is no schedule: write a number, or linear:START:END")
     least, most = SCHEDULES[kind]
     if not least <= len(numbers) <= most:
-        raise ValueError(f"{text!r}: {kind} takes {least} to {most} numbers, {kind}:START:END")
-    return ScheduleText(kind, tuple(_number(n) for n in numbers))
+        takes = f"{least} to {most}" if least < most else f"{least}"
+        raise ValueError(f"{text!r}: {kind} takes {takes} numbers, {kind}:START:END")
+    return ScheduleText(kind, tuple(finite_number(n) for n in numbers))

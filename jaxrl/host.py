@@ -1,43 +1,43 @@
-"""Protection of small hosts from a deadlock of jax 0.10's CPU runtime. Imports no jax.
+"""Protection from a deadlock of jaxlib's CPU kernels on hosts with few cores. Imports no jax.
 
-On a host of two cores, jax 0.10.2 hangs at 0% CPU in about half the runs of a program that is
-vmapped over seeds; jax 0.11 does not. One XLA flag avoids it, and has to be set before the backend
-starts. `import jaxrl` does so on affected versions and hosts, unless the user has set that flag or
+In jaxlib 0.10.0 to 0.11.0 a batched LAPACK call (the QR decompositions of orthogonal initialisation,
+vmapped over seeds) splits its batch over XLA's thread pool and waits, in a thread of that same pool.
+As many independent calls as the pool has threads wait for each other for ever, at 0% CPU. One XLA
+flag schedules such calls one after the other; it has to be set before the backend starts.
+`import jaxrl` does so on affected versions and hosts, unless the user has set that flag or
 `JAXRL_NO_DEADLOCK_PROTECTION=1`.
 """
 
 import importlib.metadata
 import os
+import re
 import sys
 import warnings
 
 OPT_OUT = "JAXRL_NO_DEADLOCK_PROTECTION"
 FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
-SMALL_HOST = 4  # cores; the hang was seen on 2 and not with 4
+SMALL_HOST = 16
+"""Threads. Seen to hang: 2 with networks of two hidden layers, 4 and 6 with four hidden layers."""
 
 
 def protect() -> None:
-    """Adds the flag to XLA_FLAGS where it is needed; warns where it comes too late."""
-    flags = os.environ.get("XLA_FLAGS", "")
+    """Adds the flag to XLA_FLAGS where it is needed; warns where that is too late or impossible."""
+    flags = os.environ.get("XLA_FLAGS", "").strip()
     if os.environ.get(OPT_OUT, "0") not in ("", "0") or FLAG in flags:
         return
     if not (jaxlib_is_affected(_jaxlib_version()) and host_is_small()):
         return
     if _backend_has_started():
-        warnings.warn(
-            f"jaxrl was imported after jax started its backend: on this host ({cores()} cores) this "
-            f"version of jax can hang in vmapped programs. Import jaxrl first, or set "
-            f"XLA_FLAGS={FLAG}=false; {OPT_OUT}=1 silences this warning.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        return
-    os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=false".strip()
+        _warn("jaxrl was imported after jax had started. Import jaxrl first, or set XLA_FLAGS to")
+    elif flags and not flags.startswith("-"):
+        _warn(f"XLA_FLAGS names the file {flags}. Add to that file")
+    else:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=false".strip()
 
 
 def jaxlib_is_affected(version: tuple[int, ...] | None) -> bool:
-    """Whether that version is known to hang: 0.10."""
-    return version is not None and (0, 10) <= version < (0, 11)
+    """Whether that version is known to hang: 0.10.0 to 0.11.0."""
+    return version is not None and (0, 10) <= version < (0, 11, 1)
 
 
 def host_is_small() -> bool:
@@ -58,9 +58,18 @@ def _jaxlib_version() -> tuple[int, ...] | None:
         version = importlib.metadata.version("jaxlib")
     except importlib.metadata.PackageNotFoundError:
         return None
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _backend_has_started() -> bool:
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bool(bridge and getattr(bridge, "_backends", None))
+
+
+def _warn(cause_and_mend: str) -> None:
+    warnings.warn(
+        f"this version of jaxlib can hang on a host of {cores()} cores, in programs vmapped over "
+        f"seeds; {cause_and_mend} {FLAG}=false. {OPT_OUT}=1 silences this warning.",
+        RuntimeWarning,
+        stacklevel=4,
+    )

@@ -227,7 +227,7 @@ class ActorCritic(nn.Module):
     core_size: int = 64
     initial_log_std: float = 0.0
 
-    def setup(self):
+    def setup(self) -> None:
         self.actor_torso = self.torso()
         self.actor_head = PolicyHead(self.space, self.initial_log_std)
         self.critic_head = dense(1, 1.0)

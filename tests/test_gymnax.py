@@ -53,6 +53,10 @@ def check_play(env):
     def kinds(tree):
         return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
+    raw_state, raw_obs = jax.eval_shape(env.reset, KEY)  # of one copy, without auto-reset
+    action = jax.eval_shape(lambda key: sample_action(env.spec.action, key), KEY)
+    next_state, timestep = jax.eval_shape(env.step, KEY, raw_state, action)
+    assert kinds((next_state, timestep.obs)) == kinds((raw_state, raw_obs))
     assert kinds(start) == kinds(end)
     expected = jax.tree.map(lambda x: ((8, 3, *x.shape), x.dtype, False), env.spec.observation)
     assert kinds(steps.obs) == kinds(steps.next_obs) == expected
@@ -164,6 +168,16 @@ def test_the_specification_follows_the_time_limit():
     inside(env, 3)  # which only the running program knows
 
 
+def test_a_state_keeps_its_types_whatever_the_actions_type():
+    """This bandit's state holds the last action: a scan over bytes must not change its type."""
+    env = jaxrl_envs.make("gymnax/BernoulliBandit-misc")
+    state, _ = jax.eval_shape(env.reset, KEY)
+    for dtype in (jnp.int32, jnp.uint8):
+        action = jax.ShapeDtypeStruct((), dtype)
+        next_state, _ = jax.eval_shape(env.step, KEY, state, action)
+        assert jax.tree.map(lambda x: x.dtype, next_state) == jax.tree.map(lambda x: x.dtype, state)
+
+
 def test_an_environment_may_be_made_inside_a_program(nothing_kept, monkeypatch):
     """gymnax's objects hold arrays: none of them may be a tracer of the program that made them."""
     kept = {}
@@ -173,13 +187,12 @@ def test_an_environment_may_be_made_inside_a_program(nothing_kept, monkeypatch):
     )
 
     def start(key):
-        return jaxrl_envs.make("gymnax/Breakout-MinAtar").reset(key)
+        return jaxrl_envs.make("gymnax/DeepSea-bsuite").reset(key)
 
     start_inside, _ = jax.jit(start)(KEY)
-    env = jaxrl_envs.make("gymnax/Breakout-MinAtar")
-    state, _ = env.reset(KEY)
+    state, _ = jaxrl_envs.make("gymnax/DeepSea-bsuite").reset(KEY)
+    assert state.action_mapping.any()
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), state, start_inside))
-    jax.eval_shape(env.step, KEY, state, jnp.int32(0))  # reads the arrays of gymnax's object
 
 
 def test_action_spaces_of_every_kind():

@@ -207,6 +207,7 @@ CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 def episode_starts():
     first = np.random.default_rng(3).random((T, N)) < 0.3
     first[4, 0], first[5, 0] = True, True  # an episode of one step
+    first[0, 0] = False  # one that goes on from before
     return jnp.asarray(first)
 
 
@@ -273,7 +274,8 @@ def test_policy_and_value_apart_agree_with_both_at_once(shared, core):
     """With a user's torso; the states after each step are those of a run that stops there."""
     network = ActorCritic(Torso, Discrete(3), shared, core, SIZE)
     obs, first = {"a": gaussian(T, N, F), "b": gaussian(T, N, seed=1)}, episode_starts()
-    carry = network.initial_carry(N)
+    leaves, treedef = jax.tree.flatten(network.initial_carry(N))
+    carry = treedef.unflatten([gaussian(*x.shape, seed=9 + i) for i, x in enumerate(leaves)])
     params = some_params(network, obs, carry, first)
     torsos = {name: p for name, p in params.items() if name.endswith("torso")}
     assert set(torsos) == ({"actor_torso"} if shared else {"actor_torso", "critic_torso"})
@@ -296,6 +298,11 @@ def test_policy_and_value_apart_agree_with_both_at_once(shared, core):
     if shared:
         assert_close(actor_carries, critic_carries)
     assert jax.tree.structure(carries) == jax.tree.structure(carry)
+    if not shared:  # each has a memory of its own
+        forgot = jax.tree.map(jnp.zeros_like, carry[1])
+        (other_policy, other_values, _), *_ = run(params, obs, (carry[0], forgot), first)
+        assert_close(policy, other_policy)
+        assert not np.allclose(values[0], other_values[0])
     start, first = jax.tree.map(lambda x: x[:3], (obs, first))
     (_, _, stopped), *_ = run(params, start, carry, first)
     assert_close(jax.tree.map(lambda x: x[-1], stopped), jax.tree.map(lambda x: x[2], carries))

@@ -32,7 +32,7 @@ class GymnaxEnv(struct.PyTreeNode):
     spec: EnvSpec = static()
 
     @classmethod
-    @jax.ensure_compile_time_eval()  # a program that is being traced may make its environment, too
+    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
     def make(cls, name: str, **params: Any) -> Self:
         """Builds the environment called `name` with some of its parameters changed.
 
@@ -97,7 +97,6 @@ _any_ranks = functools.partial(jax.numpy_rank_promotion, "allow")
 
 
 @functools.cache
-@jax.ensure_compile_time_eval()  # what is kept may hold no tracer
 def _gymnax_object(name: str) -> Any:
     return gymnax.make(name)[0]
 

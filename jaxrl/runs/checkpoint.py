@@ -9,18 +9,29 @@ import orbax.checkpoint as ocp
 from jaxrl.types import PyTree
 
 
-def save(state: PyTree, path: Path) -> None:
+def save(state: PyTree, path: Path | str) -> None:
     """Writes the arrays of `state` into the new directory `path`; whole or not at all."""
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(_storable, state))
+        checkpointer.save(Path(path).absolute(), jax.tree.map(_storable, state))
 
 
-def load(path: Path, like: PyTree) -> PyTree:
-    """Reads what `save` wrote, into the structure, shapes and dtypes of `like` (arrays or structs)."""
-    template = jax.eval_shape(lambda: jax.tree.map(_storable, like)) if _is_concrete(like) else like
+def load(path: Path | str, like: PyTree) -> PyTree:
+    """Reads what `save` wrote, onto the first device.
+
+    Args:
+      path: the directory.
+      like: the structure, shapes and dtypes of what was saved: arrays, or what `jax.eval_shape`
+        makes of them.
+
+    Raises:
+      ValueError: shapes or structure differ from what was saved.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    stored = jax.eval_shape(lambda x: jax.tree.map(_storable, x), like)
+    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
     with ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.restore(path.absolute(), template)
-    return jax.tree.map(_restored, stored, like)
+        state = checkpointer.restore(Path(path).absolute(), stored)
+    return jax.tree.map(_restored, state, like)
 
 
 def _is_key(x: jax.Array) -> bool:
@@ -32,8 +43,6 @@ def _storable(x: jax.Array) -> jax.Array:
 
 
 def _restored(x: jax.Array, like: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
-
-
-def _is_concrete(tree: PyTree) -> bool:
-    return all(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
+    if not _is_key(like):
+        return x
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))

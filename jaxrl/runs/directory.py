@@ -20,6 +20,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self._made: list[Path] = []  # directories that were not there before, the innermost first
 
     @classmethod
     def create(cls, path: Path | str) -> "RunDirectory":
@@ -29,21 +30,27 @@ class RunDirectory:
           ValueError: it holds files already, or cannot be made or written to.
         """
         path = Path(path)
+        directory = cls(path)
         try:
             if path.is_dir() and any(path.iterdir()):
-                raise ValueError(f"the run directory {path} is not empty: choose another --run-dir")
+                raise ValueError(f"the run directory {path} is not empty: choose another")
+            directory._made = [p for p in (path, *path.parents) if not p.exists()]
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".writable"
             probe.touch()
             probe.unlink()
         except OSError as error:
+            directory.discard()
             raise ValueError(f"cannot write the run directory {path}: {error.strerror}") from error
-        return cls(path)
+        return directory
 
     def discard(self) -> None:
-        """Takes the directory away again, unless something was written into it."""
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        """Takes away what `create` made, unless something was written into it."""
+        for path in self._made:
+            try:
+                path.rmdir()
+            except OSError:
+                return
 
     @property
     def checkpoints(self) -> Path:
@@ -97,8 +104,8 @@ def _jsonable(x: Any) -> Any:
         return {str(k): _jsonable(v) for k, v in x.items()}
     if isinstance(x, list | tuple):
         return [_jsonable(v) for v in x]
-    if isinstance(x, str | int | None):
-        return x
-    if isinstance(x, float) or hasattr(x, "__float__"):
-        return float(x) if math.isfinite(x) else None
-    return str(x)
+    if hasattr(x, "tolist"):  # a scalar or an array, of NumPy or jax
+        return _jsonable(x.tolist())
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    return x if isinstance(x, str | int | None) else str(x)

@@ -1,8 +1,8 @@
 """A host loop over the same compiled chunk as `train`: progress, logs and files between calls."""
 
-import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,89 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent
-from jaxrl.engine.learners import IterationMetrics, TrainState
+from jaxrl.engine.learners import IterationMetrics
 from jaxrl.engine.train import Training, chunk_stops
 from jaxrl.environment import Environment
+from jaxrl.runs.directory import RunDirectory
+from jaxrl.runs.events import Compiled, Evaluation, Event, Origin, Progress, Result
 from jaxrl.types import Key
 
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-    """Sent once, before training: how long tracing and compiling took, in seconds."""
-
-    trace_seconds: float
-    compile_seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Sent about once a second while training.
-
-    Attributes:
-      steps: environment steps so far, of each seed.
-      total_steps: steps there will be.
-      train_seconds: time spent training so far, without compiling and evaluating.
-      steps_per_second: of all seeds together, since the beginning.
-      seconds_left: of training.
-      return_mean: of the training episodes that ended since the last evaluation; NaN without any.
-    """
-
-    steps: int
-    total_steps: int
-    train_seconds: float
-    steps_per_second: float
-    seconds_left: float
-    return_mean: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Sent after each evaluation. Arrays have one row a seed.
-
-    Attributes:
-      steps: environment steps so far, of each seed.
-      train_seconds: time spent training so far.
-      returns: `float32[seeds, episodes]`, NaN for an episode that did not finish.
-      lengths: `int32[seeds, episodes]`.
-      training: what training reported since the last evaluation: names to `float64[seeds]`.
-    """
-
-    steps: int
-    train_seconds: float
-    returns: np.ndarray
-    lengths: np.ndarray
-    training: dict[str, np.ndarray]
-
-
-Event = Compiled | Progress | Evaluation
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What `fit` returns.
-
-    Attributes:
-      state: the final state; leaves `[seeds, ...]` where `key` was an array of keys.
-      training: what was trained, for its `policy` and `evaluate`.
-      evaluations: all of them, in order.
-      env_steps: steps taken by all seeds together.
-      train_seconds: time spent training.
-      compiled: what tracing and compiling took.
-    """
-
-    state: TrainState
-    training: Training
-    evaluations: list[Evaluation]
-    env_steps: int
-    train_seconds: float
-    compiled: Compiled
-
-    @property
-    def steps_per_second(self) -> float:
-        """Training only, all seeds together."""
-        return self.env_steps / self.train_seconds
 
 
 def fit(
@@ -102,6 +27,7 @@ def fit(
     *,
     total_steps: int,
     num_evaluations: int = 10,
+    run_dir: Path | str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     **options: Any,
 ) -> Result:
@@ -110,15 +36,21 @@ def fit(
     Args:
       agent, env, total_steps, num_evaluations, **options: as for `train`.
       key: one typed key, or `[seeds]` of them for as many runs in one program.
+      run_dir: a directory to make, for the configuration, the metrics, a summary, the final
+        checkpoint and a learning curve.
       on_event: called with each `Event`.
 
     Raises:
-      ValueError, TypeError: a field does not fit; before anything is compiled.
+      ValueError, TypeError: a field does not fit, or `run_dir` holds files already or cannot be
+        written; before anything is compiled.
     """
     if num_evaluations < 1:
         raise ValueError(f"num_evaluations is {num_evaluations}: it must be at least 1")
     training = Training.create(agent, env, total_steps=total_steps, **options)
-    return run(training, key, num_evaluations=num_evaluations, on_event=on_event)
+    directory = None if run_dir is None else RunDirectory.create(run_dir)
+    return run(
+        training, key, num_evaluations=num_evaluations, directory=directory, on_event=on_event
+    )
 
 
 def run(
@@ -126,9 +58,36 @@ def run(
     key: Key,
     *,
     num_evaluations: int,
+    directory: RunDirectory | None = None,
+    origin: Origin | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Result:
-    """The loop behind `fit`, for a `Training` that has been built."""
+    """The loop behind `fit`, for a `Training` and a directory that have been made.
+
+    Args:
+      training, key, num_evaluations, on_event: as for `fit`.
+      directory: where to record the run.
+      origin: names for the record; those of the classes unless given.
+    """
+    if directory is None:
+        return _loop(training, key, num_evaluations, on_event)
+    from jaxrl.runs.recorder import Recorder  # deferred: orbax and matplotlib take a second
+
+    recorder = Recorder(directory, training, key, origin)
+    recorder.begin(num_evaluations)
+
+    def record_and_pass_on(event: Event) -> None:
+        recorder(event)
+        on_event(event)
+
+    result = _loop(training, key, num_evaluations, record_and_pass_on)
+    recorder.finish(result)
+    return result
+
+
+def _loop(
+    training: Training, key: Key, num_evaluations: int, on_event: Callable[[Event], None]
+) -> Result:
     num_seeds = 1 if key.ndim == 0 else key.shape[0]
     steps_per_iteration = training.agent.plan.steps_per_iteration
     programs = _Programs(training, key)

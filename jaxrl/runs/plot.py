@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
+from matplotlib.ticker import EngFormatter
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+COLOUR = "tab:blue"
 
 
-def learning_curve(
-    steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str = ""
-) -> None:
-    """Draws the evaluation return over steps, a thin line a seed and the mean with its range.
+def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str = "") -> None:
+    """Draws the evaluation return over steps: a thin line a seed, their range and their mean.
 
     Args:
       steps: `[E]` environment steps of each seed.
@@ -20,24 +18,28 @@ def learning_curve(
       path: the PNG to write.
       title: above the axes.
     """
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
     num_seeds = returns.shape[1]
     marker = "o" if len(steps) < 40 else None
     if num_seeds > 1:
-        axes.plot(steps, returns, color="tab:blue", alpha=0.25, linewidth=0.8)
-        mean, std = np.mean(returns, axis=1), np.std(returns, axis=1)
-        axes.fill_between(steps, mean - std, mean + std, color="tab:blue", alpha=0.15, linewidth=0)
-        label = f"mean of {num_seeds} seeds ± standard deviation"
-        axes.plot(steps, mean, color="tab:blue", linewidth=2, marker=marker, ms=4, label=label)
+        low, high = returns.min(axis=1), returns.max(axis=1)
+        axes.fill_between(steps, low, high, color=COLOUR, alpha=0.12, linewidth=0)
+        axes.plot(steps, returns, color=COLOUR, alpha=0.3, linewidth=0.8)
+    label = f"mean of {num_seeds} seeds; shaded: lowest to highest" if num_seeds > 1 else None
+    mean = returns.mean(axis=1)
+    axes.plot(steps, mean, color=COLOUR, linewidth=2, marker=marker, markersize=4, label=label)
+    if label:
         axes.legend(loc="best", frameon=False)
-    else:
-        axes.plot(steps, returns[:, 0], color="tab:blue", linewidth=2, marker=marker, ms=4)
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("return of an evaluation episode")
-    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    axes.set_xlim(left=0)
+    if not np.isfinite(returns).any():
+        axes.text(0.5, 0.5, "no episode finished", transform=axes.transAxes, ha="center")
+        axes.set_yticks([])
+    axes.set_xlabel("environment steps" + (" of each seed" if num_seeds > 1 else ""))
+    axes.set_ylabel("mean return of an evaluation")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_xlim(0, 1.02 * steps[-1])
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title)
+    axes.set_title(title, loc="left")
     figure.savefig(path, dpi=120)
-    plt.close(figure)

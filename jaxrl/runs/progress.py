@@ -3,6 +3,7 @@
 import contextlib
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,96 +12,126 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jaxrl.runs.fit import Compiled, Evaluation, Event, Progress
+from jaxrl.runs.events import Compiled, Evaluation, Event, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_OF_SILENCE = 10.0
+"""After which a line says that it still goes on: a long compilation, or one slow iteration."""
+
+Show = Callable[[Event], None]
 
 
 @contextlib.contextmanager
-def reporter(num_seeds: int) -> Iterator[Callable[[Event], None]]:
+def reporter(num_seeds: int) -> Iterator[Show]:
     """Shows events while the block runs: compile time apart, return, steps a second, time left."""
     console = Console(file=sys.stdout, highlight=False)
+    with (_live(console, num_seeds) if console.is_terminal else _plain(num_seeds)) as show:
+        yield show
+
+
+@contextlib.contextmanager
+def _plain(num_seeds: int) -> Iterator[Show]:
     lines = _Lines(num_seeds)
-    if not console.is_terminal:
-        print("tracing and compiling ...", flush=True)
+    print("tracing and compiling ...", flush=True)
+
+    def show(event: Event) -> None:
+        now = time.perf_counter()
+        if isinstance(event, Progress) and now - lines.last < SECONDS_BETWEEN_LINES:
+            lines.progress(event)
+            return
+        lines.last = now
+        print(lines.of(event), flush=True)
+
+    def watch() -> None:
+        while not over.wait(SECONDS_OF_SILENCE / 20):
+            now = time.perf_counter()
+            if now - lines.last > SECONDS_OF_SILENCE:
+                lines.last = now
+                print(f"  still {lines.doing} ({_duration(lines.elapsed)})", flush=True)
+
+    over = threading.Event()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        watcher.join()
+
+
+@contextlib.contextmanager
+def _live(console: Console, num_seeds: int) -> Iterator[Show]:
+    lines = _Lines(num_seeds)
+    with Live(_Spinner(lines), console=console, refresh_per_second=8, transient=True) as live:
 
         def show(event: Event) -> None:
             line = lines.of(event)
-            if line is not None:
-                print(line, flush=True)
+            if not isinstance(event, Progress):
+                live.console.print(line, soft_wrap=True)
 
         yield show
-        return
-
-    spinner = _Spinner("tracing and compiling")
-    with Live(spinner, console=console, refresh_per_second=8, transient=True) as live:
-
-        def show_live(event: Event) -> None:
-            if isinstance(event, Progress):
-                spinner.text = lines.progress(event)
-                return
-            live.console.print(lines.of(event))
-            if isinstance(event, Compiled):
-                spinner.text = "training"
-
-        yield show_live
 
 
 class _Spinner:
     """The live line: a turning sign and the latest text; turns by itself while jax compiles."""
 
-    def __init__(self, text: str):
-        self.text = text
-        self.began = time.perf_counter()
+    def __init__(self, lines: "_Lines"):
+        self.lines = lines
 
     def __rich__(self) -> Text:
-        seconds = time.perf_counter() - self.began
-        sign = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(seconds * 8) % 10]
-        return Text(f"{sign} {self.text} ({seconds:.0f} s)")
+        sign = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(time.perf_counter() * 8) % 10]
+        text = self.lines.latest or f"{self.lines.doing} ({_duration(self.lines.elapsed)})"
+        return Text(f"{sign} {text}", no_wrap=True, overflow="ellipsis")
 
 
 class _Lines:
-    """Events as lines of text; progress between evaluations only now and then."""
+    """Events as lines of text, and what goes on between them."""
 
     def __init__(self, num_seeds: int):
         self.num_seeds = num_seeds
-        self.last = time.perf_counter()
-        self.speed = 0.0
+        self.doing = "tracing and compiling"
+        self.began = self.last = time.perf_counter()  # to do that; and when a line was last printed
+        self.latest = ""  # progress
+        self.pace = ""
 
-    def of(self, event: Event) -> str | None:
-        now = time.perf_counter()
-        if isinstance(event, Progress):
-            self.speed = event.steps_per_second
-            if now - self.last < SECONDS_BETWEEN_LINES:
-                return None
-            self.last = now
-            return "  " + self.progress(event)
-        self.last = now
-        if isinstance(event, Compiled):
-            return (
-                f"compiled in {event.trace_seconds + event.compile_seconds:.1f} s "
-                f"(tracing {event.trace_seconds:.1f}, XLA {event.compile_seconds:.1f}); training"
-            )
-        return self.evaluation(event)
+    @property
+    def elapsed(self) -> float:
+        """Seconds of what is being done."""
+        return time.perf_counter() - self.began
+
+    def of(self, event: Event) -> str:
+        match event:
+            case Compiled():
+                return self.compiled(event)
+            case Progress():
+                return self.progress(event)
+            case Evaluation():
+                return self.evaluation(event)
+
+    def compiled(self, event: Compiled) -> str:
+        self.doing, self.began = "training", time.perf_counter()
+        return (
+            f"compiled in {event.trace_seconds + event.compile_seconds:.1f} s "
+            f"(tracing {event.trace_seconds:.1f}, XLA {event.compile_seconds:.1f}); training"
+        )
 
     def progress(self, event: Progress) -> str:
         share = event.steps / event.total_steps
         seen = "" if math.isnan(event.return_mean) else f"  training return {event.return_mean:.1f}"
-        return (
-            f"{share:4.0%}  {event.steps:,} / {event.total_steps:,} steps{seen}"
-            f"  {event.steps_per_second:,.0f} steps/s  {_duration(event.seconds_left)} left"
+        self.pace = (
+            f"{event.steps_per_second:,.0f} steps/s  {_duration(event.seconds_left)} left"
         )
+        self.latest = (
+            f"{share:4.0%}  {event.steps:,} / {event.total_steps:,} steps{seen}  {self.pace}"
+        )
+        return f"  {self.latest}"
 
     def evaluation(self, event: Evaluation) -> str:
-        finished = np.isfinite(event.returns)
-        if not finished.any():
-            return f"step {event.steps:>12,}  return: no episode finished"
-        per_seed = [row[ok].mean() for row, ok in zip(event.returns, finished, strict=True) if ok.any()]
-        spread = f" ± {np.std(per_seed):.1f} ({self.num_seeds} seeds)" if self.num_seeds > 1 else ""
-        return (
-            f"step {event.steps:>12,}  return {np.mean(per_seed):8.1f}{spread}"
-            f"  {self.speed:,.0f} steps/s"
-        )
+        means = event.return_means[np.isfinite(event.return_means)]
+        if means.size == 0:
+            return f"step {event.steps:>12,}  return: no episode finished  {self.pace}"
+        spread = f" ± {means.std():.1f} ({means.size} seeds)" if self.num_seeds > 1 else ""
+        return f"step {event.steps:>12,}  return {means.mean():8.1f}{spread}  {self.pace}"
 
 
 def _duration(seconds: float) -> str:

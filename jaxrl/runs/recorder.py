@@ -5,42 +5,56 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import struct
 
 from jaxrl.engine.train import Training
 from jaxrl.runs.checkpoint import save
 from jaxrl.runs.directory import RunDirectory
-from jaxrl.runs.fit import Evaluation, Event, Result
+from jaxrl.runs.events import Evaluation, Event, Origin, Result
 from jaxrl.runs.plot import learning_curve
-from jaxrl.runs.statistics import summarize
+from jaxrl.types import Key
 
 
 class Recorder:
-    """Turns the events of `fit` into the files of a run directory."""
+    """Turns the events of a run into the files of its directory."""
 
-    def __init__(self, directory: RunDirectory, training: Training, seed: int, num_seeds: int):
+    def __init__(
+        self,
+        directory: RunDirectory,
+        training: Training,
+        key: Key,
+        origin: Origin | None = None,
+    ):
         self.directory = directory
         self.training = training
-        self.seeds = [seed + i for i in range(num_seeds)]
+        self.key = key
+        self.seeds = seeds_of(key)
+        agent, env = type(training.agent).__name__, type(training.envs.env).__name__
+        self.origin = origin or Origin(agent, env)
 
-    def begin(self, config: dict[str, Any]) -> None:
-        """Writes config.json: `config` and everything else that repeats the run."""
+    def begin(self, num_evaluations: int) -> None:
+        """Writes config.json: everything that repeats the run."""
         training = self.training
         self.directory.write_config(
             {
-                **config,
+                **dataclasses.asdict(self.origin),
+                "hyper_parameters": describe(training.agent),
                 "seeds": self.seeds,
+                "key_type": str(jax.random.key_impl(self.key)),
                 "total_steps": training.total_steps,
+                "num_evaluations": num_evaluations,
                 "num_eval_episodes": training.eval_envs.num_envs,
                 "normalize_observations": training.normalize_observations,
                 "normalize_rewards": training.normalize_rewards,
                 "reset_policy": training.envs.reset_policy,
-                "hyper_parameters": describe(training.agent),
+                "pool_size": training.envs.pool_size,
                 "device": jax.devices()[0].device_kind,
                 "platform": jax.default_backend(),
             }
         )
 
     def __call__(self, event: Event) -> None:
+        """Writes a line a seed of metrics.jsonl for an evaluation; other events pass."""
         if not isinstance(event, Evaluation):
             return
         self.directory.append_metrics(
@@ -56,33 +70,25 @@ class Recorder:
             ]
         )
 
-    def finish(self, result: Result, *, title: str) -> dict[str, Any]:
-        """Writes the checkpoint, the plot and summary.json, whose content is returned."""
-        curve = np.array([_mean_of_finished(e.returns) for e in result.evaluations])
+    def finish(self, result: Result) -> None:
+        """Writes the checkpoint, the plot and, last, summary.json: with it the run is complete."""
+        curve = np.array([e.return_means for e in result.evaluations])
         steps = np.array([e.steps for e in result.evaluations])
         save(result.state, self.directory.checkpoints / str(steps[-1]))
+        title = f"{self.origin.algorithm} on {self.origin.environment}"
         learning_curve(steps, curve, self.directory.plot, title=title)
-        summary = {
-            "env_steps": result.env_steps,
-            "steps_per_second": result.steps_per_second,
-            "trace_seconds": result.compiled.trace_seconds,
-            "compile_seconds": result.compiled.compile_seconds,
-            "train_seconds": result.train_seconds,
-            "final_return": summarize(curve[-1]),
-        }
-        self.directory.write_summary(summary)
-        return summary
+        self.directory.write_summary(result.summary())
 
 
-def _mean_of_finished(returns: np.ndarray) -> np.ndarray:
-    """The mean return of each seed, `[seeds]`, over its finished episodes; NaN without any."""
-    finished = np.isfinite(returns)
-    total, count = np.where(finished, returns, 0.0).sum(-1), finished.sum(-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def seeds_of(key: Key) -> list[int]:
+    """Each key's words read as one number: `s` for `jax.random.key(s)`."""
+    words = np.asarray(jax.random.key_data(key))
+    rows = words.reshape(-1, words.shape[-1]).tolist()
+    return [sum(word << 32 * i for i, word in enumerate(reversed(row))) for row in rows]
 
 
 def _of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
-    finished = returns[np.isfinite(returns)]
+    finished = returns[np.isfinite(returns)].astype(np.float64)
     some = finished.size > 0
     return {
         "return_mean": finished.mean() if some else None,
@@ -95,17 +101,18 @@ def _of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def describe(agent: Any) -> dict[str, Any]:
-    """An agent's hyper-parameters as plain values; schedules by name and numbers."""
+def describe(x: Any) -> Any:
+    """A tree of dataclasses as plain values: arrays as numbers, schedules by name and numbers."""
+    if isinstance(x, jax.Array):
+        # float32's own shortest text: 0.99 and not 0.9900000095367432
+        return float(str(np.asarray(x)[()])) if x.ndim == 0 else x.tolist()
+    if not isinstance(x, struct.PyTreeNode):
+        return x
     described = {}
-    for field in dataclasses.fields(agent):
-        value = getattr(agent, field.name)
-        if field.name == "spec":
-            continue
-        if dataclasses.is_dataclass(value) and jax.tree.leaves(value):
-            described[field.name] = {type(value).__name__.lower(): describe(value)}
-        elif isinstance(value, jax.Array):
-            described[field.name] = float(value)
-        else:
-            described[field.name] = value
+    for field in dataclasses.fields(x):  # type: ignore[arg-type]
+        value = getattr(x, field.name)
+        if field.name != "spec":
+            nested = isinstance(value, struct.PyTreeNode)
+            plain = describe(value)
+            described[field.name] = {type(value).__name__.lower(): plain} if nested else plain
     return described

@@ -1,11 +1,22 @@
 """Statistics over seeds, after Agarwal et al. (2021), "Deep RL at the edge of the precipice"."""
 
+from typing import Any
+
 import numpy as np
+
+
+def mean_of_finished(returns: np.ndarray) -> np.ndarray:
+    """The mean over the last axis without its NaNs (unfinished episodes); NaN where all are."""
+    finished = np.isfinite(returns)
+    total, count = np.where(finished, returns, 0.0).sum(-1, dtype=np.float64), finished.sum(-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def iqm(scores: np.ndarray) -> float:
     """The interquartile mean: the mean of the middle half of all entries (a quarter cut each side)."""
-    ordered = np.sort(np.asarray(scores, np.float64), axis=None)
+    ordered = np.sort(np.asarray(scores, np.float64), axis=None)  # NaN goes last, and may be cut:
+    if np.isnan(ordered).any():
+        return float("nan")
     cut = ordered.size // 4
     return float(ordered[cut : ordered.size - cut].mean())
 
@@ -27,7 +38,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def summarize(per_seed: np.ndarray) -> dict[str, object]:
+def summarize(per_seed: np.ndarray) -> dict[str, Any]:
     """Mean, deviation (of the population of seeds), IQM and the mean's 95% interval."""
     per_seed = np.asarray(per_seed, np.float64)
     low, high = bootstrap_interval(per_seed)
@@ -37,5 +48,5 @@ def summarize(per_seed: np.ndarray) -> dict[str, object]:
         "iqm": iqm(per_seed),
         "ci_low": low,
         "ci_high": high,
-        "per_seed": [float(x) for x in per_seed],
+        "per_seed": per_seed.tolist(),
     }

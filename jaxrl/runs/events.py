@@ -1,0 +1,113 @@
+"""What a run tells while it happens, and what it has to show in the end."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxrl.engine.learners import TrainState
+from jaxrl.engine.train import Training
+from jaxrl.runs.statistics import mean_of_finished, summarize
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Sent once, before training: how long tracing and compiling took, in seconds."""
+
+    trace_seconds: float
+    compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Sent about once a second while training.
+
+    Attributes:
+      steps: environment steps so far, of each seed.
+      total_steps: steps there will be.
+      train_seconds: time spent training so far, without compiling and evaluating.
+      steps_per_second: of all seeds together, since the beginning.
+      seconds_left: of training.
+      return_mean: of the training episodes that ended since the last evaluation; NaN without any.
+    """
+
+    steps: int
+    total_steps: int
+    train_seconds: float
+    steps_per_second: float
+    seconds_left: float
+    return_mean: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Sent after each evaluation. Arrays have one row a seed.
+
+    Attributes:
+      steps: environment steps so far, of each seed.
+      train_seconds: time spent training so far.
+      returns: `float32[seeds, episodes]`, NaN for an episode that did not finish.
+      lengths: `int32[seeds, episodes]`.
+      training: what training reported since the last evaluation: names to `float64[seeds]`.
+    """
+
+    steps: int
+    train_seconds: float
+    returns: np.ndarray
+    lengths: np.ndarray
+    training: dict[str, np.ndarray]
+
+    @property
+    def return_means(self) -> np.ndarray:
+        """`float64[seeds]`: over the episodes that finished, NaN where none did."""
+        return mean_of_finished(self.returns)
+
+
+Event = Compiled | Progress | Evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What the record of a run calls its algorithm and its environment."""
+
+    algorithm: str
+    environment: str
+    environment_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Those that were changed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What `fit` returns.
+
+    Attributes:
+      state: the final state; leaves `[seeds, ...]` where `key` was an array of keys.
+      training: what was trained, for its `policy` and `evaluate`.
+      evaluations: all of them, in order.
+      env_steps: steps taken by all seeds together.
+      train_seconds: time spent training.
+      compiled: what tracing and compiling took.
+    """
+
+    state: TrainState
+    training: Training
+    evaluations: list[Evaluation]
+    env_steps: int
+    train_seconds: float
+    compiled: Compiled
+
+    @property
+    def steps_per_second(self) -> float:
+        """Training only, all seeds together."""
+        return self.env_steps / self.train_seconds
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        return {
+            "env_steps": self.env_steps,
+            "steps_per_second": self.steps_per_second,
+            "trace_seconds": self.compiled.trace_seconds,
+            "compile_seconds": self.compiled.compile_seconds,
+            "train_seconds": self.train_seconds,
+            "final_return": summarize(self.evaluations[-1].return_means),
+        }

@@ -1,0 +1,153 @@
+"""The flags read from the agents' source are the hyper-parameters of the real classes."""
+
+import ast
+import dataclasses
+import importlib
+import typing
+
+import pytest
+
+from jaxrl import agents, networks, schedules
+from jaxrl.flags import (
+    AGENTS,
+    SCHEDULES,
+    SHOWN_TYPES,
+    ScheduleText,
+    algorithms,
+    finite_number,
+    parse,
+    whole_number,
+)
+
+ALGORITHMS = algorithms()
+
+
+def real_class(algorithm):
+    return getattr(importlib.import_module(algorithm.module), algorithm.class_name)
+
+
+def test_every_public_agent_is_an_algorithm():
+    assert {a.class_name for a in ALGORITHMS.values()} == set(agents.__all__)
+    for name, algorithm in ALGORITHMS.items():
+        assert algorithm.name == name
+        assert getattr(agents, algorithm.class_name) is real_class(algorithm)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_flags_are_the_fields_with_their_defaults_in_order(name):
+    """A class's own fields first, then those of its bases, each where it is first defined."""
+    algorithm = ALGORITHMS[name]
+    cls = real_class(algorithm)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    order = [
+        field
+        for base in cls.__mro__
+        if base.__module__.startswith("jaxrl.agents.")
+        for field in base.__dict__.get("__annotations__", {})
+    ]
+    flags = {flag.name: flag for flag in algorithm.flags}
+    assert list(flags) == [field for field in dict.fromkeys(order) if field in flags]
+    for flag in flags.values():
+        assert flag.default == fields[flag.name].default
+        assert type(flag.default) is type(fields[flag.name].default)
+        assert flag.type in SHOWN_TYPES or flag.choices
+    for field in set(fields) - set(flags):  # objects, which a command line cannot build
+        assert fields[field].default is None
+        assert "Scalar" not in str(fields[field].type)
+    assert algorithm.summary == cls.__doc__.split("\n")[0]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_flag_is_documented_and_its_default_can_be_typed(name):
+    assert ALGORITHMS[name].summary.endswith(".")
+    for flag in ALGORITHMS[name].flags:
+        assert flag.help.endswith("."), flag.name
+        assert flag.help[0].isupper(), flag.name
+        if flag.choices:
+            assert flag.default in flag.choices
+        elif flag.type != "bool":
+            default = flag.default
+            text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            assert parse(flag.type, text) == default
+
+
+def test_choices_are_those_of_the_type():
+    flags = {flag.name: flag for flag in ALGORITHMS["ppo"].flags}
+    assert flags["activation"].choices == typing.get_args(networks.Activation)
+    assert flags["core"].choices == typing.get_args(networks.CoreName)
+    assert flags["discount"].choices is None
+
+
+def test_no_field_of_numbers_is_left_out():
+    """A type that is new to the command line has to be added to it."""
+    for path in AGENTS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.AnnAssign) and "Scalar" in ast.unparse(node.annotation):
+                assert ast.unparse(node.annotation) in SHOWN_TYPES
+
+
+def test_schedules_take_as_many_numbers_as_their_classes():
+    assert {name.capitalize() for name in SCHEDULES} == {
+        kind.__name__ for kind in typing.get_args(schedules.Schedule)
+    }
+    for name, (least, most) in SCHEDULES.items():
+        fields = dataclasses.fields(getattr(schedules, name.capitalize()))
+        assert most == len(fields)
+        assert least == sum(f.default is dataclasses.MISSING for f in fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("int", "8", 8),
+        ("int", "5e5", 500_000),
+        ("int", "500_000", 500_000),
+        ("int", "9007199254740993", 9007199254740993),
+        ("int | None", "none", None),
+        ("int | None", "4", 4),
+        ("Scalar", "1e-3", 1e-3),
+        ("Scalar | None", "None", None),
+        ("Scalar | None", "0.5", 0.5),
+        ("Scheduled", "3e-4", 3e-4),
+        ("Scheduled", "linear:1:0:0.5", ScheduleText("linear", (1.0, 0.0, 0.5))),
+        ("tuple[int, ...]", "64", (64,)),
+        ("tuple[int, ...]", "256,256", (256, 256)),
+        ("str", "any thing", "any thing"),
+    ],
+)
+def test_text_becomes_a_value_of_the_type(kind, text, value):
+    assert parse(kind, text) == value
+    assert type(parse(kind, text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("int", "1.5", "'1.5' is not a whole number"),
+        ("int", "eight", "'eight' is not a number"),
+        ("int", "none", "'none' is not a number"),
+        ("int", "inf", "not a finite number"),
+        ("Scalar", "none", "'none' is not a number"),
+        ("Scalar", "nan", "'nan' is not a finite number"),
+        ("Scalar | None", "-inf", "'-inf' is not a finite number"),
+        ("Scheduled", "step:1:2", "is no schedule"),
+        ("Scheduled", "linear", "'linear' is not a number"),
+        ("Scheduled", "exponential:1", "exponential takes 2 numbers"),
+        ("Scheduled", "linear:1:2:3:4", "linear takes 1 to 3 numbers"),
+        ("Scheduled", "linear:1:nan", "'nan' is not a finite number"),
+        ("tuple[int, ...]", "64,", "'' is not a number"),
+    ],
+)
+def test_text_of_another_kind_is_named(kind, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(kind, text)
+
+
+def test_numbers():
+    assert whole_number("1e3") == 1000
+    assert finite_number("-2.5") == -2.5
+
+
+def test_a_schedule_is_built_once_jax_is_there():
+    assert ScheduleText("linear", (1.0, 0.5)).build() == schedules.Linear(1.0, 0.5)
+    assert ScheduleText("exponential", (1.0, 0.5)).build() == schedules.Exponential(1.0, 0.5)

@@ -1,0 +1,210 @@
+"""The protection from the deadlock: when it acts, when it keeps out, and that it works."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jaxrl import host
+
+ENABLED = f"{host.FLAG}=true"
+DISABLED = f"{host.FLAG}=false"
+
+
+@pytest.fixture
+def small_affected_host(monkeypatch):
+    """Two threads, an affected jaxlib, no backend yet and an empty environment."""
+    monkeypatch.setattr(host, "_jaxlib_version", lambda: (0, 10, 2))
+    monkeypatch.setattr(host, "_backend_has_started", lambda: False)
+    monkeypatch.setattr(host, "cores", lambda: 2)
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.delenv(host.OPT_OUT, raising=False)
+    monkeypatch.setenv("XLA_FLAGS", "")
+    return monkeypatch
+
+
+@pytest.mark.parametrize("flags", ["", "--xla_dump_to=dump", "  --a=1 --b=2 "])
+def test_the_flag_is_added_to_the_users_others(small_affected_host, flags):
+    small_affected_host.setenv("XLA_FLAGS", flags)
+    host.protect()
+    assert os.environ["XLA_FLAGS"].split() == [*flags.split(), DISABLED]
+    host.protect()
+    assert os.environ["XLA_FLAGS"].split() == [*flags.split(), DISABLED]
+
+
+@pytest.mark.parametrize("setting", [ENABLED, f"--a=1 {ENABLED}", DISABLED, host.FLAG])
+def test_a_users_own_setting_is_kept(small_affected_host, setting):
+    small_affected_host.setenv("XLA_FLAGS", setting)
+    host.protect()
+    assert os.environ["XLA_FLAGS"] == setting
+
+
+@pytest.mark.parametrize(("value", "acts"), [("1", False), ("yes", False), ("0", True), ("", True)])
+def test_the_opt_out(small_affected_host, value, acts):
+    small_affected_host.setenv(host.OPT_OUT, value)
+    host.protect()
+    assert (os.environ["XLA_FLAGS"] == DISABLED) == acts
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        (None, False),
+        ((0, 9, 2), False),
+        ((0, 10, 0), True),
+        ((0, 10, 2), True),
+        ((0, 11, 0), True),
+        ((0, 11, 1), False),
+        ((0, 11, 2), False),
+        ((1, 0, 0), False),
+    ],
+)
+def test_only_affected_versions_are_changed(small_affected_host, version, affected):
+    assert host.jaxlib_is_affected(version) == affected
+    small_affected_host.setattr(host, "_jaxlib_version", lambda: version)
+    host.protect()
+    assert os.environ["XLA_FLAGS"] == (DISABLED if affected else "")
+
+
+@pytest.mark.parametrize(
+    ("cores", "nproc", "small"),
+    [(2, None, True), (15, None, True), (16, None, False), (64, "2", True), (2, "16", False),
+     (2, "many", True), (64, "", False)],
+)  # fmt: skip
+def test_only_hosts_with_few_threads_are_changed(small_affected_host, cores, nproc, small):
+    small_affected_host.setattr(host, "cores", lambda: cores)
+    if nproc is not None:
+        small_affected_host.setenv("NPROC", nproc)
+    host.protect()
+    assert os.environ["XLA_FLAGS"] == (DISABLED if small else "")
+
+
+def test_too_late_warns_and_changes_nothing(small_affected_host):
+    small_affected_host.setattr(host, "_backend_has_started", lambda: True)
+    with pytest.warns(RuntimeWarning, match=r"Import jaxrl first.*=false.*silences"):
+        host.protect()
+    assert os.environ["XLA_FLAGS"] == ""
+    small_affected_host.setenv(host.OPT_OUT, "1")
+    with warnings.catch_warnings(action="error"):
+        host.protect()
+
+
+def test_flags_in_a_file_are_left_to_the_user(small_affected_host):
+    """XLA takes a value that begins with no dash for the name of a file."""
+    small_affected_host.setenv("XLA_FLAGS", "flags.txt")
+    with pytest.warns(RuntimeWarning, match=r"names the file flags\.txt"):
+        host.protect()
+    assert os.environ["XLA_FLAGS"] == "flags.txt"
+
+
+def test_versions_and_cores_are_read(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.10.2.dev20260101+abc")
+    assert host._jaxlib_version() == (0, 10, 2)
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert host._jaxlib_version() is None
+    if hasattr(os, "sched_getaffinity"):
+        assert host.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert host.cores() == os.cpu_count()
+
+
+# In processes of their own ------------------------------------------------------------------------
+
+
+def environment(**changes):
+    """This process's environment without what importing jaxrl has done to it."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", host.OPT_OUT)}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parent), **changes}
+
+
+def python(code, *arguments, **changes):
+    """Runs a program of its own; XLA may not take longer than two minutes."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, env=environment(**changes), capture_output=True, text=True, timeout=120
+    )
+
+
+PRETEND = """
+import importlib.metadata, os, sys
+real = importlib.metadata.version
+importlib.metadata.version = lambda name: "0.10.2" if name == "jaxlib" else real(name)
+"""
+IMPORT = PRETEND + """
+import jaxrl
+assert "jax" not in sys.modules
+print(os.environ.get("XLA_FLAGS"))
+"""
+
+
+def test_importing_the_library_protects_before_jax_is_imported():
+    assert python(IMPORT, NPROC="2").stdout == f"{DISABLED}\n"
+    assert python(IMPORT, NPROC="2", XLA_FLAGS=ENABLED).stdout == f"{ENABLED}\n"
+    assert python(IMPORT, NPROC="2", **{host.OPT_OUT: "1"}).stdout == "None\n"
+    assert python(IMPORT, NPROC="64").stdout == "None\n"
+
+
+def test_importing_the_library_too_late_warns_where_it_is_imported():
+    code = PRETEND + "import jax; jax.devices()\nimport jaxrl\nprint(os.environ.get('XLA_FLAGS'))"
+    run = python(code, NPROC="2")
+    assert run.stdout == "None\n"
+    assert "<string>:6: RuntimeWarning" in run.stderr
+    assert "Import jaxrl first" in run.stderr
+    early = python(PRETEND + "import jax\nimport jaxrl\njax.devices()", NPROC="2")
+    assert "Warning" not in early.stderr  # jax alone starts no backend
+
+
+TRAIN = """
+import sys
+import jaxrl, jax
+from environments import Chain
+from jaxrl.agents import PPO
+
+agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=1)
+
+@jax.jit
+@jax.vmap
+def program(seed):
+    key = jax.random.key(seed)
+    return jaxrl.train(agent, Chain(), key, total_steps=32, num_evaluations=0)[0].agent
+
+for i in range(int(sys.argv[1])):
+    jax.block_until_ready(program(jax.numpy.arange(8) + i))
+print("done")
+"""
+
+
+@pytest.mark.skipif(
+    not host.jaxlib_is_affected(host._jaxlib_version()),
+    reason="this version of jaxlib does not deadlock",
+)
+def test_eight_seeds_train_in_twenty_processes_without_a_deadlock(tmp_path):
+    """PPO vmapped over 8 seeds on two threads. Without protection the first call hangs: the QR
+    decompositions of the initial networks wait for each other (12 of 12 processes)."""
+    settings = {
+        "NPROC": "2",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),  # only the first process compiles
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+    def train(_):
+        try:
+            return python(TRAIN, "20", **settings)
+        except subprocess.TimeoutExpired:
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [train(0), *pool.map(train, range(19))]
+    assert None not in runs, f"{runs.count(None)} of 20 processes hang"
+    for run in runs:
+        assert run.stdout == "done\n", run.stderr

@@ -1,0 +1,421 @@
+"""What a run leaves behind: statistics, files, checkpoints, lines on the screen."""
+
+import io
+import itertools
+import json
+import re
+import sys
+import threading
+import types
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.stats
+from environments import Counter
+from rich.console import Console
+
+import jaxrl
+import jaxrl_envs
+from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agents import PPO
+from jaxrl.engine.train import Training
+from jaxrl.runs import checkpoint, fit, progress
+from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
+from jaxrl.runs.events import Compiled, Evaluation, Origin, Progress, Result
+from jaxrl.runs.plot import learning_curve
+from jaxrl.runs.recorder import Recorder, describe, seeds_of
+from jaxrl.runs.statistics import bootstrap_interval, iqm, mean_of_finished, summarize
+from jaxrl.schedules import Linear
+from jaxrl.types import static
+
+KEY = jax.random.key(0)
+
+
+class Idle(Agent):
+    """Learns nothing, and compiles at once."""
+
+    num_envs: int = static(default=2)
+
+    @property
+    def plan(self):
+        return OnPolicy(self.num_envs, 5, 1, 1)
+
+    def init(self, key):
+        return jax.random.uniform(key, (3,))
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    def update(self, state, batch, key, clock):
+        return state, {"fraction": clock.fraction}
+
+
+# Statistics ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 8, 10, 16, 101])
+def test_iqm_is_the_mean_without_a_quarter_on_each_side(size):
+    scores = np.random.default_rng(size).normal(size=size)
+    np.testing.assert_allclose(iqm(scores), scipy.stats.trim_mean(scores, 0.25), rtol=1e-12)
+    np.testing.assert_allclose(iqm(scores.reshape(1, -1)), iqm(scores), rtol=1e-12)
+
+
+def test_iqm_ignores_outliers_and_owns_up_to_nan():
+    assert iqm(np.array([-1e9, 1.0, 2.0, 1e9])) == 1.5
+    assert np.isnan(iqm(np.array([1.0, 2.0, 3.0, np.nan])))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_the_interval_is_that_of_every_resample(level):
+    """Three seeds have 27 resamples: the exact quantiles of their means."""
+    scores = np.array([1.0, 2.0, 10.0])
+    means = np.sort([np.mean(draw) for draw in itertools.product(scores, repeat=3)])
+    expected = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    np.testing.assert_allclose(bootstrap_interval(scores, level=level), expected, rtol=1e-12)
+
+
+def test_the_interval_agrees_with_scipy():
+    scores = np.random.default_rng(0).normal(100.0, 10.0, 20)
+    theirs = scipy.stats.bootstrap(
+        (scores,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    np.testing.assert_allclose(bootstrap_interval(scores), theirs, atol=0.3)  # of a width of 9
+    assert bootstrap_interval(scores) == bootstrap_interval(scores)
+    assert bootstrap_interval(np.full(5, 3.0)) == (3.0, 3.0)
+
+
+def test_one_seed_has_no_interval():
+    assert np.isnan(bootstrap_interval(np.array([1.0]))).all()
+    summary = summarize(np.array([4.0]))
+    assert (summary["mean"], summary["std"], summary["iqm"]) == (4.0, 0.0, 4.0)
+    assert np.isnan([summary["ci_low"], summary["ci_high"]]).all()
+    assert summary["per_seed"] == [4.0]
+
+
+def test_unfinished_episodes_do_not_count():
+    returns = np.array([[1.0, np.nan, 3.0], [np.nan] * 3, [5.0] * 3], np.float32)
+    np.testing.assert_array_equal(mean_of_finished(returns), [2.0, np.nan, 5.0])
+
+
+# The directory ------------------------------------------------------------------------------------
+
+
+def test_a_directory_is_made_whole_and_taken_away_whole(tmp_path):
+    directory = RunDirectory.create(tmp_path / "a" / "b" / "run")
+    assert directory.path.is_dir()
+    assert list(directory.path.iterdir()) == []
+    directory.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_before_stays(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "empty").mkdir()
+    RunDirectory.create(tmp_path / "empty").discard()
+    RunDirectory.create(str(tmp_path / "a" / "run")).discard()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "empty"]
+
+
+def test_what_was_written_stays(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run")
+    directory.write_config({"algorithm": "ppo"})
+    directory.discard()
+    assert [p.name for p in directory.path.iterdir()] == ["config.json"]
+    with pytest.raises(ValueError, match="is not empty"):
+        RunDirectory.create(directory.path)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(ValueError, match="cannot write the run directory"):
+            RunDirectory.create(path)
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(ValueError, match="deep/run: Permission denied"):
+        RunDirectory.create(tmp_path / "deep" / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_json_has_no_nan_and_every_file_its_schema(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run")
+    row = {
+        "nan": float("nan"), "inf": np.float32(np.inf), "array": jnp.array([1.5, jnp.nan]),
+        "integer": np.int64(3), "flag": np.bool_(True), "path": Path("x"), "none": None,
+        "nested": {"tuple": (1, 2.5)},
+    }  # fmt: skip
+    directory.append_metrics([row, {"step": 2}])
+    directory.append_metrics([{"step": 3}])
+    first, *rest = read_metrics(directory.path)
+    assert first == {
+        "nan": None, "inf": None, "array": [1.5, None], "integer": 3, "flag": True, "path": "x",
+        "none": None, "nested": {"tuple": [1, 2.5]},
+    }  # fmt: skip
+    assert rest == [{"step": 2}, {"step": 3}]
+    directory.write_config({"a": 1})
+    directory.write_summary({"mean": float("nan")})
+    for name in ("config.json", "summary.json"):
+        assert json.loads((directory.path / name).read_text())["schema_version"] == SCHEMA_VERSION
+    assert sorted(p.name for p in directory.path.iterdir()) == [
+        "config.json", "metrics.jsonl", "summary.json",
+    ]  # fmt: skip
+
+
+# The recorder -------------------------------------------------------------------------------------
+
+
+def test_seeds_are_read_from_the_keys():
+    assert seeds_of(jax.random.key(7)) == [7]
+    assert seeds_of(jax.vmap(jax.random.key)(jnp.array([3, 2**32 - 1], jnp.uint32))) == [3, 2**32 - 1]
+    others = seeds_of(jax.random.split(KEY, 3))
+    assert len(set(others)) == 3
+    assert max(others) < 2**64
+
+
+def test_an_agent_is_described_by_plain_numbers():
+    agent = PPO(learning_rate=Linear(1e-3, 0.0), hidden_sizes=(8,)).bind(Counter().spec)
+    described = describe(jaxrl.types.strong(agent))
+    assert described["learning_rate"] == {"linear": {"start": 0.001, "end": 0.0, "share": 1.0}}
+    assert described["discount"] == 0.99
+    assert described["hidden_sizes"] == (8,)
+    assert "spec" not in described
+    assert set(described) == {*PPO.__dataclass_fields__} - {"spec"}
+
+
+def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
+    training = Training.create(Idle(), Counter(), total_steps=20, num_eval_episodes=3)
+    keys = jax.random.split(KEY, 2)
+    directory = RunDirectory.create(tmp_path / "run")
+    recorder = Recorder(directory, training, keys, Origin("idle", "counter", {"limit": 3}))
+    recorder.begin(num_evaluations=1)
+    returns = np.array([[np.nan] * 3, [1.0, np.nan, 3.0]], np.float32)
+    evaluation = Evaluation(20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])})
+    recorder(Compiled(1.0, 2.0))
+    recorder(evaluation)
+    recorder.finish(Result(jnp.zeros(2), training, [evaluation], 40, 0.5, Compiled(1.0, 2.0)))
+    first, second = read_metrics(directory.path)
+    assert [first[f"return_{x}"] for x in ("mean", "std", "min", "max")] == [None] * 4
+    assert (first["episodes"], first["unfinished_episodes"], first["entropy"]) == (0, 3, None)
+    assert [second[f"return_{x}"] for x in ("mean", "std", "min", "max")] == [2, 1, 1, 3]
+    assert (second["episodes"], second["unfinished_episodes"], second["entropy"]) == (2, 1, 2)
+    summary = json.loads((directory.path / "summary.json").read_text())
+    assert summary["final_return"]["per_seed"] == [None, 2]
+    assert summary["final_return"]["mean"] is None
+    assert summary["steps_per_second"] == 80
+    config = json.loads((directory.path / "config.json").read_text())
+    assert (config["algorithm"], config["environment_parameters"]) == ("idle", {"limit": 3})
+
+
+# fit ----------------------------------------------------------------------------------------------
+
+
+def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monkeypatch):
+    """With a clock of our own: compiling takes 1000, an evaluation 100, a call of the chunk 2."""
+    now = [0.0]
+    monkeypatch.setattr(fit, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def taking(seconds, function):
+        def timed(*arguments):
+            now[0] += seconds
+            return function(*arguments)
+
+        return timed
+
+    class Programs(fit._Programs):
+        def __init__(self, training, key):
+            super().__init__(training, key)
+            now[0] += 1000
+            self.init = taking(10, self.init)
+            self.chunk = taking(2, self.chunk)
+            self.evaluate = taking(100, self.evaluate)
+
+    monkeypatch.setattr(fit, "_Programs", Programs)
+    events = []
+    result = fit.fit(
+        Idle(), Counter(limit=4), jax.random.split(KEY, 3), total_steps=100, num_evaluations=5,
+        num_eval_episodes=2, run_dir=tmp_path / "run", on_event=events.append,
+    )  # fmt: skip
+    calls = sum(isinstance(event, Progress) for event in events)
+    assert calls == 10  # a second is less than a call: one iteration each
+    assert result.train_seconds == 2 * calls
+    assert result.env_steps == 3 * 100
+    assert result.steps_per_second == 300 / 20
+    assert isinstance(events[0], Compiled)
+    assert [e.steps for e in events if isinstance(e, Evaluation)] == [20, 40, 60, 80, 100]
+    last = [e for e in events if isinstance(e, Progress)][-1]
+    assert (last.steps, last.steps_per_second, last.seconds_left) == (100, 15, 0)
+    assert [e.seconds_left for e in events if isinstance(e, Progress)][0] == 18
+
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary == {"schema_version": SCHEMA_VERSION, **result.summary()}
+    assert [row["train_seconds"] for row in read_metrics(tmp_path / "run")][::3] == [4, 8, 12, 16, 20]
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["algorithm"], config["environment"]) == ("Idle", "Counter")
+    restored = checkpoint.load(tmp_path / "run" / "checkpoints" / "100", result.state)
+    jax.tree.map(np.testing.assert_array_equal, restored, result.state)
+
+
+def test_fit_refuses_a_directory_before_compiling(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "_Programs", None)
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(ValueError, match="is not empty"):
+        fit.fit(Idle(), Counter(), KEY, total_steps=10, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="total_steps is 0"):
+        fit.fit(Idle(), Counter(), KEY, total_steps=0, run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="num_evaluations is 0"):
+        fit.fit(Idle(), Counter(), KEY, total_steps=9, num_evaluations=0, run_dir=tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+def state_of_every_kind():
+    return {
+        "float": jax.random.normal(KEY, (3, 2)),
+        "special": jnp.array([jnp.nan, jnp.inf, -0.0, 1e-45]),
+        "half": jnp.arange(3, dtype=jnp.bfloat16),
+        "integers": (jnp.int32(-7), jnp.arange(4, dtype=jnp.uint8)),
+        "flags": jnp.array([True, False]),
+        "key": jax.random.key(3),
+        "keys": jax.random.split(jax.random.key(4, impl="rbg"), 2),
+        "nothing": (),
+    }
+
+
+def bits(x):
+    """A leaf as its type and bytes."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return str(x.dtype), x.shape, np.asarray(jax.random.key_data(x)).tobytes()
+    return str(x.dtype), x.shape, np.asarray(x).tobytes()
+
+
+def test_a_checkpoint_returns_equal_bits_and_says_nothing(tmp_path, capfd):
+    state = state_of_every_kind()
+    checkpoint.save(state, tmp_path / "state")
+    for like in (state, jax.eval_shape(lambda: state_of_every_kind())):
+        restored = checkpoint.load(tmp_path / "state", like)
+        assert jax.tree.structure(restored) == jax.tree.structure(state)
+        assert jax.tree.map(bits, restored) == jax.tree.map(bits, state)
+    assert jax.random.normal(restored["key"]) == jax.random.normal(state["key"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_is_neither_overwritten_nor_read_into_another_shape(tmp_path):
+    checkpoint.save({"a": jnp.zeros(3)}, tmp_path / "state")
+    with pytest.raises(ValueError, match="exists"):
+        checkpoint.save({"a": jnp.ones(3)}, tmp_path / "state")
+    np.testing.assert_array_equal(checkpoint.load(tmp_path / "state", {"a": jnp.ones(3)})["a"], 0)
+    with pytest.raises(ValueError, match="shape"):
+        checkpoint.load(tmp_path / "state", {"a": jnp.ones(4)})
+    with pytest.raises(ValueError, match="b"):
+        checkpoint.load(tmp_path / "state", {"a": jnp.ones(3), "b": jnp.ones(3)})
+
+
+def test_nothing_in_the_library_pickles():
+    packages = (jaxrl, jaxrl_envs)
+    for path in (p for x in packages for p in Path(x.__file__).parent.rglob("*.py")):
+        assert not re.search(r"import \w*pickle|joblib|dill\b|allow_pickle", path.read_text()), path
+
+
+# The learning curve -------------------------------------------------------------------------------
+
+
+CURVES = {
+    "one seed": np.array([[1.0], [3.0], [2.0]]),
+    "three seeds": np.array([[1.0, 2.0, 3.0], [3.0, 3.0, 3.0], [2.0, 5.0, 9.0]]),
+    "constant": np.full((3, 2), 500.0),
+    "gaps": np.array([[1.0, 2.0], [np.nan, 2.0], [3.0, np.nan]]),
+    "nothing": np.full((3, 2), np.nan),
+    "one point": np.array([[-1e6]]),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_every_curve_can_be_drawn(tmp_path, name):
+    returns = CURVES[name]
+    steps = 1000 * (1 + np.arange(len(returns)))
+    with warnings.catch_warnings(action="error"):
+        learning_curve(steps, returns, tmp_path / "curve.png", title=name)
+    picture = matplotlib.image.imread(tmp_path / "curve.png")
+    assert picture.shape[:2] == (504, 840)
+    assert picture.std() > 0.01
+
+
+def test_drawing_leaves_the_users_matplotlib_alone():
+    """No pyplot, so no backend is chosen and no figure stays open."""
+    source = Path(sys.modules[learning_curve.__module__].__file__).read_text()
+    assert "import matplotlib.pyplot" not in source
+
+
+# Lines on the screen ------------------------------------------------------------------------------
+
+EVENTS = [
+    Compiled(1.0, 2.5),
+    Progress(500, 2000, 1.0, 1500.0, 3.0, 12.25),
+    Evaluation(1000, 2.0, np.array([[1.0, 3.0], [4.0, np.nan]]), np.ones((2, 2)), {}),
+    Progress(1500, 2000, 3.0, 1600.0, 3700.0, float("nan")),
+    Evaluation(2000, 4.0, np.full((2, 2), np.nan), np.ones((2, 2)), {}),
+]
+SHOWN = [
+    "compiled in 3.5 s (tracing 1.0, XLA 2.5); training",
+    "step        1,000  return      3.0 ± 1.0 (2 seeds)  1,500 steps/s  0:03 left",
+    "step        2,000  return: no episode finished  1,600 steps/s  1:01:40 left",
+]
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e9)
+    with progress.reporter(2) as show:
+        for event in EVENTS:
+            show(event)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["tracing and compiling ...", *SHOWN]
+    assert err == ""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    with progress.reporter(2) as show:
+        for event in EVENTS:
+            show(event)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "   25%  500 / 2,000 steps  training return 12.2  1,500 steps/s  0:03 left"
+    assert lines[4] == "   75%  1,500 / 2,000 steps  1,600 steps/s  1:01:40 left"
+
+
+def test_a_long_silence_is_broken(monkeypatch):
+    """While jax compiles nothing calls back: a line comes all the same, and stops with the run."""
+    heard = threading.Event()
+
+    class Screen(io.StringIO):
+        def write(self, text):
+            if "still tracing and compiling" in text:
+                heard.set()
+            return super().write(text)
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(progress, "SECONDS_OF_SILENCE", 1e-3)
+    before = threading.active_count()
+    with progress.reporter(1):
+        assert heard.wait(60)
+    assert threading.active_count() == before
+
+
+def test_a_live_line_on_a_terminal():
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, highlight=False)
+    with progress._live(console, 2) as show:
+        for event in EVENTS:
+            show(event)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).replace("\r", "\n")
+    lines = [line.rstrip() for line in text.split("\n")]
+    assert [line for line in lines if line in SHOWN] == SHOWN  # whole, though wider than 60
+    assert any("tracing and compiling (0:0" in line for line in lines)
+    assert all(len(line) <= 60 for line in lines if line not in SHOWN)
