@@ -13,40 +13,55 @@ What is absent is skipped, by name.
 
 import argparse
 import json
+import queue
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
+PATIENCE = 120  # seconds, after which a program that says nothing counts as hanging
 
 
 class Worker:
     """A library in a process of its own; see worker.py."""
 
-    def __init__(self, program: str, python: str, workload: str, path: str, timeout: float):
-        self.program, self.timeout = program, timeout
+    def __init__(self, program: str, python: str, workload: str, path: str):
+        self.program = program
+        self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (lives as long as the worker)
         self.process = subprocess.Popen(
             [python, str(HERE / "worker.py"), program, workload, "--path", path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
         )
+        self.lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
         self.ready = self.hear()
         self.seconds: list[float] = []
 
-    def hear(self) -> dict:
-        """The next line, or RuntimeError where the process died instead."""
+    def _listen(self) -> None:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        while line and not line.startswith("{"):
-            line = self.process.stdout.readline()
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                self.lines.put(line)
+        self.lines.put("")
+
+    def hear(self) -> dict:
+        """The next line, or RuntimeError where the process died or hangs."""
+        try:
+            line = self.lines.get(timeout=PATIENCE)
+        except queue.Empty:
+            self.process.kill()
+            raise RuntimeError(f"said nothing for {PATIENCE} s: it hangs") from None
         if not line:
-            assert self.process.stderr is not None
-            last = self.process.stderr.read().strip().splitlines()
+            self.errors.seek(0)
+            last = self.errors.read().strip().splitlines()
             raise RuntimeError(last[-1] if last else f"exit code {self.process.wait()}")
         return json.loads(line)
 
@@ -70,12 +85,16 @@ def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) ->
     workers = []
     for program, (python, path) in programs.items():
         try:
-            workers.append(Worker(program, python, workload, path, timeout=600))
+            workers.append(Worker(program, python, workload, path))
         except (RuntimeError, OSError) as error:
             print(f"  {program}: skipped ({error})", file=sys.stderr)
     for seed in range(rounds + 1):
-        for worker in workers:
-            worker.run(seed)
+        for worker in list(workers):
+            try:
+                worker.run(seed)
+            except RuntimeError as error:
+                print(f"  {worker.program}: dropped ({error})", file=sys.stderr)
+                workers.remove(worker)
     rows = []
     for worker in workers:
         speeds = [worker.ready["env_steps"] / s for s in worker.seconds[1:]]  # the first warms up

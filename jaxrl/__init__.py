@@ -46,7 +46,32 @@ _HOME = {
 }
 _MODULES = ("agents", "engine", "estimators", "schedules")
 
-__all__ = [*_HOME, *_MODULES, "__version__"]
+__all__ = [
+    "Agent",
+    "Box",
+    "Discrete",
+    "EnvSpec",
+    "Masked",
+    "Mixed",
+    "MultiDiscrete",
+    "Offline",
+    "OnPolicy",
+    "Population",
+    "Replay",
+    "Timestep",
+    "Training",
+    "VectorEnv",
+    "__version__",
+    "agents",
+    "engine",
+    "estimators",
+    "evaluate",
+    "fit",
+    "rollout",
+    "schedules",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import itertools
 import os
 import sys
 import time
@@ -167,9 +168,7 @@ def _add_train(commands: Any, algorithm: Algorithm | None) -> None:
         help="Draw a start for every reset, or a pool of them once an iteration (default: fresh)",
     )  # fmt: skip
     if algorithm:
-        group = train.add_argument_group(
-            f"hyper-parameters of {algorithm.name}", algorithm.summary
-        )
+        group = train.add_argument_group(f"hyper-parameters of {algorithm.name}", algorithm.summary)
         for flag in algorithm.flags:
             _add_flag(group, flag)
     else:
@@ -238,7 +237,7 @@ def _chosen(argv: Sequence[str]) -> Algorithm | None:
     """
     if argv[:1] != ["train"]:
         return None
-    words = list(zip(argv, argv[1:], strict=False))
+    words = list(itertools.pairwise(argv))
     words.sort(key=lambda pair: pair[0].startswith("--"))  # stable
     return next((algorithms()[word] for _, word in words if word in algorithms()), None)
 
@@ -302,12 +301,13 @@ def train_agent(options: argparse.Namespace) -> None:
         fail(str(error))
     try:
         print(
-            f"jaxrl {__version__}: {options.algo} on {options.env}, into {directory.path}", flush=True
+            f"jaxrl {__version__}: {options.algo} on {options.env}, into {directory.path}",
+            flush=True,
         )
         result = _train(options, directory)
     except KeyboardInterrupt:
         directory.discard()
-        kept = f"; {directory.path} holds what was measured" if directory.path.exists() else ""
+        kept = f"; the run in {directory.path} is incomplete" if directory.path.exists() else ""
         print(f"jaxrl: interrupted{kept}", file=sys.stderr)
         raise SystemExit(130) from None
     finally:

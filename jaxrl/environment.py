@@ -15,6 +15,7 @@ from jaxrl.types import (
     PyTree,
     Stream,
     into_bounds,
+    num_bytes,
     static,
     stream,
     tree_where,
@@ -154,7 +155,7 @@ class VectorEnv(struct.PyTreeNode):
             return index, lambda i: jax.tree.map(lambda x: x[i], pool)
         keys = jax.random.split(key, (num_steps, self.num_envs))
         one_step = jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype)
-        if num_steps * _num_bytes(jax.eval_shape(self._starts, one_step)) <= SMALL_STARTS:
+        if num_steps * num_bytes(jax.eval_shape(self._starts, one_step)) <= SMALL_STARTS:
             return jax.vmap(self._starts)(keys), lambda starts: starts
         return keys, self._starts
 
@@ -202,13 +203,3 @@ class VectorEnv(struct.PyTreeNode):
             episode_length=jnp.where(done, 0, episode_length),
         )
         return next_state, timestep, EpisodeStats.of(episode_return, episode_length, done)
-
-
-def _num_bytes(shapes: PyTree) -> int:
-    """The size of arrays of these shapes; a key counts as 16 bytes."""
-
-    def one(x):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return x.size * (16 if is_key else x.dtype.itemsize)
-
-    return sum(one(x) for x in jax.tree.leaves(shapes))

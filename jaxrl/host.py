@@ -1,7 +1,7 @@
 """Protection from a deadlock of jaxlib's CPU kernels on hosts with few cores. Imports no jax.
 
-In jaxlib 0.10.0 to 0.11.0 a batched LAPACK call (the QR decompositions of orthogonal initialisation,
-vmapped over seeds) splits its batch over XLA's thread pool and waits, in a thread of that same pool.
+In jaxlib 0.10.0 to 0.11.0 a batched LAPACK call (a QR decomposition of orthogonal initialisation,
+vmapped over seeds) splits its batch over XLA's thread pool and waits, in a thread of that pool.
 As many independent calls as the pool has threads wait for each other for ever, at 0% CPU. One XLA
 flag schedules such calls one after the other; it has to be set before the backend starts.
 `import jaxrl` does so on affected versions and hosts, unless the user has set that flag or

@@ -361,3 +361,13 @@ def strong(tree: PyTree) -> PyTree:
 def num_values(shape: tuple[int, ...]) -> int:
     """The number of entries of an array of this shape."""
     return math.prod(shape)
+
+
+def num_bytes(tree: PyTree) -> int:
+    """The size of these arrays, or of arrays of these shapes; a key counts as 16 bytes."""
+
+    def one(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x.size * (16 if is_key else x.dtype.itemsize)
+
+    return sum(one(x) for x in jax.tree.leaves(tree))

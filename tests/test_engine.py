@@ -440,23 +440,24 @@ def test_chunks_are_even_and_end_with_the_end():
 # train and fit ------------------------------------------------------------------------------------
 
 PLANS = {
-    "on-policy": (PPO(num_envs=8, num_steps=8), Counter(limit=5), {}),
-    "on-policy, normalised": (
+    "on-policy": (PPO(num_envs=8, num_steps=8), Counter(limit=5), {}, None),
+    "on-policy, normalised, seeds": (
         PPO(num_envs=8, num_steps=8),
         Counter(limit=5),
         {"normalize_observations": True, "normalize_rewards": True},
+        3,
     ),
-    "recurrent": (PPO(num_envs=8, num_steps=8, core="lstm"), Recall(), {}),
-    "replay": (QLearning(), Chain(), {}),
-    "offline": (FittedQ(batch_size=32), Chain(), {"data": walk}),
-    "population": (CrossEntropy(), Recall(), {}),
+    "recurrent, seeds": (PPO(num_envs=8, num_steps=8, core="lstm"), Recall(), {}, 3),
+    "replay": (QLearning(), Chain(), {}, None),
+    "replay, seeds": (QLearning(), Chain(), {}, 3),
+    "offline, seeds": (FittedQ(batch_size=32), Chain(), {"data": walk}, 3),
+    "population, seeds": (CrossEntropy(), Recall(), {}, 3),
 }
 
 
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("seeds", [None, 3])
-def test_fit_equals_train_bit_for_bit(name, seeds):
-    agent, env, options = PLANS[name]
+def test_fit_equals_train_bit_for_bit(name):
+    agent, env, options, seeds = PLANS[name]
     options = {k: v() if callable(v) else v for k, v in options.items()}
     steps = agent.bind(env.spec).plan.steps_per_iteration * 7
     options |= {"total_steps": steps, "num_evaluations": 3, "num_eval_episodes": 4}

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import inspect
 import typing
 
 import pytest
@@ -43,7 +44,7 @@ def test_flags_are_the_fields_with_their_defaults_in_order(name):
         field
         for base in cls.__mro__
         if base.__module__.startswith("jaxrl.agents.")
-        for field in base.__dict__.get("__annotations__", {})
+        for field in inspect.get_annotations(base)
     ]
     flags = {flag.name: flag for flag in algorithm.flags}
     assert list(flags) == [field for field in dict.fromkeys(order) if field in flags]

@@ -139,11 +139,14 @@ import importlib.metadata, os, sys
 real = importlib.metadata.version
 importlib.metadata.version = lambda name: "0.10.2" if name == "jaxlib" else real(name)
 """
-IMPORT = PRETEND + """
+IMPORT = (
+    PRETEND
+    + """
 import jaxrl
 assert "jax" not in sys.modules
 print(os.environ.get("XLA_FLAGS"))
 """
+)
 
 
 def test_importing_the_library_protects_before_jax_is_imported():
@@ -175,7 +178,7 @@ agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=1)
 @jax.vmap
 def program(seed):
     key = jax.random.key(seed)
-    return jaxrl.train(agent, Chain(), key, total_steps=32, num_evaluations=0)[0].agent
+    return jaxrl.train(agent, Chain(), key, total_steps=32, num_evaluations=0)[0].agent.params
 
 for i in range(int(sys.argv[1])):
     jax.block_until_ready(program(jax.numpy.arange(8) + i))
@@ -188,8 +191,11 @@ print("done")
     reason="this version of jaxlib does not deadlock",
 )
 def test_eight_seeds_train_in_twenty_processes_without_a_deadlock(tmp_path):
-    """PPO vmapped over 8 seeds on two threads. Without protection the first call hangs: the QR
-    decompositions of the initial networks wait for each other (12 of 12 processes)."""
+    """PPO vmapped over 8 seeds on two threads: the QR decompositions of the initial networks.
+
+    Without protection the first call hangs (6 of 6 processes). What the program returns matters:
+    with the optimiser's state beside the parameters XLA schedules it so that it seldom does.
+    """
     settings = {
         "NPROC": "2",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),  # only the first process compiles
@@ -198,13 +204,12 @@ def test_eight_seeds_train_in_twenty_processes_without_a_deadlock(tmp_path):
     }
 
     def train(_):
-        try:
-            return python(TRAIN, "20", **settings)
-        except subprocess.TimeoutExpired:
-            return None
-
-    with ThreadPoolExecutor(2) as pool:
-        runs = [train(0), *pool.map(train, range(19))]
-    assert None not in runs, f"{runs.count(None)} of 20 processes hang"
-    for run in runs:
+        run = python(TRAIN, "20", **settings)  # raises where it hangs
         assert run.stdout == "done\n", run.stderr
+
+    train(0)
+    pool = ThreadPoolExecutor(2)
+    try:
+        list(pool.map(train, range(19)))
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -123,8 +123,7 @@ def test_probe_pictures_in_a_dictionary(torso):
     assert metrics.evaluation.returns.mean() == 1.0
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["separate", "shared"])
-@pytest.mark.parametrize("core", ["gru", "lstm"])
+@pytest.mark.parametrize(("core", "shared"), [("gru", False), ("lstm", True)])
 def test_probe_memory(core, shared):
     agent = FAST.replace(core=core, core_size=16, shared_torso=shared)
     _, _, metrics = learned(agent, Recall(delay=3), 120)
@@ -244,19 +243,9 @@ def test_target_kl_stops_the_rest_of_the_iteration_only():
     _, metrics = run(agent)
     count = np.asarray(metrics.training.updates["approximate_kl"].count)
     np.testing.assert_array_equal(count, 2)  # the first update moves, the second finds it moved
-    _, unlimited = run(agent.replace(target_kl=1e9))
-    np.testing.assert_array_equal(unlimited.training.updates["approximate_kl"].count, 16)
-    one, _ = run(agent)
-    same, _ = run(agent.replace(target_kl=1e9, num_epochs=4))
-    assert not np.array_equal(
-        jax.tree.leaves(one.agent.params)[0], jax.tree.leaves(same.agent.params)[0]
-    )
-
-
-def test_a_generous_target_kl_changes_nothing():
-    env, agent = Counter(limit=5), PPO(num_envs=4, num_steps=16)
-    plain, _ = train(agent, env, KEY, total_steps=256, num_evaluations=0)
-    generous, _ = train(agent.replace(target_kl=1e9), env, KEY, total_steps=256, num_evaluations=0)
+    generous, metrics = run(agent.replace(target_kl=1e9))
+    np.testing.assert_array_equal(metrics.training.updates["approximate_kl"].count, 16)
+    plain, _ = run(agent.replace(target_kl=None))  # a limit never reached changes nothing
     for a, b in zip(
         jax.tree.leaves(plain.agent.params), jax.tree.leaves(generous.agent.params), strict=True
     ):

@@ -175,7 +175,10 @@ def test_json_has_no_nan_and_every_file_its_schema(tmp_path):
 
 def test_seeds_are_read_from_the_keys():
     assert seeds_of(jax.random.key(7)) == [7]
-    assert seeds_of(jax.vmap(jax.random.key)(jnp.array([3, 2**32 - 1], jnp.uint32))) == [3, 2**32 - 1]
+    assert seeds_of(jax.vmap(jax.random.key)(jnp.array([3, 2**32 - 1], jnp.uint32))) == [
+        3,
+        2**32 - 1,
+    ]
     others = seeds_of(jax.random.split(KEY, 3))
     assert len(set(others)) == 3
     assert max(others) < 2**64
@@ -198,10 +201,13 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
     recorder = Recorder(directory, training, keys, Origin("idle", "counter", {"limit": 3}))
     recorder.begin(num_evaluations=1)
     returns = np.array([[np.nan] * 3, [1.0, np.nan, 3.0]], np.float32)
-    evaluation = Evaluation(20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])})
+    evaluation = Evaluation(
+        20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])}
+    )
     recorder(Compiled(1.0, 2.0))
     recorder(evaluation)
-    recorder.finish(Result(jnp.zeros(2), training, [evaluation], 40, 0.5, Compiled(1.0, 2.0)))
+    state = {"params": jnp.zeros(2)}
+    recorder.finish(Result(state, training, [evaluation], 40, 0.5, Compiled(1.0, 2.0)))
     first, second = read_metrics(directory.path)
     assert [first[f"return_{x}"] for x in ("mean", "std", "min", "max")] == [None] * 4
     assert (first["episodes"], first["unfinished_episodes"], first["entropy"]) == (0, 3, None)
@@ -253,11 +259,17 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
     assert [e.steps for e in events if isinstance(e, Evaluation)] == [20, 40, 60, 80, 100]
     last = [e for e in events if isinstance(e, Progress)][-1]
     assert (last.steps, last.steps_per_second, last.seconds_left) == (100, 15, 0)
-    assert [e.seconds_left for e in events if isinstance(e, Progress)][0] == 18
+    assert next(e.seconds_left for e in events if isinstance(e, Progress)) == 18
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary == {"schema_version": SCHEMA_VERSION, **result.summary()}
-    assert [row["train_seconds"] for row in read_metrics(tmp_path / "run")][::3] == [4, 8, 12, 16, 20]
+    assert [row["train_seconds"] for row in read_metrics(tmp_path / "run")][::3] == [
+        4,
+        8,
+        12,
+        16,
+        20,
+    ]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["algorithm"], config["environment"]) == ("Idle", "Counter")
     restored = checkpoint.load(tmp_path / "run" / "checkpoints" / "100", result.state)

@@ -1,6 +1,5 @@
 """PPO with the clipped surrogate (Schulman, Wolski, Dhariwal, Radford and Klimov, 2017)."""
 
-import functools
 from typing import Any, Self
 
 import jax

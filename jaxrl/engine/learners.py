@@ -166,7 +166,8 @@ def _epochs(
         return jax.random.permutation(key, num_envs)
 
     def take(x, index, axis):
-        return jnp.take(x, index, axis, unique_indices=True)
+        where = (slice(None),) * axis + (index,)
+        return x.at[where].get(mode="promise_in_bounds", unique_indices=True)
 
     def part(agent_state, index, key, clock):
         if num_parts == 1:

@@ -13,6 +13,7 @@ from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, ResetPolicy, VectorEnv
+from jaxrl.keys import fast
 from jaxrl.normalization import Normalizer
 from jaxrl.types import Clock, Key, PyTree, Stream, static, stream, strong
 
@@ -113,6 +114,7 @@ class Training(struct.PyTreeNode):
 
     def init(self, key: Key) -> TrainState:
         """The state before the first iteration."""
+        key = fast(key)
         plan, spec = self.agent.plan, self.agent.bound_spec
         collects = isinstance(plan, OnPolicy | Replay)
         buffer: Any = ()
@@ -157,7 +159,7 @@ class Training(struct.PyTreeNode):
         self, state: TrainState, key: Key, iteration: jax.Array
     ) -> tuple[TrainState, IterationMetrics]:
         """One iteration of the agent's plan; `key` is the run's."""
-        key = jax.random.fold_in(stream(key, Stream.ITERATION), iteration)
+        key = jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)
         clock = self.clock(iteration)
         match self.agent.plan:
             case OnPolicy() as plan:
@@ -190,7 +192,7 @@ class Training(struct.PyTreeNode):
 
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
         """Plays `num_eval_episodes` episodes without exploration."""
-        key = jax.random.fold_in(stream(key, Stream.EVALUATE), iteration)
+        key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
         carry = self.agent.initial_carry(self.eval_envs.num_envs)
         return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
 

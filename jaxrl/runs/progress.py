@@ -25,7 +25,7 @@ Show = Callable[[Event], None]
 def reporter(num_seeds: int) -> Iterator[Show]:
     """Shows events while the block runs: compile time apart, return, steps a second, time left."""
     console = Console(file=sys.stdout, highlight=False)
-    with (_live(console, num_seeds) if console.is_terminal else _plain(num_seeds)) as show:
+    with _live(console, num_seeds) if console.is_terminal else _plain(num_seeds) as show:
         yield show
 
 
@@ -118,9 +118,7 @@ class _Lines:
     def progress(self, event: Progress) -> str:
         share = event.steps / event.total_steps
         seen = "" if math.isnan(event.return_mean) else f"  training return {event.return_mean:.1f}"
-        self.pace = (
-            f"{event.steps_per_second:,.0f} steps/s  {_duration(event.seconds_left)} left"
-        )
+        self.pace = f"{event.steps_per_second:,.0f} steps/s  {_duration(event.seconds_left)} left"
         self.latest = (
             f"{share:4.0%}  {event.steps:,} / {event.total_steps:,} steps{seen}  {self.pace}"
         )

@@ -13,9 +13,9 @@ def mean_of_finished(returns: np.ndarray) -> np.ndarray:
 
 
 def iqm(scores: np.ndarray) -> float:
-    """The interquartile mean: the mean of the middle half of all entries (a quarter cut each side)."""
-    ordered = np.sort(np.asarray(scores, np.float64), axis=None)  # NaN goes last, and may be cut:
-    if np.isnan(ordered).any():
+    """The interquartile mean: of the entries without a quarter at each end; NaN if any is."""
+    ordered = np.sort(np.asarray(scores, np.float64), axis=None)
+    if np.isnan(ordered).any():  # sorted last, where it might be cut
         return float("nan")
     cut = ordered.size // 4
     return float(ordered[cut : ordered.size - cut].mean())
