@@ -52,8 +52,8 @@ demo: $(STAMP)  ## Train PPO on CartPole and draw its learning curve (under 2 mi
 	if test -f "$$run/learning_curve.png"; then echo "Learning curve: $$run/learning_curve.png"; \
 	else echo "No learning curve was written in $$run" >&2; exit 1; fi
 
-bench: $(STAMP)  ## Run the benchmarks (BENCH_ARGS to choose)
-	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+bench: $(STAMP)  ## Measure steps a second, compile time and memory (BENCH_ARGS="P1 --rounds 3")
+	$(BIN)/python -m benchmarks.throughput $(BENCH_ARGS)
 
 build: $(STAMP)  ## Build the source distribution and the wheel into DIST
 	$(BIN)/python -m build --outdir $(DIST) .

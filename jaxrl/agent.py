@@ -97,6 +97,10 @@ class Replay:
                 f"capacity is {self.capacity}, less than one iteration collects: "
                 f"num_envs * num_steps = {self.steps_per_iteration}"
             )
+        if self.batch_size > self.capacity:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, more than capacity: {self.capacity}"
+            )
         if self.warmup > self.capacity:
             raise ValueError(
                 f"warmup is {self.warmup}, more than capacity ({self.capacity}): "

@@ -88,7 +88,8 @@ class VectorEnv(struct.PyTreeNode):
       num_envs: N.
       reset_policy: "fresh" draws a new start for every reset; "pool" draws at least N starts once a
         rollout and picks among them at random, which is cheaper where a reset is dear.
-      pool_size: how many starts the pool holds; None for N.
+      pool_size: how many starts the pool holds, at least N; with `batched`, how many each copy's
+        own pool holds. None for N or 64, whichever is more (16 for each copy with `batched`).
       batched: whether each copy has parameters of its own.
     """
 
@@ -108,7 +109,7 @@ class VectorEnv(struct.PyTreeNode):
             raise ValueError(f"num_envs is {self.num_envs}: it must be at least 1")
         if self.reset_policy not in get_args(ResetPolicy):
             raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
-        if self.pool_size is not None and self.pool_size < self.num_envs:
+        if self.pool_size is not None and self.pool_size < (1 if self.batched else self.num_envs):
             raise ValueError(
                 f"pool_size is {self.pool_size}, less than num_envs ({self.num_envs}): "
                 "copies would share their starts"
@@ -161,12 +162,12 @@ class VectorEnv(struct.PyTreeNode):
 
     def _pool(self, key: Key) -> tuple[PyTree, int]:
         """The starts of the pool, and how many a copy can choose among."""
-        size = self.pool_size or self.num_envs
         if not self.batched:
+            size = self.pool_size or max(self.num_envs, 64)
             return self._starts(jax.random.split(key, size)), size
         # A start drawn under one copy's parameters is no start of another's: a pool for each.
-        rows = -(-size // self.num_envs)
-        return jax.vmap(self._starts)(jax.random.split(key, (rows, self.num_envs))), rows
+        size = self.pool_size or 16
+        return jax.vmap(self._starts)(jax.random.split(key, (size, self.num_envs))), size
 
     def step(
         self, keys: Key, state: VectorState, action: PyTree, start: tuple[PyTree, PyTree]

@@ -21,12 +21,20 @@ def fast(key: Key) -> Key:
     """The same key (or keys), drawn from by the generator of this module.
 
     Every draw, split and fold gives the bits that jax's own threefry gives. Keys of another kind,
-    and threefry keys under `jax_threefry_partitionable=False`, come back unchanged.
+    and threefry keys under `jax_threefry_partitionable=False`, come back unchanged. An environment
+    whose state holds a key must keep one that it was given, or split from it: a key made anew by
+    `jax.random.key` is of another dtype.
     """
     partitionable = getattr(jax.config, "jax_threefry_partitionable", False)
     if jax.random.key_impl(key) != "threefry2x32" or not partitionable:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
+
+
+def check_key(key: Key) -> None:
+    """Raises TypeError unless `key` is a typed key or an array of them."""
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key is {key!r}: make a typed key, with jax.random.key(seed)")
 
 
 def _hash(key: Array, high: Array, low: Array) -> tuple[Array, Array]:

@@ -16,46 +16,40 @@ class RunningMoments(struct.PyTreeNode):
     Attributes:
       count: `float32[]`, how many.
       mean: `float32[*shape]`.
-      sum_squares: `float32[*shape]`, squared distances from the mean, summed.
+      variance: `float32[*shape]`, of the population; 1 before there is any data.
     """
 
     count: Array
     mean: Array
-    sum_squares: Array
+    variance: Array
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> "RunningMoments":
         """Of no data: mean 0, and variance 1."""
-        zeros = jnp.zeros(shape, jnp.float32)
-        return cls(jnp.float32(0.0), zeros, zeros)
-
-    @property
-    def variance(self) -> Array:
-        """The population variance; 1 before there is any data."""
-        return jnp.where(self.count > 0, self.sum_squares / jnp.maximum(self.count, 1.0), 1.0)
+        return cls(jnp.float32(0.0), jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32))
 
     def update(self, batch: Array) -> "RunningMoments":
         """Takes in `batch[..., *shape]`."""
         rows = batch.astype(jnp.float32).reshape(-1, *self.mean.shape)
         num_rows = jnp.float32(rows.shape[0])
         batch_mean = mean(rows, axis=0)
-        batch_squares = mean(jnp.square(rows - batch_mean[None]), axis=0) * num_rows
+        batch_variance = mean(jnp.square(rows - batch_mean[None]), axis=0)
         delta = batch_mean - self.mean
         total = self.count + num_rows
+        weight = num_rows / total  # of the batch; where float32 stops counting it stays what it is
+        between = weight * (1.0 - weight) * jnp.square(delta)
         return RunningMoments(
             count=total,
-            mean=self.mean + delta * (num_rows / total),
-            sum_squares=self.sum_squares
-            + batch_squares
-            + jnp.square(delta) * (self.count * num_rows / total),
+            mean=self.mean + weight * delta,
+            variance=(1.0 - weight) * self.variance + weight * batch_variance + between,
         )
 
     def normalize(self, x: Array, clip: float = 10.0) -> Array:
-        """`(x - mean) / std`, clipped to `[-clip, clip]`."""
+        """`(x - mean) / std`, clipped to `[-clip, clip]`; `x` itself before there is any data."""
         shape = (1,) * (x.ndim - self.mean.ndim) + self.mean.shape
         scale = jax.lax.rsqrt(self.variance + 1e-8)
         y = (x - self.mean.reshape(shape)) * scale.reshape(shape)
-        return jnp.clip(y, -clip, clip)
+        return jnp.where(self.count > 0, jnp.clip(y, -clip, clip), x)
 
 
 class Normalizer(struct.PyTreeNode):
@@ -96,25 +90,30 @@ class Normalizer(struct.PyTreeNode):
         return obs._replace(obs=scaled) if isinstance(obs, Masked) else scaled
 
     def normalize_reward(self, reward: Array) -> Array:
-        """Rewards on the scale of the discounted return's standard deviation, clipped to +-10."""
+        """Rewards on the scale of the discounted return's standard deviation, clipped to +-10.
+
+        Before there is any data they are left as they are.
+        """
         if not isinstance(self.reward, RunningMoments):
             return reward
-        return jnp.clip(reward * jax.lax.rsqrt(self.reward.variance + 1e-8), -10.0, 10.0)
+        scaled = jnp.clip(reward * jax.lax.rsqrt(self.reward.variance + 1e-8), -10.0, 10.0)
+        return jnp.where(self.reward.count > 0, scaled, reward)
 
-    def update(self, obs: PyTree, reward: Array, done: Array, discount: Scalar) -> "Normalizer":
-        """Takes in the raw observations, rewards and episode ends `[T, N]` of one rollout."""
+    def update(self, obs: PyTree, reward: Array, first: Array, discount: Scalar) -> "Normalizer":
+        """Takes in the raw observations, rewards and episode starts `[T, N]` of one rollout."""
         new = self
         if self.obs != ():
             leaves = [x for x in jax.tree.leaves(_proper(obs)) if _is_float(x)]
             new = new.replace(obs=tuple(m.update(x) for m, x in zip(self.obs, leaves, strict=True)))
         if isinstance(self.reward, RunningMoments):
 
-            def accumulate(running, step):
-                reward, done = step
-                running = discount * running + reward
-                return jnp.where(done, 0.0, running), running  # the last reward stays behind
+            def accumulate(running: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+                reward, first = step  # what came before the first step of an episode stays behind
+                running = discount * jnp.where(first, 0.0, running) + reward
+                return running, running
 
-            running, returns = jax.lax.scan(accumulate, self.running_return, (reward, done))
+            so_far: Any = self.running_return
+            running, returns = jax.lax.scan(accumulate, so_far, (reward, first))
             new = new.replace(reward=self.reward.update(returns), running_return=running)
         return new
 

@@ -224,7 +224,8 @@ class Clock(struct.PyTreeNode):
 
     Attributes:
       iteration: `int32[]`, finished iterations.
-      update: `int32[]`, finished calls of `update`.
+      update: `int32[]`, calls of `update` that the plan had foreseen by now (in a replay plan also
+        those left out while the memory warmed up).
       fraction: `float32[]`, the share of training done, in [0, 1].
     """
 
@@ -275,7 +276,10 @@ class Mean(struct.PyTreeNode):
     @classmethod
     def of(cls, x: Any) -> "Mean":
         """`x` itself where it is a Mean already, else one observation of it."""
-        return x if isinstance(x, Mean) else cls(jnp.asarray(x, jnp.float32), jnp.float32(1.0))
+        if isinstance(x, Mean):
+            return x
+        total = jnp.asarray(x, jnp.float32)
+        return cls(total, jnp.ones_like(total))
 
     @classmethod
     def where(cls, condition: Array, x: Array) -> "Mean":

@@ -94,7 +94,7 @@ def play_episodes(
         counts = ~ended_before & ~played.finished[None] & in_time[:, None]
         played = Episodes(
             returns=played.returns + jnp.sum(jnp.where(counts, steps.reward, 0.0), axis=0),
-            lengths=played.lengths + jnp.sum(counts, axis=0),
+            lengths=played.lengths + jnp.sum(counts, axis=0, dtype=jnp.int32),
             finished=played.finished | jnp.any(done & counts, axis=0),
         )
         return step + stride, env_state, carry, played

@@ -3,6 +3,7 @@
 Each learner is one iteration of training: (agent state, environments, ...) -> the same and metrics.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -139,7 +140,7 @@ def on_policy(
     trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
     prepared = agent.prepare(state.agent, trajectory, clock)
     agent_state, updates = _epochs(agent, plan, state.agent, prepared, key, clock)
-    stats = _learn_statistics(agent, state.stats, raw)
+    stats = _learn_statistics(agent, state.stats, trajectory.first, raw)
     return state.replace(agent=agent_state, stats=stats), IterationMetrics(episodes, updates)
 
 
@@ -155,6 +156,10 @@ def _epochs(
     num_parts, (num_steps, num_envs) = plan.num_minibatches, trajectory.first.shape
     flat = plan.layout == "flat"
     axis, rows = (0, num_steps * num_envs) if flat else (1, num_envs)
+    if flat and jax.tree.leaves(trajectory.carry):
+        raise ValueError(
+            "layout is 'flat', which tears sequences apart: a recurrent agent needs 'env'"
+        )
     if flat:
         trajectory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
 
@@ -185,10 +190,9 @@ def _epochs(
     return agent_state, means
 
 
-def _learn_statistics(agent: Agent, stats: Normalizer, raw: Transition) -> Normalizer:
+def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transition) -> Normalizer:
     """Statistics move after learning, so that they are the same in acting and in learning."""
-    done = raw.terminated | raw.truncated
-    return stats.update(raw.obs, raw.reward, done, getattr(agent, "discount", 1.0))
+    return stats.update(raw.obs, raw.reward, first, getattr(agent, "discount", 1.0))
 
 
 def replay_buffer(plan: Replay) -> Any:
@@ -215,11 +219,12 @@ def replay(
             steps = buffer.sample(memory, key).experience
         return agent.prepare(agent_state, _normalized(state.stats, steps), clock)
 
-    collected = (clock.iteration + 1) * plan.steps_per_iteration  # the clock's: never batched
+    warmup_iterations = math.ceil(plan.warmup / plan.steps_per_iteration)
+    warm = clock.iteration + 1 >= warmup_iterations  # of the clock alone: never batched
     agent_state, updates = _update_if(
-        collected >= plan.warmup, agent, state.agent, key, clock, sample, plan.num_updates
+        warm, agent, state.agent, key, clock, sample, plan.num_updates
     )
-    stats = _learn_statistics(agent, state.stats, trajectory.steps)
+    stats = _learn_statistics(agent, state.stats, trajectory.first, trajectory.steps)
     state = state.replace(agent=agent_state, stats=stats, buffer=memory)
     return state, IterationMetrics(episodes, updates)
 

@@ -13,7 +13,7 @@ from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, ResetPolicy, VectorEnv
-from jaxrl.keys import fast
+from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
 from jaxrl.types import Clock, Key, PyTree, Stream, static, stream, strong
 
@@ -84,8 +84,17 @@ class Training(struct.PyTreeNode):
                 "batched_env gives each training copy parameters of its own, so evaluation needs "
                 "an environment too: pass eval_env"
             )
-        if normalize_rewards and not isinstance(plan, OnPolicy | Replay):
-            raise ValueError("normalize_rewards needs an agent that collects experience: set False")
+        for name, wanted in (
+            ("normalize_rewards", normalize_rewards),
+            ("normalize_observations", normalize_observations),
+        ):
+            if wanted and not isinstance(plan, OnPolicy | Replay):
+                raise ValueError(
+                    f"{name} takes its statistics from collected experience, and the plan of "
+                    f"{type(agent).__name__} ({type(plan).__name__}) has none: leave it off"
+                )
+        if eval_env is not None and eval_env.spec != env.spec:
+            raise ValueError("eval_env has another spec than env: one agent cannot act in both")
         envs = VectorEnv(strong(env), plan.num_envs, reset_policy, pool_size, batched_env)
         eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
         envs.check()
@@ -109,7 +118,7 @@ class Training(struct.PyTreeNode):
         return Clock(
             iteration=iteration,
             update=iteration * self.agent.plan.updates_per_iteration,
-            fraction=iteration.astype(jnp.float32) / self.num_iterations,
+            fraction=iteration.astype(jnp.float32) / float(self.num_iterations),
         )
 
     def init(self, key: Key) -> TrainState:
@@ -232,11 +241,13 @@ def train(
       data: for offline agents, transitions with leaves `[D, ...]`.
 
     Returns:
-      The final state and the metrics, leading axis `[num_evaluations]`.
+      The final state and the metrics, leading axis `[num_evaluations]` (or as many as there are
+      iterations, where that is less).
 
     Raises:
       ValueError, TypeError: a field does not fit; before anything is compiled.
     """
+    check_key(key)
     if num_evaluations < 0:
         raise ValueError(f"num_evaluations is {num_evaluations}: it must not be negative")
     training = Training.create(

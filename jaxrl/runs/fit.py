@@ -15,6 +15,7 @@ from jaxrl.engine.train import Training, chunk_stops
 from jaxrl.environment import Environment
 from jaxrl.runs.directory import RunDirectory
 from jaxrl.runs.events import Compiled, Evaluation, Event, Origin, Progress, Result
+from jaxrl.keys import check_key
 from jaxrl.types import Key
 
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
@@ -44,6 +45,7 @@ def fit(
       ValueError, TypeError: a field does not fit, or `run_dir` holds files already or cannot be
         written; before anything is compiled.
     """
+    check_key(key)
     if num_evaluations < 1:
         raise ValueError(f"num_evaluations is {num_evaluations}: it must be at least 1")
     training = Training.create(agent, env, total_steps=total_steps, **options)

@@ -88,6 +88,7 @@ def seeds_of(key: Key) -> list[int]:
 
 
 def _of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    lengths = lengths[np.isfinite(returns)]
     finished = returns[np.isfinite(returns)].astype(np.float64)
     some = finished.size > 0
     return {
@@ -95,7 +96,7 @@ def _of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
         "return_std": finished.std() if some else None,
         "return_min": finished.min() if some else None,
         "return_max": finished.max() if some else None,
-        "length_mean": lengths.mean(),
+        "length_mean": lengths.mean() if some else None,
         "episodes": finished.size,
         "unfinished_episodes": returns.size - finished.size,
     }

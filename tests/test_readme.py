@@ -1,0 +1,33 @@
+"""The README's own programs run, in a small size."""
+
+import re
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def small(code):
+    """The same program with a thousandth of the steps."""
+    return re.sub(r"total_steps=\d+_000", "total_steps=600", code)
+
+
+def test_the_python_examples_run(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
+    names: dict = {}
+    first, vmapped, own = map(small, blocks)
+    first = first.replace("num_envs=64, num_steps=128", "num_envs=4, num_steps=8")
+    exec(first + vmapped, names)
+    assert names["metrics"].evaluation.returns.shape[0] == 8  # pole lengths
+    exec(own.replace("PPO()", "PPO(num_steps=16)"), names)
+    assert names["state"].agent is not None
+    assert capsys.readouterr().out.startswith("[")
+
+
+def test_every_flag_and_name_the_readme_shows_exists():
+    from jaxrl.cli import parse_command_line
+
+    for line in re.findall(r"^    jaxrl (train .*?)(?:  +#.*)?$", README, re.MULTILINE):
+        arguments = line.split()
+        if "--help" not in arguments:
+            assert parse_command_line(arguments).algo == "ppo"
