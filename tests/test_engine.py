@@ -410,10 +410,13 @@ def test_traced_once_whatever_the_length_and_the_values():
     assert len(traces) == once <= 3
 
     traces.clear()
-    run = jax.jit(jax.vmap(lambda a, k: train(a, Counter(), k, total_steps=64), (0, None)))
-    for rate in (1e-3, 1e-2):
-        grid = sweep(agent, learning_rate=[rate, 2 * rate], clip_epsilon=[0.1, 0.2, 0.3])
-        run(grid, KEY)
+    seeds = jax.vmap(lambda a, k: train(a, Counter(), k, total_steps=64), (None, 0))
+    run = jax.jit(jax.vmap(seeds, (0, None)))
+    for rate in (1e-3, 1e-2):  # 4 x 4 hyper-parameters x 4 seeds, twice: one trace
+        rates = [rate, 2 * rate, 3 * rate, 4 * rate]
+        grid = sweep(agent, learning_rate=rates, clip_epsilon=[0.1, 0.2, 0.3, 0.4])
+        _, metrics = run(grid, jax.random.split(KEY, 4))
+        assert metrics.evaluation.returns.shape[:2] == (16, 4)
     assert len(traces) <= once
 
 
