@@ -300,13 +300,8 @@ class Ticker(Agent):
 
 
 CALLS: list[int] = []
-callbacks = pytest.mark.skipif(
-    jax.__version_info__ >= (0, 11),
-    reason="host callbacks hang on 2 cores with jax 0.11.2; the same program is tested on 0.10",
-)
 
 
-@callbacks
 def test_every_third_update_stays_a_branch_under_vmap():
     """A batched clock would turn the branch into a select: 40 calls instead of 14 a lane."""
     CALLS.clear()
@@ -382,7 +377,6 @@ class KeyQLearning(QLearning):
         return super().update(state, batch, key, clock)
 
 
-@callbacks
 @pytest.mark.parametrize("reset_policy", ["fresh", "pool"])
 @pytest.mark.parametrize("agent", [KeyPPO(num_envs=4, num_steps=8), KeyQLearning(warmup=1)])
 def test_nobody_gets_anybody_elses_key(agent, reset_policy):
