@@ -94,7 +94,7 @@ def _update_many(
     batches: Any,
     batch_of: Callable[[PyTree, Any, Key, Clock], Any],
     length: int,
-) -> tuple[PyTree, dict[str, Mean], Clock]:
+) -> tuple[PyTree, dict[str, Mean]]:
     """Calls `agent.update` `length` times, on `batch_of(agent_state, batches[i], key, clock)`."""
     key = stream(key, Stream.UPDATE)
 
@@ -108,8 +108,8 @@ def _update_many(
         return (agent_state, clock.replace(update=clock.update + 1)), means
 
     inputs = (batches, jnp.arange(length))
-    (agent_state, clock), means = jax.lax.scan(one, (agent_state, clock), inputs)
-    return agent_state, {name: m.pooled() for name, m in means.items()}, clock
+    (agent_state, _), means = jax.lax.scan(one, (agent_state, clock), inputs)
+    return agent_state, {name: m.pooled() for name, m in means.items()}
 
 
 def _collect(
@@ -186,8 +186,7 @@ def _epochs(
     num_updates = plan.num_epochs * num_parts
     orders = jax.vmap(order)(jax.random.split(stream(key, Stream.SHUFFLE), plan.num_epochs))
     parts = orders.reshape(num_updates, 0 if num_parts == 1 else rows // num_parts)
-    agent_state, means, _ = _update_many(agent, agent_state, key, clock, parts, part, num_updates)
-    return agent_state, means
+    return _update_many(agent, agent_state, key, clock, parts, part, num_updates)
 
 
 def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transition) -> Normalizer:
@@ -241,10 +240,7 @@ def _update_if(
     """`num_updates` calls of `update` where the unbatched `condition` is true, else none."""
 
     def learn(agent_state):
-        new_state, means, _ = _update_many(
-            agent, agent_state, key, clock, None, sample, num_updates
-        )
-        return new_state, means
+        return _update_many(agent, agent_state, key, clock, None, sample, num_updates)
 
     def wait(agent_state):
         _, means = jax.eval_shape(learn, agent_state)
@@ -266,7 +262,7 @@ def offline(
             batch = jax.tree.map(lambda x: x[index], data)
         return agent.prepare(agent_state, _normalized(state.stats, batch), clock)
 
-    agent_state, updates, _ = _update_many(
+    agent_state, updates = _update_many(
         agent, state.agent, key, clock, None, sample, plan.num_updates
     )
     return state.replace(agent=agent_state), IterationMetrics(EpisodeStats.none(), updates)
