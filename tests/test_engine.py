@@ -172,27 +172,38 @@ def test_each_copy_keeps_its_own_parameters():
 # Shuffle ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (5, 8), (8, 8), (7, 13), (128, 64), (33, 100)])
-def test_a_shuffle_is_a_permutation(shape):
-    order = np.asarray(permutation(KEY, *shape))
-    np.testing.assert_array_equal(np.sort(order), np.arange(shape[0] * shape[1]))
-    again = np.asarray(permutation(jax.random.key(1), *shape))
+@pytest.mark.parametrize("num_rows", [1, 6, 40, 64, 91, 97, 512, 3300, 8192])
+def test_a_shuffle_is_a_permutation(num_rows):
+    order = np.asarray(permutation(KEY, num_rows))
+    np.testing.assert_array_equal(np.sort(order), np.arange(num_rows))
+    again = np.asarray(permutation(jax.random.key(1), num_rows))
     assert order.size < 3 or not np.array_equal(order, again)
 
 
-def test_a_shuffle_mixes():
-    """Any entry lands in any quarter, and neighbours share theirs a quarter of the time."""
-    num_steps, num_envs, num_keys = 32, 64, 400
-    orders = jax.vmap(lambda key: permutation(key, num_steps, num_envs))(
-        jax.random.split(KEY, num_keys)
-    )
-    quarter = np.argsort(np.asarray(orders), axis=1) // (num_steps * num_envs // 4)
-    grid = quarter.reshape(num_keys, num_steps, num_envs)
-    share = np.stack([(grid == q).mean(axis=0) for q in range(4)])
+def test_a_shuffle_puts_every_row_everywhere():
+    num_rows, num_keys = 2048, 400
+    orders = jax.vmap(lambda key: permutation(key, num_rows))(jax.random.split(KEY, num_keys))
+    quarter = np.argsort(np.asarray(orders), axis=1) // (num_rows // 4)
+    share = np.stack([(quarter == q).mean(axis=0) for q in range(4)])
     error = np.sqrt(0.25 * 0.75 / num_keys)
     assert np.abs(share - 0.25).max() < 5 * error  # 8192 shares: 5 sigma
-    for neighbours in (grid[:, 1:] == grid[:, :-1], grid[:, :, 1:] == grid[:, :, :-1]):
-        assert abs(neighbours.mean() - 0.25) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(16, 4), (128, 4), (61, 8), (128, 16)])
+def test_a_shuffle_mixes_as_a_sort_does(shape):
+    """How many rows of a kind a minibatch gets varies as it must, hypergeometrically."""
+    (num_steps, num_envs), num_keys = shape, 4000
+    num_rows, part = num_steps * num_envs, num_steps * num_envs // 4
+    orders = jax.jit(jax.vmap(lambda key: permutation(key, num_rows)))(
+        jax.random.split(KEY, num_keys)
+    )
+    step, env = np.divmod(np.arange(num_rows), num_envs)
+    for kind in (env == 0, step < num_steps // 4, step < 2, step % 2 == 0):
+        count = kind[np.asarray(orders)[:, :part]].sum(axis=1)
+        share = kind.mean()
+        variance = part * share * (1 - share) * (num_rows - part) / (num_rows - 1)
+        assert abs(count.mean() / (part * share) - 1) < 0.05
+        assert abs(count.var() / variance - 1) < 0.12  # 5 sigma; two rounds or narrow grids fail
 
 
 def test_no_sort_in_the_minibatch_loop_of_a_large_batch():

@@ -166,9 +166,7 @@ def _epochs(
     def order(key):
         if num_parts == 1:  # all rows at once: their order does not matter
             return jnp.zeros(0, jnp.int32)
-        if flat:
-            return permutation(key, num_steps, num_envs)
-        return jax.random.permutation(key, num_envs)
+        return permutation(key, rows)
 
     def take(x, index, axis):
         where = (slice(None),) * axis + (index,)

@@ -1,27 +1,33 @@
 """Random order for minibatches, without sorting."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from jaxrl.types import Array, Key
 
 NUM_ROUNDS = 3
-SMALLEST_GRID_SIDE = 8
+SMALLEST_SIDE = 8
 
 
-def permutation(key: Key, num_steps: int, num_envs: int) -> Array:
-    """A random order of the entries of a `[T, N]` grid, `int32[T * N]` of row-major indices.
+def permutation(key: Key, num_rows: int) -> Array:
+    """A random order of rows, `int32[num_rows]`.
 
-    Three Feistel rounds on the coordinates, n <- (n + a[t]) mod N and then t <- (t + b[n]) mod T
-    with fresh a, b: each is a bijection, so every entry appears once, for any T and N. A sort costs
-    35 times as much at 65,536 entries on a CPU. Grids with a side under 8 mix too poorly that way,
-    and are sorted.
+    The rows are laid out in a grid as square as `num_rows` allows. Three Feistel rounds on its
+    coordinates, i <- (i + a[j]) mod I and then j <- (j + b[i]) mod J with fresh a, b, are each a
+    bijection, so every row appears once; how rows fall into minibatches then varies as it does
+    after a sort (a test compares the variances), which two rounds or a narrow grid do not reach.
+    A sort of 4 x 512 entries takes a twelfth of an iteration of PPO with 4 environments. Numbers of
+    rows without such a grid, primes for instance, are sorted.
     """
-    if min(num_steps, num_envs) < SMALLEST_GRID_SIDE:
-        return jax.random.permutation(key, num_steps * num_envs)
-    t, n = jnp.meshgrid(jnp.arange(num_steps), jnp.arange(num_envs), indexing="ij")
+    side = max(d for d in range(1, math.isqrt(num_rows) + 1) if num_rows % d == 0)
+    if side < SMALLEST_SIDE:
+        return jax.random.permutation(key, num_rows)
+    other = num_rows // side
+    j, i = jnp.meshgrid(jnp.arange(side), jnp.arange(other), indexing="ij")
     for round_key in jax.random.split(key, NUM_ROUNDS):
-        key_n, key_t = jax.random.split(round_key)
-        n = (n + jax.random.randint(key_n, (num_steps,), 0, num_envs)[t]) % num_envs
-        t = (t + jax.random.randint(key_t, (num_envs,), 0, num_steps)[n]) % num_steps
-    return (t * num_envs + n).reshape(-1)
+        key_i, key_j = jax.random.split(round_key)
+        i = (i + jax.random.randint(key_i, (side,), 0, other)[j]) % other
+        j = (j + jax.random.randint(key_j, (other,), 0, side)[i]) % side
+    return (j * other + i).reshape(-1)
