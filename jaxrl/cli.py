@@ -24,8 +24,10 @@ from jaxrl.flags import (
 )
 
 if TYPE_CHECKING:
+    from jaxrl.engine.train import Training
     from jaxrl.runs.directory import RunDirectory
     from jaxrl.runs.events import Result
+    from jaxrl.types import Key
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,14 +54,22 @@ def fail(message: str) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, and exits with 2."""
+    """Raises ValueError for a mistake instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
+        raise ValueError(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
 
 
 def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
-    """The options; what is unknown ends in one line with what is nearest to it."""
+    """The options; what is wrong or unknown ends in one line, with what is nearest to it."""
+    try:
+        path = _config_path(argv)
+        return _parse(argv) if path is None else _parse_with_file(argv, path)
+    except ValueError as error:
+        fail(str(error))
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     algorithm = _chosen(argv)
     parser, commands = build_parser(algorithm)
     if not argv:
@@ -67,6 +77,50 @@ def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(2)
     if not argv[0].startswith("-") and argv[0] not in commands:
         fail(f"there is no command {argv[0]!r}: {_did_you_mean(argv[0], commands)}")
+    options, words = _known(parser, argv, algorithm)
+    if words:
+        fail(f"{words[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
+    return options
+
+
+def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
+    """The options of `train --config`: the file's, and over them those of the command line."""
+    from jaxrl.runs import config
+
+    file = config.read(path)
+    chosen = _chosen(argv) or algorithms().get(file.algorithm or "")
+    options, words = _known(build_parser(chosen, words=False)[0], argv, chosen)
+    if len(words) > 2:
+        fail(f"{words[2]!r} is one word too many (see jaxrl train --help)")
+    is_env = len(words) == 1 and ("/" in words[0] or ":" in words[0])
+    algo = words[0] if words and not is_env else file.algorithm
+    env = words[-1] if len(words) == 2 or is_env else file.environment
+    if algo is None:
+        fail(f"{path} names no algorithm: add one, jaxrl train ppo --config {path} say")
+    algorithm = _algorithm(algo)
+    if env is None or not (words or "/" in env or ":" in env):
+        named = "names no environment" if env is None else f"has {env}, no id of an environment"
+        fail(f"{path} {named}: add one, jaxrl train {algo} gymnax/CartPole-v1 --config {path} say")
+    switches = {
+        name: isinstance(value, bool)
+        for name, value in vars(options).items()
+        if not name.startswith(HYPER) and name not in (*NOT_FLAGS, "config", "dry_run", "env_param")
+    }
+    parser, _ = build_parser(algorithm, words=False)
+    try:
+        of_file = file.words(algorithm, switches)
+        parser.parse_args(["train", *of_file])  # alone, so that the file is named in what is wrong
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    options, _ = _known(parser, ["train", *of_file, *argv[1:]], algorithm)
+    options.algo, options.env, options.config = algo, env, file
+    return options
+
+
+def _known(
+    parser: Parser, argv: Sequence[str], algorithm: Algorithm | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the words that belong to none; an unknown flag ends in one line."""
     options, unknown = parser.parse_known_args(argv)
     flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     if flags:
@@ -75,19 +129,18 @@ def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
             chosen = [algorithm] if algorithm else algorithms().values()
             known |= {_spelled(flag.name) for a in chosen for flag in a.flags}
         fail(f"there is no flag {flags[0]!r}: {_did_you_mean(flags[0], sorted(known))}")
-    if unknown:
-        fail(f"{unknown[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
-    return options
+    return options, unknown
 
 
 NOT_FLAGS = ("run", "algo", "env")
 """What the options hold besides flags."""
 
 
-def build_parser(algorithm: Algorithm | None) -> tuple[Parser, list[str]]:
+def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Parser, list[str]]:
     """The parser, in which `train` has the flags of `algorithm`, and the commands it knows.
 
-    Without an algorithm it reads the flags of them all, so that what is wrong can be named.
+    Without an algorithm it reads the flags of them all, so that what is wrong can be named. Without
+    `words` it leaves ALGO and ENV unread: argparse cannot have them optional among flags.
     """
     parser = Parser(
         prog="jaxrl",
@@ -97,15 +150,23 @@ def build_parser(algorithm: Algorithm | None) -> tuple[Parser, list[str]]:
     )
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_train(commands, algorithm)
+    _add_train(commands, algorithm, words)
     listing = commands.add_parser(
         "list", help="Show the algorithms and the environments", allow_abbrev=False
     )
     listing.set_defaults(run=list_all)
+    doctor = commands.add_parser(
+        "doctor",
+        help="Show versions and devices, and look for known problems",
+        description="Shows versions, devices and settings, and looks for known problems; exits "
+        "with 1 where one of them would prevent training.",
+        allow_abbrev=False,
+    )
+    doctor.set_defaults(run=examine)
     return parser, list(commands.choices)
 
 
-def _add_train(commands: Any, algorithm: Algorithm | None) -> None:
+def _add_train(commands: Any, algorithm: Algorithm | None, words: bool) -> None:
     train = commands.add_parser(
         "train",
         help="Train an agent and leave a run directory",
@@ -123,9 +184,22 @@ def _add_train(commands: Any, algorithm: Algorithm | None) -> None:
         allow_abbrev=False,
     )
     train.set_defaults(run=train_agent)
-    train.add_argument("algo", metavar="ALGO", help=f"One of: {', '.join(algorithms())}")
-    train.add_argument("env", metavar="ENV", help="An id from `jaxrl list`: gymnax/CartPole-v1 say")
+    if words:
+        train.add_argument("algo", metavar="ALGO", help=f"One of: {', '.join(algorithms())}")
+        train.add_argument(
+            "env", metavar="ENV",
+            help="An id from `jaxrl list`, gymnax/CartPole-v1 say, or your package.module:make_env",
+        )  # fmt: skip
     run = train.add_argument_group("the run")
+    run.add_argument(
+        "--config", metavar="FILE",
+        help="Read settings from a .toml or .json file, a run's config.json say, which may name "
+        "ALGO and ENV, too; what is on the command line wins",
+    )  # fmt: skip
+    run.add_argument(
+        "--dry-run", action="store_true",
+        help="Build and compile everything, show sizes, memory and operations, and train nothing",
+    )  # fmt: skip
     count = _type(_count)
     run.add_argument(
         "--total-steps", type=count, default=500_000, metavar="INT",
@@ -144,8 +218,9 @@ def _add_train(commands: Any, algorithm: Algorithm | None) -> None:
         help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
     run.add_argument(
-        "--env-param", action="append", default=[], metavar="NAME=NUMBER", type=_type(_env_param),
-        help="Change a parameter of the environment, length=0.7 say; may be repeated",
+        "--env-param", action="append", default=[], metavar="NAME=VALUE", type=_type(_env_param),
+        help="Change a parameter of the environment, length=0.7 or backend=spring say; "
+        "may be repeated",
     )  # fmt: skip
     run.add_argument(
         "--num-evaluations", type=count, default=20, metavar="INT",
@@ -156,16 +231,21 @@ def _add_train(commands: Any, algorithm: Algorithm | None) -> None:
         help="Episodes of an evaluation, played without exploration (default: 128)",
     )  # fmt: skip
     run.add_argument(
-        "--normalize-observations", action="store_true",
+        "--normalize-observations", action=argparse.BooleanOptionalAction, default=False,
         help="Scale observations by their running mean and deviation",
     )  # fmt: skip
     run.add_argument(
-        "--normalize-rewards", action="store_true",
+        "--normalize-rewards", action=argparse.BooleanOptionalAction, default=False,
         help="Scale rewards by the deviation of the running discounted return",
     )  # fmt: skip
     run.add_argument(
-        "--reset-policy", choices=("fresh", "pool"), default="fresh",
-        help="Draw a start for every reset, or a pool of them once an iteration (default: fresh)",
+        "--reset-policy", choices=("fresh", "pool"),
+        help="Draw a start for every reset, or a pool of them once an iteration "
+        "(default: pool on brax, whose resets are dear, else fresh)",
+    )  # fmt: skip
+    run.add_argument(
+        "--pool-size", type=count, metavar="INT",
+        help="Starts in that pool (default: as many as environments, and at least 64)",
     )  # fmt: skip
     if algorithm:
         group = train.add_argument_group(f"hyper-parameters of {algorithm.name}", algorithm.summary)
@@ -222,12 +302,25 @@ def _count(text: str) -> int:
     return number
 
 
-def _env_param(text: str) -> tuple[str, float]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"{text!r}: write NAME=NUMBER, length=0.7 say")
+def _env_param(text: str) -> tuple[str, float | str]:
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise ValueError(f"{text!r}: write NAME=VALUE, length=0.7 say")
+    if not _is_number(value):
+        return name, value
     number = finite_number(value)
     return name, int(value) if value.lstrip("+-").isdigit() else number
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    """The file after `train ... --config`; None without one, and where only help is wanted."""
+    if argv[:1] != ["train"] or {"-h", "--help"} & set(argv):
+        return None
+    named = [word for flag, word in itertools.pairwise(argv) if flag == "--config"]
+    named += [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
+    if len(named) > 1:
+        raise ValueError("--config is given twice: put everything into one file")
+    return named[0] if named else None
 
 
 def _chosen(argv: Sequence[str]) -> Algorithm | None:
@@ -282,28 +375,48 @@ def list_all(options: argparse.Namespace) -> None:
         print(f"  {env_id}")
 
 
+# doctor -------------------------------------------------------------------------------------------
+
+
+def examine(options: argparse.Namespace) -> None:
+    """Prints what `jaxrl doctor` finds; exits with 1 where it would prevent training."""
+    from jaxrl import doctor
+
+    host = doctor.probe()
+    findings = doctor.examine(host)
+    print("\n".join(doctor.report(host, findings)))
+    if any(finding.grave for finding in findings):
+        raise SystemExit(1)
+
+
 # train --------------------------------------------------------------------------------------------
 
 
+def _algorithm(name: str) -> Algorithm:
+    if name not in algorithms():
+        fail(f"there is no algorithm {name!r}: {_did_you_mean(name, algorithms())}")
+    return algorithms()[name]
+
+
 def train_agent(options: argparse.Namespace) -> None:
-    """Trains, shows progress, writes the run directory."""
+    """Trains, shows progress, writes the run directory; or shows what that would take."""
     from jaxrl.runs.directory import RunDirectory
     from jaxrl_envs.registry import check_id
 
-    if options.algo not in algorithms():
-        fail(f"there is no algorithm {options.algo!r}: {_did_you_mean(options.algo, algorithms())}")
+    _algorithm(options.algo)
     try:
         check_id(options.env)
         if not 0 <= options.seed <= 2**32 - options.seeds:
             raise ValueError(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
-        directory = RunDirectory.create(options.run_dir or _default_directory(options))
+        if not options.dry_run:
+            directory = RunDirectory.create(options.run_dir or _default_directory(options))
     except ValueError as error:
         fail(str(error))
+    if options.dry_run:
+        _announce(options, "a dry run")
+        return _show_dry_run(options)
     try:
-        print(
-            f"jaxrl {__version__}: {options.algo} on {options.env}, into {directory.path}",
-            flush=True,
-        )
+        _announce(options, f"into {directory.path}")
         result = _train(options, directory)
     except KeyboardInterrupt:
         directory.discard()
@@ -320,47 +433,71 @@ def train_agent(options: argparse.Namespace) -> None:
     )
 
 
+def _announce(options: argparse.Namespace, what: str) -> None:
+    """The first line, before anything slow; and a second where a repeated run may differ."""
+    print(f"jaxrl {__version__}: {options.algo} on {options.env}, {what}", flush=True)
+    if options.config is not None and (others := options.config.other_versions):
+        print(f"note: {options.config.path} ran on {others}: results may differ", flush=True)
+
+
 def _train(options: argparse.Namespace, directory: "RunDirectory") -> "Result":
-    import jax  # here, and not earlier: it takes its time
+    from jaxrl.runs.events import Origin  # here, and not earlier: they import jax
+    from jaxrl.runs.fit import run
+    from jaxrl.runs.progress import reporter
+
+    training, key = _build(options)
+    with reporter(options.seeds) as show:
+        return run(
+            training,
+            key,
+            num_evaluations=options.num_evaluations,
+            directory=directory,
+            origin=Origin(options.algo, options.env, dict(options.env_param)),
+            on_event=show,
+        )
+
+
+def _show_dry_run(options: argparse.Namespace) -> None:
+    from jaxrl.runs.dry_run import dry_run
+
+    training, key = _build(options)
+    print("tracing and compiling ...", flush=True)
+    for name, text in dry_run(training, key).items():
+        print(f"{name:<13} {text}")
+
+
+def _build(options: argparse.Namespace) -> "tuple[Training, Key]":
+    """Who learns, on what; and the key, or a key for each seed."""
+    import jax
     import jax.numpy as jnp
 
     import jaxrl_envs
     from jaxrl.engine.train import Training
-    from jaxrl.runs.events import Origin
-    from jaxrl.runs.fit import run
-    from jaxrl.runs.progress import reporter
 
     algorithm = algorithms()[options.algo]
     agent_class = getattr(importlib.import_module(algorithm.module), algorithm.class_name)
     hyper = {k.removeprefix(HYPER): v for k, v in vars(options).items() if k.startswith(HYPER)}
-    env_params = dict(options.env_param)
     try:
         training = Training.create(
             agent_class(
                 **{k: v.build() if isinstance(v, ScheduleText) else v for k, v in hyper.items()}
             ),
-            jaxrl_envs.make(options.env, **env_params),
+            jaxrl_envs.make(options.env, **dict(options.env_param)),
             total_steps=options.total_steps,
             num_eval_episodes=options.num_eval_episodes,
             normalize_observations=options.normalize_observations,
             normalize_rewards=options.normalize_rewards,
             reset_policy=options.reset_policy,
+            pool_size=options.pool_size,
         )
     except (ValueError, TypeError, RuntimeError) as error:
         if not _is_ours(error):
             raise
         fail(str(error))
     seeds = jnp.arange(options.seeds, dtype=jnp.uint32) + jnp.uint32(options.seed)
-    keys = jax.vmap(jax.random.key)(seeds)
-    with reporter(options.seeds) as show:
-        return run(
-            training,
-            keys if options.seeds > 1 else keys[0],
-            num_evaluations=options.num_evaluations,
-            directory=directory,
-            origin=Origin(options.algo, options.env, env_params),
-            on_event=show,
-        )
+    kind = options.config and options.config.key_type
+    keys = jax.vmap(lambda seed: jax.random.key(seed, impl=kind))(seeds)
+    return training, keys if options.seeds > 1 else keys[0]
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -373,6 +510,6 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _default_directory(options: argparse.Namespace) -> Path:
-    env = options.env.rpartition("/")[2]
+    env = options.env.rpartition("/")[2].replace(":", "-")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.algo}-{env}-seed{options.seed}-{stamp}"

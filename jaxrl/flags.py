@@ -46,6 +46,8 @@ class Algorithm:
     class_name: str
     summary: str
     flags: tuple[Flag, ...]
+    python_only: tuple[str, ...] = ()
+    """Fields that no text can give: a flax module, say."""
 
 
 @functools.cache
@@ -56,9 +58,14 @@ def algorithms() -> dict[str, Algorithm]:
         for class_name, node in _classes(path).items():
             if class_name.lower() == path.stem.replace("_", ""):
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
-                flags = tuple(_flags(path, class_name))
+                fields = _fields(path, class_name)
                 found[path.stem] = Algorithm(
-                    path.stem, f"jaxrl.agents.{path.stem}", class_name, summary, flags
+                    path.stem,
+                    f"jaxrl.agents.{path.stem}",
+                    class_name,
+                    summary,
+                    tuple(field for field in fields if _can_be_typed(field)),
+                    tuple(field.name for field in fields if not _can_be_typed(field)),
                 )
     return found
 
@@ -71,7 +78,11 @@ def _classes(path: Path) -> dict[str, ast.ClassDef]:
     return {node.name: node for node in _syntax(path) if isinstance(node, ast.ClassDef)}
 
 
-def _flags(path: Path, class_name: str) -> list[Flag]:
+def _can_be_typed(field: Flag) -> bool:
+    return field.type in SHOWN_TYPES or field.choices is not None
+
+
+def _fields(path: Path, class_name: str) -> list[Flag]:
     """The fields of a class and, after them, of its bases in `jaxrl.agents`."""
     node = _classes(path)[class_name]
     own = []
@@ -80,8 +91,6 @@ def _flags(path: Path, class_name: str) -> list[Flag]:
             continue
         kind = ast.unparse(field.annotation)
         choices = _literal(field.annotation) or _literals().get(kind)
-        if kind not in SHOWN_TYPES and choices is None:
-            continue  # a module or another object: for Python only
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = str(after.value.value)
@@ -90,7 +99,7 @@ def _flags(path: Path, class_name: str) -> list[Flag]:
     for base in node.bases:
         for other in AGENTS.glob("*.py"):
             if isinstance(base, ast.Name) and base.id in _classes(other):
-                inherited = _flags(other, base.id)
+                inherited = _fields(other, base.id)
     return own + [flag for flag in inherited if flag.name not in {f.name for f in own}]
 
 

@@ -1,7 +1,5 @@
 """The command line: what comes before jax, a whole small run, and one line for every mistake."""
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -13,6 +11,7 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
+from commands import run_in_process
 
 import jaxrl
 import jaxrl_envs
@@ -26,18 +25,6 @@ from jaxrl_envs import gymnax as family
 from jaxrl_envs.registry import list_ids
 
 ENV = "gymnax/CartPole-v1"
-
-
-def run_in_process(*argv):
-    """Runs the command; returns its exit status, and the lines on stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            cli.main([str(word) for word in argv])
-            status = 0
-        except SystemExit as end:
-            status = end.code
-    return status, out.getvalue().splitlines(), err.getvalue().splitlines()
 
 
 # Before jax is imported ---------------------------------------------------------------------------
@@ -75,6 +62,15 @@ WITHOUT_JAX = {
     "parameter's number": ["train", "ppo", ENV, "--env-param", "length=nan"],
     "full directory": ["train", "ppo", ENV, "--run-dir", "full"],
     "a file for a directory": ["train", "ppo", ENV, "--run-dir", "full/mine/run"],
+    "doctor help": ["doctor", "--help"],
+    "no config": ["train", "--config", "absent.toml"],
+    "no config's name": ["train", "--config"],
+    "two configs": ["train", "--config", "a.toml", "--config=b.toml"],
+    "config, no flag": ["train", "--config", "full/run.toml", "--lerning-rate", "1"],
+    "config, too many": ["train", "ppo", ENV, "more", "--config", "full/run.toml"],
+    "config, unknown algorithm": ["train", "pppo", "--config", "full/run.toml"],
+    "config, help": ["train", "--config", "absent.toml", "--help"],
+    "config, a full directory": ["train", "--config", "full/run.toml", "--run-dir", "full"],
 }
 
 BLOCKER = """
@@ -107,13 +103,14 @@ def without_jax(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without_jax")
     (folder / "full").mkdir()
     (folder / "full" / "mine").write_text("mine")
+    (folder / "full" / "run.toml").write_text(f'algorithm = "ppo"\nenvironment = "{ENV}"\n')
     run = subprocess.run(
         [sys.executable, "-c", BLOCKER, json.dumps(WITHOUT_JAX)],
         cwd=folder, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert [str(p.relative_to(folder)) for p in folder.rglob("*")] == ["full", "full/mine"]
+    assert sorted(p.name for p in folder.rglob("*")) == ["full", "mine", "run.toml"]
     assert (folder / "full" / "mine").read_text() == "mine"
     return json.loads(run.stdout)
 
@@ -142,10 +139,17 @@ def without_jax(tmp_path_factory):
         ("no seeds", "--seeds: -1 is too small"),
         ("seed", "--seed is 4294967295: seeds lie between 0 and 2**32 - 1"),
         ("negative seed", "--seed is -1"),
-        ("parameter", "--env-param: 'length': write NAME=NUMBER"),
+        ("parameter", "--env-param: 'length': write NAME=VALUE"),
         ("parameter's number", "--env-param: 'nan' is not a finite number"),
         ("full directory", "the run directory full is not empty"),
         ("a file for a directory", "cannot write the run directory full/mine/run"),
+        ("no config", "cannot read absent.toml: No such file or directory"),
+        ("no config's name", "--config: expected one argument"),
+        ("two configs", "--config is given twice"),
+        ("config, no flag", "no flag '--lerning-rate': did you mean --learning-rate"),
+        ("config, too many", "'more' is one word too many"),
+        ("config, unknown algorithm", "there is no algorithm 'pppo': did you mean ppo"),
+        ("config, a full directory", "the run directory full is not empty"),
     ],
 )
 def test_a_mistake_is_one_line_and_comes_before_jax(without_jax, name, message):
@@ -170,7 +174,9 @@ def test_help_and_list_need_no_jax(without_jax):
     listed = without_jax["list"][1]
     for word in (*algorithms(), *list_ids()):
         assert re.search(rf"^  {re.escape(word)}( |$)", listed, re.MULTILINE), word
-    for command in ("train", "list"):
+    assert without_jax["config, help"][1] == without_jax["train help"][1]
+    assert "known problems" in without_jax["doctor help"][1]
+    for command in ("train", "list", "doctor"):
         assert f"    {command}" in without_jax["help"][1]
 
 
@@ -365,6 +371,12 @@ def load_json(path):
     return json.loads(path.read_text())
 
 
+def untimed(path):
+    """The metrics of a run without what no two runs have in common."""
+    rows = read_metrics(path)
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
+
+
 def test_the_directory_is_complete(trained):
     path, _ = trained
     assert sorted(p.name for p in path.iterdir()) == [
@@ -441,11 +453,7 @@ def test_progress_is_seen_and_compile_time_apart(trained):
 def test_config_repeats_the_run(trained, repeated):
     """Built again in Python from config.json: equal bits in the metrics and in the checkpoint."""
     (path, _), (again, result) = trained, repeated
-
-    def untimed(rows):
-        return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
-
-    assert untimed(read_metrics(path)) == untimed(read_metrics(again))
+    assert untimed(path) == untimed(again)
     state = checkpoint.load(path / "checkpoints" / "320", result.state)
     jax.tree.map(np.testing.assert_array_equal, state, result.state)
     theirs, ours = load_json(path / "config.json"), load_json(again / "config.json")
@@ -456,6 +464,22 @@ def test_config_repeats_the_run(trained, repeated):
         == (load_json(path / "summary.json")["final_return"])
     )
     assert sorted(p.name for p in again.iterdir()) == sorted(p.name for p in path.iterdir())
+
+
+def test_the_command_repeats_a_run_from_its_config(trained, tmp_path):
+    """Equal bits in every metric, and the same config.json again."""
+    path, _ = trained
+    again = tmp_path / "again"
+    status, out, err = run_in_process("train", "--config", path / "config.json", "--run-dir", again)
+    assert (status, err) == (0, [])
+    assert out[0] == f"jaxrl {jaxrl.__version__}: ppo on {ENV}, into {again}"
+    assert not any(line.startswith("note") for line in out)
+    assert untimed(again) == untimed(path)
+    assert load_json(again / "config.json") == load_json(path / "config.json")
+    assert (
+        load_json(again / "summary.json")["final_return"]
+        == load_json(path / "summary.json")["final_return"]
+    )
 
 
 def test_a_finished_run_is_not_overwritten(trained):

@@ -236,7 +236,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
 
         return timed
 
-    class Programs(fit._Programs):
+    class Programs(fit.Programs):
         def __init__(self, training, key):
             super().__init__(training, key)
             now[0] += 1000
@@ -244,7 +244,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
             self.chunk = taking(2, self.chunk)
             self.evaluate = taking(100, self.evaluate)
 
-    monkeypatch.setattr(fit, "_Programs", Programs)
+    monkeypatch.setattr(fit, "Programs", Programs)
     events = []
     result = fit.fit(
         Idle(), Counter(limit=4), jax.random.split(KEY, 3), total_steps=100, num_evaluations=5,
@@ -277,7 +277,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
 
 
 def test_fit_refuses_a_directory_before_compiling(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "_Programs", None)
+    monkeypatch.setattr(fit, "Programs", None)
     (tmp_path / "mine").write_text("")
     with pytest.raises(ValueError, match="is not empty"):
         fit.fit(Idle(), Counter(), KEY, total_steps=10, run_dir=tmp_path)

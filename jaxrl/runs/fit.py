@@ -13,9 +13,9 @@ from jaxrl.agent import Agent
 from jaxrl.engine.learners import IterationMetrics
 from jaxrl.engine.train import Training, chunk_stops
 from jaxrl.environment import Environment
+from jaxrl.keys import check_key
 from jaxrl.runs.directory import RunDirectory
 from jaxrl.runs.events import Compiled, Evaluation, Event, Origin, Progress, Result
-from jaxrl.keys import check_key
 from jaxrl.types import Key
 
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
@@ -92,7 +92,7 @@ def _loop(
 ) -> Result:
     num_seeds = 1 if key.ndim == 0 else key.shape[0]
     steps_per_iteration = training.agent.plan.steps_per_iteration
-    programs = _Programs(training, key)
+    programs = Programs(training, key)
     on_event(programs.compiled)
 
     state = programs.init(training, key)
@@ -146,7 +146,7 @@ def _loop(
     )
 
 
-class _Programs:
+class Programs:
     """The three compiled programs of a run, with seeds vmapped where there are several."""
 
     def __init__(self, training: Training, key: Key):

@@ -1,0 +1,138 @@
+"""What a run would take: shapes, parameters, memory, operations. Compiles it, trains nothing."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agent import OnPolicy, Population, Replay
+from jaxrl.engine.train import Training
+from jaxrl.runs.fit import Programs
+from jaxrl.types import Key, PyTree
+
+
+def dry_run(training: Training, key: Key) -> dict[str, str]:
+    """Builds and compiles a run; the lines of a report, by their titles.
+
+    Args:
+      training: what would be trained.
+      key: one typed key, or `[seeds]` of them.
+    """
+    num_seeds = 1 if key.ndim == 0 else key.shape[0]
+    spec, plan = training.envs.spec, training.agent.plan
+    state = jax.eval_shape(training.init, key if key.ndim == 0 else key[0])
+    updates = training.num_iterations * plan.updates_per_iteration
+    programs = Programs(training, key)
+    memory = {
+        name: _memory(program)
+        for name, program in (("training", programs.chunk), ("evaluation", programs.evaluate))
+    }
+    compiled = programs.compiled
+    one = jax.make_jaxpr(training.iteration)(state, jax.eval_shape(jax.random.key, 0), jnp.int32(0))
+    products = num_seeds * _products(one.jaxpr)
+    counted = (programs.chunk.cost_analysis() or {}).get("flops")
+    of_seeds = f" ({num_seeds} seeds)" if num_seeds > 1 else ""
+    return {
+        "observation": _shapes(spec.observation),
+        "action": str(spec.action),
+        "trajectory": _trajectory(training),
+        "parameters": f"{_parameters(state.agent):,}",
+        "iterations": f"{training.num_iterations:,} of {plan.steps_per_iteration:,} steps: "
+        f"{training.total_steps:,} steps, {updates:,} updates",
+        "memory": ", ".join(f"{name} {text}" for name, text in memory.items()) + of_seeds,
+        "operations": f"{_flops(products)} at most in the matrix products and convolutions of an "
+        f"iteration, {_flops(products * training.num_iterations)} in all{of_seeds}",
+        "XLA's count": "none on this device"
+        if counted is None
+        else f"{_flops(counted)} for one iteration of everything, but the body of each loop "
+        "(steps, minibatches) is counted once: a lower bound",
+        "compile time": f"{compiled.trace_seconds + compiled.compile_seconds:.1f} s "
+        f"(tracing {compiled.trace_seconds:.1f}, XLA {compiled.compile_seconds:.1f})",
+    }
+
+
+def _trajectory(training: Training) -> str:
+    match training.agent.plan:
+        case OnPolicy() | Replay() as plan:
+            step = jax.eval_shape(training._transition_like)
+            size = f"{plan.num_steps} steps x {plan.num_envs} environments"
+            return f"{size} of {_shapes(step)}"
+        case Population() as plan:
+            return (
+                f"returns of {plan.population_size} candidates x "
+                f"{plan.episodes_per_candidate} episodes"
+            )
+    return f"none: a data set of {_shapes(training.data)}"
+
+
+def _shapes(tree: PyTree) -> str:
+    """`obs float32[4], reward float32[]`: the leaves by name."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return ", ".join(
+        f"{jax.tree_util.keystr(path, simple=True, separator='.')} "
+        f"{leaf.dtype}{list(leaf.shape)}".strip()
+        for path, leaf in leaves
+    )
+
+
+def _parameters(agent_state: PyTree) -> int:
+    """The numbers in `params`, or, for an agent without any, all floats of its state."""
+    leaves = jax.tree.leaves(getattr(agent_state, "params", agent_state))
+    return sum(math.prod(x.shape) for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+def _memory(program: Any) -> str:
+    """Arguments, results and what lies between them; results written over arguments count once."""
+    stats = program.memory_analysis()
+    if stats is None:
+        return "unknown"
+    kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    temporary = stats.temp_size_in_bytes
+    return f"{_mib(kept + temporary)} MiB ({_mib(temporary)} of it temporary)"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.2f}"
+
+
+def _flops(count: float) -> str:
+    power = min(int(math.log10(max(count, 1.0)) // 3), 5)
+    return f"{count / 1000**power:.3g} {' kMGTP'[power].strip()}FLOP"
+
+
+def _products(jaxpr: Any) -> float:
+    """Operations in matrix products and convolutions; loops of a known length in full.
+
+    A branch counts as its dearest; a loop of unknown length counts once.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, inner = equation.primitive.name, [_products(j) for j in _inside(equation.params)]
+        out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+        if name == "dot_general":
+            lhs = equation.invars[0].aval.shape
+            contracted = equation.params["dimension_numbers"][0][0]
+            total += 2.0 * out * math.prod(lhs[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            rhs = equation.invars[1].aval.shape
+            out_features = equation.params["dimension_numbers"].rhs_spec[0]
+            total += 2.0 * out * math.prod(rhs) / rhs[out_features]
+        elif name == "cond":
+            total += max(inner)
+        elif name == "scan":
+            total += equation.params["length"] * sum(inner)
+        else:
+            total += sum(inner)
+    return total
+
+
+def _inside(parameters: dict[str, Any]) -> list[Any]:
+    """The jaxprs among an equation's parameters."""
+    found = []
+    for value in parameters.values():
+        for x in value if isinstance(value, tuple | list) else [value]:
+            x = getattr(x, "jaxpr", x)
+            if hasattr(x, "eqns"):
+                found.append(x)
+    return found
