@@ -44,7 +44,7 @@ _HOME = {
     "sweep": "engine.sweep",
     "train": "engine.train",
 }
-_MODULES = ("agents", "engine", "estimators", "schedules")
+_MODULES = ("agents", "engine", "estimators", "schedules", "wrappers")
 
 __all__ = [
     "Agent",
@@ -71,6 +71,7 @@ __all__ = [
     "schedules",
     "sweep",
     "train",
+    "wrappers",
 ]
 
 

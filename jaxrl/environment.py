@@ -1,7 +1,7 @@
 """Environments: the contract, many copies at once, auto-reset and the statistics of episodes."""
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxrl.types import (
     EpisodeStats,
     Key,
     PyTree,
+    ResetPolicy,
     Stream,
     into_bounds,
     num_bytes,
@@ -21,7 +22,6 @@ from jaxrl.types import (
     tree_where,
 )
 
-ResetPolicy = Literal["fresh", "pool"]
 SMALL_STARTS = 2**24  # bytes
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +125,10 @@ def _sample_box(box: Box, key: Key) -> Array:
     return box.clip(jnp.where(bounded, uniform, folded))
 
 
+ResetPolicy = Literal["fresh", "pool"]
+"""How auto-reset comes by its starts, see `jaxrl.environment.VectorEnv`."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnvSpec:
     """What an agent may know of an environment before it meets it; hashable.
@@ -134,16 +138,18 @@ class EnvSpec:
         `Masked` where some actions are unavailable.
       action: the action space.
       max_steps: the time limit in steps where it is fixed and known, else None.
+      reset_policy: what training uses unless told otherwise; "pool" where a reset is dear.
     """
 
     observation: PyTree
     action: ActionSpace
     max_steps: int | None = None
+    reset_policy: ResetPolicy = "fresh"
 
     def _identity(self) -> tuple:
         leaves, treedef = jax.tree.flatten(self.observation)
         shapes = tuple((tuple(x.shape), str(x.dtype)) for x in leaves)
-        return shapes, treedef, self.action, self.max_steps
+        return shapes, treedef, self.action, self.max_steps, self.reset_policy
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EnvSpec) and self._identity() == other._identity()

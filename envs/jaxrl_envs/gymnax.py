@@ -104,9 +104,11 @@ def _gymnax_object(name: str) -> Any:
 def _changed(params: Any, changes: dict[str, Any], name: str) -> Any:
     """gymnax's `params` with `changes`, each at least of the dtype of the value it replaces."""
     known = vars(params)
-    for field in changes:
+    for field, value in changes.items():
         if field not in known:
             raise ValueError(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
+        if isinstance(value, str):
+            raise ValueError(f"{name}'s {field} is {value!r}: give a number")
 
     def like(old, new):
         old, new = jnp.asarray(old).dtype, jnp.asarray(new)

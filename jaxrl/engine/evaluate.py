@@ -74,6 +74,8 @@ def play_episodes(
       max_steps: steps after which an unfinished episode is given up; None as in `evaluate`.
     """
     max_steps = max_steps or envs.spec.max_steps or PATIENCE
+    # What follows a copy's first episode counts for nothing: the cheapest starts will do.
+    envs = envs.replace(reset_policy="pool", pool_size=1 if envs.batched else envs.num_envs)
     key = stream(key, Stream.EVALUATE)
     stride = min(STEPS_BETWEEN_LOOKS, max_steps)
 

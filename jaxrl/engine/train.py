@@ -12,10 +12,10 @@ from jaxrl.engine import learners
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, ResetPolicy, VectorEnv
+from jaxrl.environment import Environment, VectorEnv
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
-from jaxrl.types import Clock, Key, PyTree, Stream, static, stream, strong
+from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
 
 class TrainMetrics(struct.PyTreeNode):
@@ -58,7 +58,7 @@ class Training(struct.PyTreeNode):
         num_eval_episodes: int = 64,
         normalize_observations: bool = False,
         normalize_rewards: bool = False,
-        reset_policy: ResetPolicy = "fresh",
+        reset_policy: ResetPolicy | None = None,
         pool_size: int | None = None,
         batched_env: bool = False,
         eval_env: Environment | None = None,
@@ -95,7 +95,8 @@ class Training(struct.PyTreeNode):
                 )
         if eval_env is not None and eval_env.spec != env.spec:
             raise ValueError("eval_env has another spec than env: one agent cannot act in both")
-        envs = VectorEnv(strong(env), plan.num_envs, reset_policy, pool_size, batched_env)
+        policy = reset_policy or env.spec.reset_policy
+        envs = VectorEnv(strong(env), plan.num_envs, policy, pool_size, batched_env)
         eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
         envs.check()
         return cls(
@@ -216,7 +217,7 @@ def train(
     num_eval_episodes: int = 64,
     normalize_observations: bool = False,
     normalize_rewards: bool = False,
-    reset_policy: ResetPolicy = "fresh",
+    reset_policy: ResetPolicy | None = None,
     pool_size: int | None = None,
     batched_env: bool = False,
     eval_env: Environment | None = None,
@@ -234,7 +235,7 @@ def train(
       num_eval_episodes: episodes an evaluation, one in each of as many copies.
       normalize_observations: scale float observations by their running mean and deviation.
       normalize_rewards: scale rewards by the deviation of the running discounted return.
-      reset_policy: "fresh" or "pool", see `VectorEnv`.
+      reset_policy: "fresh" or "pool", see `VectorEnv`; None for what `env.spec` asks for.
       pool_size: starts in the pool.
       batched_env: `env`'s leaves have a leading axis `[num_envs]`, parameters for each copy.
       eval_env: where to evaluate; `env` unless given.

@@ -1,0 +1,186 @@
+"""brax's physics under our contract: raw steps, time limits as truncation, the system as leaves.
+
+brax's own wrappers are not used: its auto-reset replays one start for ever, and its `time_out`
+calls a fallen pendulum a time-out.
+"""
+
+import contextlib
+import copy
+import functools
+import inspect
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.environment import Timestep
+from jaxrl.types import Box, EnvSpec, Key, PyTree, static, strong
+from jaxrl.wrappers import TimeLimit
+
+with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # mujoco tells that it found no warp
+    from brax import envs as brax_envs
+
+BACKENDS = ("generalized", "spring", "positional", "mjx")
+MAX_STEPS = 1000
+"""The time limit, in steps, of brax's own trainers."""
+
+SCALES = {
+    "mass_scale": (
+        ("link.inertia.mass", "link.inertia.i", "body_mass", "body_inertia", "body_subtreemass"),
+        ("link.invweight", "dof.invweight", "body_invweight0", "dof_invweight0"),
+    ),
+    "friction_scale": (("geom_friction", "pair_friction"), ()),
+    "damping_scale": (("dof.damping", "dof_damping"), ()),
+    "gear_scale": (("actuator.gear", "actuator_gear"), ()),
+    "gravity_scale": (("gravity", "opt.gravity"), ()),
+}
+"""Parameters that mean the same on every backend: the fields of the system that each multiplies,
+and those that it divides."""
+
+
+@contextlib.contextmanager
+def _brax_code() -> Iterator[None]:
+    """What brax's code needs, whatever the user's settings: arrays of different ranks, and silence
+    about its own deprecated calls."""
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+class BraxEnv(struct.PyTreeNode):
+    """One brax environment, without a time limit; `make` adds that.
+
+    Attributes:
+      params: changes to brax's system, from the name of a scale or the dotted path of a field of
+        `brax.base.System` to its value; every value is a leaf and may be vmapped.
+      env: brax's object; one for equal arguments, so that equal environments have equal structure.
+      spec: shapes and spaces.
+    """
+
+    params: dict[str, Any]
+    env: Any = static()
+    spec: EnvSpec = static()
+
+    def with_params(self, **params: Any) -> Self:
+        """The same environment with a changed system; arrays and traced values may be given.
+
+        Args:
+          **params: `mass_scale`, `friction_scale`, `damping_scale`, `gear_scale`, `gravity_scale`,
+            or fields of the system by their dotted path: `**{"link.inertia.mass": masses}`.
+
+        Raises:
+          ValueError: no such field, or another shape than it has.
+        """
+        for name, value in params.items():
+            _check_change(self.env, name, value)
+        changed = {**self.params, **{name: jnp.asarray(x, float) for name, x in params.items()}}
+        return self.replace(params=dict(sorted(changed.items())))
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        with _brax_code():
+            state = strong(self._physics().reset(key))
+        return state, state.obs
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        with _brax_code():
+            # A copy of its dictionaries, in which brax writes.
+            stepped = self._physics().step(jax.tree.map(lambda x: x, state), action)
+        # brax mixes Python numbers with arrays: keep the dtypes that the state came with.
+        stepped = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, stepped)
+        return stepped, Timestep(
+            obs=stepped.obs,
+            reward=stepped.reward.astype(jnp.float32),
+            terminated=stepped.done > 0,
+            truncated=jnp.bool_(False),
+            info=stepped.metrics,
+        )
+
+    def _physics(self) -> Any:
+        """brax's object with the changed system."""
+        if not self.params:
+            return self.env
+        env = copy.copy(self.env)
+        env.sys = _changed(env.sys, self.params)
+        return env
+
+
+def _check_change(env: Any, name: str, value: Any) -> None:
+    system = getattr(env, "sys", None)
+    if system is None:
+        raise ValueError(f"{type(env).__name__} has no physics, so no parameter {name!r}")
+    if isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}: give a number or an array of them")
+    if name in SCALES:
+        return
+    try:
+        field = _field(system, name)
+    except AttributeError:
+        raise ValueError(
+            f"brax's system has no field {name!r}: use {', '.join(SCALES)}, the path of a field "
+            "such as link.inertia.mass, or an argument of the environment"
+        ) from None
+    if jnp.shape(value) != jnp.shape(field):
+        raise ValueError(f"{name} has the shape {jnp.shape(field)}, not {jnp.shape(value)}")
+
+
+def _field(system: Any, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), system)
+
+
+def _changed(system: Any, params: dict[str, Any]) -> Any:
+    """The system with whole fields replaced first, and scaled after that."""
+    for name, value in params.items():
+        if name not in SCALES:
+            system = system.tree_replace({name: value})
+    for name, value in params.items():
+        multiplied, divided = SCALES.get(name, ((), ()))
+        fields = {path: _field(system, path) * value for path in multiplied}
+        fields |= {path: _field(system, path) / value for path in divided}
+        if fields:
+            system = system.tree_replace(fields)
+    return system
+
+
+@functools.cache
+def _brax_object(name: str, backend: str, arguments: tuple[tuple[str, Any], ...]) -> Any:
+    with _brax_code():
+        return brax_envs.get_environment(name, backend=backend, **dict(arguments))
+
+
+@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+def make(
+    name: str, *, backend: str = "generalized", max_steps: int = MAX_STEPS, **params: Any
+) -> TimeLimit:
+    """Builds the brax environment called `name`.
+
+    Args:
+      name: "ant", "hopper", ...
+      backend: "generalized", "spring", "positional" or "mjx".
+      max_steps: the time limit in steps.
+      **params: as for `BraxEnv.with_params`, or arguments of brax's class.
+
+    Raises:
+      ValueError: an unknown backend or parameter, or a backend that the environment cannot use.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}: use {', '.join(BACKENDS)}")
+    known = inspect.signature(brax_envs._envs[name]).parameters
+    arguments = {k: v for k, v in params.items() if k in known and k not in SCALES}
+    try:
+        env = _brax_object(name, backend, tuple(sorted(arguments.items())))
+    except ValueError as error:
+        if "backend" not in str(error):
+            raise
+        raise ValueError(
+            f"brax/{name} cannot use the backend {backend!r} (brax says: {error}): leave it out"
+        ) from error
+    with _brax_code():
+        observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
+    spec = EnvSpec(observation, Box.of(-1.0, 1.0, (env.action_size,)), reset_policy="pool")
+    changes = {k: v for k, v in params.items() if k not in arguments}
+    return TimeLimit(BraxEnv({}, env, spec).with_params(**changes), max_steps=max_steps)
