@@ -1,5 +1,6 @@
 """Statistics over seeds, after Agarwal et al. (2021), "Deep RL at the edge of the precipice"."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,25 @@ def iqm(scores: np.ndarray) -> float:
     return float(ordered[cut : ordered.size - cut].mean())
 
 
+def _mean_of_rows(rows: np.ndarray) -> np.ndarray:
+    return rows.mean(axis=1)
+
+
+def iqm_of_rows(rows: np.ndarray) -> np.ndarray:
+    """The interquartile mean of each row, for `bootstrap_interval`."""
+    return np.apply_along_axis(iqm, 1, rows)
+
+
 def bootstrap_interval(
-    per_seed: np.ndarray, *, level: float = 0.95, num_samples: int = 10_000
+    per_seed: np.ndarray,
+    *,
+    level: float = 0.95,
+    num_samples: int = 10_000,
+    statistic: Callable[[np.ndarray], np.ndarray] = _mean_of_rows,
 ) -> tuple[float, float]:
     """The percentile-bootstrap interval of the mean over seeds; NaN for fewer than two seeds.
+
+    `statistic` is another one, from rows of seeds `[num_samples, seeds]` to `[num_samples]`.
 
     With one environment the stratified bootstrap is the plain one: seeds drawn with replacement.
     The draw is fixed, so that the same scores give the same interval.
@@ -33,8 +49,8 @@ def bootstrap_interval(
     if per_seed.size < 2:
         return float("nan"), float("nan")
     draws = np.random.default_rng(0).integers(0, per_seed.size, (num_samples, per_seed.size))
-    means = per_seed[draws].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    values = statistic(per_seed[draws])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -1,0 +1,462 @@
+"""Trains the rows of the score table, and writes the table.
+
+    python -m benchmarks.scores S1              train what is missing of row S1
+    python -m benchmarks.scores S1 S9-ppo       rows one after the other
+    python -m benchmarks.scores S10 --seeds 1   fewer seeds than the row asks for: a first look
+    python -m benchmarks.scores S1 --again      measure anew, also what is there
+    python -m benchmarks.scores                 write the table from what is there
+
+Each seed is trained once, and the last state is scored: no best-of, mean or greedy action, whole
+episodes. The seeds are 100, 101, ...; tuning uses those below. A row's result is a file in
+benchmarks/results/, written whole after each batch of seeds, so the same command after an
+interruption continues with the seeds that are missing. The table goes into docs/scores.md.
+
+"Reached" means: both the mean over the seeds and their interquartile mean (IQM) are at or above the
+published figure, or that figure lies inside the 95% bootstrap interval of the mean.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.rows import ROWS, Row
+from jaxrl.flags import ScheduleText, algorithms, parse
+from jaxrl.runs.directory import versions
+from jaxrl.runs.statistics import bootstrap_interval, iqm, iqm_of_rows
+
+FIRST_SEED = 100
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+TABLE = ROOT / "docs" / "scores.md"
+BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
+NUM_EVALUATIONS = 10
+"""Of the curve that a result keeps; the last one is the score."""
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Seeds that were trained together.
+
+    Attributes:
+      seeds: `[S]`.
+      returns: `[S]`, the score: the mean return of the episodes that finished; None without any.
+      unfinished: `[S]`, episodes that did not finish.
+      steps: `[E]`, environment steps of each seed at each evaluation.
+      curve: `[E, S]`, the mean returns there.
+      train_seconds, compile_seconds: wall-clock time.
+      date, machine, versions: when, on what, with what.
+    """
+
+    seeds: list[int]
+    returns: list[float | None]
+    unfinished: list[int]
+    steps: list[int]
+    curve: list[list[float | None]]
+    train_seconds: float
+    compile_seconds: float
+    date: str
+    machine: str
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What has been measured of a row so far."""
+
+    configuration: dict
+    batches: tuple[Batch, ...] = ()
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(seed for batch in self.batches for seed in batch.seeds)
+
+    @property
+    def per_seed(self) -> np.ndarray:
+        """`float64[seeds]`, in the order of `seeds`; NaN where no episode finished."""
+        pairs = (p for b in self.batches for p in zip(b.seeds, b.returns, strict=True))
+        return np.array([np.nan if x is None else x for _, x in sorted(pairs)], np.float64)
+
+    @property
+    def unfinished(self) -> int:
+        return sum(sum(batch.unfinished) for batch in self.batches)
+
+
+def path_of(row: Row) -> Path:
+    return RESULTS / f"{row.id}.json"
+
+
+def load(row: Row) -> Result | None:
+    """What is there of a row."""
+    try:
+        content = json.loads(path_of(row).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    batches = tuple(Batch(**batch) for batch in content["batches"])
+    return Result(content["configuration"], batches)
+
+
+def save(row: Row, result: Result) -> None:
+    """Writes the file whole: an interruption leaves the one from before."""
+    path = path_of(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def is_of(result: Result, row: Row) -> bool:
+    """Whether the result was measured with what the row says now."""
+    return result.configuration == json.loads(json.dumps(row.configuration()))
+
+
+class Changed(Exception):
+    """What is there was measured with another configuration."""
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+
+def measure(row: Row, num_seeds: int, *, again: bool = False) -> Result:
+    """Trains the seeds that are missing, a batch after the other, and keeps each batch.
+
+    Raises:
+      Changed: what is there was measured with another configuration.
+    """
+    result = None if again else load(row)
+    if result is not None and not is_of(result, row):
+        raise Changed(
+            f"{_shown(path_of(row))} was measured with another configuration: --again replaces it"
+        )
+    result = result or Result(row.configuration())
+    wanted = range(FIRST_SEED, FIRST_SEED + num_seeds)
+    missing = [seed for seed in wanted if seed not in result.seeds]
+    done = num_seeds - len(missing)
+    if done:
+        print(f"{row.id}: {done} of {num_seeds} seeds are there already", flush=True)
+    for i in range(0, len(missing), row.seeds_at_once):
+        seeds = missing[i : i + row.seeds_at_once]
+        named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        print(
+            f"{row.id}: {row.algorithm} on {row.env}, {named}, {row.total_steps:,} steps each",
+            flush=True,
+        )
+        result = dataclasses.replace(result, batches=(*result.batches, train_batch(row, seeds)))
+        save(row, result)
+    return result
+
+
+def train_batch(row: Row, seeds: list[int]) -> Batch:
+    """Trains some seeds side by side and scores the last state of each."""
+    import jax  # deferred: `--help` and the table need none of it
+    import jax.numpy as jnp
+
+    import jaxrl_envs
+    from jaxrl.engine.train import Training
+    from jaxrl.runs.fit import run
+    from jaxrl.runs.progress import reporter
+
+    training = Training.create(
+        agent_of(row),
+        jaxrl_envs.make(row.env, **row.env_params),
+        total_steps=row.total_steps,
+        num_eval_episodes=row.num_eval_episodes,
+        normalize_observations=row.normalize_observations,
+        normalize_rewards=row.normalize_rewards,
+    )
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    with reporter(len(seeds)) as show:
+        result = run(
+            training,
+            keys if len(seeds) > 1 else keys[0],  # one seed alone: cond needs no select
+            num_evaluations=NUM_EVALUATIONS,
+            on_event=show,
+        )
+    last = result.evaluations[-1]
+    return Batch(
+        seeds=seeds,
+        returns=_plain(last.return_means),
+        unfinished=np.sum(~np.isfinite(last.returns), axis=-1).tolist(),
+        steps=[e.steps for e in result.evaluations],
+        curve=[_plain(e.return_means) for e in result.evaluations],
+        train_seconds=round(result.train_seconds, 2),
+        compile_seconds=round(result.compiled.trace_seconds + result.compiled.compile_seconds, 2),
+        date=time.strftime("%Y-%m-%d"),
+        machine=machine(),
+        versions={**versions(), **_version_of_family(row)},
+    )
+
+
+def agent_of(row: Row) -> object:
+    """The agent with the row's hyper-parameters, read as the command line reads them."""
+    algorithm = algorithms()[row.algorithm]
+    flags = {flag.name: flag for flag in algorithm.flags}
+    fields = {}
+    for name, value in row.hyper.items():
+        if isinstance(value, str):
+            value = parse(flags[name].type, value)
+        fields[name] = value.build() if isinstance(value, ScheduleText) else value
+    return getattr(importlib.import_module(algorithm.module), algorithm.class_name)(**fields)
+
+
+def machine() -> str:
+    """The kind of machine, "2 CPU cores" say."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return str(device.device_kind)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores"
+
+
+def _version_of_family(row: Row) -> dict[str, str]:
+    family = row.env.partition("/")[0]
+    try:
+        return {family: importlib.metadata.version(family)}
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+
+
+def _plain(x: np.ndarray) -> list[float | None]:
+    """Numbers that JSON has, to five digits behind the point."""
+    return [round(float(v), 5) if math.isfinite(v) else None for v in x]
+
+
+# Judging ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Over seeds; the intervals are of 95%, NaN for one seed."""
+
+    mean: float
+    std: float
+    mean_interval: tuple[float, float]
+    iqm: float
+    iqm_interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, per_seed: np.ndarray) -> "Statistics":
+        return cls(
+            mean=float(np.mean(per_seed)),
+            std=float(np.std(per_seed)),
+            mean_interval=bootstrap_interval(per_seed),
+            iqm=iqm(per_seed),
+            iqm_interval=bootstrap_interval(per_seed, statistic=iqm_of_rows),
+        )
+
+    def reached(self, published: float) -> bool:
+        """Mean and IQM both at or above the figure, or the figure in the interval of the mean."""
+        low, high = self.mean_interval
+        above = self.mean >= published and self.iqm >= published
+        return above or low <= published <= high
+
+
+def verdict(row: Row, result: Result) -> str:
+    """Whether the row is reached, or why that cannot be said."""
+    if not is_of(result, row):
+        return "the row has changed since"
+    if result.unfinished:
+        return f"{result.unfinished} episodes did not finish"
+    if len(result.seeds) < row.num_seeds:
+        return f"{len(result.seeds)} of {row.num_seeds} seeds so far"
+    return "yes" if Statistics.of(result.per_seed).reached(row.published) else "**no**"
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def table(results: dict[str, Result]) -> str:
+    """Two tables in Markdown: the scores, and how each came about."""
+    scores = [
+        "| row | environment | agent | steps | seeds | mean ± deviation | its interval | IQM "
+        "| its interval | published | reached |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    repeats = [
+        "| row | command | date | machine | training | versions |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in ROWS.values():
+        result = results.get(row.id)
+        params = "".join(f", {name} {value}" for name, value in row.env_params.items())
+        cells = [row.id, row.env.partition("/")[2] + params, row.algorithm.upper()]
+        published = f"{row.published:g}: {row.source}"
+        if result is None:
+            blank = [f"{row.total_steps:,}", "", "", "", "", "", published, "not measured"]
+            scores.append(_line(cells + blank))
+            continue
+        s = Statistics.of(result.per_seed)
+        scores.append(
+            _line(
+                [
+                    *cells,
+                    f"{result.batches[-1].steps[-1]:,}",
+                    str(len(result.seeds)),
+                    f"{s.mean:.1f} ± {s.std:.1f}",
+                    _interval(s.mean_interval),
+                    f"{s.iqm:.1f}",
+                    _interval(s.iqm_interval),
+                    published,
+                    verdict(row, result),
+                ]
+            )
+        )
+        seconds = sum(batch.train_seconds for batch in result.batches)
+        repeats.append(
+            _line(
+                [
+                    row.id,
+                    f"`python -m benchmarks.scores {row.id} --again`",
+                    _each(batch.date for batch in result.batches),
+                    _each(batch.machine for batch in result.batches),
+                    f"{seconds:,.0f} s",
+                    _each(_versions(batch.versions) for batch in result.batches),
+                ]
+            )
+        )
+    return "\n".join([*scores, "", *repeats])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return "" if math.isnan(low) else f"[{low:.1f}, {high:.1f}]"
+
+
+def _each(values: Iterator[str]) -> str:
+    return "; ".join(dict.fromkeys(values))
+
+
+def _versions(found: dict[str, str]) -> str:
+    names = ("python", "jaxrl", "jax", "gymnax", "brax")
+    return ", ".join(f"{name} {found[name]}" for name in names if name in found)
+
+
+def write_table() -> None:
+    """Replaces what stands between the markers of docs/scores.md."""
+    results = {row.id: result for row in ROWS.values() if (result := load(row)) is not None}
+    text = TABLE.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{TABLE} lacks the lines {BEGIN} and {END}, between which the table goes")
+    new = f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}"
+    if new != text:
+        partial = TABLE.with_suffix(".partial")
+        partial.write_text(new, encoding="utf-8")
+        partial.replace(TABLE)
+    print(f"the table is in {_shown(TABLE)}")
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    lines = [
+        f"  {row.id:<8} {row.algorithm} on {row.env}, {row.num_seeds} seeds of "
+        f"{row.total_steps:,} steps; published {row.published:g}, {row.source}"
+        for row in ROWS.values()
+    ]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scores",
+        description=__doc__,
+        epilog="\n".join(["rows:", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to train, see below")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="how many seeds (default: those of the row)"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="measure anew; the old result stays until a new one is"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="train rows that need a GPU on a CPU, too"
+    )
+    return parser
+
+
+def obstacle(row: Row, *, force: bool) -> str | None:
+    """Why the row cannot be trained here, None if it can."""
+    from jaxrl_envs.registry import check_id
+
+    try:
+        check_id(row.env)  # among others: whether its library is installed
+    except ValueError as error:
+        return str(error)
+    if row.needs_gpu and not force:
+        import jax
+
+        if jax.default_backend() == "cpu":
+            return "it needs a GPU; --force trains it on this CPU, which takes hours"
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; 0, or 1 where a row could not be measured."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    for name in options.rows:
+        if name not in ROWS:
+            parser.error(f"there is no row {name!r}: choose from {', '.join(ROWS)}")
+    if options.seeds is not None and options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}: it must be at least 1")
+
+    import jaxrl  # noqa: F401  (before jax: it protects small hosts from a deadlock)
+
+    failed = False
+    for name in options.rows:
+        row = ROWS[name]
+        reason = obstacle(row, force=options.force)
+        if reason is None:
+            try:
+                result = measure(row, options.seeds or row.num_seeds, again=options.again)
+            except Changed as error:
+                reason = str(error)
+            except KeyboardInterrupt:
+                kept = load(row)
+                write_table()
+                print(
+                    f"{row.id}: interrupted; {len(kept.seeds) if kept else 0} seeds are kept, the "
+                    "same command (without --again) goes on with the others",
+                    file=sys.stderr,
+                )
+                return 130
+        if reason is not None:
+            print(f"{row.id}: skipped: {reason}", file=sys.stderr)
+            failed = True
+            continue
+        s = Statistics.of(result.per_seed)
+        print(
+            f"{row.id}: {s.mean:.1f} ± {s.std:.1f} {_interval(s.mean_interval)}, IQM {s.iqm:.1f} "
+            f"{_interval(s.iqm_interval)}; published {row.published:g}; "
+            f"reached: {verdict(row, result).strip('*')}"
+        )
+    write_table()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
