@@ -39,8 +39,8 @@ def evaluate(
     """Plays `num_episodes` whole episodes, each in a copy of its own. Pure: jit it or vmap it.
 
     Args:
-      policy: what acts, on raw observations: any function of that type, or what `greedy_policy`
-        makes of a trained agent.
+      policy: what acts, on raw observations: any function of that type, or what
+        `Training.policy(state, iteration)` makes of a trained agent.
       env: one copy of the environment.
       key: for starts, actions and steps.
       num_episodes: N.

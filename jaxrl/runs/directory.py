@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
-PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "brax", "numpy")
 
 
 class RunDirectory:
