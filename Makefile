@@ -6,6 +6,7 @@ VENV ?= .venv
 JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+MUTANTS_ARGS ?=
 DEMO_ARGS ?=
 DIST ?= dist
 
@@ -13,11 +14,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow lint format demo bench build clean distclean
+.PHONY: help install test test-slow mutants lint format demo bench build clean distclean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS) PYTEST_ARGS, DEMO_ARGS, BENCH_ARGS, DIST"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS) PYTEST_ARGS, DEMO_ARGS, BENCH_ARGS, MUTANTS_ARGS, DIST"
 
 install: $(STAMP)  ## Create the virtual environment and install jaxrl into it, editable
 
@@ -36,6 +37,9 @@ test: $(STAMP)  ## Run the fast tests (JOBS processes; PYTEST_ARGS="-k name" to 
 
 test-slow: $(STAMP)  ## Run the tests in which agents learn (minutes)
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(PYTEST_ARGS)
+
+mutants: $(STAMP)  ## Put defects of others into copies of the code: the tests must notice each
+	PYTHONPATH=tests $(BIN)/python -m mutants.run --jobs $(JOBS) $(MUTANTS_ARGS)
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from flax import struct
 from jaxrl.agents import actor_critic
 from jaxrl.agents.actor_critic import ActorCriticAgent, map_blocks
 from jaxrl.estimators import gae
-from jaxrl.types import Clock, Discrete, EnvSpec, Masked, Trajectory, Transition
+from jaxrl.types import Box, Clock, Discrete, EnvSpec, Masked, Trajectory, Transition
 
 KEY = jax.random.key(0)
 CORES = ["none", "gru", "lstm"]
@@ -287,6 +287,24 @@ def test_exploring_samples_the_policy():
     np.testing.assert_allclose(share, expected, atol=5 * 0.5 / np.sqrt(num))
     assert (share > 0).sum() > 1
     assert not np.array_equal(action, act(jax.random.key(1))[1])
+
+
+@pytest.mark.parametrize("explore", [False, True])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_actions_have_the_shape_of_their_space(num_envs, explore):
+    """No axis is lost, whether of one environment or of a box with one entry."""
+    obs = jax.ShapeDtypeStruct((2,), jnp.float32)
+    for space, shape in ((Discrete(3), ()), *((Box.of(-1, 1, s), s) for s in [(1,), (4, 1)])):
+        agent = ActorCriticAgent().bind(EnvSpec(obs, space))
+
+        def act(agent, num_envs=num_envs):
+            state = State(agent.init_params(KEY))
+            obs = jnp.zeros((num_envs, 2))
+            return agent.act(state, (), obs, KEY, Clock.start(), explore=explore)
+
+        _, action, log_prob = jax.eval_shape(act, agent)
+        assert action.shape == (num_envs, *shape)
+        assert log_prob.shape == (num_envs,)
 
 
 # The network --------------------------------------------------------------------------------------

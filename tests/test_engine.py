@@ -13,10 +13,10 @@ from agents.fitted_q import FittedQ
 from agents.masked import MaskedActorCritic
 from agents.q_learning import QLearning
 from agents.recurrent import RecurrentPolicyGradient
-from environments import Chain, Counter, Recall
+from environments import BestAction, Chain, Counter, Recall
 
 import jaxrl
-from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agent import Agent, OnPolicy, Replay
 from jaxrl.agents import PPO
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
@@ -255,6 +255,44 @@ def test_every_row_is_seen_once_an_epoch(layout, num_minibatches):
     assert metrics.training.updates["aligned"].count[0] == 2 * num_minibatches
 
 
+class Onlooker(Agent):
+    """Compares what it learns from with what it saw when it acted."""
+
+    replays: bool = static(default=False)
+
+    @property
+    def plan(self):
+        return Replay(4, 8, 1, batch_size=16, capacity=32) if self.replays else OnPolicy(4, 8)
+
+    def init(self, key):
+        return jnp.zeros(())
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), obs
+
+    def update(self, state, batch, key, clock):
+        steps = batch if self.replays else batch.steps
+        start, same_start = steps.obs[..., 0], steps.next_obs[..., 0]
+        return state, {
+            "obs": jnp.abs(steps.obs - steps.extras).max(),
+            "next_obs": jnp.abs(same_start - start).max(),
+            "spread": jnp.abs(start).max(),
+        }
+
+
+@pytest.mark.parametrize("replays", [False, True])
+def test_an_agent_sees_one_scale_in_acting_and_in_learning(replays):
+    """Observations and next observations, normalised; the memory holds this iteration's only."""
+    _, metrics = train(
+        Onlooker(replays), Counter(limit=3), KEY, total_steps=160, num_evaluations=5,
+        num_eval_episodes=1, normalize_observations=True,
+    )  # fmt: skip
+    updates = metrics.training.updates
+    np.testing.assert_allclose(updates["obs"].value, 0.0, atol=1e-5)
+    np.testing.assert_allclose(updates["next_obs"].value, 0.0, atol=1e-5)
+    assert (updates["spread"].value[1:] > 1.0).all()  # the starts are of [0, 1) before scaling
+
+
 # Evaluation ---------------------------------------------------------------------------------------
 
 
@@ -283,6 +321,27 @@ def test_an_episode_that_does_not_end_is_said_to_be_unfinished():
     assert not played.finished.any()
     np.testing.assert_array_equal(played.lengths, [50, 50, 50])
     assert jaxrl.evaluate(random_policy, Counter(limit=100), KEY, num_episodes=3).finished.all()
+
+
+class Poser(Agent):
+    """Takes action 1 where it explores and 0 where it is judged."""
+
+    plan = OnPolicy(2, 2)
+
+    def init(self, key):
+        return jnp.zeros(())
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.full(obs.shape[0], int(explore)), ()
+
+    def update(self, state, batch, key, clock):
+        return state, {}
+
+
+def test_evaluation_does_not_explore():
+    _, metrics = train(Poser(), BestAction(), KEY, total_steps=4, num_eval_episodes=2)
+    np.testing.assert_array_equal(metrics.training.episodes.returns.value, [1.0])
+    np.testing.assert_array_equal(metrics.evaluation.returns, [[-1.0, -1.0]])
 
 
 # The clock, keys and traces -----------------------------------------------------------------------
@@ -403,6 +462,21 @@ def test_nobody_gets_anybody_elses_key(agent, reset_policy):
     assert {kind for kind, *_ in SEEN} >= {"reset", "step", "update"}
     assert len(keys) > 300
     assert len(set(map(tuple, keys))) == len(keys)
+
+
+def test_a_long_evaluation_uses_no_key_twice():
+    """Its rollouts follow each other until the last episode has ended: here there are four."""
+
+    def policy(carry, obs, key):
+        see("act", key)
+        return random_policy(carry, obs, key)
+
+    SEEN.clear()
+    play_episodes(policy, VectorEnv(KeyCounter(limit=100), 2), (), KEY)
+    jax.effects_barrier()
+    keys = [tuple(words) for _, *words in SEEN]
+    assert len(keys) > 3 * 100
+    assert len(set(keys)) == len(keys)
 
 
 def test_traced_once_whatever_the_length_and_the_values():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from environments import (
     BestAction,
@@ -217,9 +218,8 @@ def test_gradients_are_clipped_by_their_global_norm():
     gradient = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}  # norm 13
     optimizer = agent.optimizer(Clock.start())
     _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
-    first_moment = jax.tree.leaves(state[1][0].mu)
-    np.testing.assert_allclose(first_moment[0], 0.1 * 0.5 * np.array([3.0, 4.0]) / 13, rtol=1e-5)
-    np.testing.assert_allclose(first_moment[1], 0.1 * 0.5 * np.array([12.0]) / 13, rtol=1e-5)
+    (first_moment,) = jax.tree.leaves(state[1][0].mu)  # of all leaves, side by side
+    np.testing.assert_allclose(first_moment, 0.1 * 0.5 * np.array([3, 4, 12]) / 13, rtol=1e-5)
 
 
 def test_the_learning_rate_is_annealed_by_the_clock():
@@ -250,6 +250,32 @@ def test_target_kl_stops_the_rest_of_the_iteration_only():
         jax.tree.leaves(plain.agent.params), jax.tree.leaves(generous.agent.params), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_step_beyond_target_kl_is_not_taken():
+    agent = PPO(target_kl=1e-9).bind(Counter().spec)
+    state, batch = jax.jit(agent.init)(KEY), a_batch(agent)
+    update = jax.jit(lambda agent: agent.update(state, batch, KEY, Clock.start())[0])
+    stopped = update(agent)
+    assert stopped.stopped
+    jax.tree.map(np.testing.assert_array_equal, stopped.replace(stopped=state.stopped), state)
+    moved = update(agent.replace(target_kl=1e9))
+    assert not moved.stopped
+    for old, new in zip(jax.tree.leaves(state.params), jax.tree.leaves(moved.params), strict=True):
+        assert not np.array_equal(old, new)
+
+
+def test_an_optimizer_may_read_the_parameters():
+    """As AdamW does for its decay: one that takes off all of them leaves zeros."""
+
+    class Decaying(PPO):
+        def optimizer(self, clock):
+            return optax.chain(optax.set_to_zero(), optax.add_decayed_weights(-1.0))
+
+    agent = Decaying().bind(Counter().spec)
+    batch = a_batch(agent)
+    run = jax.jit(lambda key: agent.update(agent.init(key), batch, key, Clock.start())[0])
+    assert not any(x.any() for x in jax.tree.leaves(run(KEY).params))
 
 
 def test_a_lane_of_a_sweep_is_the_run_alone():

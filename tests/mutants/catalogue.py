@@ -1,0 +1,617 @@
+"""The mutants: one defect each, as a change of a few lines, and the tests that must notice it.
+
+A snippet that no longer occurs once in its file fails a fast test: follow the code, so that the
+defect stays what its sentence says. A new algorithm brings the defects of its kind along.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A defect put into the library.
+
+    Attributes:
+      name: a few words with hyphens.
+      defect: one sentence, and the library that shipped it or its like, where one is known.
+      file: the source file, from the root of the repository.
+      old: what is replaced; occurs once in the file.
+      new: by what.
+      tests: pytest's ids of the tests that look; at least one must fail.
+      error: how the message of that failure begins, if it is no failed assertion: a mutant that
+        merely crashes proves nothing.
+    """
+
+    name: str
+    defect: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    error: str | None = None
+
+    def apply(self, source: str) -> str:
+        """The mutated text of the file; ValueError where the snippet does not occur just once."""
+        if (count := source.count(self.old)) != 1:
+            raise ValueError(f"{self.name}: its snippet occurs {count} times in {self.file}")
+        return source.replace(self.old, self.new)
+
+
+# Files and tests that several mutants share.
+ACTOR_CRITIC = "jaxrl/agents/actor_critic.py"
+ENVIRONMENT = "jaxrl/environment.py"
+ESTIMATORS = "jaxrl/estimators.py"
+EVALUATE = "jaxrl/engine/evaluate.py"
+LEARNERS = "jaxrl/engine/learners.py"
+LOSSES = "jaxrl/losses.py"
+NORMALIZATION = "jaxrl/normalization.py"
+PPO = "jaxrl/agents/ppo.py"
+ROLLOUT = "jaxrl/engine/rollout.py"
+SHUFFLE = "jaxrl/engine/shuffle.py"
+TRAIN = "jaxrl/engine/train.py"
+TYPES = "jaxrl/types.py"
+
+ENDS = "tests/test_estimators.py::TestEnds"
+IDENTITIES = "tests/test_estimators.py::TestIdentities"
+KEYS = "tests/test_engine.py::test_nobody_gets_anybody_elses_key[agent0-fresh]"
+ONE_LOOP = "tests/test_engine.py::test_rollout_equals_a_slow_loop"
+PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
+LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
+SURROGATE = "tests/test_losses.py::TestClippedSurrogate::test_each_case_of_the_paper"
+VALUES = (
+    "tests/test_actor_critic.py"
+    "::test_values_equal_a_slow_loop_that_looks_at_every_next_observation[False-none]"
+)
+
+MUTANTS = (
+    # Ends of episodes ----------------------------------------------------------------------------
+    Mutant(
+        "gae-done-is-terminated",
+        "GAE takes a time limit for a death (most libraries).",
+        ESTIMATORS,
+        "deltas = rewards + discount * jnp.where(terminated, 0, next_values) - values",
+        "deltas = rewards + discount * jnp.where(cut, 0, next_values) - values",
+        (f"{ENDS}::test_truncation_is_not_termination[gae]",),
+    ),
+    Mutant(
+        "n-step-done-is-terminated",
+        "n-step returns take a time limit for a death (most libraries).",
+        ESTIMATORS,
+        "return rewards + discount * jnp.where(terminated, 0, tail)",
+        "return rewards + discount * jnp.where(cut, 0, tail)",
+        (f"{ENDS}::test_truncation_is_not_termination[n_step_returns]",),
+    ),
+    Mutant(
+        "lambda-done-is-terminated",
+        "Lambda-returns take a time limit for a death (most libraries).",
+        ESTIMATORS,
+        "bootstrap = weight * jnp.where(terminated, 0, next_values)",
+        "bootstrap = weight * jnp.where(cut, 0, next_values)",
+        (f"{ENDS}::test_truncation_is_not_termination[lambda_returns]",),
+    ),
+    Mutant(
+        "vtrace-done-is-terminated",
+        "V-trace takes a time limit for a death (most libraries).",
+        ESTIMATORS,
+        "    bootstrap = jnp.where(terminated, 0, next_values)\n",
+        "    bootstrap = jnp.where(cut, 0, next_values)\n",
+        (f"{ENDS}::test_truncation_is_not_termination[vtrace]",),
+    ),
+    Mutant(
+        "gae-runs-on-after-truncation",
+        "GAE's sum runs on into the next episode after a time limit.",
+        ESTIMATORS,
+        "jnp.where(cut, 0, discount * lambda_)",
+        "jnp.where(terminated, 0, discount * lambda_)",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[gae-truncated]",),
+    ),
+    Mutant(
+        "n-step-runs-on-after-truncation",
+        "n-step returns run on into the next episode after a time limit.",
+        ESTIMATORS,
+        "stop = cut | _is_last(rewards)",
+        "stop = terminated | _is_last(rewards)",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[n_step_returns-truncated]",),
+    ),
+    Mutant(
+        "lambda-runs-on-after-truncation",
+        "Lambda-returns run on into the next episode after a time limit.",
+        ESTIMATORS,
+        "lambda_ = jnp.where(cut, 0,",
+        "lambda_ = jnp.where(terminated, 0,",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[lambda_returns-truncated]",),
+    ),
+    Mutant(
+        "vtrace-runs-on-after-truncation",
+        "V-trace's sum runs on into the next episode after a time limit.",
+        ESTIMATORS,
+        "jnp.where(cut, 0, discount * c)",
+        "jnp.where(terminated, 0, discount * c)",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[vtrace-truncated]",),
+    ),
+    Mutant(
+        "time-limit-bootstraps-from-here",
+        "At a time limit discount V(s_t) is added where V(s_{t+1}) belongs "
+        "(brax `bootstrap_on_timeout`).",
+        ACTOR_CRITIC,
+        "next_values = jnp.where(steps.truncated, at_cuts, following)",
+        "next_values = jnp.where(steps.truncated, values, following)",
+        (VALUES,),
+    ),
+    Mutant(
+        "time-limit-bootstraps-from-the-next-start",
+        "At a time limit the value of the next episode's start is added, which is all that one "
+        "`values[T+1]` can say under auto-reset (rlax GAE).",
+        ACTOR_CRITIC,
+        "next_values = jnp.where(steps.truncated, at_cuts, following)",
+        "next_values = following",
+        (VALUES,),
+    ),
+    Mutant(
+        "next-obs-after-the-reset",
+        "The stored next observation is the first of the next episode.",
+        ROLLOUT,
+        "next_obs=timestep.obs,",
+        "next_obs=next_state.obs,",
+        (ONE_LOOP,),
+    ),
+    # Returns and traces --------------------------------------------------------------------------
+    Mutant(
+        "n-step-discount-without-its-power",
+        "The n-step bootstrap is discounted by gamma, not gamma**n (Stoix Rainbow, D4PG).",
+        ESTIMATORS,
+        "jax.lax.scan(one_step_more, next_values, length",
+        "jax.lax.scan(one_step_more, next_values / discount ** (num_steps - 1), length",
+        (f"{IDENTITIES}::test_n_step_returns_bootstrap_with_the_discount_to_the_n",),
+    ),
+    Mutant(
+        "lambda-bootstraps-two-steps-ahead",
+        "Lambda-targets bootstrap from s_{t+2} (rejax PQN, PureJaxQL).",
+        ESTIMATORS,
+        "weight * jnp.where(terminated, 0, next_values)",
+        "weight * jnp.where(terminated, 0, jnp.roll(next_values, -1, axis=0))",
+        (f"{IDENTITIES}::test_lambda_returns_at_the_ends_are_one_step_and_whole_returns",),
+    ),
+    Mutant(
+        "lambda-starts-with-the-wrong-carry",
+        "The last step of a sequence loses the part lambda of its bootstrap (akin to the wrong "
+        "carry of rejax PQN, PureJaxQL).",
+        ESTIMATORS,
+        "weight = jnp.where(_is_last(rewards), 1, 1 - lambda_)",
+        "weight = 1 - lambda_",
+        ("tests/test_estimators.py::TestGoldenNumbers::test_lambda_returns_of_rlax",),
+    ),
+    Mutant(
+        "vtrace-rho-without-its-bound",
+        "V-trace's rho is not clipped: an argument accepted and not read.",
+        ESTIMATORS,
+        'rho = jnp.minimum(ratios, _per_step(rewards, "clip_rho", clip_rho))',
+        "rho = ratios",
+        ("tests/test_estimators.py::TestGoldenNumbers::test_vtrace_of_rlax",),
+    ),
+    Mutant(
+        "vtrace-advantage-with-the-wrong-bound",
+        "The bound of the advantage's weight is not read (akin to rlax's test, which sets "
+        "`clip_pg_rho` and never passes it).",
+        ESTIMATORS,
+        'pg_rho = jnp.minimum(ratios, _per_step(rewards, "clip_pg_rho", clip_pg_rho))',
+        "pg_rho = rho",
+        (
+            "tests/test_estimators.py::TestDefinitions"
+            "::test_equals_the_sum_over_the_steps_ahead[2-shape2-0.3-0.99-0.95-vtrace]",
+        ),
+    ),
+    # Losses --------------------------------------------------------------------------------------
+    Mutant(
+        "kl-multiplied",
+        "The approximate KL is (r - 1) log r instead of (r - 1) - log r (EvoRL).",
+        LOSSES,
+        "mean(jnp.expm1(log_ratio) - log_ratio)",
+        "mean(jnp.expm1(log_ratio) * log_ratio)",
+        ("tests/test_losses.py::TestStatistics::test_approximate_kl_is_r_minus_one_minus_log_r",),
+    ),
+    Mutant(
+        "ratio-without-its-lower-bound",
+        "The probability ratio is clipped from above only.",
+        LOSSES,
+        "jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon)",
+        "jnp.minimum(ratio, 1.0 + clip_epsilon)",
+        (f"{SURROGATE}[0.5--2.0--1.6-0.0]",),
+    ),
+    Mutant(
+        "surrogate-takes-the-larger",
+        "The surrogate takes the larger of the two terms, so that nothing is clipped where it "
+        "matters.",
+        LOSSES,
+        "jnp.minimum(ratio * advantages, clipped * advantages)",
+        "jnp.maximum(ratio * advantages, clipped * advantages)",
+        (f"{SURROGATE}[1.5-2.0-2.4-0.0]",),
+    ),
+    Mutant(
+        "value-clipping-takes-the-smaller",
+        "The clipped value loss takes the smaller error, which lets values run away.",
+        LOSSES,
+        "jnp.maximum(jnp.square(values - targets), jnp.square(clipped - targets))",
+        "jnp.minimum(jnp.square(values - targets), jnp.square(clipped - targets))",
+        ("tests/test_losses.py::TestValueLosses::test_clipping_never_lowers_the_loss",),
+    ),
+    Mutant(
+        "targets-are-learned",
+        "Gradients flow into the value targets: a stop_gradient forgotten.",
+        LOSSES,
+        "jnp.square(values - jax.lax.stop_gradient(targets))",
+        "jnp.square(values - targets)",
+        ("tests/test_losses.py::TestValueLosses::test_gradients_reach_the_values_only[None]",),
+    ),
+    Mutant(
+        "a-column-against-a-row",
+        "[N, 1] against [N] becomes [N, N] without a word.",
+        LOSSES,
+        "if jnp.shape(y) != jnp.shape(x):",
+        "if jnp.size(y) != jnp.size(x):",
+        ("tests/test_losses.py::TestShapes::test_a_column_is_not_a_row",),
+    ),
+    Mutant(
+        "masked-mean-over-everything",
+        "Entries that are masked out count as zeros in the mean.",
+        LOSSES,
+        "/ jnp.maximum(count, 1)",
+        "/ jnp.maximum(where.size if axis is None else where.shape[axis], 1)",
+        ("tests/test_losses.py::TestMean::test_where_leaves_entries_out",),
+    ),
+    Mutant(
+        "masks-missing-from-the-log-probability",
+        "Unavailable actions are never sampled, but have a probability in the loss.",
+        "jaxrl/distributions.py",
+        "blocks = _split_actions(self._masked_logits())",
+        "blocks = _split_actions(_at_least_float32(self.logits))",
+        (
+            "tests/test_distributions.py::test_a_masked_categorical_is_the_categorical_of_what_is_left[5]",
+        ),
+    ),
+    # Statistics ----------------------------------------------------------------------------------
+    Mutant(
+        "terminal-reward-leaks",
+        "The reward that ends an episode leaks into the running return of the next "
+        "(PureJaxRL, rejax reward scaling).",
+        NORMALIZATION,
+        "jax.lax.scan(accumulate, so_far, (reward, first))",
+        "jax.lax.scan(accumulate, so_far, (reward, jnp.roll(first, -1, axis=0)))",
+        ("tests/test_normalization.py::test_the_last_reward_of_an_episode_stays_in_it",),
+    ),
+    Mutant(
+        "running-return-never-reset",
+        "The running return crosses the ends of episodes.",
+        NORMALIZATION,
+        "discount * jnp.where(first, 0.0, running) + reward",
+        "discount * running + reward",
+        ("tests/test_normalization.py::test_the_last_reward_of_an_episode_stays_in_it",),
+    ),
+    Mutant(
+        "variances-merged-without-the-means",
+        "Merged variances forget the difference of the means.",
+        NORMALIZATION,
+        "weight * batch_variance + between",
+        "weight * batch_variance",
+        ("tests/test_normalization.py::test_moments_of_batches_of_different_sizes_and_shapes",),
+    ),
+    Mutant(
+        "statistics-move-before-learning",
+        "Observation statistics change between rollout and update, so that the first ratio is not "
+        "1 (brax, EvoRL PPO).",
+        LEARNERS,
+        "steps=_normalized(state.stats, raw))",
+        "steps=_normalized(_learn_statistics(agent, state.stats, trajectory.first, raw), raw))",
+        ("tests/test_ppo.py::test_the_first_importance_ratio_is_one[separate]",),
+    ),
+    Mutant(
+        "next-obs-not-normalised",
+        "Observations are normalised, the ones that values are bootstrapped from are not.",
+        LEARNERS,
+        "next_obs=stats.normalize_obs(steps.next_obs),",
+        "next_obs=steps.next_obs,",
+        ("tests/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
+    ),
+    Mutant(
+        "replay-not-normalised",
+        "Actions are chosen on normalised observations and learned from raw ones.",
+        LEARNERS,
+        "return agent.prepare(agent_state, _normalized(state.stats, steps), clock)",
+        "return agent.prepare(agent_state, steps, clock)",
+        ("tests/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
+    ),
+    # PPO -----------------------------------------------------------------------------------------
+    Mutant(
+        "gradients-clipped-by-element",
+        '"max_grad_norm" clips element-wise (rejax, all agents).',
+        PPO,
+        "optax.clip_by_global_norm(self.max_grad_norm)",
+        "optax.clip(self.max_grad_norm)",
+        ("tests/test_ppo.py::test_gradients_are_clipped_by_their_global_norm",),
+    ),
+    Mutant(
+        "optimizer-without-params",
+        "`optimizer.update(grads, state)` without params: AdamW breaks (several).",
+        PPO,
+        ".update(gradient, state.optimizer, state.params)",
+        ".update(gradient, state.optimizer)",
+        ("tests/test_ppo.py::test_an_optimizer_may_read_the_parameters",),
+        "ValueError: You are using a transformation that requires the current value of parameters",
+    ),
+    Mutant(
+        "entropy-punished",
+        "The entropy bonus has the wrong sign.",
+        PPO,
+        "- at(self.entropy_coefficient, clock) * entropy",
+        "+ at(self.entropy_coefficient, clock) * entropy",
+        (f"{PPO_LOSS}[False-False]",),
+    ),
+    Mutant(
+        "advantages-not-standardised",
+        "`normalize_advantages` centres and does not scale, so that the step depends on the "
+        "unit of the rewards.",
+        PPO,
+        "advantages = standardize(advantages)",
+        "advantages = advantages - mean(advantages)",
+        (f"{PPO_LOSS}[True-False]",),
+    ),
+    Mutant(
+        "target-kl-stops-for-good",
+        "Once stopped by `target_kl`, later iterations stay stopped: a flag never reset.",
+        PPO,
+        "stopped = state.stopped & ~opens_iteration",
+        "stopped = state.stopped",
+        ("tests/test_ppo.py::test_target_kl_stops_the_rest_of_the_iteration_only",),
+    ),
+    Mutant(
+        "target-kl-never-restores",
+        "The step that is found to lie too far away is taken all the same (akin to line "
+        "searches of TRPO ports that never restore parameters).",
+        PPO,
+        "jnp.where(too_far, old, new), state, new_state",
+        "new, state, new_state",
+        ("tests/test_ppo.py::test_a_step_beyond_target_kl_is_not_taken",),
+    ),
+    Mutant(
+        "learning-rate-never-annealed",
+        "A schedule is read once, at its start.",
+        PPO,
+        "optax.adam(at(self.learning_rate, clock)",
+        "optax.adam(at(self.learning_rate, Clock.start())",
+        ("tests/test_ppo.py::test_the_learning_rate_is_annealed_by_the_clock",),
+    ),
+    Mutant(
+        "schedule-in-the-wrong-unit",
+        "Annealing counts iterations against steps, so that it hardly moves.",
+        TRAIN,
+        "/ float(self.num_iterations)",
+        "/ float(self.total_steps)",
+        ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
+    ),
+    # Acting and memory ---------------------------------------------------------------------------
+    Mutant(
+        "action-axes-squeezed",
+        "`squeeze` drops one-dimensional action axes and the axis of a single environment "
+        "(rejax `act`).",
+        ACTOR_CRITIC,
+        "return carry, action, policy.log_prob(action)",
+        "return carry, jax.tree.map(jnp.squeeze, action), policy.log_prob(action)",
+        ("tests/test_actor_critic.py::test_actions_have_the_shape_of_their_space",),
+    ),
+    Mutant(
+        "carry-kept-across-episodes",
+        "The recurrent state of one episode is carried into the next in acting.",
+        ROLLOUT,
+        "        carry = tree_where(env_state.first, initial_carry, carry)\n",
+        "",
+        ("tests/test_engine.py::test_the_recurrent_carry_is_dropped_where_an_episode_begins",),
+    ),
+    Mutant(
+        "unrolled-carry-kept-across-episodes",
+        "The recurrent state is dropped in acting and not in learning, so that the first ratio "
+        "is not 1.",
+        "jaxrl/networks.py",
+        "cell(tree_where(first, start, carry), x)",
+        "cell(carry, x)",
+        ("tests/test_actor_critic.py::test_acting_step_by_step_is_the_unrolled_policy[gru]",),
+    ),
+    Mutant(
+        "carry-of-the-wrong-end",
+        "Sequences are replayed from the recurrent state at their end.",
+        ROLLOUT,
+        "Trajectory(steps, first, carry), ended",
+        "Trajectory(steps, first, last_carry), ended",
+        ("tests/test_engine.py::test_the_recurrent_carry_is_dropped_where_an_episode_begins",),
+    ),
+    # Resets and statistics of episodes -----------------------------------------------------------
+    Mutant(
+        "one-cached-start",
+        "One cached start is replayed for the whole run (brax, Playground auto-reset).",
+        ENVIRONMENT,
+        "keys = jax.random.split(key, (num_steps, self.num_envs))",
+        "keys = jnp.broadcast_to(\n"
+        "            jax.random.split(jax.random.key(0), self.num_envs)[None],\n"
+        "            (num_steps, self.num_envs),\n"
+        "        )",
+        ("tests/test_engine.py::test_fresh_starts_are_all_different",),
+    ),
+    Mutant(
+        "a-pool-of-one",
+        "The pool holds one start for all copies (akin to brax, Playground auto-reset).",
+        ENVIRONMENT,
+        "size = self.pool_size or max(self.num_envs, 64)",
+        "size = 1",
+        ("tests/test_engine.py::test_starts_follow_the_start_distribution[pool]",),
+    ),
+    Mutant(
+        "a-pool-for-the-whole-run",
+        "The pool of starts is drawn once and never again (akin to brax, Playground auto-reset).",
+        ENVIRONMENT,
+        "self._pool(stream(key, Stream.POOL))",
+        "self._pool(jax.random.key(0))",
+        ("tests/test_engine.py::test_a_pool_is_drawn_anew_in_each_rollout",),
+    ),
+    Mutant(
+        "episode-return-never-reset",
+        "The return of an episode contains those before it.",
+        ENVIRONMENT,
+        "episode_return=jnp.where(done, 0.0, episode_return),",
+        "episode_return=episode_return,",
+        (ONE_LOOP,),
+    ),
+    Mutant(
+        "unfinished-episodes-are-zeros",
+        "Steps that end no episode are averaged in as returns of zero (many).",
+        TYPES,
+        "count = condition.astype(jnp.float32)",
+        "count = jnp.ones_like(condition, jnp.float32)",
+        (ONE_LOOP,),
+    ),
+    Mutant(
+        "no-episode-is-a-zero",
+        "An iteration in which no episode ended reports a return of zero.",
+        TYPES,
+        "self.total / jnp.maximum(self.count, 1e-38), jnp.nan)",
+        "self.total / jnp.maximum(self.count, 1e-38), 0.0)",
+        ("tests/test_engine.py::test_no_episode_ended_is_not_a_zero",),
+    ),
+    # Evaluation ----------------------------------------------------------------------------------
+    Mutant(
+        "evaluation-of-fixed-length",
+        "Evaluation plays a fixed number of steps, in which short episodes count more than once "
+        "(many).",
+        EVALUATE,
+        "counts = ~ended_before & ~played.finished[None] & in_time[:, None]",
+        "counts = jnp.broadcast_to(in_time[:, None], done.shape)",
+        ("tests/test_engine.py::test_evaluation_plays_exactly_one_episode_a_copy",),
+    ),
+    Mutant(
+        "unfinished-episodes-are-finished",
+        "An episode cut by the evaluation's own limit passes for a whole one.",
+        EVALUATE,
+        "finished=played.finished | jnp.any(done & counts, axis=0),",
+        "finished=played.finished | jnp.any(done & counts, axis=0) | ~in_time[-1],",
+        ("tests/test_engine.py::test_an_episode_that_does_not_end_is_said_to_be_unfinished",),
+    ),
+    Mutant(
+        "evaluation-explores",
+        "Evaluation plays the exploring policy.",
+        TRAIN,
+        "self.clock(iteration), explore=False)",
+        "self.clock(iteration), explore=True)",
+        ("tests/test_engine.py::test_evaluation_does_not_explore",),
+    ),
+    Mutant(
+        "evaluation-repeats-its-noise",
+        "A key is used twice in an evaluation, so that after some steps the same noise comes "
+        "again (of the kind in rejax, brax and PureJaxQL).",
+        EVALUATE,
+        "jax.random.fold_in(stream(key, Stream.ROLLOUT), step)",
+        "stream(key, Stream.ROLLOUT)",
+        (LONG_EVALUATION,),
+    ),
+    Mutant(
+        "every-evaluation-the-same",
+        "All evaluations of a run share one key, so that their errors do not average out (of "
+        "the kind in rejax, brax and PureJaxQL).",
+        TRAIN,
+        "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
+        "stream(fast(key), Stream.EVALUATE)",
+        (KEYS,),
+    ),
+    # Keys ----------------------------------------------------------------------------------------
+    Mutant(
+        "one-key-for-all-actions",
+        "Every step of a rollout draws its actions with the same key (of the kind in rejax, "
+        "brax and PureJaxQL).",
+        ROLLOUT,
+        "jax.random.split(stream(key, Stream.ACT), num_steps)",
+        "jax.numpy.broadcast_to(stream(key, Stream.ACT), (num_steps,))",
+        (LONG_EVALUATION,),
+    ),
+    Mutant(
+        "acting-and-stepping-share-keys",
+        "The environment's noise comes of the keys that drew the actions (of the kind in "
+        "rejax, brax and PureJaxQL).",
+        ROLLOUT,
+        "jax.random.split(stream(key, Stream.STEP), (num_steps, num_envs))",
+        "jax.random.split(stream(key, Stream.ACT), (num_steps, num_envs))",
+        (LONG_EVALUATION,),
+    ),
+    Mutant(
+        "one-key-for-all-iterations",
+        "Every iteration repeats the noise of the first (of the kind in rejax, brax and "
+        "PureJaxQL).",
+        TRAIN,
+        "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
+        "stream(fast(key), Stream.ITERATION)",
+        (KEYS,),
+    ),
+    Mutant(
+        "one-key-for-all-updates",
+        "Every update of an iteration gets the same key (of the kind in rejax, brax and "
+        "PureJaxQL).",
+        LEARNERS,
+        "key_i = jax.random.fold_in(key, index)",
+        "key_i = key",
+        (KEYS,),
+    ),
+    Mutant(
+        "the-seed-is-overwritten",
+        "`PRNGKey(0)` overwrites the seed: vmapped seeds share everything (PureJaxRL DQN).",
+        TRAIN,
+        "self.agent.init(stream(key, Stream.INIT))",
+        "self.agent.init(stream(jax.random.key(0), Stream.INIT))",
+        ("tests/test_engine.py::test_different_seeds_differ_in_everything",),
+    ),
+    # Minibatches and replay ----------------------------------------------------------------------
+    Mutant(
+        "shuffle-repeats-rows",
+        "Some rows come twice in a pass over the data, others never.",
+        SHUFFLE,
+        "i = (i + jax.random.randint(key_i, (side,), 0, other)[j]) % other",
+        "i = jax.random.randint(key_i, i.shape, 0, other)",
+        ("tests/test_engine.py::test_a_shuffle_is_a_permutation[64]",),
+    ),
+    Mutant(
+        "shuffle-of-too-few-rounds",
+        "The cheap shuffle mixes badly: minibatches are of neighbours.",
+        SHUFFLE,
+        "NUM_ROUNDS = 3",
+        "NUM_ROUNDS = 1",
+        ("tests/test_engine.py::test_a_shuffle_mixes_as_a_sort_does[shape0]",),
+    ),
+    Mutant(
+        "one-order-for-all-epochs",
+        "Every pass over the data takes them in the same minibatches.",
+        LEARNERS,
+        "jax.vmap(order)(jax.random.split(stream(key, Stream.SHUFFLE), plan.num_epochs))",
+        "order(stream(key, Stream.SHUFFLE))[None].repeat(plan.num_epochs, 0)",
+        ("tests/test_engine.py::test_every_row_is_seen_once_an_epoch[flat-4]",),
+    ),
+    Mutant(
+        "carries-not-shuffled",
+        "Sequences are shuffled and their recurrent states are not.",
+        LEARNERS,
+        "take(x, index, 0), trajectory.carry)",
+        "take(x, jnp.sort(index), 0), trajectory.carry)",
+        ("tests/test_engine.py::test_every_row_is_seen_once_an_epoch[env-4]",),
+    ),
+    Mutant(
+        "warmup-by-remainder",
+        "`step % k == 0` decides who learns, and is almost never true (PureJaxRL DQN).",
+        LEARNERS,
+        "warm = clock.iteration + 1 >= warmup_iterations",
+        "warm = (clock.iteration + 1) * plan.steps_per_iteration % plan.warmup == 0",
+        ("tests/test_agents.py::test_no_update_before_the_warmup",),
+    ),
+    Mutant(
+        "updates-not-counted",
+        'The count of updates stands still within an iteration, and with it "every k updates" '
+        "(akin to PureJaxRL DQN).",
+        LEARNERS,
+        "clock.replace(update=clock.update + 1)",
+        "clock",
+        ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
+    ),
+)

@@ -1,0 +1,198 @@
+"""Puts each mutant into a copy of the library and runs the tests that must notice it.
+
+    make mutants
+    PYTHONPATH=tests python -m mutants.run [NAME ...] [--jobs 2] [--write docs/mutants.md]
+
+First the same tests must pass on an unchanged copy: a test that fails anyway proves nothing. Then
+one of them must fail for each mutant, by an assertion; an import that fails, a syntax error or an
+exception inside the mutated code are no proof either. Exit code 1 if a mutant survived.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from mutants.catalogue import MUTANTS, Mutant
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("jaxrl", "envs", "tests", "pyproject.toml")
+SECONDS = 180  # for the tests of one mutant
+ASSERTIONS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant: `caught_by` a test, or the `complaint` that none did."""
+
+    mutant: Mutant
+    caught_by: str = ""
+    complaint: str = ""
+
+
+def copy_of_the_library(folder: Path) -> None:
+    """Copies what the tests need into `folder`."""
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+
+
+def python(folder: Path, *arguments: str, seconds: float) -> subprocess.CompletedProcess:
+    """Runs Python in `folder`, where it imports the copy instead of what is installed."""
+    environment = {
+        "PYTHONPATH": os.pathsep.join((str(folder), str(folder / "envs"))),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Most of what a mutant compiles, the unchanged library has compiled: programs are found
+        # by their content.
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def pytest(folder: Path, *arguments: str, seconds: float) -> subprocess.CompletedProcess:
+    """Runs tests of the copy in `folder`; the report is `report.xml` in it."""
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--junitxml=report.xml"]
+    # Another process may be writing the compiled program that this one finds: it compiles its own.
+    for verb in ("reading", "writing"):
+        options += ["-W", f"ignore:Error {verb} persistent compilation cache"]
+    return python(folder, "-m", "pytest", *options, *arguments, seconds=seconds)
+
+
+def check_the_unchanged_copy(mutants: tuple[Mutant, ...], folder: Path, jobs: int) -> str:
+    """Why the mutants would prove nothing; empty where all their tests pass without them."""
+    copy_of_the_library(folder)
+    where = "import jaxrl, jaxrl_envs; print(jaxrl.__file__, jaxrl_envs.__file__, sep='\\n')"
+    imported = python(folder, "-c", where, seconds=SECONDS).stdout.splitlines()
+    packages = [folder / "jaxrl" / "__init__.py", folder / "envs" / "jaxrl_envs" / "__init__.py"]
+    if imported != [str(package) for package in packages]:
+        return f"not the copy is imported, but {imported}"
+    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    try:
+        done = pytest(folder, "-n", str(jobs), *tests, seconds=5 * SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"OUT OF TIME: no answer in {5 * SECONDS} s without any mutant"
+    return "" if done.returncode == 0 else f"fails without any mutant:\n{done.stdout}"
+
+
+def verdict_on(mutant: Mutant, folder: Path) -> Verdict:
+    """Runs the mutant's tests on a copy that contains it, made in `folder`."""
+    copy_of_the_library(folder)
+    file = folder / mutant.file
+    file.write_text(mutant.apply(file.read_text(encoding="utf-8")), encoding="utf-8")
+    try:
+        done = pytest(folder, "--exitfirst", *mutant.tests, seconds=SECONDS)
+    except subprocess.TimeoutExpired:
+        return Verdict(mutant, complaint=f"OUT OF TIME: no answer in {SECONDS} s")
+    if done.returncode == 0:
+        return Verdict(mutant, complaint="SURVIVED: its tests pass")
+    if done.returncode != 1:  # 2: not collected, 4: no such test, 5: no test
+        return Verdict(mutant, complaint=f"BROKEN: pytest's exit code {done.returncode}")
+    return _verdict_of_the_report(mutant, folder / "report.xml")
+
+
+def _verdict_of_the_report(mutant: Mutant, report: Path) -> Verdict:
+    for case in ElementTree.parse(report).iter("testcase"):
+        for failure in case.iter("failure"):
+            message = failure.get("message", "")
+            module, *scope = case.get("classname", "").removeprefix("tests.").split(".")
+            test = "::".join((f"{module}.py", *scope, case.get("name", "")))
+            if message.startswith(mutant.error or ASSERTIONS):
+                return Verdict(mutant, caught_by=test)
+            first_line = message.partition("\n")[0]
+            return Verdict(mutant, complaint=f"CRASHED {test}: {first_line}")
+    return Verdict(mutant, complaint="BROKEN: a test could not be set up")
+
+
+def report_of(verdicts: list[Verdict]) -> str:
+    """The mutants as a page of Markdown."""
+    rows = [
+        f"| {v.mutant.name} | {v.mutant.defect} | {_code(v.caught_by) or v.complaint} |"
+        for v in verdicts
+    ]
+    caught = sum(bool(v.caught_by) for v in verdicts)
+    return "\n".join(
+        (
+            "# Mutants",
+            "",
+            "Defects put into a copy of the library by `make mutants`, and the test that notices "
+            "each. A library in",
+            "parentheses shipped that defect or its like; the others are slips of the same kinds. "
+            "The changes are in",
+            "`tests/mutants/catalogue.py`; `make mutants MUTANTS_ARGS='--write docs/mutants.md'` "
+            "writes this page.",
+            "",
+            f"{caught} of {len(verdicts)} are noticed.",
+            "",
+            "| mutant | defect | noticed by |",
+            "|---|---|---|",
+            *rows,
+            "",
+        )
+    )
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Do the tests notice the defects of others?")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all unless given")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (%(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the report there")
+    options = parser.parse_args(arguments)
+    known = {mutant.name: mutant for mutant in MUTANTS}
+    for name in options.names:
+        if name not in known:
+            parser.error(f"no mutant is called {name!r}; there are: {', '.join(known)}")
+    mutants = tuple(known[name] for name in options.names) or MUTANTS
+
+    start = time.monotonic()
+    verdicts = []
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name).resolve()
+        if complaint := check_the_unchanged_copy(mutants, work / "unchanged", options.jobs):
+            print(complaint)
+            return 1
+        print(f"{'no mutant':44} passes ({time.monotonic() - start:.0f} s)", flush=True)
+        folders = [work / mutant.name for mutant in mutants]
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            for v in pool.map(verdict_on, mutants, folders):
+                verdicts.append(v)
+                print(f"{v.mutant.name:44} {v.caught_by or v.complaint}", flush=True)
+                if not v.caught_by:
+                    print(f"{'':44} {v.mutant.defect}", flush=True)
+    survivors = [v for v in verdicts if not v.caught_by]
+    print(
+        f"{len(verdicts) - len(survivors)} noticed, {len(survivors)} not, "
+        f"{time.monotonic() - start:.0f} s"
+    )
+    if options.write:
+        options.write.write_text(report_of(verdicts), encoding="utf-8")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
