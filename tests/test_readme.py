@@ -1,6 +1,8 @@
 """The README's own programs run, in a small size."""
 
+import json
 import re
+import tomllib
 from pathlib import Path
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -26,9 +28,15 @@ def test_the_python_examples_run(capsys):
     assert capsys.readouterr().out.startswith("[")
 
 
-def test_every_flag_and_name_the_readme_shows_exists():
+def test_every_flag_and_name_the_readme_shows_exists(tmp_path, monkeypatch):
+    """A file that is named holds the README's own settings."""
     from jaxrl.cli import parse_command_line
 
+    monkeypatch.chdir(tmp_path)
+    (settings,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    Path("cartpole.toml").write_text(settings)
+    Path("runs/x").mkdir(parents=True)
+    Path("runs/x/config.json").write_text(json.dumps(tomllib.loads(settings)))
     for line in re.findall(r"^    jaxrl (train .*?)(?:  +#.*)?$", README, re.MULTILINE):
         arguments = line.split()
         if "--help" not in arguments:
