@@ -12,6 +12,7 @@ DIST ?= dist
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BASE_STAMP := $(VENV)/.installed-base
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-slow mutants lint format demo bench build clean distclean
@@ -22,15 +23,18 @@ help:  ## Show this help
 
 install: $(STAMP)  ## Create the virtual environment and install jaxrl into it, editable
 
-# Runs again when pyproject.toml has changed. uv is used for speed where it works, else pip.
-$(STAMP): pyproject.toml
+# Runs again when pyproject.toml has changed. uv is used for speed where it works, else pip. What only
+# runs the library needs no tools of development.
+$(STAMP): WHAT := .[dev]
+$(BASE_STAMP): WHAT := .
+$(STAMP) $(BASE_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "jaxrl needs Python 3.11 or newer, and '$(PYTHON)' is not: try make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing jaxrl into $(VENV) ..."
-	@if uv --version >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; then :; \
-	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; fi
-	@touch $@
+	@if uv --version >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python --editable '$(WHAT)'; then :; \
+	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(WHAT)'; fi
+	@touch $@ $(BASE_STAMP)
 
 test: $(STAMP)  ## Run the fast tests (JOBS processes; PYTEST_ARGS="-k name" to choose)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
@@ -50,7 +54,7 @@ format: $(STAMP)  ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-demo: $(STAMP)  ## Train PPO on CartPole and draw its learning curve (under 2 minutes)
+demo: $(BASE_STAMP)  ## Train PPO on CartPole and draw its learning curve (under 2 minutes)
 	@run=runs/demo-$$(date +%Y%m%d-%H%M%S); \
 	$(BIN)/jaxrl train ppo gymnax/CartPole-v1 --run-dir "$$run" $(DEMO_ARGS) && \
 	if test -f "$$run/learning_curve.png"; then echo "Learning curve: $$run/learning_curve.png"; \

@@ -37,7 +37,9 @@ def test_every_flag_and_name_the_readme_shows_exists(tmp_path, monkeypatch):
     Path("cartpole.toml").write_text(settings)
     Path("runs/x").mkdir(parents=True)
     Path("runs/x/config.json").write_text(json.dumps(tomllib.loads(settings)))
-    for line in re.findall(r"^    jaxrl (train .*?)(?:  +#.*)?$", README, re.MULTILINE):
+    for line in re.findall(
+        r"^    jaxrl (train .*?)(?:  +#.*)?$", README.replace("\\\n", ""), re.MULTILINE
+    ):
         arguments = line.split()
         if "--help" not in arguments:
             assert parse_command_line(arguments).algo == "ppo"
