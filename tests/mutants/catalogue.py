@@ -50,6 +50,7 @@ ROLLOUT = "jaxrl/engine/rollout.py"
 SHUFFLE = "jaxrl/engine/shuffle.py"
 TRAIN = "jaxrl/engine/train.py"
 TYPES = "jaxrl/types.py"
+WRAPPERS = "jaxrl/wrappers.py"
 
 ENDS = "tests/test_estimators.py::TestEnds"
 IDENTITIES = "tests/test_estimators.py::TestIdentities"
@@ -613,5 +614,56 @@ MUTANTS = (
         "clock.replace(update=clock.update + 1)",
         "clock",
         ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
+    ),
+    # Environments ---------------------------------------------------------------------------------
+    Mutant(
+        "time-limit-terminates",
+        "The time limit is reported as a death (most libraries).",
+        WRAPPERS,
+        "timestep.replace(truncated=truncated)",
+        "timestep.replace(terminated=timestep.terminated | truncated)",
+        ("tests/test_wrappers.py::test_a_time_limit_truncates_and_lets_termination_pass",),
+    ),
+    Mutant(
+        "repeats-beyond-the-end",
+        "A repeated action goes on after the end of the episode and collects its rewards.",
+        WRAPPERS,
+        "over = timestep.terminated | timestep.truncated\n            following =",
+        "over = jnp.bool_(False)\n            following =",
+        ("tests/test_wrappers.py::test_repeated_actions_add_rewards_up_and_stop_with_the_episode",),
+    ),
+    Mutant(
+        "frames-without-the-newest",
+        "The stack of frames ends with the observation before the last one.",
+        WRAPPERS,
+        "jnp.concatenate([old[..., new.shape[-1] :], new], axis=-1)",
+        "old",
+        (
+            "tests/test_wrappers.py::test_a_frame_stack_begins_with_copies_and_forgets_the_last_episode",
+        ),
+    ),
+    Mutant(
+        "sticky-actions-ignore-the-mask",
+        "An action that is not available any more is repeated.",
+        WRAPPERS,
+        "sticks = sticks & is_available(self.env.spec.action, mask, previous)",
+        "sticks = jnp.bool_(sticks)",
+        ("tests/test_wrappers.py::test_sticky_actions_repeat_nothing_that_is_unavailable",),
+    ),
+    Mutant(
+        "gymnax-time-limit-terminates",
+        "gymnax's time limit is reported as a death (most libraries).",
+        "envs/jaxrl_envs/gymnax.py",
+        "terminated = jnp.asarray(terminated, bool)",
+        "terminated = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)",
+        ("tests/test_gymnax.py::test_the_time_limit_truncates_where_the_step_really_ended",),
+    ),
+    Mutant(
+        "a-fallen-pendulum-timed-out",
+        "A fallen pendulum counts as timed out, not as dead (brax's `time_out`).",
+        "envs/jaxrl_envs/brax.py",
+        "            terminated=stepped.done > 0,\n            truncated=jnp.bool_(False),",
+        "            terminated=jnp.bool_(False),\n            truncated=stepped.done > 0,",
+        ("tests/test_brax.py::test_a_fall_terminates_and_the_time_limit_truncates",),
     ),
 )
