@@ -477,6 +477,8 @@ def _build(options: argparse.Namespace) -> "tuple[Training, Key]":
     algorithm = algorithms()[options.algo]
     agent_class = getattr(importlib.import_module(algorithm.module), algorithm.class_name)
     hyper = {k.removeprefix(HYPER): v for k, v in vars(options).items() if k.startswith(HYPER)}
+    if ":" in options.env:  # one's own module lies here, where `python -m` would look for it
+        sys.path.insert(0, str(Path.cwd()))
     try:
         training = Training.create(
             agent_class(

@@ -502,3 +502,17 @@ def test_the_default_directory_says_what_and_when(tmp_path, monkeypatch):
     monkeypatch.setattr(RunDirectory, "create", create)
     assert run_in_process("train", "ppo", ENV, "--seed", 3)[0] == 2
     assert re.fullmatch(r"runs/ppo-CartPole-v1-seed3-\d{8}-\d{6}", seen[0])
+
+
+def test_ones_own_module_is_found_in_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "my_world.py").write_text("def make_env(size):\n    return size\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    command = ("train", "ppo", "my_world:make_env", "--env-param", "size=3")
+    status, _, errors = run_in_process(*command)
+    assert status == 2
+    assert errors == [
+        "jaxrl: error: my_world:make_env made a int, which has no spec and no reset and no step: "
+        "it is no environment"
+    ]
+    sys.modules.pop("my_world")

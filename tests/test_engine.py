@@ -682,10 +682,10 @@ def test_sweep_names_what_it_cannot_sweep():
 
 
 def test_one_loop_each():
-    """Only the rollout steps environments; only one loop calls `update` in minibatches."""
+    """Only the rollout steps environments (and a wrapper the one inside); only one loop updates."""
     sources = {p.relative_to(SOURCE).as_posix(): p.read_text() for p in SOURCE.rglob("*.py")}
     steps = [name for name, text in sources.items() if re.search(r"envs?\.step\(", text)]
-    assert sorted(steps) == ["engine/rollout.py", "environment.py"]
+    assert sorted(steps) == ["engine/rollout.py", "environment.py", "wrappers.py"]
     updates = [name for name, text in sources.items() if "agent.update(" in text]
     assert updates == ["engine/learners.py"]
     agents = "".join(text for name, text in sources.items() if name.startswith("agents/"))
