@@ -48,7 +48,7 @@ def test_an_import_path_makes_ones_own_environment(mine):
         ("your_lab:make_env", ValueError, "there is no module 'your_lab'"),
         ("my_lab.broken:make_env", ModuleNotFoundError, "there_is_no_such_module"),
         ("my_lab.worlds:make_nothing", TypeError, "has no spec and no reset and no step"),
-        ("my_lab.worlds:number", TypeError, "is a int: name a function or a class"),
+        ("my_lab.worlds:number", TypeError, "is of type int: name a function or a class"),
         ("my_lab.worlds:", ValueError, "is no import path"),
         ("my lab:make", ValueError, "is no import path"),
     ],

@@ -135,14 +135,14 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
     env = getattr(module, attribute)
     if isinstance(env, type) or not hasattr(env, "step"):
         if not callable(env):
-            raise TypeError(f"{env_id} is a {type(env).__name__}: name a function or a class")
+            raise TypeError(f"{env_id} is of type {type(env).__name__}: name a function or a class")
         env = env(**params)
     elif params:
         raise ValueError(f"{env_id} is an environment already and takes no parameters")
     missing = [name for name in ("spec", "reset", "step") if not hasattr(env, name)]
     if missing:
         raise TypeError(
-            f"{env_id} made a {type(env).__name__}, which has no {' and no '.join(missing)}: "
-            "it is no environment"
+            f"{env_id} made a value of type {type(env).__name__}, which has no "
+            f"{' and no '.join(missing)}: it is no environment"
         )
     return env
