@@ -512,7 +512,7 @@ def test_ones_own_module_is_found_in_the_current_directory(tmp_path, monkeypatch
     status, _, errors = run_in_process(*command)
     assert status == 2
     assert errors == [
-        "jaxrl: error: my_world:make_env made a value of type int, which has no spec and no reset and "
-        "no step: it is no environment"
+        "jaxrl: error: my_world:make_env made a value of type int, which has no spec and no reset "
+        "and no step: it is no environment"
     ]
     sys.modules.pop("my_world")
