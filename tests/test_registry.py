@@ -164,7 +164,7 @@ def test_good_environments_pass():
     [
         (WrongShape, r"observation of reset is float32\[2\], spec.observation float32\[1\]"),
         (WeakState, "weakly typed|dtype"),
-        (FloatDone, r"terminated is float32\[\], a scalar bool\[\]"),
+        (FloatDone, r"terminated is float32\[\], but must be bool\[\]"),
         (Both, "terminated and truncated"),
         (Endless, "went on after spec.max_steps = 3 steps"),
         (NotFinite, "a reward was not finite"),

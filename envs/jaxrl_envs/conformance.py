@@ -86,12 +86,14 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
         *_differences("the observation of reset", obs, "spec.observation", spec.observation),
         *_differences("the observation of step", timestep.obs, "that of reset", obs),
         *_differences("the state after step", next_state, "that of reset", state),
-        *_differences("reward", timestep.reward, "a scalar", jax.ShapeDtypeStruct((), jnp.float32)),
         *_differences(
-            "terminated", timestep.terminated, "a scalar", jax.ShapeDtypeStruct((), jnp.bool_)
+            "reward", timestep.reward, "but must be", jax.ShapeDtypeStruct((), jnp.float32)
         ),
         *_differences(
-            "truncated", timestep.truncated, "a scalar", jax.ShapeDtypeStruct((), jnp.bool_)
+            "terminated", timestep.terminated, "but must be", jax.ShapeDtypeStruct((), jnp.bool_)
+        ),
+        *_differences(
+            "truncated", timestep.truncated, "but must be", jax.ShapeDtypeStruct((), jnp.bool_)
         ),
     ]
     yield from wrong
