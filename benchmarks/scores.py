@@ -17,11 +17,8 @@ published figure, or that figure lies inside the 95% bootstrap interval of the m
 
 import argparse
 import dataclasses
-import importlib
-import importlib.metadata
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import ROWS, Row
-from jaxrl.flags import ScheduleText, algorithms, parse
+from jaxrl import host
+from jaxrl.flags import algorithms, parse
 from jaxrl.runs.directory import versions
 from jaxrl.runs.statistics import bootstrap_interval, iqm, iqm_of_rows
 
@@ -195,7 +193,7 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
         compile_seconds=round(result.compiled.trace_seconds + result.compiled.compile_seconds, 2),
         date=time.strftime("%Y-%m-%d"),
         machine=machine(),
-        versions={**versions(), **_version_of_family(row)},
+        versions=versions(),
     )
 
 
@@ -207,8 +205,8 @@ def agent_of(row: Row) -> object:
     for name, value in row.hyper.items():
         if isinstance(value, str):
             value = parse(flags[name].type, value)
-        fields[name] = value.build() if isinstance(value, ScheduleText) else value
-    return getattr(importlib.import_module(algorithm.module), algorithm.class_name)(**fields)
+        fields[name] = value
+    return algorithm.build(fields)
 
 
 def machine() -> str:
@@ -218,16 +216,7 @@ def machine() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return str(device.device_kind)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores"
-
-
-def _version_of_family(row: Row) -> dict[str, str]:
-    family = row.env.partition("/")[0]
-    try:
-        return {family: importlib.metadata.version(family)}
-    except importlib.metadata.PackageNotFoundError:
-        return {}
+    return f"{host.cores()} CPU cores"
 
 
 def _plain(x: np.ndarray) -> list[float | None]:

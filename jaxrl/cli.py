@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import importlib
 import itertools
 import os
 import sys
@@ -16,7 +15,6 @@ from jaxrl.flags import (
     SHOWN_TYPES,
     Algorithm,
     Flag,
-    ScheduleText,
     algorithms,
     finite_number,
     parse,
@@ -475,15 +473,12 @@ def _build(options: argparse.Namespace) -> "tuple[Training, Key]":
     from jaxrl.engine.train import Training
 
     algorithm = algorithms()[options.algo]
-    agent_class = getattr(importlib.import_module(algorithm.module), algorithm.class_name)
     hyper = {k.removeprefix(HYPER): v for k, v in vars(options).items() if k.startswith(HYPER)}
     if ":" in options.env:  # one's own module lies here, where `python -m` would look for it
         sys.path.insert(0, str(Path.cwd()))
     try:
         training = Training.create(
-            agent_class(
-                **{k: v.build() if isinstance(v, ScheduleText) else v for k, v in hyper.items()}
-            ),
+            algorithm.build(hyper),
             jaxrl_envs.make(options.env, **dict(options.env_param)),
             total_steps=options.total_steps,
             num_eval_episodes=options.num_eval_episodes,

@@ -8,7 +8,9 @@ classes.
 import ast
 import dataclasses
 import functools
+import importlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,12 @@ class Algorithm:
     flags: tuple[Flag, ...]
     python_only: tuple[str, ...] = ()
     """Fields that no text can give: a flax module, say."""
+
+    def build(self, fields: Mapping[str, Any]) -> Any:
+        """The agent with these hyper-parameters, as `parse` reads them; imports jax."""
+        agent = getattr(importlib.import_module(self.module), self.class_name)
+        built = {k: v.build() if isinstance(v, ScheduleText) else v for k, v in fields.items()}
+        return agent(**built)
 
 
 @functools.cache

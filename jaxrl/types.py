@@ -58,11 +58,16 @@ class Box:
 
         return cls(hashable(low), hashable(high), tuple(int(n) for n in shape))
 
-    def clip(self, action: Array) -> Array:
-        """Returns `action[*shape]` moved into the bounds."""
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest value of each entry, `float32[*shape]` both."""
         low, high = (
             np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high)
         )
+        return low, high
+
+    def clip(self, action: Array) -> Array:
+        """Returns `action[*shape]` moved into the bounds."""
+        low, high = self.bounds()
         return jnp.clip(action, jnp.asarray(low), jnp.asarray(high))
 
 
@@ -108,7 +113,7 @@ def sample_action(space: ActionSpace, key: Key) -> PyTree:
 
 
 def _sample_box(box: Box, key: Key) -> Array:
-    low, high = (np.broadcast_to(np.asarray(b, np.float32), box.shape) for b in (box.low, box.high))
+    low, high = box.bounds()
     with np.errstate(over="ignore"):  # float32's whole range is wider than its largest number
         bounded = np.isfinite(high - low)
     if bounded.all():

@@ -18,6 +18,7 @@ from flax import struct
 
 from jaxrl.environment import Timestep
 from jaxrl.types import (
+    ActionSpace,
     Array,
     Box,
     Discrete,
@@ -28,6 +29,7 @@ from jaxrl.types import (
     MultiDiscrete,
     PyTree,
     Scalar,
+    sample_action,
     split_mask,
     static,
     tree_where,
@@ -351,10 +353,7 @@ class DiscretizeActions(Wrapper):
         box = self.env.spec.action
         if not isinstance(box, Box):
             raise ValueError(f"DiscretizeActions needs a Box of actions, not {box!r}")
-        low, high = (
-            np.broadcast_to(np.asarray(b, np.float32), box.shape).ravel()
-            for b in (box.low, box.high)
-        )
+        low, high = (bound.ravel() for bound in box.bounds())
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ValueError(f"DiscretizeActions needs finite bounds, not {box!r}")
         return np.linspace(low, high, self.num_bins, dtype=np.float32)
@@ -411,18 +410,10 @@ def is_available(space: Any, mask: PyTree, action: PyTree) -> Array:
     return mask[action]
 
 
-def _no_action(space: Any) -> PyTree:
+def _no_action(space: ActionSpace) -> PyTree:
     """Zeros of the shape and dtype of an action."""
-    match space:
-        case Discrete():
-            return jnp.int32(0)
-        case MultiDiscrete(nums):
-            return jnp.zeros(len(nums), jnp.int32)
-        case Box(shape=shape):
-            return jnp.zeros(shape, jnp.float32)
-        case Mixed(spaces):
-            return tuple(_no_action(s) for s in spaces)
-    raise TypeError(f"{space!r} is no action space")
+    like = jax.eval_shape(lambda key: sample_action(space, key), jax.random.key(0))
+    return jax.tree.map(jnp.zeros_like, like)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import (
-    Figure,
-)  # not pyplot, which would choose a backend for the whole process
+from matplotlib.figure import Figure  # pyplot would choose a backend for the whole process
 from matplotlib.ticker import EngFormatter
 
 COLOUR = "tab:blue"
