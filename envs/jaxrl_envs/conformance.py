@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.distributions import Categorical, MultiCategorical
 from jaxrl.environment import Environment
 from jaxrl.types import (
     ActionSpace,
@@ -227,13 +228,10 @@ def _available(space: ActionSpace, mask: PyTree, key: Key) -> PyTree:
     if mask is None:
         return sample_action(space, key)
     match space:
-        case Discrete():
-            return jax.random.categorical(key, jnp.where(mask, 0.0, -jnp.inf)).astype(jnp.int32)
+        case Discrete(num):
+            return Categorical(jnp.zeros(num), mask).sample(key)
         case MultiDiscrete(nums):
-            parts = jnp.split(mask, np.cumsum(nums)[:-1])
-            keys = jax.random.split(key, len(nums))
-            chosen = [_available(Discrete(0), m, k) for m, k in zip(parts, keys, strict=True)]
-            return jnp.stack(chosen)
+            return MultiCategorical(jnp.zeros(sum(nums)), nums, mask).sample(key)
         case Mixed(spaces):
             keys = jax.random.split(key, len(spaces))
             return tuple(_available(s, m, k) for s, m, k in zip(spaces, mask, keys, strict=True))
