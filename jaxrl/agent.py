@@ -243,6 +243,10 @@ class Agent(struct.PyTreeNode):
         """
         return trajectory
 
+    def report(self, state: PyTree, batch: Any, clock: Clock) -> Metrics:
+        """Metrics of a whole prepared on-policy batch, before the passes over it; default: none."""
+        return {}
+
     def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> tuple[PyTree, Metrics]:
         """Learns from one minibatch: (state, metrics)."""
         raise NotImplementedError

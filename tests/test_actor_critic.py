@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Chain
 from flax import struct
 
-from jaxrl.agents import actor_critic
+from jaxrl.agents import PPO, actor_critic
 from jaxrl.agents.actor_critic import ActorCriticAgent, map_blocks
+from jaxrl.engine.train import Training
 from jaxrl.estimators import gae
 from jaxrl.types import Box, Clock, Discrete, EnvSpec, Masked, Trajectory, Transition
 
@@ -333,3 +335,24 @@ def test_a_module_of_ones_own_is_the_torso_of_each_network(shared):
 def test_an_agent_without_an_environment_says_so():
     with pytest.raises(ValueError, match=r"ActorCriticAgent has no environment yet: call bind"):
         _ = ActorCriticAgent().network
+
+
+def test_explained_variance_is_that_of_the_whole_batch_before_the_updates():
+    """Once an iteration, by NumPy from the prepared batch; minibatches would give other ratios."""
+    reports = []
+
+    class Spy(PPO):
+        def report(self, state, batch, clock):
+            jax.debug.callback(lambda *x: reports.append(x), batch.steps.value, batch.steps.target)
+            return super().report(state, batch, clock)
+
+    agent = Spy(num_envs=4, num_steps=8, num_epochs=2, num_minibatches=4)
+    spied = Training.create(agent, Chain(), total_steps=32)
+    run = jax.jit(lambda t, key: t.chunk(t.init(key), key, jnp.int32(0), jnp.int32(1))[1])
+    shown = run(spied, KEY).updates["explained_variance"]
+    jax.effects_barrier()
+    ((values, targets),) = reports
+    assert values.shape == (8, 4)
+    expected = 1.0 - np.var(targets - values) / np.var(targets)
+    np.testing.assert_allclose(shown.value, expected, rtol=1e-4)
+    assert shown.count == 1.0

@@ -11,12 +11,14 @@ from flax import struct
 from jaxrl.agent import Agent
 from jaxrl.checks import check_range
 from jaxrl.estimators import gae
+from jaxrl.losses import explained_variance
 from jaxrl.networks import Activation, ActorCritic, CoreName, activation, cell, default_torso
 from jaxrl.types import (
     Array,
     Clock,
     EnvSpec,
     Key,
+    Metrics,
     PyTree,
     Scalar,
     Trajectory,
@@ -130,6 +132,11 @@ class ActorCriticAgent(Agent):
             target=advantages + values,
         )
         return trajectory.replace(steps=sample)
+
+    def report(self, state: Any, batch: Trajectory, clock: Clock) -> Metrics:
+        """How well the value, before the update, explained what it was to predict."""
+        sample: Sample = batch.steps
+        return {"explained_variance": explained_variance(sample.value, sample.target)}
 
     def values(self, params: PyTree, trajectory: Trajectory) -> tuple[Array, Array]:
         """V(obs) and V(next_obs), `float32[T, N]`.

@@ -15,7 +15,6 @@ from jaxrl.losses import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
-    explained_variance,
     mean,
     standardize,
 )
@@ -139,7 +138,6 @@ class PPO(ActorCriticAgent):
             "entropy": entropy,
             "approximate_kl": approximate_kl(log_ratio),
             "clip_fraction": clip_fraction(log_ratio, clip_epsilon),
-            "explained_variance": explained_variance(sample.value, sample.target),
         }
 
     def update(

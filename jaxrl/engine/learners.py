@@ -55,7 +55,7 @@ class IterationMetrics(struct.PyTreeNode):
 
     Attributes:
       episodes: the episodes that ended in training.
-      updates: the agent's own metrics, each a `Mean` over calls of `update`.
+      updates: the agent's own metrics, each a `Mean` over calls of `update` (or of `report`).
     """
 
     episodes: EpisodeStats
@@ -104,12 +104,11 @@ def _update_many(
         key_i = jax.random.fold_in(key, index)
         batch = batch_of(agent_state, batch, stream(key_i, Stream.SAMPLE), clock)
         agent_state, metrics = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), clock)
-        means = {name: Mean.of(value) for name, value in metrics.items()}
-        return (agent_state, clock.replace(update=clock.update + 1)), means
+        return (agent_state, clock.replace(update=clock.update + 1)), metrics
 
     inputs = (batches, jnp.arange(length))
-    (agent_state, _), means = jax.lax.scan(one, (agent_state, clock), inputs)
-    return agent_state, {name: m.pooled() for name, m in means.items()}
+    (agent_state, _), metrics = jax.lax.scan(one, (agent_state, clock), inputs)
+    return agent_state, {name: Mean.of(values).pooled() for name, values in metrics.items()}
 
 
 def _collect(
@@ -139,9 +138,11 @@ def on_policy(
     raw = trajectory.steps
     trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
     prepared = agent.prepare(state.agent, trajectory, clock)
+    report = {name: Mean.of(x) for name, x in agent.report(state.agent, prepared, clock).items()}
     agent_state, updates = _epochs(agent, plan, state.agent, prepared, key, clock)
     stats = _learn_statistics(agent, state.stats, trajectory.first, raw)
-    return state.replace(agent=agent_state, stats=stats), IterationMetrics(episodes, updates)
+    metrics = IterationMetrics(episodes, report | updates)
+    return state.replace(agent=agent_state, stats=stats), metrics
 
 
 def _epochs(
