@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl import host
 
 if TYPE_CHECKING:
-    from jaxrl import agents, engine, estimators, schedules
+    from jaxrl import agents, engine, estimators, schedules, solvers, wrappers
     from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay
     from jaxrl.engine.evaluate import evaluate
     from jaxrl.engine.rollout import rollout
@@ -44,7 +44,7 @@ _HOME = {
     "sweep": "engine.sweep",
     "train": "engine.train",
 }
-_MODULES = ("agents", "engine", "estimators", "schedules", "wrappers")
+_MODULES = ("agents", "engine", "estimators", "schedules", "solvers", "wrappers")
 
 __all__ = [
     "Agent",
@@ -69,6 +69,7 @@ __all__ = [
     "fit",
     "rollout",
     "schedules",
+    "solvers",
     "sweep",
     "train",
     "wrappers",

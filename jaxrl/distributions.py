@@ -57,6 +57,17 @@ class Distribution(Protocol):
     def kl(self, other: Any) -> Array:
         """Returns KL(self || other) in nats, closed form, a float of shape [...]."""
 
+    @property
+    def parameters(self) -> Any:
+        """The float arrays that define it, a pytree of [..., *]; no mask."""
+
+    def fisher(self, tangent: Any) -> Any:
+        """Returns F v for each batch entry, F = E[grad log p grad log p^T] in `parameters`.
+
+        It is the second derivative of the KL divergence: KL(p || p + v) = v^T F v / 2 + o(|v|^2).
+        Argument and result have the structure of `parameters`.
+        """
+
 
 @flax.struct.dataclass
 class Categorical:
@@ -106,6 +117,16 @@ class Categorical:
         """Returns sum_a p(a) (log p(a) - log q(a)), float [...], where q is `other`."""
         pairs = zip(self._log_probs(), other._log_probs(), strict=True)
         return _sum_actions([jnp.exp(log_p) * (log_p - log_q) for log_p, log_q in pairs])
+
+    @property
+    def parameters(self) -> Array:
+        """The logits, float [..., A]."""
+        return _at_least_float32(self.logits)
+
+    def fisher(self, tangent: Array) -> Array:
+        """Returns p (v - sum_a p(a) v(a)), float [..., A]: F = diag(p) - p p^T in the logits."""
+        p = jax.nn.softmax(self._masked_logits(), axis=-1)
+        return p * (tangent - jnp.sum(p * tangent, axis=-1, keepdims=True))
 
     def _masked_logits(self) -> Array:  # [..., A]
         logits = _at_least_float32(self.logits)
@@ -174,6 +195,18 @@ class MultiCategorical:
         """Returns the sum of the components' KL(self || other), float [...]."""
         return Product(self.components).kl(Product(other.components))
 
+    @property
+    def parameters(self) -> Array:
+        """The logits, float [..., sum(nums)]."""
+        return _at_least_float32(self.logits)
+
+    def fisher(self, tangent: Array) -> Array:
+        """Returns the components' F v side by side, float [..., sum(nums)]."""
+        components = self.components
+        offsets = [sum(self.nums[:i]) for i in range(1, len(self.nums))]
+        tangents = tuple(jnp.split(tangent, offsets, axis=-1))
+        return jnp.concatenate(Product(components).fisher(tangents), axis=-1)
+
 
 @flax.struct.dataclass
 class DiagonalGaussian:
@@ -223,6 +256,16 @@ class DiagonalGaussian:
         spread = jnp.expm1(2 * log_ratio) - 2 * log_ratio
         return self._sum_event(0.5 * (spread + jnp.square(distance)))
 
+    @property
+    def parameters(self) -> tuple[Array, Array]:
+        """Mean and log_std, both float [..., *event]."""
+        return self._parameters()
+
+    def fisher(self, tangent: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Returns (v_mean / std^2, 2 v_log_std): F is diagonal in mean and log_std."""
+        _, log_std = self._parameters()
+        return tangent[0] * jnp.exp(-2 * log_std), 2 * tangent[1]
+
     def _parameters(self) -> tuple[Array, Array]:  # both [..., *event]
         mean = _at_least_float32(self.mean)
         return mean, jnp.broadcast_to(_at_least_float32(self.log_std), mean.shape)
@@ -265,6 +308,16 @@ class Product:
         """Returns the sum of the components' KL(self || other), float [...]."""
         pairs = zip(self.components, other.components, strict=True)
         return _add([component.kl(part) for component, part in pairs])
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """The components' parameters."""
+        return tuple(component.parameters for component in self.components)
+
+    def fisher(self, tangent: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns the components' F v: F is block-diagonal."""
+        pairs = zip(self.components, tangent, strict=True)
+        return tuple(component.fisher(part) for component, part in pairs)
 
 
 def _at_least_float32(x: Array) -> Array:

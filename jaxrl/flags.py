@@ -23,6 +23,7 @@ SHOWN_TYPES = {
     "Scalar": "FLOAT",
     "Scalar | None": "FLOAT|none",
     "Scheduled": "FLOAT|SCHEDULE",
+    "Scheduled | None": "FLOAT|SCHEDULE|none",
     "tuple[int, ...]": "INT,INT,...",
 }
 
@@ -173,7 +174,7 @@ def parse(kind: str, text: str) -> Any:
             return whole_number(text)
         case "Scalar" | "Scalar | None":
             return finite_number(text)
-        case "Scheduled":
+        case "Scheduled" | "Scheduled | None":
             return _schedule(text) if ":" in text else finite_number(text)
         case "tuple[int, ...]":
             return tuple(whole_number(part) for part in text.split(","))

@@ -204,6 +204,49 @@ class PolicyHead(nn.Module):
         raise TypeError(f"{self.space!r} is no action space")
 
 
+class SoftmaxLinear(nn.Module):
+    """pi(a | s) proportional to exp(theta^T phi(s, a)), theta zero at first: uniform.
+
+    Attributes:
+      features: phi, from observations `[..., *obs]` to `[..., A, K]`.
+    """
+
+    features: Callable[[PyTree], Array]
+
+    @nn.compact
+    def __call__(self, obs: PyTree, mask: PyTree = None) -> Distribution:
+        phi = self.features(obs)
+        theta = self.param("theta", zeros_init(), (phi.shape[-1],))
+        return Categorical(phi @ theta, mask)
+
+
+class Scorer(nn.Module):
+    """pi(a | s) proportional to exp(f(s, a)): one network scores each action beside the state.
+
+    Attributes:
+      num_actions: A.
+      torso: f's hidden layers, from `[..., A, F + A]` (observation, one-hot action) to features; None
+        for an MLP.
+    """
+
+    num_actions: int
+    torso: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, obs: Array, mask: PyTree = None) -> Distribution:
+        actions = jnp.eye(self.num_actions, dtype=jnp.float32)
+        shape = (*obs.shape[:-1], self.num_actions)
+        pairs = jnp.concatenate(
+            [
+                jnp.broadcast_to(obs[..., None, :].astype(jnp.float32), (*shape, obs.shape[-1])),
+                jnp.broadcast_to(actions, (*shape, self.num_actions)),
+            ],
+            axis=-1,
+        )
+        x = (MLP() if self.torso is None else self.torso.clone(parent=None))(pairs)
+        return Categorical(jnp.squeeze(dense(1, 0.01)(x), -1), mask)
+
+
 class ActorCritic(nn.Module):
     """A policy and a state value, with torsos of their own or one in common.
 
@@ -218,6 +261,8 @@ class ActorCritic(nn.Module):
       shared: one torso (and core) for both.
       core: the recurrent cell between torso and head.
       core_size: its size.
+      policy_network: the policy as a module of its own, `(obs, mask)` to a distribution, instead of
+        a torso and a head.
     """
 
     torso: Callable[[], nn.Module]
@@ -226,10 +271,14 @@ class ActorCritic(nn.Module):
     core: CoreName = "none"
     core_size: int = 64
     initial_log_std: float = 0.0
+    policy_network: nn.Module | None = None
 
     def setup(self) -> None:
-        self.actor_torso = self.torso()
-        self.actor_head = PolicyHead(self.space, self.initial_log_std)
+        if self.policy_network is not None:
+            self.actor = self.policy_network.clone(parent=None)
+        else:
+            self.actor_torso = self.torso()
+            self.actor_head = PolicyHead(self.space, self.initial_log_std)
         self.critic_head = dense(1, 1.0)
         if not self.shared:
             self.critic_torso = self.torso()
@@ -258,6 +307,8 @@ class ActorCritic(nn.Module):
     ) -> tuple[Distribution, PyTree]:
         """The distribution over actions, `[...]`."""
         obs, mask = split_mask(obs)
+        if self.policy_network is not None:
+            return self.actor(obs, mask), ()
         x, carries = self._features("actor", obs, carry, first)
         return self.actor_head(x, mask), carries
 

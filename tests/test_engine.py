@@ -20,10 +20,10 @@ from jaxrl.agent import Agent, OnPolicy, Replay
 from jaxrl.agents import PPO
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
-from jaxrl.engine.shuffle import permutation
 from jaxrl.engine.sweep import sweep
 from jaxrl.engine.train import Training, chunk_stops, train
 from jaxrl.environment import VectorEnv
+from jaxrl.minibatches import permutation
 from jaxrl.runs.fit import fit
 from jaxrl.types import static
 

@@ -110,6 +110,8 @@ def test_schedules_take_as_many_numbers_as_their_classes():
         ("Scalar | None", "None", None),
         ("Scalar | None", "0.5", 0.5),
         ("Scheduled", "3e-4", 3e-4),
+        ("Scheduled | None", "linear:1", ScheduleText("linear", (1.0,))),
+        ("Scheduled | None", "none", None),
         ("Scheduled", "linear:1:0:0.5", ScheduleText("linear", (1.0, 0.0, 0.5))),
         ("tuple[int, ...]", "64", (64,)),
         ("tuple[int, ...]", "256,256", (256, 256)),

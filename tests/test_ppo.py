@@ -20,6 +20,7 @@ from environments import (
     RewardIsObservation,
 )
 from flax import linen as nn
+from probes import KEY, learned, mode, value
 
 from jaxrl.agents import PPO
 from jaxrl.agents.actor_critic import Sample
@@ -29,27 +30,9 @@ from jaxrl.networks import CNN
 from jaxrl.schedules import Linear
 from jaxrl.types import Clock, Trajectory
 
-KEY = jax.random.key(0)
 FAST = PPO(
     num_envs=32, num_steps=16, learning_rate=3e-3, hidden_sizes=(16,), entropy_coefficient=1e-3
 )
-
-
-def learned(agent, env, iterations, **options):
-    """The agent and its state after training."""
-    steps = agent.bind(env.spec).plan.steps_per_iteration * iterations
-    state, metrics = jax.jit(
-        lambda key: train(agent, env, key, total_steps=steps, num_evaluations=1, **options)
-    )(KEY)
-    return agent.bind(env.spec), state, metrics
-
-
-def value(agent, state, obs):
-    return np.asarray(agent.network.apply(state.agent.params, jnp.asarray(obs), method="value")[0])
-
-
-def mode(agent, state, obs):
-    return agent.act(state.agent, (), jnp.asarray(obs), KEY, Clock.start(), explore=False)[1]
 
 
 # Probes -------------------------------------------------------------------------------------------

@@ -46,13 +46,11 @@ class Sample(struct.PyTreeNode):
     target: Array
 
 
-class ActorCriticAgent(Agent):
-    """Networks, acting and generalised advantages; subclasses add `plan`, `init` and `update`."""
+class NetworkAgent(Agent):
+    """A policy and a state value as networks, acting, and V(obs) and V(next_obs) of a rollout."""
 
     discount: Scalar = 0.99
     """Discount factor, gamma, in [0, 1]."""
-    gae_lambda: Scalar = 0.95
-    """Lambda of generalised advantage estimation, in [0, 1]."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the hidden layers of each network."""
     activation: Activation = static(default="tanh")
@@ -65,10 +63,16 @@ class ActorCriticAgent(Agent):
     """Size of the recurrent state."""
     torso: nn.Module | None = static(default=None)
     """Your own flax module from observations to features; None for an MLP of hidden_sizes."""
+    policy_network: nn.Module | None = static(default=None)
+    """Your own flax module from (obs, mask) to a distribution over actions; None for a torso."""
 
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "discount", 0.0, 1.0)
-        check_range(self, "gae_lambda", 0.0, 1.0)
+        if self.policy_network is not None and (self.core != "none" or self.shared_torso):
+            raise ValueError(
+                "policy_network is the whole policy: it has no core and shares no torso. "
+                "Leave core and shared_torso as they are, or give a torso instead"
+            )
         if self.torso is None and (not self.hidden_sizes or min(self.hidden_sizes) < 1):
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
         if self.core_size < 1:
@@ -87,7 +91,14 @@ class ActorCriticAgent(Agent):
                 return self.torso.clone(parent=None)
             return default_torso(spec, self.hidden_sizes, self.activation)
 
-        return ActorCritic(torso, spec.action, self.shared_torso, self.core, self.core_size)
+        return ActorCritic(
+            torso,
+            spec.action,
+            self.shared_torso,
+            self.core,
+            self.core_size,
+            policy_network=self.policy_network,
+        )
 
     def init_params(self, key: Key) -> PyTree:
         """Fresh parameters of the networks."""
@@ -109,34 +120,6 @@ class ActorCriticAgent(Agent):
             policy, _, carry = jax.tree.map(lambda x: x[0], both)
         action = policy.sample(key) if explore else policy.mode()
         return carry, action, policy.log_prob(action)
-
-    def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
-        """Values, GAE and value targets for each step (Schulman et al., 2016, eq. 16)."""
-        steps = trajectory.steps
-        values, next_values = self.values(state.params, trajectory)
-        advantages = gae(
-            steps.reward,
-            values,
-            next_values,
-            steps.terminated,
-            steps.truncated,
-            self.discount,
-            self.gae_lambda,
-        )
-        sample = Sample(
-            obs=steps.obs,
-            action=steps.action,
-            log_prob=steps.extras,
-            value=values,
-            advantage=advantages,
-            target=advantages + values,
-        )
-        return trajectory.replace(steps=sample)
-
-    def report(self, state: Any, batch: Trajectory, clock: Clock) -> Metrics:
-        """How well the value, before the update, explained what it was to predict."""
-        sample: Sample = batch.steps
-        return {"explained_variance": explained_variance(sample.value, sample.target)}
 
     def values(self, params: PyTree, trajectory: Trajectory) -> tuple[Array, Array]:
         """V(obs) and V(next_obs), `float32[T, N]`.
@@ -180,6 +163,45 @@ class ActorCriticAgent(Agent):
         following = jnp.concatenate([values[1:], value_after(*last)])
         next_values = jnp.where(steps.truncated, at_cuts, following)
         return values, jnp.where(steps.terminated, 0.0, next_values)
+
+
+class ActorCriticAgent(NetworkAgent):
+    """Generalised advantages from the networks; subclasses add `plan`, `init` and `update`."""
+
+    gae_lambda: Scalar = 0.95
+    """Lambda of generalised advantage estimation, in [0, 1]."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "gae_lambda", 0.0, 1.0)
+        return super().bind(spec)
+
+    def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
+        """Values, GAE and value targets for each step (Schulman et al., 2016, eq. 16)."""
+        steps = trajectory.steps
+        values, next_values = self.values(state.params, trajectory)
+        advantages = gae(
+            steps.reward,
+            values,
+            next_values,
+            steps.terminated,
+            steps.truncated,
+            self.discount,
+            self.gae_lambda,
+        )
+        sample = Sample(
+            obs=steps.obs,
+            action=steps.action,
+            log_prob=steps.extras,
+            value=values,
+            advantage=advantages,
+            target=advantages + values,
+        )
+        return trajectory.replace(steps=sample)
+
+    def report(self, state: Any, batch: Trajectory, clock: Clock) -> Metrics:
+        """How well the value, before the update, explained what it was to predict."""
+        sample: Sample = batch.steps
+        return {"explained_variance": explained_variance(sample.value, sample.target)}
 
 
 ROWS_OF_A_BLOCK = 2048

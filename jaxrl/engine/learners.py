@@ -15,8 +15,8 @@ from flax import struct
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
-from jaxrl.engine.shuffle import permutation
 from jaxrl.environment import VectorEnv
+from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
 from jaxrl.types import (
     Array,
@@ -164,28 +164,11 @@ def _epochs(
     if flat:
         trajectory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
 
-    def order(key):
-        if num_parts == 1:  # all rows at once: their order does not matter
-            return jnp.zeros(0, jnp.int32)
-        return permutation(key, rows)
-
-    def take(x, index, axis):
-        where = (slice(None),) * axis + (index,)
-        return x.at[where].get(mode="promise_in_bounds", unique_indices=True)
-
     def part(agent_state, index, key, clock):
-        if num_parts == 1:
-            return trajectory
-        return Trajectory(
-            steps=jax.tree.map(lambda x: take(x, index, axis), trajectory.steps),
-            first=take(trajectory.first, index, axis),
-            carry=jax.tree.map(lambda x: take(x, index, 0), trajectory.carry),
-        )
+        return minibatch(trajectory, index, axis)
 
-    num_updates = plan.num_epochs * num_parts
-    orders = jax.vmap(order)(jax.random.split(stream(key, Stream.SHUFFLE), plan.num_epochs))
-    parts = orders.reshape(num_updates, 0 if num_parts == 1 else rows // num_parts)
-    return _update_many(agent, agent_state, key, clock, parts, part, num_updates)
+    parts = minibatch_indices(stream(key, Stream.SHUFFLE), rows, plan.num_epochs, num_parts)
+    return _update_many(agent, agent_state, key, clock, parts, part, parts.shape[0])
 
 
 def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transition) -> Normalizer:

@@ -47,7 +47,7 @@ LOSSES = "jaxrl/losses.py"
 NORMALIZATION = "jaxrl/normalization.py"
 PPO = "jaxrl/agents/ppo.py"
 ROLLOUT = "jaxrl/engine/rollout.py"
-SHUFFLE = "jaxrl/engine/shuffle.py"
+MINIBATCHES = "jaxrl/minibatches.py"
 TRAIN = "jaxrl/engine/train.py"
 TYPES = "jaxrl/types.py"
 WRAPPERS = "jaxrl/wrappers.py"
@@ -569,7 +569,7 @@ MUTANTS = (
     Mutant(
         "shuffle-repeats-rows",
         "Some rows come twice in a pass over the data, others never.",
-        SHUFFLE,
+        MINIBATCHES,
         "i = (i + jax.random.randint(key_i, (side,), 0, other)[j]) % other",
         "i = jax.random.randint(key_i, i.shape, 0, other)",
         ("tests/test_engine.py::test_a_shuffle_is_a_permutation[64]",),
@@ -577,7 +577,7 @@ MUTANTS = (
     Mutant(
         "shuffle-of-too-few-rounds",
         "The cheap shuffle mixes badly: minibatches are of neighbours.",
-        SHUFFLE,
+        MINIBATCHES,
         "NUM_ROUNDS = 3",
         "NUM_ROUNDS = 1",
         ("tests/test_engine.py::test_a_shuffle_mixes_as_a_sort_does[shape0]",),
@@ -585,17 +585,17 @@ MUTANTS = (
     Mutant(
         "one-order-for-all-epochs",
         "Every pass over the data takes them in the same minibatches.",
-        LEARNERS,
-        "jax.vmap(order)(jax.random.split(stream(key, Stream.SHUFFLE), plan.num_epochs))",
-        "order(stream(key, Stream.SHUFFLE))[None].repeat(plan.num_epochs, 0)",
+        MINIBATCHES,
+        "jax.vmap(lambda k: permutation(k, num_rows))(jax.random.split(key, num_epochs))",
+        "permutation(key, num_rows)[None].repeat(num_epochs, 0)",
         ("tests/test_engine.py::test_every_row_is_seen_once_an_epoch[flat-4]",),
     ),
     Mutant(
         "carries-not-shuffled",
         "Sequences are shuffled and their recurrent states are not.",
-        LEARNERS,
-        "take(x, index, 0), trajectory.carry)",
-        "take(x, jnp.sort(index), 0), trajectory.carry)",
+        MINIBATCHES,
+        "take(x, 0), trajectory.carry)",
+        "x[jnp.sort(index)], trajectory.carry)",
         ("tests/test_engine.py::test_every_row_is_seen_once_an_epoch[env-4]",),
     ),
     Mutant(

@@ -1,0 +1,45 @@
+"""Natural policy gradient (Kakade, "A natural policy gradient", 2001)."""
+
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agents.natural_gradient import NaturalGradientAgent
+from jaxrl.checks import check_range
+from jaxrl.losses import mean
+from jaxrl.schedules import Scheduled, at
+from jaxrl.types import Clock, EnvSpec, Metrics, PyTree, Trajectory
+
+
+class NPG(NaturalGradientAgent):
+    """Natural policy gradient: one step along F^-1 g, of fixed size or to a fixed KL divergence."""
+
+    kl_radius: Scheduled | None = 0.01
+    """Scale the step so that the KL divergence is this, to second order (nats); none: do not."""
+    learning_rate: Scheduled = 0.1
+    """Multiple of F^-1 g to step by where kl_radius is none."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "kl_radius", open_low=True)
+        check_range(self, "learning_rate")
+        return super().bind(spec)
+
+    def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
+        gradient = jax.grad(self.surrogate)(actor, batch)
+        solution, curvature = self.natural_gradient(actor, gradient, batch)
+        if self.kl_radius is None:
+            scale = jnp.asarray(at(self.learning_rate, clock), jnp.float32)
+        else:  # KL(theta, theta + s x) = s^2 x^T F x / 2 + o(s^2)
+            scale = jnp.sqrt(2.0 * at(self.kl_radius, clock) / curvature)
+        # Without a direction (no advantages, or none that is finite) the policy stays.
+        scale = jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)
+        new = jax.tree.map(lambda p, x: p + scale * x, actor, solution.x)
+        old_policy, new_policy = self.policy(actor, batch), self.policy(new, batch)
+        return new, {
+            "kl": mean(old_policy.kl(new_policy)),
+            "entropy": mean(old_policy.entropy()),
+            "step_scale": scale,
+            "cg_residual": solution.relative_residual,
+            "cg_steps": solution.num_steps,
+        }

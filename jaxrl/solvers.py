@@ -1,0 +1,210 @@
+"""Second-order tools on pytrees: conjugate gradient, Gauss-Newton products, a line search.
+
+All are pure, run inside `jit` and `vmap`, and never let a number that is not finite move what they
+are given: under `vmap` each member stops by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.flatten_util import ravel_pytree
+
+from jaxrl.losses import mean
+from jaxrl.types import Array, PyTree, Scalar
+
+
+class Solution(struct.PyTreeNode):
+    """What conjugate gradient found.
+
+    Attributes:
+      x: approximately A^-1 b, of the structure of b.
+      residual: b - A x, of the same structure.
+      relative_residual: |b - A x| / |b|, `float32[]`; 0 where b is 0.
+      num_steps: `int32[]`, the steps that were taken.
+    """
+
+    x: PyTree
+    residual: PyTree
+    relative_residual: Array
+    num_steps: Array
+
+
+def conjugate_gradient(
+    matvec: Callable[[PyTree], PyTree],
+    b: PyTree,
+    num_iterations: int,
+    *,
+    tolerance: Scalar = 0.0,
+    preconditioner: Callable[[PyTree], PyTree] | None = None,
+) -> Solution:
+    """Solves A x = b for a symmetric, positive definite A, from x = 0.
+
+    Each step takes one product with A. The solution stays as it is from the step on in which the
+    residual is small enough, the curvature p^T A p is not positive (A is singular or indefinite
+    along p) or a number is not finite; a `b` that is not finite gives 0.
+
+    Args:
+      matvec: v -> A v.
+      b: a pytree of floats.
+      num_iterations: of the scan, at least 1; in exact arithmetic as many as b has entries suffice.
+      tolerance: stop once |b - A x| <= tolerance |b|.
+      preconditioner: v -> M^-1 v with a symmetric, positive definite M close to A.
+
+    Raises:
+      ValueError: `num_iterations` is less than 1.
+
+    Source: Hestenes and Stiefel, 1952; with a preconditioner Golub and Van Loan, 2013, alg. 11.5.1.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations is {num_iterations}: it must be at least 1")
+    flat_b, unravel = ravel_pytree(b)
+    norm_b = _norm(flat_b)
+
+    def on_vectors(f):
+        return lambda v: ravel_pytree(f(unravel(v)))[0]
+
+    product = on_vectors(matvec)
+    condition = on_vectors(preconditioner) if preconditioner else lambda v: v
+
+    def step(loop, _):
+        x, r, p, rz, active, num_steps = loop
+        product_p = product(p)
+        curvature = _dot(p, product_p)
+        alpha = rz / curvature
+        new_r = r - alpha * product_p
+        z = condition(new_r)
+        new_rz = _dot(new_r, z)
+        taken = active & (curvature > 0) & jnp.isfinite(alpha) & jnp.isfinite(new_rz)
+        x = jnp.where(taken, x + alpha * p, x)
+        r = jnp.where(taken, new_r, r)
+        p = jnp.where(taken, z + (new_rz / rz) * p, p)
+        rz = jnp.where(taken, new_rz, rz)
+        active = taken & (_norm(r) > tolerance * norm_b)
+        return (x, r, p, rz, active, num_steps + taken), None
+
+    z = condition(flat_b)
+    rz = _dot(flat_b, z)
+    active = jnp.isfinite(rz) & (norm_b > 0)
+    start = (jnp.zeros_like(flat_b), flat_b, z, rz, active, jnp.zeros((), jnp.int32))
+    (x, r, *_, num_steps), _ = jax.lax.scan(step, start, length=num_iterations)
+    relative = jnp.where(norm_b > 0, _norm(r) / jnp.where(norm_b > 0, norm_b, 1.0), 0.0)
+    return Solution(unravel(x), unravel(r), relative, num_steps)
+
+
+def gauss_newton_product(
+    f: Callable[[PyTree], PyTree],
+    params: PyTree,
+    metric: Callable[[PyTree], PyTree],
+    batch_ndim: int = 1,
+) -> Callable[[PyTree], PyTree]:
+    """Returns v -> mean over rows of J^T M J v, J the Jacobian of `f` at `params`.
+
+    `f` is linearised once; each product then costs one pass forward (J v) and one back. It is
+    positive semi-definite whenever every M is, which the Hessian of a KL divergence is not away
+    from its minimum.
+
+    Args:
+      f: params -> outputs, leaves `[*batch, ...]`.
+      params: where to linearise.
+      metric: tangents of the outputs -> M times them, row by row.
+      batch_ndim: how many leading axes of the outputs are rows.
+
+    Source: Schraudolph, "Fast curvature matrix-vector products", 2002; for the Fisher matrix of a
+    policy Martens, "New insights and perspectives on the natural gradient method", 2020, section 9.
+    """
+    _, push = jax.linearize(f, params)
+
+    def product(v):
+        outputs = metric(push(v))
+
+        def mean_inner(v):
+            return mean(_row_inner(push(v), outputs, batch_ndim))
+
+        (pulled,) = jax.linear_transpose(mean_inner, v)(jnp.ones((), jnp.float32))
+        return pulled
+
+    return product
+
+
+def _row_inner(x: PyTree, y: PyTree, batch_ndim: int) -> Array:
+    """The inner product of each row of x with that of y, `[*batch]`."""
+
+    def one(a, b):
+        return jnp.sum(a * b, axis=tuple(range(batch_ndim, a.ndim)))
+
+    return sum(jax.tree.leaves(jax.tree.map(one, x, y)), start=jnp.zeros((), jnp.float32))
+
+
+class LineSearch(struct.PyTreeNode):
+    """What a line search did.
+
+    Attributes:
+      x: the accepted point, or the old one, bit for bit.
+      accepted: `bool[]`.
+      num_tries: `int32[]`, the points looked at.
+      scale: `float32[]`, the accepted multiple of the step; 0 for none.
+      report: what `judge` had to say of the accepted point, zeros for none.
+    """
+
+    x: PyTree
+    accepted: Array
+    num_tries: Array
+    scale: Array
+    report: PyTree
+
+
+def backtracking_line_search(
+    judge: Callable[[PyTree], tuple[Array, PyTree]],
+    x: PyTree,
+    step: PyTree,
+    *,
+    shrink: Scalar = 0.8,
+    max_tries: int = 10,
+) -> LineSearch:
+    """Tries x + step, x + shrink step, x + shrink^2 step, ... and takes the first that passes.
+
+    Args:
+      judge: point -> (`bool[]` whether it may be taken, a report: a pytree of arrays). NaN compares
+        false, so that `better & (kl <= radius)` refuses what is not finite.
+      x: where to start.
+      step: of the structure of x.
+      shrink: in (0, 1).
+      max_tries: points to look at, at least 1.
+    """
+    if max_tries < 1:
+        raise ValueError(f"max_tries is {max_tries}: it must be at least 1")
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(judge, x)[1])
+
+    def goes_on(search):
+        return ~search.accepted & (search.num_tries < max_tries)
+
+    def attempt(search):
+        scale = jnp.asarray(shrink, jnp.float32) ** search.num_tries
+        point = jax.tree.map(lambda a, d: a + scale * d, x, step)
+        accepted, report = judge(point)
+
+        def chosen(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
+
+        return LineSearch(
+            x=chosen(point, x),
+            accepted=accepted,
+            num_tries=search.num_tries + 1,
+            scale=jnp.where(accepted, scale, 0.0),
+            report=chosen(report, nothing),
+        )
+
+    none = jnp.zeros((), jnp.int32)
+    start = LineSearch(x, jnp.zeros((), bool), none, jnp.zeros((), jnp.float32), nothing)
+    return jax.lax.while_loop(goes_on, attempt, start)
+
+
+def _dot(x: Array, y: Array) -> Array:
+    return jnp.dot(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _norm(x: Array) -> Array:
+    return jnp.sqrt(_dot(x, x))

@@ -1,0 +1,27 @@
+"""Training on a probe environment, and asking what was learned."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.engine.train import train
+from jaxrl.types import Clock
+
+KEY = jax.random.key(0)
+
+
+def learned(agent, env, iterations, **options):
+    """The agent and its state after training."""
+    steps = agent.bind(env.spec).plan.steps_per_iteration * iterations
+    state, metrics = jax.jit(
+        lambda key: train(agent, env, key, total_steps=steps, num_evaluations=1, **options)
+    )(KEY)
+    return agent.bind(env.spec), state, metrics
+
+
+def value(agent, state, obs):
+    return np.asarray(agent.network.apply(state.agent.params, jnp.asarray(obs), method="value")[0])
+
+
+def mode(agent, state, obs):
+    return agent.act(state.agent, (), jnp.asarray(obs), KEY, Clock.start(), explore=False)[1]

@@ -1,0 +1,247 @@
+"""TRPO and NPG: what each step promises, what cannot move them, probes with known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from environments import (
+    BestActionByObservation,
+    BestMixedAction,
+    Counter,
+    Endless,
+    MaskedChoice,
+    Recall,
+)
+from probes import KEY, learned, mode, value
+
+from jaxrl.agents import NPG, TRPO
+from jaxrl.agents.actor_critic import Sample
+from jaxrl.agents.critic import split
+from jaxrl.engine.train import Training
+from jaxrl.losses import mean
+from jaxrl.types import Trajectory
+
+FAST = TRPO(
+    num_envs=32,
+    num_steps=16,
+    hidden_sizes=(16,),
+    kl_radius=0.05,
+    damping=1e-2,
+    critic_learning_rate=1e-2,
+    critic_epochs=5,
+    critic_minibatches=4,
+)
+SMALL = {"num_envs": 8, "num_steps": 16, "hidden_sizes": (8,), "critic_minibatches": 2}
+
+
+class Spied(TRPO):
+    """Reports both policies' KL and surrogates as seen from outside, on the whole batch."""
+
+    def improve(self, actor, batch, clock):
+        new, metrics = super().improve(actor, batch, clock)
+        kl = mean(self.policy(actor, batch).kl(self.policy(new, batch)))
+        gain = self.surrogate(new, batch) - self.surrogate(actor, batch)
+        return new, metrics | {"kl_outside": kl, "gain_outside": gain}
+
+
+def iterations(agent, env, num_iterations, **options):
+    """(parameters before, after, metrics) of each iteration, one program for all."""
+    steps = agent.bind(env.spec).plan.steps_per_iteration
+    training = Training.create(agent, env, total_steps=num_iterations * steps, **options)
+    state = jax.jit(training.init)(KEY)
+    iterate = jax.jit(training.iteration)
+    for i in range(num_iterations):
+        new, metrics = iterate(state, KEY, jnp.int32(i))
+        report = {name: float(x.value) for name, x in metrics.updates.items()}
+        yield state.agent.params, new.agent.params, report
+        state = new
+
+
+def bits(tree):
+    return np.concatenate([np.asarray(x).reshape(-1).view(np.int32) for x in jax.tree.leaves(tree)])
+
+
+# What each step promises --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        (BestMixedAction(), {}),
+        (MaskedChoice(), {}),
+        (Recall(), {"core": "gru", "core_size": 8}),
+    ],
+    ids=["mixed", "masked", "recurrent"],
+)
+def test_every_step_is_within_the_radius_and_better_or_no_step_at_all(env, options):
+    """A rough radius and two tries, so that steps are refused as well."""
+    agent = Spied(kl_radius=0.3, line_search_steps=2, damping=1e-3, **SMALL, **options)
+    accepted = []
+    for before, after, report in iterations(agent, env, 40):
+        accepted.append(report["accepted"])
+        if report["accepted"]:
+            assert report["kl_outside"] <= 0.3 * (1 + 1e-5)
+            assert report["gain_outside"] > 0
+            np.testing.assert_allclose(report["kl"], report["kl_outside"], rtol=1e-3, atol=1e-6)
+            assert (bits(split(after)[0]) != bits(split(before)[0])).any()
+        else:
+            np.testing.assert_array_equal(bits(split(after)[0]), bits(split(before)[0]))
+            assert report["line_search_tries"] == 2
+            assert report["surrogate_gain"] == report["step_scale"] == 0
+        assert (bits(split(after)[1]) != bits(split(before)[1])).any()  # the critic learns
+    assert 0 < sum(accepted) < 40
+
+
+def test_a_natural_step_goes_as_far_as_it_was_asked_to():
+    """NPG to a radius: the KL divergence is the radius, to second order."""
+    agent = NPG(kl_radius=1e-4, damping=0.0, cg_iterations=30, **SMALL)
+    found = [r["kl"] for _, _, r in iterations(agent, MaskedChoice(), 5)]
+    np.testing.assert_allclose(found, 1e-4, rtol=0.1)
+
+
+def test_a_fixed_step_is_the_learning_rate_times_the_direction():
+    agent = NPG(kl_radius=None, learning_rate=0.05, **SMALL)
+    for *_, report in iterations(agent, MaskedChoice(), 2):
+        np.testing.assert_allclose(report["step_scale"], 0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("fisher", "stride"), [("empirical", 1), ("exact", 4)])
+def test_fisher_matrices_lead_to_the_same_policy(fisher, stride):
+    agent = FAST.replace(fisher=fisher, fisher_stride=stride)
+    _, _, metrics = learned(agent, MaskedChoice(), 40)
+    assert metrics.evaluation.returns.mean() >= 3.5
+
+
+def test_the_stride_takes_every_nth_row():
+    """The direction from every second row is the direction from a batch of those rows alone."""
+    env = BestMixedAction()
+    whole = FAST.replace(num_envs=8, num_steps=4, fisher_stride=2).bind(env.spec)
+    half = whole.replace(num_steps=2, fisher_stride=1)
+    actor = split(jax.jit(whole.init)(KEY).params)[0]
+    policy = whole.network.apply(actor, jax.random.normal(KEY, (32, 1)), method="policy")[0]
+    action = policy.sample(KEY)
+    zeros = jnp.zeros(32)
+    sample = Sample(
+        jax.random.normal(KEY, (32, 1)), action, policy.log_prob(action), zeros, zeros, zeros
+    )
+    batch = Trajectory(sample, jnp.zeros(32, bool))
+    gradient = jax.tree.map(jnp.ones_like, actor)
+    alone = jax.tree.map(lambda x: x[::2], batch)
+    a = jax.jit(whole.natural_gradient)(actor, gradient, batch)[0].x
+    b = jax.jit(half.natural_gradient)(actor, gradient, alone)[0].x
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3), a, b)
+
+
+# What cannot move them ----------------------------------------------------------------------------
+
+
+class Factor:
+    """Multiplies advantages and value targets: NaN poisons them, 0 leaves nothing to gain."""
+
+    def prepare(self, state, trajectory, clock):
+        batch = super().prepare(state, trajectory, clock)
+        advantage, target = (self.factor * x for x in (batch.steps.advantage, batch.steps.target))
+        return batch.replace(steps=batch.steps.replace(advantage=advantage, target=target))
+
+
+class FactorTRPO(Factor, TRPO):
+    factor: float = 1.0
+
+
+class FactorNPG(Factor, NPG):
+    factor: float = 1.0
+
+
+@pytest.mark.parametrize("kind", [FactorTRPO, FactorNPG])
+def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
+    """Of three members of a vmap two have nothing to learn from; the third learns as if alone."""
+
+    def run(factor):
+        agent = kind(factor=factor, **SMALL)
+        training = Training.create(agent, Counter(limit=9), total_steps=3 * 128)
+        state = training.init(KEY)
+        after, _ = training.chunk(state, KEY, jnp.int32(0), jnp.int32(3))
+        return state.agent.params, after.agent.params
+
+    before, after = jax.jit(jax.vmap(run))(jnp.array([np.nan, 1.0, 0.0]))
+    poisoned, learning, idle = (jax.tree.map(lambda x, i=i: x[i], after) for i in range(3))
+    start = jax.tree.map(lambda x: x[0], before)
+    np.testing.assert_array_equal(bits(poisoned), bits(start))  # the critic as well
+    np.testing.assert_array_equal(bits(split(idle)[0]), bits(split(start)[0]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(idle))
+    assert (bits(split(learning)[0]) != bits(split(start)[0])).any()
+    alone = jax.jit(run)(jnp.float32(1.0))[1]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-3), learning, alone
+    )
+
+
+@pytest.mark.parametrize("agent", [TRPO(**SMALL), NPG(**SMALL)], ids=["trpo", "npg"])
+def test_a_singular_fisher_matrix_cannot_poison_them(agent):
+    """Without damping it always is: softmax logits may all be raised together."""
+    agent = agent.replace(damping=0.0, cg_iterations=40)
+    for _, after, report in iterations(agent, MaskedChoice(), 6):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+        assert np.isfinite(report["kl"])
+        if isinstance(agent, TRPO):
+            assert report["kl"] <= agent.kl_radius
+
+
+# Probes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [FAST, NPG(**{n: getattr(FAST, n) for n in NPG.__dataclass_fields__ if hasattr(FAST, n)})],
+    ids=["trpo", "npg"],
+)
+def test_probe_action_by_observation(agent):
+    agent, state, metrics = learned(agent, BestActionByObservation(), 30)
+    np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
+    assert metrics.training.updates["cg_residual"].value < 1.0
+
+
+def test_probe_mixed_action():
+    agent, state, _ = learned(FAST.replace(num_envs=64), BestMixedAction(), 100)
+    choice, position, pair = mode(agent, state, [[-1.0], [1.0]])
+    np.testing.assert_array_equal(choice, [0, 1])
+    np.testing.assert_allclose(position[:, 0], [-0.5, 0.5], atol=0.15)
+    np.testing.assert_array_equal(pair, [[0, 2], [1, 2]])
+
+
+def test_probe_memory():
+    agent = FAST.replace(core="gru", core_size=16)
+    _, _, metrics = learned(agent, Recall(delay=3), 100)
+    assert metrics.evaluation.returns.mean() == 1.0
+
+
+def test_probe_truncation_is_not_termination():
+    """One endless state cut every 5 steps: the value is 1 / (1 - 0.8) = 5."""
+    agent, state, _ = learned(FAST.replace(discount=0.8), Endless(limit=5), 100)
+    np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (TRPO, {"shared_torso": True}, "shared_torso is True: TRPO .* Leave it False, or use PPO"),
+        (NPG, {"shared_torso": True}, "shared_torso is True: NPG "),
+        (TRPO, {"kl_radius": 0.0}, "kl_radius is 0.0: it must be finite, above 0"),
+        (TRPO, {"kl_radius": np.nan}, "kl_radius is nan"),
+        (NPG, {"kl_radius": -1.0}, "kl_radius is -1.0"),
+        (TRPO, {"damping": -1.0}, "damping is -1.0"),
+        (TRPO, {"line_search_shrink": 1.5}, "line_search_shrink is 1.5"),
+        (TRPO, {"line_search_steps": 0}, "line_search_steps is 0"),
+        (TRPO, {"cg_iterations": 0}, "cg_iterations is 0"),
+        (TRPO, {"fisher": "exakt"}, "fisher is 'exakt': use 'exact' or 'empirical'"),
+        (TRPO, {"critic_minibatches": 3}, "critic_minibatches is 3, which does not divide"),
+        (TRPO, {"fisher_stride": 10**6}, "fisher_stride is 1000000, more than"),
+        (TRPO, {"core": "gru", "critic_minibatches": 3}, "does not divide num_envs = 8"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options).bind(Counter().spec)
