@@ -1,0 +1,53 @@
+"""Garnet: generic average-reward non-stationary environment testbed; here, stationary.
+
+Archibald, McKinnon and Thomas 1995, "On the generation of Markov decision processes"; Bhatnagar,
+Sutton, Ghavamzadeh and Lee 2009, "Natural actor-critic algorithms".
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxrl_envs.exact.tabular import TabularMDP
+
+
+def make(
+    num_states: int = 10,
+    num_actions: int = 3,
+    branching: int = 3,
+    seed: int = 0,
+    reward_std: float = 0.0,
+    termination: ArrayLike = 0.0,
+    max_steps: int | None = None,
+) -> TabularMDP:
+    """Draws a random finite MDP; equal arguments give an equal one.
+
+    Each state and action has `branching` successors, drawn without replacement, whose probabilities
+    are the pieces of the unit interval cut at uniform points. So has the start. Expected rewards
+    are standard normal, one for a state and action.
+
+    Args:
+      num_states: S.
+      num_actions: A.
+      branching: successors of a state and action, 1 to S; 1 makes the moves deterministic.
+      seed: of the draw.
+      reward_std: standard deviation of the rewards' noise.
+      termination: probability that a step into a state ends the episode, `[S]` or one for all.
+      max_steps: the time limit in steps; None for an endless episode.
+
+    Raises:
+      ValueError: a number of successors that cannot be.
+    """
+    if not 1 <= branching <= num_states:
+        raise ValueError(f"branching is {branching}: it must be from 1 to num_states, {num_states}")
+    rng = np.random.default_rng(seed)
+
+    def row():
+        cuts = np.sort(rng.uniform(size=branching - 1))
+        probabilities = np.zeros(num_states)
+        successors = rng.choice(num_states, branching, replace=False)
+        probabilities[successors] = np.diff(cuts, prepend=0.0, append=1.0)
+        return probabilities
+
+    transition = np.stack([[row() for _ in range(num_actions)] for _ in range(num_states)])
+    reward = rng.normal(size=(num_states, num_actions))
+    return TabularMDP.of(transition, reward, row(), termination, reward_std, max_steps)
