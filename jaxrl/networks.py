@@ -225,8 +225,8 @@ class Scorer(nn.Module):
 
     Attributes:
       num_actions: A.
-      torso: f's hidden layers, from `[..., A, F + A]` (observation, one-hot action) to features; None
-        for an MLP.
+      torso: f's hidden layers, from `[..., A, F + A]` (observation and one-hot action) to
+        features; None for an MLP.
     """
 
     num_actions: int

@@ -63,7 +63,7 @@ class REINFORCE(NetworkAgent):
     standardize: Standardize = static(default="none")
     """Standardise the returns before the baseline is fitted, or the advantages after it."""
     discount_states: bool = static(default=False)
-    """Weight step t by discount^t: the gradient of the discounted return, without bias."""
+    """Weight step t by discount^t: with rewards to go the gradient of the discounted return."""
     learning_rate: Scheduled = 2e-3
     """Adam's step size for the policy."""
     entropy_coefficient: Scheduled = 0.0
@@ -107,6 +107,11 @@ class REINFORCE(NetworkAgent):
         for what, wanted in needs_whole.items():
             if wanted and not self.whole_episodes:
                 raise ValueError(f"{what} needs episodes from their start: set whole_episodes")
+        if self.discount_states and self.credit == "return":
+            raise ValueError(
+                "discount_states weights the rewards to go; the whole return is discounted from "
+                "the start of the episode already. Leave it False"
+            )
         if self.baseline == "optimal" and self.credit != "return":
             raise ValueError("baseline='optimal' is that of whole returns: set credit='return'")
         if self.baseline in ("constant", "time", "optimal") and self.num_envs < 2:
@@ -200,7 +205,7 @@ class REINFORCE(NetworkAgent):
             _, pull = jax.vjp(lambda actor: objective(actor)[1][0], actor)
             correction = self._optimal_baseline(pull, returns)
             gradient = jax.tree.map(jnp.subtract, gradient, correction)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         return gradient, metrics | {"gradient_norm": norm}
 
     def _optimal_baseline(self, pull: Any, returns: Returns) -> PyTree:

@@ -39,25 +39,34 @@ class Mutant:
 
 # Files and tests that several mutants share.
 ACTOR_CRITIC = "jaxrl/agents/actor_critic.py"
+CRITIC = "jaxrl/agents/critic.py"
+DISTRIBUTIONS = "jaxrl/distributions.py"
 ENVIRONMENT = "jaxrl/environment.py"
 ESTIMATORS = "jaxrl/estimators.py"
 EVALUATE = "jaxrl/engine/evaluate.py"
 LEARNERS = "jaxrl/engine/learners.py"
 LOSSES = "jaxrl/losses.py"
+MINIBATCHES = "jaxrl/minibatches.py"
+NATURAL = "jaxrl/agents/natural_gradient.py"
 NORMALIZATION = "jaxrl/normalization.py"
+NPG = "jaxrl/agents/npg.py"
 PPO = "jaxrl/agents/ppo.py"
 ROLLOUT = "jaxrl/engine/rollout.py"
-MINIBATCHES = "jaxrl/minibatches.py"
+SOLVERS = "jaxrl/solvers.py"
 TRAIN = "jaxrl/engine/train.py"
+TRPO = "jaxrl/agents/trpo.py"
 TYPES = "jaxrl/types.py"
 WRAPPERS = "jaxrl/wrappers.py"
 
 ENDS = "tests/test_estimators.py::TestEnds"
+FISHER = "tests/test_solvers.py::test_the_fisher_product_is_the_explicit_matrix_times_the_vector"
 IDENTITIES = "tests/test_estimators.py::TestIdentities"
+IMMOVABLE = "tests/test_trpo.py::test_advantages_that_are_not_finite_or_nothing_move_nothing"
 KEYS = "tests/test_engine.py::test_nobody_gets_anybody_elses_key[agent0-fresh]"
 ONE_LOOP = "tests/test_engine.py::test_rollout_equals_a_slow_loop"
 PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
 LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
+PROMISE = "tests/test_trpo.py::test_every_step_is_within_the_radius_and_better_or_no_step_at_all"
 SURROGATE = "tests/test_losses.py::TestClippedSurrogate::test_each_case_of_the_paper"
 VALUES = (
     "tests/test_actor_critic.py"
@@ -263,7 +272,7 @@ MUTANTS = (
     Mutant(
         "masks-missing-from-the-log-probability",
         "Unavailable actions are never sampled, but have a probability in the loss.",
-        "jaxrl/distributions.py",
+        DISTRIBUTIONS,
         "blocks = _split_actions(self._masked_logits())",
         "blocks = _split_actions(_at_least_float32(self.logits))",
         (
@@ -388,6 +397,191 @@ MUTANTS = (
         "/ float(self.num_iterations)",
         "/ float(self.total_steps)",
         ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
+    ),
+    # Conjugate gradient, Fisher products, the line search -----------------------------------------
+    Mutant(
+        "conjugate-gradient-is-steepest-descent",
+        "The new direction has the wrong share, beta, of the old one: none.",
+        SOLVERS,
+        "z + (new_rz / rz) * p",
+        "z",
+        ("tests/test_solvers.py::test_each_iterate_is_the_best_of_its_krylov_space",),
+    ),
+    Mutant(
+        "conjugate-gradient-never-done",
+        "Conjugate gradient goes on after it has converged, on rounding errors.",
+        SOLVERS,
+        "active = taken & (_norm(r) > tolerance * norm_b)",
+        "active = taken",
+        ("tests/test_solvers.py::test_it_freezes_once_the_residual_is_small",),
+    ),
+    Mutant(
+        "negative-curvature-followed",
+        "Conjugate gradient steps along directions of negative curvature, uphill.",
+        SOLVERS,
+        "taken = active & (curvature > 0) & jnp.isfinite(alpha)",
+        "taken = active & jnp.isfinite(alpha)",
+        ("tests/test_solvers.py::test_curvature_that_is_not_positive_stops_it_where_it_stands",),
+    ),
+    Mutant(
+        "division-by-no-curvature",
+        "Where p^T A p is 0, conjugate gradient divides by it (TRPO ports).",
+        SOLVERS,
+        "taken = active & (curvature > 0) & jnp.isfinite(alpha) & jnp.isfinite(new_rz)",
+        "taken = active & ~(curvature < 0)",
+        (
+            "tests/test_solvers.py"
+            "::test_a_singular_matrix_gives_the_least_solution_where_there_is_one",
+        ),
+    ),
+    Mutant(
+        "fisher-summed-over-rows",
+        "The Fisher matrix is a sum over the rows, the gradient a mean, so that the step depends "
+        "on the size of the batch.",
+        SOLVERS,
+        "return mean(_row_inner(push(v), outputs, batch_ndim))",
+        "return jnp.sum(_row_inner(push(v), outputs, batch_ndim))",
+        (f"{FISHER}[wide-True]",),
+    ),
+    Mutant(
+        "gauss-newton-for-fisher",
+        "J^T J of the network's outputs, without the metric of the distribution.",
+        SOLVERS,
+        "outputs = metric(push(v))",
+        "outputs = push(v)",
+        (f"{FISHER}[wide-True]",),
+    ),
+    Mutant(
+        "categorical-fisher-without-its-mean",
+        "The Fisher matrix of a categorical is diag(p), without - p p^T.",
+        DISTRIBUTIONS,
+        "return p * (tangent - jnp.sum(p * tangent, axis=-1, keepdims=True))",
+        "return p * tangent",
+        (f"{FISHER}[wide-True]",),
+    ),
+    Mutant(
+        "fisher-of-unavailable-actions",
+        "The Fisher matrix counts actions that the mask forbids.",
+        DISTRIBUTIONS,
+        "p = jax.nn.softmax(self._masked_logits(), axis=-1)",
+        "p = jax.nn.softmax(self.parameters, axis=-1)",
+        (f"{FISHER}[wide-True]",),
+    ),
+    Mutant(
+        "gaussian-fisher-without-its-scale",
+        "The Fisher matrix of a normal variable's mean is 1, not 1 / std^2.",
+        DISTRIBUTIONS,
+        "return tangent[0] * jnp.exp(-2 * log_std), 2 * tangent[1]",
+        "return tangent[0], 2 * tangent[1]",
+        (f"{FISHER}[matrix-False]",),
+    ),
+    Mutant(
+        "log-std-missing-from-the-vector",
+        "`log_std` is not among the parameters that the Fisher matrix is of (TRPO ports).",
+        DISTRIBUTIONS,
+        '"""Mean and log_std, both float [..., *event]."""\n        return self._parameters()',
+        '"""Mean and log_std, both float [..., *event]."""\n'
+        "        return self._parameters()[0], jax.lax.stop_gradient(self._parameters()[1])",
+        (f"{FISHER}[matrix-False]",),
+    ),
+    Mutant(
+        "refused-steps-not-undone",
+        "The last point that a line search has refused is where the parameters stay (TRPO ports).",
+        SOLVERS,
+        "x=chosen(point, x),",
+        "x=point,",
+        ("tests/test_solvers.py::test_nothing_that_passes_leaves_every_bit",),
+    ),
+    Mutant(
+        "line-search-skips-the-whole-step",
+        "The first point that a line search looks at is a shortened step already.",
+        SOLVERS,
+        "jnp.asarray(shrink, jnp.float32) ** search.num_tries",
+        "jnp.asarray(shrink, jnp.float32) ** (search.num_tries + 1)",
+        ("tests/test_solvers.py::test_the_first_point_that_passes_is_taken",),
+    ),
+    # NPG and TRPO --------------------------------------------------------------------------------
+    Mutant(
+        "line-search-without-the-radius",
+        "The line search checks only the surrogate (TRPO ports).",
+        TRPO,
+        "(new_surrogate > surrogate) & (kl <= kl_radius)",
+        "new_surrogate > surrogate",
+        (f"{PROMISE}[masked]",),
+    ),
+    Mutant(
+        "line-search-without-the-surrogate",
+        "The line search checks only the KL divergence (of the kind in TRPO ports).",
+        TRPO,
+        "(new_surrogate > surrogate) & (kl <= kl_radius)",
+        "kl <= kl_radius",
+        (f"{PROMISE}[masked]",),
+    ),
+    Mutant(
+        "kl-the-wrong-way-round",
+        "The trust region is of the KL divergence of the old policy from the new one.",
+        TRPO,
+        "mean(old_policy.kl(self.policy(candidate, batch)))",
+        "mean(self.policy(candidate, batch).kl(old_policy))",
+        (f"{PROMISE}[masked]",),
+    ),
+    Mutant(
+        "kl-of-a-policy-with-itself",
+        "The KL divergence is of the new policy from itself, always 0 (akin to the missing "
+        "stop_gradient of TRPO ports).",
+        TRPO,
+        "mean(old_policy.kl(self.policy(candidate, batch)))",
+        "mean(self.policy(candidate, batch).kl(self.policy(candidate, batch)))",
+        (f"{PROMISE}[masked]",),
+    ),
+    Mutant(
+        "npg-step-of-the-wrong-length",
+        "The step is delta / x^T F x long, without the root and the 2.",
+        NPG,
+        "scale = jnp.sqrt(2.0 * at(self.kl_radius, clock) / curvature)",
+        "scale = at(self.kl_radius, clock) / curvature",
+        ("tests/test_trpo.py::test_a_natural_step_goes_as_far_as_it_was_asked_to",),
+    ),
+    Mutant(
+        "nan-step-without-curvature",
+        "Where x^T F x is not positive, the step is NaN (TRPO ports).",
+        NPG,
+        "scale = jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)",
+        "scale = jnp.asarray(scale)",
+        (f"{IMMOVABLE}[FactorNPG]",),
+    ),
+    Mutant(
+        "critic-gives-in-to-nan",
+        "After five gradients in a row that are not finite, the critic's optimiser lets them "
+        "through.",
+        CRITIC,
+        "max_consecutive_errors=2**31 - 1",
+        "max_consecutive_errors=5",
+        (f"{IMMOVABLE}[FactorNPG]",),
+    ),
+    Mutant(
+        "every-row-for-the-fisher-matrix",
+        "`fisher_stride` is accepted and not read.",
+        NATURAL,
+        "part = batch if self.fisher_stride == 1 else minibatch(batch, rows, batch.first.ndim - 1)",
+        "part = batch",
+        ("tests/test_trpo.py::test_the_stride_takes_every_nth_row",),
+    ),
+    Mutant(
+        "critic-learns-advantages",
+        "The critic is fitted to the advantages, not to the value targets.",
+        CRITIC,
+        "return value_loss(values, sample.target)",
+        "return value_loss(values, sample.advantage)",
+        ("tests/test_trpo.py::test_probe_truncation_is_not_termination",),
+    ),
+    Mutant(
+        "torso-moved-behind-the-policy",
+        "`shared_torso` is not refused: the critic's optimiser moves the policy's torso too.",
+        CRITIC,
+        "if agent.shared_torso:",
+        "if agent.shared_torso and agent.critic_epochs < 1:",
+        ("tests/test_trpo.py::test_what_does_not_fit_is_refused_by_name",),
     ),
     # Acting and memory ---------------------------------------------------------------------------
     Mutant(

@@ -1,0 +1,19 @@
+"""The names of the environments whose truth is known."""
+
+import importlib
+import inspect
+from typing import Any
+
+
+def make(name: str, **params: Any) -> Any:
+    """Builds "garnet", "corridor", "lqr", "rock-paper-scissors" or "bandit".
+
+    Raises:
+      ValueError: a parameter that the environment does not have, or a value that it cannot take.
+    """
+    module = importlib.import_module(f"jaxrl_envs.exact.{name.replace('-', '_')}")
+    known = inspect.signature(module.make).parameters
+    for field in params:
+        if field not in known:
+            raise ValueError(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
+    return module.make(**params)
