@@ -11,11 +11,9 @@ import argparse
 import statistics
 import time
 
-import jaxrl  # first: it protects small hosts from a deadlock of jax 0.10
-
-# isort: split
 import jax
 
+import jaxrl
 import jaxrl_envs
 from jaxrl import wrappers
 from jaxrl.cli import _env_param

@@ -413,8 +413,6 @@ def main(argv: list[str] | None = None) -> int:
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds is {options.seeds}: it must be at least 1")
 
-    import jaxrl  # noqa: F401  (before jax: it protects small hosts from a deadlock)
-
     failed = False
     for name in options.rows:
         row = ROWS[name]

@@ -1,17 +1,14 @@
 """jaxrl: reinforcement learning as one compiled program over thousands of environments.
 
-Names are imported when they are first used, so that `import jaxrl` is instant and comes in time to
-protect small hosts from a deadlock in some versions of jax (see `jaxrl.host`).
+Names are imported when they are first used, so that `import jaxrl` is instant.
 """
 
 import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from jaxrl import host
-
 if TYPE_CHECKING:
-    from jaxrl import agents, engine, estimators, schedules, solvers, wrappers
+    from jaxrl import agents, engine, estimators, host, schedules, solvers, wrappers
     from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay
     from jaxrl.engine.evaluate import evaluate
     from jaxrl.engine.rollout import rollout
@@ -44,7 +41,7 @@ _HOME = {
     "sweep": "engine.sweep",
     "train": "engine.train",
 }
-_MODULES = ("agents", "engine", "estimators", "schedules", "solvers", "wrappers")
+_MODULES = ("agents", "engine", "estimators", "host", "schedules", "solvers", "wrappers")
 
 __all__ = [
     "Agent",
@@ -67,6 +64,7 @@ __all__ = [
     "estimators",
     "evaluate",
     "fit",
+    "host",
     "rollout",
     "schedules",
     "solvers",
@@ -86,6 +84,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-host.protect()

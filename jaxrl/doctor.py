@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxrl import host
-from jaxrl.runs.directory import PACKAGES
+from jaxrl.runs.directory import LIBRARIES, PACKAGES
 
 SHOWN = (*PACKAGES, "orbax-checkpoint", "flashbax", "matplotlib", "six")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
@@ -41,7 +41,7 @@ class Host:
       has_cuda_gpu: whether the operating system sees one.
       cores: those that this process may use.
       memory: bytes; None where that is unknown.
-      deadlock: whether this jaxlib on this host can hang for ever without protection.
+      deadlock: whether batched LAPACK calls can hang for ever with this jaxlib on this host.
     """
 
     python: tuple[int, ...]
@@ -105,7 +105,7 @@ def probe() -> Host:
         or shutil.which("nvidia-smi") is not None,
         cores=host.cores(),
         memory=_memory(),
-        deadlock=host.jaxlib_is_affected(_numbers(_version("jaxlib"))) and host.host_is_small(),
+        deadlock=host.is_affected(),
     )
 
 
@@ -137,7 +137,7 @@ def examine(seen: Host) -> list[Finding]:
         _start(seen),
         _gpu(seen),
         _deadlock(seen),
-        _brax(seen),
+        *(_library(seen, name) for name in LIBRARIES),
     ]
 
 
@@ -189,24 +189,19 @@ def _deadlock(seen: Host) -> Finding:
     """See `jaxrl.host`."""
     if not seen.deadlock:
         return Finding("no deadlock is known of this jaxlib on this host")
-    flags = seen.environment.get("XLA_FLAGS", "").split()
-    if f"{host.FLAG}=false" in flags:
-        return Finding("the protection from the deadlock of this jaxlib on small hosts is on")
-    if any(flag.startswith(host.FLAG) for flag in flags):
-        mend = f"take {host.FLAG} out of XLA_FLAGS"
-    elif seen.environment.get(host.OPT_OUT, "0") != "0":
-        mend = f"unset {host.OPT_OUT}"
-    else:
-        mend = f"set XLA_FLAGS to {host.FLAG}=false"
+    if f"{host.FLAG}=false" in seen.environment.get("XLA_FLAGS", "").split():
+        return Finding("batched LAPACK calls are kept from the deadlock of this jaxlib")
     return Finding(
-        "this jaxlib can hang for ever on so few cores, and the protection is off", mend, grave=True
+        "batched LAPACK calls can hang with this jaxlib on so few cores; jaxrl makes none itself",
+        f"for an environment that makes them, set XLA_FLAGS to {host.FLAG}=false",
     )
 
 
-def _brax(seen: Host) -> Finding:
-    if seen.versions.get("brax") is None:
-        return Finding("brax is missing: no brax/... environments", "pip install 'jaxrl[brax]'")
-    return Finding("brax is there for brax/... environments")
+def _library(seen: Host, name: str) -> Finding:
+    if seen.versions.get(name) is None:
+        mend = f"pip install 'jaxrl[{name}]'"
+        return Finding(f"{name} is missing: no {name}/... environments", mend)
+    return Finding(f"{name} is there for {name}/... environments")
 
 
 def _parts(requirement: str) -> tuple[str, list[tuple[str, str]]]:

@@ -13,9 +13,12 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import jaxrl  # noqa: F401, I001  (first: it protects against a deadlock before jax starts)
 import jax
 import pytest
+
+from jaxrl import host
+
+host.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)

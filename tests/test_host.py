@@ -4,10 +4,12 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxrl import host
@@ -84,22 +86,61 @@ def test_only_hosts_with_few_threads_are_changed(small_affected_host, cores, npr
     assert os.environ["XLA_FLAGS"] == (DISABLED if small else "")
 
 
+def lapack_calls():
+    """A traced program with LAPACK calls in a branch of a loop."""
+
+    def factor(x):
+        return jax.lax.cond(x[0, 0] > 0, jnp.linalg.cholesky, lambda x: jnp.linalg.qr(x)[0], x)
+
+    def loop(x):
+        return jax.lax.fori_loop(0, 3, lambda _, x: factor(x), x)
+
+    return jax.make_jaxpr(loop)(jnp.eye(2))
+
+
+def test_lapack_calls_are_protected_while_there_is_time(small_affected_host):
+    host.protect_or_warn("Mine", lambda: jax.make_jaxpr(jnp.sin)(1.0))
+    assert os.environ["XLA_FLAGS"] == ""
+    host.protect_or_warn("Mine", lapack_calls)
+    assert os.environ["XLA_FLAGS"] == DISABLED
+
+
 def test_too_late_warns_and_changes_nothing(small_affected_host):
     small_affected_host.setattr(host, "_backend_has_started", lambda: True)
-    with pytest.warns(RuntimeWarning, match=r"Import jaxrl first.*=false.*silences"):
-        host.protect()
+    with pytest.warns(RuntimeWarning, match=r"Mine calls LAPACK \(cholesky, .*qr\).*set it before"):
+        host.protect_or_warn("Mine", lapack_calls)
+    host.protect()
     assert os.environ["XLA_FLAGS"] == ""
-    small_affected_host.setenv(host.OPT_OUT, "1")
-    with warnings.catch_warnings(action="error"):
-        host.protect()
+
+
+@pytest.mark.parametrize("changes", [{"XLA_FLAGS": ENABLED}, {host.OPT_OUT: "1"}, {"NPROC": "16"}])
+def test_where_nothing_is_needed_or_wanted_nothing_is_traced(small_affected_host, changes):
+    small_affected_host.setattr(host, "_backend_has_started", lambda: True)
+    for name, value in changes.items():
+        small_affected_host.setenv(name, value)
+    host.protect_or_warn("Mine", lambda: pytest.fail("traced"))
 
 
 def test_flags_in_a_file_are_left_to_the_user(small_affected_host):
     """XLA takes a value that begins with no dash for the name of a file."""
     small_affected_host.setenv("XLA_FLAGS", "flags.txt")
-    with pytest.warns(RuntimeWarning, match=r"names the file flags\.txt"):
-        host.protect()
+    with pytest.warns(RuntimeWarning, match=r"add it to the file flags\.txt"):
+        host.protect_or_warn("Mine", lapack_calls)
     assert os.environ["XLA_FLAGS"] == "flags.txt"
+
+
+def test_members_are_initialised_in_turn_to_the_same_numbers(small_affected_host):
+    def orthogonal(key):
+        return jnp.linalg.qr(jax.random.normal(key, (5, 3)))[0]
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    in_turn = jax.vmap(host.one_by_one(orthogonal))
+    np.testing.assert_array_equal(in_turn(keys), jnp.stack([orthogonal(key) for key in keys]))
+    assert "while" in str(jax.make_jaxpr(in_turn)(keys)) or "scan" in str(
+        jax.make_jaxpr(in_turn)(keys)
+    )
+    small_affected_host.setattr(host, "_jaxlib_version", lambda: (0, 11, 2))
+    assert host.one_by_one(orthogonal) is orthogonal
 
 
 def test_versions_and_cores_are_read(monkeypatch):
@@ -134,36 +175,29 @@ def python(code, *arguments, **changes):
     )
 
 
-PRETEND = """
+IMPORT = """
 import importlib.metadata, os, sys
 real = importlib.metadata.version
 importlib.metadata.version = lambda name: "0.10.2" if name == "jaxlib" else real(name)
+import jaxrl_envs
+env = jaxrl_envs.make(sys.argv[1])
+from jaxrl import host
+print(os.environ.get("XLA_FLAGS"), host._backend_has_started())
 """
-IMPORT = (
-    PRETEND
-    + """
-import jaxrl
-assert "jax" not in sys.modules
-print(os.environ.get("XLA_FLAGS"))
-"""
-)
 
 
-def test_importing_the_library_protects_before_jax_is_imported():
-    assert python(IMPORT, NPROC="2").stdout == f"{DISABLED}\n"
-    assert python(IMPORT, NPROC="2", XLA_FLAGS=ENABLED).stdout == f"{ENABLED}\n"
-    assert python(IMPORT, NPROC="2", **{host.OPT_OUT: "1"}).stdout == "None\n"
-    assert python(IMPORT, NPROC="64").stdout == "None\n"
+def test_environments_that_call_lapack_are_protected_before_jax_starts():
+    """Ours that do not are not slowed down; of those by an import path nothing is known."""
+    assert python(IMPORT, "gymnax/CartPole-v1", NPROC="2").stdout.startswith("None")
+    own = python(IMPORT, "environments:Chain", NPROC="2")
+    assert own.stdout == f"{DISABLED} False\n", own.stderr
+    assert python(IMPORT, "environments:Chain", NPROC="64").stdout.startswith("None")
 
 
-def test_importing_the_library_too_late_warns_where_it_is_imported():
-    code = PRETEND + "import jax; jax.devices()\nimport jaxrl\nprint(os.environ.get('XLA_FLAGS'))"
-    run = python(code, NPROC="2")
-    assert run.stdout == "None\n"
-    assert "<string>:6: RuntimeWarning" in run.stderr
-    assert "Import jaxrl first" in run.stderr
-    early = python(PRETEND + "import jax\nimport jaxrl\njax.devices()", NPROC="2")
-    assert "Warning" not in early.stderr  # jax alone starts no backend
+def test_brax_is_protected():
+    code = "import os, jaxrl_envs.brax\nprint(os.environ.get('XLA_FLAGS'))"
+    pretend = IMPORT.partition("import jaxrl_envs")[0]
+    assert python(pretend + code, NPROC="2").stdout == f"{DISABLED}\n"
 
 
 TRAIN = """
@@ -193,8 +227,9 @@ print("done")
 def test_eight_seeds_train_in_twenty_processes_without_a_deadlock(tmp_path):
     """PPO vmapped over 8 seeds on two threads: the QR decompositions of the initial networks.
 
-    Without protection the first call hangs (6 of 6 processes). What the program returns matters:
-    with the optimiser's state beside the parameters XLA schedules it so that it seldom does.
+    Where these are batched the first call hangs (6 of 6 processes). What the program returns
+    matters: with the optimiser's state beside the parameters XLA schedules it so that it seldom
+    does.
     """
     settings = {
         "NPROC": "2",

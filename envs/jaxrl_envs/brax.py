@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl import host
 from jaxrl.environment import Timestep
 from jaxrl.types import Box, EnvSpec, Key, PyTree, static, strong
 from jaxrl.wrappers import TimeLimit
 
+host.protect()  # brax's physics calls LAPACK
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mujoco tells that it found no warp
     from brax import envs as brax_envs

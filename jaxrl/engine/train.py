@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl import host
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine import learners
 from jaxrl.engine.evaluate import Episodes, play_episodes
@@ -15,7 +16,17 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, VectorEnv
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
-from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
+from jaxrl.types import (
+    Clock,
+    Key,
+    PyTree,
+    ResetPolicy,
+    Stream,
+    sample_action,
+    static,
+    stream,
+    strong,
+)
 
 
 class TrainMetrics(struct.PyTreeNode):
@@ -65,6 +76,7 @@ class Training(struct.PyTreeNode):
         data: PyTree = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
+        host.protect_or_warn(f"{type(env).__name__}", lambda: _programs_of(env, batched_env))
         agent = strong(agent.bind(env.spec))
         plan = agent.plan
         plan.check()
@@ -114,8 +126,9 @@ class Training(struct.PyTreeNode):
         """The steps that will really be taken: whole iterations."""
         return self.num_iterations * self.agent.plan.steps_per_iteration
 
-    def clock(self, iteration: jax.Array) -> Clock:
+    def clock(self, iteration: jax.Array | int) -> Clock:
         """The clock at the beginning of an iteration."""
+        iteration = jnp.asarray(iteration, jnp.int32)
         return Clock(
             iteration=iteration,
             update=iteration * self.agent.plan.updates_per_iteration,
@@ -131,7 +144,7 @@ class Training(struct.PyTreeNode):
         if isinstance(plan, Replay):
             buffer = learners.replay_buffer(plan).init(self._transition_like())
         state = TrainState(
-            agent=self.agent.init(stream(key, Stream.INIT)),
+            agent=host.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT)),
             envs=self.envs.reset(key) if collects else (),
             carry=self.agent.initial_carry(plan.num_envs) if collects else (),
             stats=Normalizer.create(
@@ -196,8 +209,11 @@ class Training(struct.PyTreeNode):
 
         return jax.lax.fori_loop(start, stop, one, (state, none))
 
-    def policy(self, state: TrainState, iteration: jax.Array) -> Policy:
-        """What was learned, without exploration, on raw observations."""
+    def policy(self, state: TrainState, iteration: jax.Array | int | None = None) -> Policy:
+        """What was learned after that iteration (None: the last), without exploration, on raw
+        observations."""
+        if iteration is None:
+            iteration = self.num_iterations
         return policy_of(self.agent, state.agent, state.stats, self.clock(iteration), explore=False)
 
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
@@ -280,6 +296,25 @@ def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
     """The iterations after which to look: at most `num_chunks`, evenly spaced, up to the last."""
     num_chunks = min(num_chunks, num_iterations)
     return [num_iterations * (i + 1) // num_chunks for i in range(num_chunks)]
+
+
+def _init_agent(agent: Agent, key: Key) -> PyTree:
+    return agent.init(key)
+
+
+def _programs_of(env: Environment, batched: bool) -> Any:
+    """A start and a step of one copy of the environment, as a jaxpr."""
+
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+        shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
+        return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
+
+    def start_and_step(env: Environment, key: Key) -> Any:
+        state, _ = env.reset(key)
+        return env.step(key, state, sample_action(env.spec.action, key))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would start the backend
+    return jax.make_jaxpr(start_and_step)(jax.tree.map(one, env), key)
 
 
 def _tie_to_key(state: TrainState, key: Key) -> TrainState:
