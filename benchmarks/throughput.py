@@ -1,4 +1,4 @@
-"""Steps a second, compile time and peak memory of PPO on CartPole, beside other libraries.
+"""Steps a second, compile time and peak memory of training on CartPole, beside other libraries.
 
 Every library compiles in a process of its own and they then run in turn, A B C A B C ..., so that a
 machine that slows down slows all of them. Medians are printed; evaluation is in none of them.
@@ -7,7 +7,7 @@ machine that slows down slows all of them. Medians are printed; evaluation is in
     python -m benchmarks.throughput P1 --peer-path CHECKOUT_OF_PUREJAXRL --peer-python PYTHON
 
 Peers need an environment of their own, since they fail on gymnax 1.0:
-    pip install rejax==0.1.3 gymnax==0.0.9 distrax
+    pip install rejax==0.1.3 gymnax==0.0.9 distrax sb3-contrib
 What is absent is skipped, by name.
 """
 
@@ -128,11 +128,13 @@ def main() -> None:
 
     programs = {"jaxrl": (sys.executable, "")}
     if options.peer_python:
-        programs["rejax"] = (options.peer_python, "")
+        programs["rejax"] = programs["sb3"] = (options.peer_python, "")
         if options.peer_path:
             programs["purejaxrl"] = (options.peer_python, options.peer_path)
-    for name, needs in (("purejaxrl", "--peer-path and --peer-python"), ("rejax", "--peer-python")):
+    chosen = options.workloads or WORKLOADS
+    for name in dict.fromkeys(name for row in chosen for name in WORKLOADS[row].programs):
         if name not in programs:
+            needs = "--peer-python" + " and --peer-path" * (name == "purejaxrl")
             print(f"{name}: skipped, it needs {needs}", file=sys.stderr)
 
     rows = []
@@ -140,8 +142,9 @@ def main() -> None:
         f"{'row':<4} {'program':<10} {'steps/s':>11} {'range':>19} "
         f"{'trace':>7} {'XLA':>7} {'peak':>9}"
     )
-    for workload in options.workloads or WORKLOADS:
-        of_workload = measure(workload, programs, options.rounds)
+    for workload in chosen:
+        there = {name: programs[name] for name in WORKLOADS[workload].programs if name in programs}
+        of_workload = measure(workload, there, options.rounds)
         for row in of_workload:
             spread = f"{row['slowest']:,.0f}-{row['fastest']:,.0f}"
             print(

@@ -13,19 +13,25 @@ import sys
 import time
 import types
 
-from workloads import WORKLOADS, Workload
+from workloads import CRITIC_BATCH, WORKLOADS, Workload
 
 
-def jaxrl_ppo(work: Workload):
+def jaxrl_agent(work: Workload):
     """`jaxrl.train` without evaluations."""
-    import jaxrl  # first: it protects small hosts from a deadlock of jax 0.10
+    import jaxrl
     import jaxrl_envs
 
-    agent = jaxrl.agents.PPO(
-        num_envs=work.num_envs,
-        num_steps=work.num_steps,
-        learning_rate=jaxrl.schedules.Linear(2.5e-4),
-    )
+    sizes = {"num_envs": work.num_envs, "num_steps": work.num_steps}
+    if work.algorithm == "ppo":
+        agent = jaxrl.agents.PPO(**sizes, learning_rate=jaxrl.schedules.Linear(2.5e-4))
+    else:
+        agent = jaxrl.agents.TRPO(
+            **sizes,
+            cg_iterations=15,
+            cg_tolerance=0.0,
+            critic_epochs=20,
+            critic_minibatches=work.num_envs * work.num_steps // CRITIC_BATCH,
+        )
     env = jaxrl_envs.make("gymnax/CartPole-v1")
 
     def train(key):
@@ -91,6 +97,29 @@ def rejax_ppo(work: Workload):
     return algorithm.train
 
 
+def sb3_trpo(work: Workload):
+    """sb3-contrib's TRPO on gymnasium's environment: a function of the seed, and its parameters."""
+    from sb3_contrib import TRPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    def build(seed: int):
+        return TRPO(
+            "MlpPolicy",
+            make_vec_env("CartPole-v1", work.num_envs, seed=seed),
+            n_steps=work.num_steps,
+            batch_size=CRITIC_BATCH,
+            cg_max_steps=15,
+            cg_damping=0.1,
+            n_critic_updates=20,
+            gae_lambda=0.97,
+            seed=seed,
+            device="cpu",
+        )
+
+    parameters = sum(p.numel() for p in build(0).policy.parameters())
+    return lambda seed: build(seed).learn(work.env_steps), parameters
+
+
 def count_parameters(out) -> int:
     """Array entries under the name "params": the same for every library, if the networks are."""
     import jax
@@ -103,21 +132,9 @@ def count_parameters(out) -> int:
     return sum(leaf.size for path, leaf in leaves if is_weight(path, leaf))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("program", choices=("jaxrl", "purejaxrl", "rejax"))
-    parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument("--path", default="")
-    options = parser.parse_args()
-    work = WORKLOADS[options.workload]
-    if options.program == "purejaxrl":
-        train = purejaxrl_ppo(work, options.path)
-    else:
-        train = {"jaxrl": jaxrl_ppo, "rejax": rejax_ppo}[options.program](work)
-
+def compiled_by_jax(train, work: Workload, make_key):
+    """A jitted program: a function of the seed, its parameters, tracing and compiling seconds."""
     import jax
-
-    make_key = jax.random.key if options.program == "jaxrl" else jax.random.PRNGKey
 
     def keys(seed: int):
         if work.num_seeds == 1:
@@ -129,21 +146,50 @@ def main() -> None:
     traced = time.perf_counter()
     compiled = lowered.compile()
     ready = time.perf_counter()
-    packages = ("jaxrl", "jax", "gymnax", "rejax")
+    parameters = count_parameters(jax.eval_shape(train, make_key(0)))
+    return (
+        lambda seed: jax.block_until_ready(compiled(keys(seed))),
+        parameters,
+        traced - began,
+        ready - traced,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program", choices=("jaxrl", "purejaxrl", "rejax", "sb3"))
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--path", default="")
+    options = parser.parse_args()
+    work = WORKLOADS[options.workload]
+    if options.program == "sb3":
+        run, parameters = sb3_trpo(work)
+        trace_seconds = compile_seconds = 0.0
+    else:
+        if options.program == "jaxrl":
+            train = jaxrl_agent(work)
+        elif options.program == "rejax":
+            train = rejax_ppo(work)
+        else:
+            train = purejaxrl_ppo(work, options.path)
+        import jax
+
+        make_key = jax.random.key if options.program == "jaxrl" else jax.random.PRNGKey
+        run, parameters, trace_seconds, compile_seconds = compiled_by_jax(train, work, make_key)
+    packages = ("jaxrl", "jax", "gymnax", "rejax", "sb3_contrib", "torch")
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     say(
-        trace_seconds=traced - began,
-        compile_seconds=ready - traced,
+        trace_seconds=trace_seconds,
+        compile_seconds=compile_seconds,
         env_steps=work.env_steps,
-        parameters=count_parameters(jax.eval_shape(train, make_key(0))),
+        parameters=parameters,
         versions={name: found[name] for name in packages if name in found},
     )
     for line in sys.stdin:
         command, _, seed = line.partition(" ")
         if command == "run":
-            argument = jax.block_until_ready(keys(int(seed)))
             began = time.perf_counter()
-            jax.block_until_ready(compiled(argument))
+            run(int(seed))
             say(seconds=time.perf_counter() - began)
         else:
             say(peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,22 +1,29 @@
-"""What is measured: PPO on CartPole in several shapes, the same for every library."""
+"""What is measured, the same for every library: the rows P1 to P6."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """PPO on CartPole-v1: tanh 64x64 actor and critic, 4 epochs, 4 minibatches, Adam.
+    """One algorithm on CartPole-v1, with a tanh 64x64 actor and critic.
+
+    PPO takes 4 epochs in 4 minibatches, with Adam. TRPO takes 15 steps of conjugate gradient on all
+    rows, then 20 epochs of the critic in minibatches of 128 rows.
 
     Attributes:
+      algorithm: "ppo" or "trpo".
       num_envs, num_steps: of an iteration.
       num_iterations: of a run.
       num_seeds: trained side by side under one vmap.
+      programs: who can do it.
     """
 
+    algorithm: str
     num_envs: int
     num_steps: int
     num_iterations: int
     num_seeds: int = 1
+    programs: tuple[str, ...] = ("jaxrl", "rejax", "purejaxrl")
 
     @property
     def env_steps(self) -> int:
@@ -28,9 +35,12 @@ class Workload:
 
 
 WORKLOADS = {
-    "P1": Workload(2048, 32, 20),
-    "P2": Workload(64, 128, 160),
-    "P3": Workload(4, 128, 976),
-    "P4": Workload(4, 128, 200, num_seeds=16),
+    "P1": Workload("ppo", 2048, 32, 20),
+    "P2": Workload("ppo", 64, 128, 160),
+    "P3": Workload("ppo", 4, 128, 976),
+    "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
+    "P6": Workload("trpo", 64, 128, 8, programs=("jaxrl", "sb3")),
 }
 """P5 is the compile time of P1."""
+
+CRITIC_BATCH = 128
