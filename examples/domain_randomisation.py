@@ -74,7 +74,7 @@ def main() -> None:
     @jax.jit
     def train_and_compare(envs, key, play_key):
         state, metrics = jaxrl.train(agent, envs, key, num_evaluations=5, **arguments)
-        policy = training.policy(state, jnp.int32(training.num_iterations))
+        policy = training.policy(state)
 
         def play(mass_scale):
             heavier = nominal.with_params(mass_scale=mass_scale)

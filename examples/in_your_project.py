@@ -100,7 +100,7 @@ def make_design(total_steps: int):
         env = Room(door)
         training = jaxrl.Training.create(agent, env, total_steps=total_steps)
         state, _ = jaxrl.train(agent, env, train_key, total_steps=total_steps, num_evaluations=0)
-        policy = training.policy(state, jnp.int32(training.num_iterations))
+        policy = training.policy(state)
         episodes = jaxrl.evaluate(policy, env, play_key, num_episodes=100)
         return episodes.lengths.mean(), walk(policy, env, walk_key)
 

@@ -1,0 +1,61 @@
+"""The notebooks run from top to bottom, as they are, in a kernel of their own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+nbclient = pytest.importorskip("nbclient", reason="needs the extra notebooks")
+nbformat = pytest.importorskip("nbformat", reason="needs the extra notebooks")
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def executed(path, **client_options):
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=240, kernel_name="python3", **client_options
+    ).execute()
+    return notebook
+
+
+def text(notebook):
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return "".join(out.get("text", "") for out in outputs)
+
+
+def pictures(notebook):
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return sum("image/png" in out.get("data", {}) for out in outputs)
+
+
+def test_quickstart_learns_and_draws(tmp_path):
+    (path,) = (path for path in NOTEBOOKS if path.name == "01_quickstart.ipynb")
+    notebook = executed(path, resources={"metadata": {"path": str(tmp_path)}})
+    printed = text(notebook)
+    curve = [float(line.split()[-1]) for line in printed.splitlines() if " steps   return" in line]
+    assert len(curve) == 10
+    assert curve[-1] > 450.0
+    assert curve[0] < curve[-1] - 50.0
+    final = {
+        line.split()[0]: float(line.split()[3].rstrip(","))
+        for line in printed.splitlines()
+        if "final return" in line
+    }
+    assert set(final) == {"PPO", "TRPO"}
+    assert min(final.values()) > 300.0
+    assert pictures(notebook) == 2
+    assert not list(tmp_path.iterdir())  # it leaves nothing behind
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_installs_once_and_shows_what_it_drew(path):
+    """One cell installs, and only where jaxrl is missing; the pictures are stored with it."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    (installing,) = (source for source in code if "%pip" in source)
+    assert "find_spec" in installing
+    assert pictures(notebook) >= 1
+    for source in code:
+        if source is not installing:
+            ast.parse(source)  # no other magic: it runs anywhere
