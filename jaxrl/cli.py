@@ -239,7 +239,7 @@ def _add_train(commands: Any, algorithm: Algorithm | None, words: bool) -> None:
     run.add_argument(
         "--reset-policy", choices=("fresh", "pool"),
         help="Draw a start for every reset, or a pool of them once an iteration "
-        "(default: pool on brax, whose resets are dear, else fresh)",
+        "(default: pool where resets are dear, else fresh)",
     )  # fmt: skip
     run.add_argument(
         "--pool-size", type=count, metavar="INT",

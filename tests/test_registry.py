@@ -1,6 +1,10 @@
 """`make` and `check`: ids, import paths of one's own, and what breaks the contract."""
 
+import importlib.util
+import re
 import sys
+import tomllib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +14,9 @@ from flax import struct
 
 import jaxrl
 import jaxrl_envs
+from jaxrl.runs.directory import LIBRARIES
 from jaxrl.types import Discrete, EnvSpec, Masked
-from jaxrl_envs import ConformanceError, check
+from jaxrl_envs import ConformanceError, check, registry
 
 VECTOR = jax.ShapeDtypeStruct((1,), jnp.float32)
 
@@ -61,6 +66,48 @@ def test_an_import_path_that_leads_nowhere(mine, env_id, error, message):
 def test_an_environment_that_is_one_already_takes_no_parameters(mine):
     with pytest.raises(ValueError, match="takes no parameters"):
         jaxrl_envs.make("my_lab.worlds:ready", length=3)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_missing_library_is_named(monkeypatch, library):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    env_id = f"{library}/{registry.FAMILIES[library].ids[0]}"
+    message = f"{env_id} needs {library}: pip install 'jaxrl[{library}]'"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        jaxrl_envs.make(env_id)
+
+
+def test_every_library_is_an_extra_that_doctor_looks_for_and_that_is_tested():
+    assert {its.library for its in registry.FAMILIES.values()} - {""} == {*LIBRARIES}
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for library in LIBRARIES:
+        (requirement,) = extras[library]
+        assert requirement.startswith(f"{library}>=")
+        assert requirement in extras["dev"]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "near"),
+    [
+        ("gymnax/CartPole-v2", "gymnax/CartPole-v1"),
+        ("jumanji/Snake-v0", "jumanji/Snake-v1"),
+        ("craftax/Craftax-v1", "craftax/Craftax-Pixels-v1"),
+        ("navix/Navix-Empty-5x5-v1", "navix/Navix-Empty-5x5-v0"),
+        ("tetris", "jumanji/Tetris-v0"),
+    ],
+)
+def test_near_ids_are_named(monkeypatch, env_id, near):
+    """Without the libraries, too."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"there is no environment '{env_id}'.*{near}"):
+        registry.check_id(env_id)
+
+
+def test_every_listed_id_is_known_once():
+    ids = jaxrl_envs.list_ids()
+    assert len(ids) == len(set(ids))
+    assert {env_id.partition("/")[0] for env_id in ids} == set(registry.FAMILIES)
 
 
 # check --------------------------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 import difflib
 import importlib
 import importlib.util
-from typing import Any
+import operator
+from typing import Any, NamedTuple
+
+from jaxrl import host
 
 GYMNAX_IDS = (
     "CartPole-v1",
@@ -52,12 +55,124 @@ BRAX_IDS = (
 """brax's ids; a test compares them."""
 
 
+JUMANJI_IDS = (
+    "BinPack-v2",
+    "CVRP-v1",
+    "Cleaner-v0",
+    "Connector-v3",
+    "FlatPack-v0",
+    "Game2048-v1",
+    "GraphColoring-v1",
+    "JobShop-v0",
+    "Knapsack-v1",
+    "LevelBasedForaging-v0",
+    "MMST-v0",
+    "Maze-v0",
+    "Minesweeper-v0",
+    "MultiCVRP-v0",
+    "PacMan-v1",
+    "RobotWarehouse-v0",
+    "RubiksCube-partly-scrambled-v0",
+    "RubiksCube-v0",
+    "SearchAndRescue-v0",
+    "SlidingTilePuzzle-v0",
+    "Snake-v1",
+    "Sokoban-v0",
+    "Sudoku-v0",
+    "Sudoku-very-easy-v0",
+    "TSP-v1",
+    "Tetris-v0",
+)
+"""Jumanji's ids; a test compares them."""
+
+CRAFTAX_IDS = (
+    "Craftax-Symbolic-v1",
+    "Craftax-Pixels-v1",
+    "Craftax-Classic-Symbolic-v1",
+    "Craftax-Classic-Pixels-v1",
+)
+"""Craftax's ids: it keeps no list."""
+
+NAVIX_IDS = (
+    "Navix-Empty-5x5-v0",
+    "Navix-Empty-6x6-v0",
+    "Navix-Empty-8x8-v0",
+    "Navix-Empty-16x16-v0",
+    "Navix-Empty-Random-5x5-v0",
+    "Navix-Empty-Random-6x6-v0",
+    "Navix-Empty-Random-8x8-v0",
+    "Navix-Empty-Random-16x16-v0",
+    "Navix-DoorKey-5x5-v0",
+    "Navix-DoorKey-6x6-v0",
+    "Navix-DoorKey-8x8-v0",
+    "Navix-DoorKey-16x16-v0",
+    "Navix-DoorKey-Random-5x5-v0",
+    "Navix-DoorKey-Random-6x6-v0",
+    "Navix-DoorKey-Random-8x8-v0",
+    "Navix-DoorKey-Random-16x16-v0",
+    "Navix-FourRooms-v0",
+    "Navix-KeyCorridorS3R1-v0",
+    "Navix-KeyCorridorS3R2-v0",
+    "Navix-KeyCorridorS3R3-v0",
+    "Navix-KeyCorridorS4R3-v0",
+    "Navix-KeyCorridorS5R3-v0",
+    "Navix-KeyCorridorS6R3-v0",
+    "Navix-LavaGapS5-v0",
+    "Navix-LavaGapS6-v0",
+    "Navix-LavaGapS7-v0",
+    "Navix-SimpleCrossingS9N1-v0",
+    "Navix-SimpleCrossingS9N2-v0",
+    "Navix-SimpleCrossingS9N3-v0",
+    "Navix-SimpleCrossingS11N5-v0",
+    "Navix-Dynamic-Obstacles-5x5-v0",
+    "Navix-Dynamic-Obstacles-5x5-Random-v0",
+    "Navix-Dynamic-Obstacles-6x6-v0",
+    "Navix-Dynamic-Obstacles-6x6-Random-v0",
+    "Navix-Dynamic-Obstacles-8x8-v0",
+    "Navix-Dynamic-Obstacles-16x16-v0",
+    "Navix-DistShift1-v0",
+    "Navix-DistShift2-v0",
+    "Navix-GoToDoor-5x5-v0",
+    "Navix-GoToDoor-6x6-v0",
+    "Navix-GoToDoor-8x8-v0",
+)
+"""The ids that navix 0.7 and navix 4 have both; a test compares them. The rest of navix 4's are
+found where it is installed."""
+
+EXACT_IDS = ("garnet", "corridor", "lqr", "rock-paper-scissors", "bandit")
+"""Environments whose values and gradients are known: `jaxrl_envs.exact`."""
+
+
+class Family(NamedTuple):
+    """Where the environments of one family come from.
+
+    Attributes:
+      ids: the names that are known without the library.
+      maker: the module of the adapter, and in it the function from a name to the environment.
+      library: the module without which they cannot be had, and the extra that installs it; empty
+        where it comes with jaxrl.
+      has_more: whether the library may know more names; the adapter's `names()` tells.
+    """
+
+    ids: tuple[str, ...]
+    maker: str
+    library: str = ""
+    has_more: bool = False
+
+
+FAMILIES = {
+    "jaxrl": Family(EXACT_IDS, "jaxrl_envs.exact.catalogue:make"),
+    "gymnax": Family(GYMNAX_IDS, "jaxrl_envs.gymnax:GymnaxEnv.make"),
+    "brax": Family(BRAX_IDS, "jaxrl_envs.brax:make", "brax"),
+    "jumanji": Family(JUMANJI_IDS, "jaxrl_envs.jumanji:make", "jumanji", has_more=True),
+    "craftax": Family(CRAFTAX_IDS, "jaxrl_envs.craftax:CraftaxEnv.make", "craftax"),
+    "navix": Family(NAVIX_IDS, "jaxrl_envs.navix:make", "navix", has_more=True),
+}
+
+
 def list_ids() -> list[str]:
     """All ids that `make` knows without further registration."""
-    return [
-        *(f"gymnax/{name}" for name in GYMNAX_IDS),
-        *(f"brax/{name}" for name in BRAX_IDS),
-    ]
+    return [f"{family}/{name}" for family, its in FAMILIES.items() for name in its.ids]
 
 
 def check_id(env_id: str) -> None:
@@ -72,12 +187,21 @@ def check_id(env_id: str) -> None:
         ):
             raise ValueError(f"{env_id!r} is no import path: write package.module:function")
         return
-    if env_id in list_ids():
-        if env_id.startswith("brax/") and importlib.util.find_spec("brax") is None:
-            raise ValueError(f"{env_id} needs brax: pip install 'jaxrl[brax]'")
+    family, _, name = env_id.partition("/")
+    its = FAMILIES.get(family, Family((), ""))
+    installed = not its.library or importlib.util.find_spec(its.library) is not None
+    if name in its.ids:
+        if not installed:
+            raise ValueError(f"{env_id} needs {its.library}: pip install 'jaxrl[{its.library}]'")
         return
-    near = difflib.get_close_matches(env_id, list_ids(), n=3, cutoff=0.4)
-    near = near or [i for i in list_ids() if env_id.lower() in i.lower()][:3]
+    known = list_ids()
+    if its.has_more and installed:
+        names = importlib.import_module(its.maker.partition(":")[0]).names()
+        if name in names:
+            return
+        known += [f"{family}/{other}" for other in names if other not in its.ids]
+    near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.4)
+    near = near or [i for i in known if env_id.lower() in i.lower()][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "`jaxrl list` shows them all"
     raise ValueError(f"there is no environment {env_id!r}: {hint}")
 
@@ -86,7 +210,7 @@ def make(env_id: str, **params: Any) -> Any:
     """Builds an environment.
 
     Args:
-      env_id: "gymnax/CartPole-v1" or "brax/ant", say, or the import path of your own:
+      env_id: "gymnax/CartPole-v1" or "jumanji/Snake-v1", say, or the import path of your own:
         "mypackage.module:make_env", where `make_env(**params)` returns the environment.
       **params: parameters of the environment to change, for example `length=0.7`, and for brax
         `backend="spring"`.
@@ -101,18 +225,13 @@ def make(env_id: str, **params: Any) -> Any:
     if ":" in env_id:
         return _imported(env_id, params)
     family, _, name = env_id.partition("/")
+    module, _, function = FAMILIES[family].maker.partition(":")
     # Deferred: the library of a family is imported when it is used.
-    if family == "brax":
-        from jaxrl_envs import brax
-
-        return brax.make(name, **params)
-
-    from jaxrl_envs import gymnax
-
+    adapter = importlib.import_module(module)
     try:
-        return gymnax.GymnaxEnv.make(name, **params)
+        return operator.attrgetter(function)(adapter)(name, **params)
     except (OSError, EOFError) as error:  # EOFError: an earlier download was cut short
-        if name not in gymnax.NEEDS_NETWORK:
+        if name not in getattr(adapter, "NEEDS_NETWORK", ()):
             raise
         raise RuntimeError(f"{env_id} downloads its data, and that failed: {error}") from error
 
@@ -120,6 +239,7 @@ def make(env_id: str, **params: Any) -> Any:
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
     """The environment that the function (or class) at an import path makes."""
     module_name, _, attribute = env_id.partition(":")
+    host.protect()  # whether it calls LAPACK is seen too late: when it is traced, jax has started
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

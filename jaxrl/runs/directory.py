@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
-PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "brax", "numpy")
+LIBRARIES = ("brax", "craftax", "jumanji", "navix")
+"""Packages of environments that are not always there; each is an extra of its own name."""
+PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", *LIBRARIES, "numpy")
 
 
 class RunDirectory:

@@ -1,0 +1,93 @@
+"""Craftax under our contract: raw steps, the time limit as truncation, parameters as leaves.
+
+The first environment with pixels draws Craftax's textures, which takes a minute or more; Craftax
+keeps them beside its own code, in `craftax/*/assets`. Nothing is downloaded.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.environment import Timestep
+from jaxrl.types import Discrete, EnvSpec, Key, PyTree, strong
+from jaxrl_envs.gymnax import GymnaxEnv, _changed, _limit
+from jaxrl_envs.library import check_known, library_code, like
+
+with library_code():
+    from craftax.craftax_env import make_craftax_env_from_name
+
+NEVER = 2**31 - 1
+
+
+class CraftaxEnv(GymnaxEnv):
+    """One Craftax environment, whose interface is gymnax's of old.
+
+    Attributes:
+      params: Craftax's parameters; every leaf is an array and may be vmapped.
+      env: Craftax's object without auto-reset; one an id.
+      spec: shapes and spaces.
+    """
+
+    @classmethod
+    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    def make(cls, name: str, **params: Any) -> Self:
+        """Builds the environment called `name` with some of its parameters changed.
+
+        Raises:
+          ValueError: a parameter that the environment does not have.
+        """
+        env = _craftax_object(name)
+        chosen = strong(_chosen(env.default_params, params, name))
+        with library_code():
+            observation = jax.eval_shape(
+                lambda key: strong(env.reset_env(key, chosen)[0]), jax.random.key(0)
+            )
+        # A world takes longer to make than many steps.
+        spec = EnvSpec(observation, Discrete(env.num_actions), _limit(chosen.max_timesteps), "pool")
+        return cls(chosen, env, spec)
+
+    def with_params(self, **params: Any) -> Self:
+        """The same environment with other parameters; arrays and traced values may be given.
+
+        Raises:
+          ValueError: a parameter that the environment does not have.
+        """
+        chosen = _chosen(self.params, params, self.env.name)
+        spec = dataclasses.replace(self.spec, max_steps=_limit(chosen.max_timesteps))
+        return self.replace(params=chosen, spec=spec)
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        with library_code():
+            obs, state = self.env.reset_env(key, self.params)
+        return strong(state), strong(obs)
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        with library_code():
+            obs, stepped, reward, over, info = self.env.step_env(key, state, action, self.params)
+            endless = self.params.replace(max_timesteps=NEVER)
+            terminated = jnp.asarray(self.env.is_terminal(stepped, endless), bool)
+        return like(state, stepped), Timestep(
+            obs=like(self.spec.observation, obs),
+            reward=jnp.asarray(reward, jnp.float32),
+            terminated=terminated,
+            truncated=over & ~terminated,
+            info=info,
+        )
+
+
+def _chosen(params: Any, changes: dict[str, Any], name: str) -> Any:
+    """Craftax's `params` with `changes`; `fractal_noise_angles`, a tuple, stays as it is."""
+    numbers = [param for param, value in vars(params).items() if not isinstance(value, tuple)]
+    check_known(name, changes, numbers)
+    return _changed(params, changes, name)
+
+
+@functools.cache
+def _craftax_object(name: str) -> Any:
+    with library_code(), contextlib.redirect_stdout(io.StringIO()):  # it tells of its textures
+        return make_craftax_env_from_name(name, auto_reset=False)

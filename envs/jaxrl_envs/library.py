@@ -1,0 +1,56 @@
+"""What the adapters of other libraries share."""
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.types import PyTree
+
+
+@contextlib.contextmanager
+def library_code() -> Iterator[None]:
+    """What a library's code needs, whatever the user's settings: arrays of different ranks, and
+    silence about its own deprecated calls."""
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def like(old: PyTree, new: PyTree) -> PyTree:
+    """`new` with the dtypes of `old`, strongly typed: libraries mix Python numbers with arrays."""
+    return jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), old, new)
+
+
+def check_known(name: str, params: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError for a parameter that the environment called `name` does not have."""
+    known = tuple(known)
+    for param in params:
+        if param not in known:
+            raise ValueError(f"{name} has no parameter {param!r}; it has: {', '.join(known)}")
+
+
+def check_limit(name: str, param: str, limit: Any) -> None:
+    """Raises ValueError where a time limit is no whole number of steps, at least 1."""
+    if not isinstance(limit, int | np.integer) or limit < 1:
+        raise ValueError(f"{name}'s {param} is {limit!r}: give a whole number, at least 1")
+
+
+@contextlib.contextmanager
+def making(name: str, params: dict[str, Any]) -> Iterator[None]:
+    """Turns what a library says to values that it cannot use into one line, a ValueError.
+
+    What it says of files and of the network stays as it is.
+    """
+    try:
+        yield
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        if not params or isinstance(error, OSError):
+            raise
+        given = ", ".join(f"{param}={value!r}" for param, value in params.items())
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} cannot be made with {given}: {reason}") from error
