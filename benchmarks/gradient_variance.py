@@ -91,11 +91,14 @@ def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
         )
         return gradient_of(agent, params, agent.prepare(state, trajectory, clock))
 
-    keys = jax.random.split(
-        jax.random.key(seed), (max(num_batches // 256, 1), min(num_batches, 256))
-    )
+    at_once = min(num_batches, 256)
+    rounds = -(-num_batches // at_once)
+    keys = jax.random.split(jax.random.key(seed), (rounds, at_once))
     found = jax.jit(lambda keys: jax.lax.map(jax.vmap(one), keys))(keys)
-    flat = [np.asarray(x, np.float64).reshape(num_batches, -1) for x in jax.tree.leaves(found)]
+    flat = [
+        np.asarray(x, np.float64).reshape(rounds * at_once, -1)[:num_batches]
+        for x in jax.tree.leaves(found)
+    ]
     return np.concatenate(flat, axis=1)
 
 

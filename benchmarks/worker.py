@@ -13,7 +13,7 @@ import sys
 import time
 import types
 
-from workloads import CRITIC_BATCH, WORKLOADS, Workload
+from workloads import WORKLOADS, Workload
 
 
 def jaxrl_agent(work: Workload):
@@ -30,7 +30,7 @@ def jaxrl_agent(work: Workload):
             cg_iterations=15,
             cg_tolerance=0.0,
             critic_epochs=20,
-            critic_minibatches=work.num_envs * work.num_steps // CRITIC_BATCH,
+            critic_minibatches=work.critic_minibatches,
         )
     env = jaxrl_envs.make("gymnax/CartPole-v1")
 
@@ -102,12 +102,14 @@ def sb3_trpo(work: Workload):
     from sb3_contrib import TRPO
     from stable_baselines3.common.env_util import make_vec_env
 
+    num_envs, num_steps = work.sb3_sizes or (work.num_envs, work.num_steps)
+
     def build(seed: int):
         return TRPO(
             "MlpPolicy",
-            make_vec_env("CartPole-v1", work.num_envs, seed=seed),
-            n_steps=work.num_steps,
-            batch_size=CRITIC_BATCH,
+            make_vec_env("CartPole-v1", num_envs, seed=seed),
+            n_steps=num_steps,
+            batch_size=num_envs * num_steps // work.critic_minibatches,
             cg_max_steps=15,
             cg_damping=0.1,
             n_critic_updates=20,

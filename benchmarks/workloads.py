@@ -8,13 +8,15 @@ class Workload:
     """One algorithm on CartPole-v1, with a tanh 64x64 actor and critic.
 
     PPO takes 4 epochs in 4 minibatches, with Adam. TRPO takes 15 steps of conjugate gradient on all
-    rows, then 20 epochs of the critic in minibatches of 128 rows.
+    rows, then 20 epochs of the critic in `critic_minibatches`.
 
     Attributes:
       algorithm: "ppo" or "trpo".
       num_envs, num_steps: of an iteration.
       num_iterations: of a run.
       num_seeds: trained side by side under one vmap.
+      critic_minibatches: of TRPO.
+      sb3_sizes: num_envs and num_steps of sb3-contrib, where they are its own.
       programs: who can do it.
     """
 
@@ -23,6 +25,8 @@ class Workload:
     num_steps: int
     num_iterations: int
     num_seeds: int = 1
+    critic_minibatches: int = 8
+    sb3_sizes: tuple[int, int] | None = None
     programs: tuple[str, ...] = ("jaxrl", "rejax", "purejaxrl")
 
     @property
@@ -39,8 +43,8 @@ WORKLOADS = {
     "P2": Workload("ppo", 64, 128, 160),
     "P3": Workload("ppo", 4, 128, 976),
     "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
-    "P6": Workload("trpo", 64, 128, 8, programs=("jaxrl", "sb3")),
+    "P6": Workload("trpo", 64, 128, 8, sb3_sizes=(2, 512), programs=("jaxrl", "sb3")),
+    "P6-same": Workload("trpo", 64, 128, 8, critic_minibatches=64, programs=("jaxrl", "sb3")),
 }
-"""P5 is the compile time of P1."""
-
-CRITIC_BATCH = 128
+"""P5 is the compile time of P1. P6 gives sb3-contrib the 2 x 512 steps for which it is tuned, with
+the same counts of everything; P6-same gives it 64 x 128, and both take minibatches of 128 rows."""

@@ -126,6 +126,8 @@ class Categorical:
     def fisher(self, tangent: Array) -> Array:
         """Returns p (v - sum_a p(a) v(a)), float [..., A]: F = diag(p) - p p^T in the logits."""
         p = jax.nn.softmax(self._masked_logits(), axis=-1)
+        if self.mask is not None:  # what is masked has no gradient, also where everything is
+            p = jnp.where(jnp.broadcast_to(self.mask, p.shape), p, 0.0)
         return p * (tangent - jnp.sum(p * tangent, axis=-1, keepdims=True))
 
     def _masked_logits(self) -> Array:  # [..., A]

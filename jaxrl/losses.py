@@ -34,15 +34,19 @@ def mean(
     return jnp.sum(jnp.where(where, x, 0), axis=axis) / jnp.maximum(count, 1)
 
 
-def standardize(x: Array) -> Array:
-    """`(x - mean) / (std + 1e-8)`: mean 0 and standard deviation 1 over all entries.
+def standardize(x: Array, where: Array | None = None) -> Array:
+    """`(x - mean) / (std + 1e-8)`: mean 0 and standard deviation 1 over the entries that count.
 
     Constant data become zeros.
+
+    Args:
+      x: numbers.
+      where: `bool` of the same shape: which entries count; None for all.
     """
-    centred = x - mean(x)
+    centred = x - mean(x, where)
     # The mean of equal numbers is off by rounding, which 1 / 1e-8 would blow up: centre it away.
-    centred = centred - mean(centred)
-    return centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
+    centred = centred - mean(centred, where)
+    return centred / (jnp.sqrt(mean(jnp.square(centred), where)) + 1e-8)
 
 
 def policy_gradient_loss(log_prob: Array, advantages: Array) -> Array:
@@ -86,10 +90,13 @@ def entropy_loss(entropy: Array) -> Array:
     return -mean(entropy)
 
 
-def value_loss(values: Array, targets: Array) -> Array:
-    """`0.5 mean((values - targets)^2)`; no gradient flows through the targets."""
+def value_loss(values: Array, targets: Array, where: Array | None = None) -> Array:
+    """`0.5 mean((values - targets)^2)` over the entries that count (`where`; None: all).
+
+    No gradient flows through the targets.
+    """
     _check_shapes(values=values, targets=targets)
-    return 0.5 * mean(jnp.square(values - jax.lax.stop_gradient(targets)))
+    return 0.5 * mean(jnp.square(values - jax.lax.stop_gradient(targets)), where)
 
 
 def clipped_value_loss(

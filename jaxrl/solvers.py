@@ -15,6 +15,9 @@ from jax.flatten_util import ravel_pytree
 from jaxrl.losses import mean
 from jaxrl.types import Array, PyTree, Scalar
 
+ROUNDING = 1e-6
+"""Share of the largest curvature below which float32 shows nothing but rounding."""
+
 
 class Solution(struct.PyTreeNode):
     """What conjugate gradient found.
@@ -43,8 +46,9 @@ def conjugate_gradient(
     """Solves A x = b for a symmetric, positive definite A, from x = 0.
 
     Each step takes one product with A. The solution stays as it is from the step on in which the
-    residual is small enough, the curvature p^T A p is not positive (A is singular or indefinite
-    along p) or a number is not finite; a `b` that is not finite gives 0.
+    residual is small enough, the curvature p^T A p / p^T p is not positive beside the largest one
+    seen (A is singular or indefinite along p, up to rounding) or a number is not finite; a `b` that
+    is not finite gives 0, with a relative residual of 1.
 
     Args:
       matvec: v -> A v.
@@ -70,27 +74,31 @@ def conjugate_gradient(
     condition = on_vectors(preconditioner) if preconditioner else lambda v: v
 
     def step(loop, _):
-        x, r, p, rz, active, num_steps = loop
+        x, r, p, rz, largest, active, num_steps = loop
         product_p = product(p)
-        curvature = _dot(p, product_p)
+        curvature, squared = _dot(p, product_p), _dot(p, p)
+        largest = jnp.maximum(largest, curvature / squared)
         alpha = rz / curvature
-        new_r = r - alpha * product_p
+        new_x, new_r = x + alpha * p, r - alpha * product_p
         z = condition(new_r)
         new_rz = _dot(new_r, z)
-        taken = active & (curvature > 0) & jnp.isfinite(alpha) & jnp.isfinite(new_rz)
-        x = jnp.where(taken, x + alpha * p, x)
+        curved = (curvature > 0) & (curvature > ROUNDING * largest * squared)
+        taken = active & curved & jnp.all(jnp.isfinite(new_x)) & jnp.isfinite(new_rz)
+        x = jnp.where(taken, new_x, x)
         r = jnp.where(taken, new_r, r)
         p = jnp.where(taken, z + (new_rz / rz) * p, p)
         rz = jnp.where(taken, new_rz, rz)
         active = taken & (_norm(r) > tolerance * norm_b)
-        return (x, r, p, rz, active, num_steps + taken), None
+        return (x, r, p, rz, largest, active, num_steps + taken), None
 
     z = condition(flat_b)
     rz = _dot(flat_b, z)
     active = jnp.isfinite(rz) & (norm_b > 0)
-    start = (jnp.zeros_like(flat_b), flat_b, z, rz, active, jnp.zeros((), jnp.int32))
+    zero = jnp.zeros((), flat_b.dtype)
+    start = (jnp.zeros_like(flat_b), flat_b, z, rz, zero, active, jnp.zeros((), jnp.int32))
     (x, r, *_, num_steps), _ = jax.lax.scan(step, start, length=num_iterations)
-    relative = jnp.where(norm_b > 0, _norm(r) / jnp.where(norm_b > 0, norm_b, 1.0), 0.0)
+    relative = jnp.where(norm_b == 0, 0.0, _norm(r) / jnp.where(norm_b == 0, 1.0, norm_b))
+    relative = jnp.where(jnp.isfinite(norm_b), relative, 1.0)
     return Solution(unravel(x), unravel(r), relative, num_steps)
 
 

@@ -294,6 +294,21 @@ def test_a_stationary_state_is_found_where_there_are_periods_and_several_classes
 # Trust regions ------------------------------------------------------------------------------------
 
 
+def test_the_bound_on_the_other_policy_is_the_papers():
+    """By hand: two states that stay, one action pays 1 and the other 0, discount 1/2.
+
+    The old policy is uniform: V = 1, A = +-1/2, so epsilon = 1/2. The new one plays (3/4, 1/4):
+    alpha = 1/4, L = 1 + (3/4 - 1/4) / 2 / (1 - 1/2) = 3/2, and the penalty is 1/4, which is
+    4 (1/2) (1/2) / (1/4) / 16. KL(old || new) = log(2 / sqrt 3) in the one state that changes.
+    """
+    stay = np.broadcast_to(np.eye(2)[:, None], (2, 2, 2))
+    mdp = TabularMDP.of(stay, [[1.0, 0.0], [1.0, 0.0]], [1.0, 0.0])
+    old, new = np.full((2, 2), 0.5), np.array([[0.75, 0.25], [0.5, 0.5]])
+    assert trust_region_bound(mdp, new, old, 0.5) == pytest.approx(1.5 - 0.25)
+    kl = trust_region_bound(mdp, new, old, 0.5, kl=True)
+    assert kl == pytest.approx(1.5 - 4.0 * np.log(2.0 / np.sqrt(3.0)))
+
+
 @pytest.mark.parametrize("mdp", [MORTAL, ENDLESS])
 def test_natural_gradient_is_the_pseudo_inverse_times_the_gradient(mdp):
     policy = random_policy(mdp)

@@ -93,7 +93,8 @@ def test_the_variance_falls_with_each_idea():
         found = scale * estimates(agent, paid, params, gradient_of, 1024)
         variance[name] = float(found.var(0).sum())
     assert variance["whole return"] > 1.2 * variance["weighted to go"], variance
-    assert variance["to go"] > 1.2 * variance["by time"] > 1.44 * variance["GAE"], variance
+    assert variance["to go"] > 1.2 * variance["by time"], variance
+    assert variance["by time"] > variance["GAE"], variance
 
 
 def test_a_baseline_from_its_own_episode_would_be_biased(monkeypatch):

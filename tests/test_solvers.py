@@ -384,3 +384,19 @@ def test_loops_of_no_length_are_refused():
         conjugate_gradient(lambda v: v, jnp.ones(2), 0)
     with pytest.raises(ValueError, match="max_tries is 0"):
         backtracking_line_search(judge_by(1.0), jnp.float32(0), jnp.float32(1), max_tries=0)
+
+
+def test_what_cannot_be_represented_leaves_the_solution_finite():
+    tiny = conjugate_gradient(lambda v: 2e-38 * v, jnp.array([100.0, 1.0]), 3)
+    assert np.isfinite(tiny.x).all()
+    broken = conjugate_gradient(lambda v: v, jnp.array([jnp.nan, 1.0]), 3)
+    np.testing.assert_array_equal(broken.x, [0.0, 0.0])
+    assert broken.relative_residual == 1.0  # not 0, which would mean solved
+
+
+def test_rounding_is_not_taken_for_curvature():
+    """Along the last axis a product is nothing but noise, positive or not: no step goes there."""
+    noise = jnp.array([0.0, 0.0, 1e-8])
+    b = jnp.array([1.0, 2.0, 0.5])
+    found = conjugate_gradient(lambda v: jnp.array([2.0, 5.0, 0.0]) * v + noise * v, b, 10)
+    assert np.abs(found.x).max() < 10.0

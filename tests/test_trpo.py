@@ -12,6 +12,7 @@ from environments import (
     MaskedChoice,
     Recall,
 )
+from jax.flatten_util import ravel_pytree
 from probes import KEY, learned, mode, value
 
 from jaxrl.agents import NPG, TRPO
@@ -35,13 +36,24 @@ SMALL = {"num_envs": 8, "num_steps": 16, "hidden_sizes": (8,), "critic_minibatch
 
 
 class Spied(TRPO):
-    """Reports both policies' KL and surrogates as seen from outside, on the whole batch."""
+    """Reports both policies' KL and surrogates as seen from outside, on the whole batch.
+
+    The surrogate is the mean of pi_new / pi_old A, with pi_old as it was when it acted.
+    """
 
     def improve(self, actor, batch, clock):
         new, metrics = super().improve(actor, batch, clock)
-        kl = mean(self.policy(actor, batch).kl(self.policy(new, batch)))
-        gain = self.surrogate(new, batch) - self.surrogate(actor, batch)
-        return new, metrics | {"kl_outside": kl, "gain_outside": gain}
+        old_policy, new_policy = (self.policy(x, batch) for x in (actor, new))
+        sample = batch.steps
+        log_ratio = new_policy.log_prob(sample.action) - sample.log_prob
+        gain = mean((jnp.exp(log_ratio) - 1.0) * sample.advantage)
+        first_ratio = jnp.exp(old_policy.log_prob(sample.action) - sample.log_prob)
+        return new, metrics | {
+            "kl_outside": mean(old_policy.kl(new_policy)),
+            "gain_outside": gain,
+            "first_ratio_error": jnp.max(jnp.abs(first_ratio - 1.0)),
+            "advantage_std": jnp.std(sample.advantage),
+        }
 
 
 def iterations(agent, env, num_iterations, **options):
@@ -79,10 +91,13 @@ def test_every_step_is_within_the_radius_and_better_or_no_step_at_all(env, optio
     accepted = []
     for before, after, report in iterations(agent, env, 40):
         accepted.append(report["accepted"])
+        assert report["first_ratio_error"] <= 1e-5  # memory is that of acting, also mid-episode
         if report["accepted"]:
             assert report["kl_outside"] <= 0.3 * (1 + 1e-5)
             assert report["gain_outside"] > 0
             np.testing.assert_allclose(report["kl"], report["kl_outside"], rtol=1e-3, atol=1e-6)
+            gains = report["surrogate_gain"], report["gain_outside"]
+            np.testing.assert_allclose(*gains, rtol=1e-3, atol=1e-5)
             assert (bits(split(after)[0]) != bits(split(before)[0])).any()
         else:
             np.testing.assert_array_equal(bits(split(after)[0]), bits(split(before)[0]))
@@ -112,8 +127,43 @@ def test_fisher_matrices_lead_to_the_same_policy(fisher, stride):
     assert metrics.evaluation.returns.mean() >= 3.5
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_advantages_are_standardised_where_asked_for(normalize):
+    agent = Spied(normalize_advantages=normalize, **SMALL)
+    (_, _, report), *_ = iterations(agent, Counter(limit=9), 1)
+    assert (abs(report["advantage_std"] - 1.0) < 1e-4) == normalize
+
+
+def test_the_empirical_fisher_matrix_is_that_of_the_actions_taken():
+    """Its direction solves (mean g g^T + damping I) x = b, g the score of a row, by NumPy."""
+    env = BestMixedAction()
+    agent = TRPO(fisher="empirical", damping=0.5, cg_iterations=60, cg_tolerance=0.0, **SMALL).bind(
+        env.spec
+    )
+    actor = split(jax.jit(agent.init)(KEY).params)[0]
+    obs = jax.random.normal(KEY, (128, 1))
+    policy = agent.network.apply(actor, obs, method="policy")[0]
+    action, zeros = policy.sample(KEY), jnp.zeros(128)
+    sample = Sample(obs, action, policy.log_prob(action), zeros, zeros, zeros)
+    flat, unravel = ravel_pytree(actor)
+
+    def log_prob(flat):
+        policy = agent.network.apply(unravel(flat), obs, method="policy")[0]
+        return policy.log_prob(action)
+
+    scores = np.asarray(jax.jit(jax.jacobian(log_prob))(flat), np.float64)
+    b = np.random.default_rng(0).standard_normal(flat.size)
+    matrix = scores.T @ scores / 128 + 0.5 * np.eye(flat.size)
+    batch = Trajectory(sample, jnp.zeros(128, bool))
+    found = jax.jit(agent.natural_gradient)(actor, unravel(jnp.float32(b)), batch)[0].x
+    np.testing.assert_allclose(
+        ravel_pytree(found)[0], np.linalg.solve(matrix, b), rtol=1e-3, atol=1e-3
+    )
+
+
 def test_the_stride_takes_every_nth_row():
-    """The direction from every second row is the direction from a batch of those rows alone."""
+    """The direction from every second row is the direction from a batch of those rows alone: of
+    step t the copies t, t + 2, ..., so that no copy is left out."""
     env = BestMixedAction()
     whole = FAST.replace(num_envs=8, num_steps=4, fisher_stride=2).bind(env.spec)
     half = whole.replace(num_steps=2, fisher_stride=1)
@@ -126,7 +176,9 @@ def test_the_stride_takes_every_nth_row():
     )
     batch = Trajectory(sample, jnp.zeros(32, bool))
     gradient = jax.tree.map(jnp.ones_like, actor)
-    alone = jax.tree.map(lambda x: x[::2], batch)
+    chosen = [8 * t + n for t in range(4) for n in range(8) if (n - t) % 2 == 0]
+    assert {row % 8 for row in chosen} == set(range(8))
+    alone = jax.tree.map(lambda x: x[np.array(chosen)], batch)
     a = jax.jit(whole.natural_gradient)(actor, gradient, batch)[0].x
     b = jax.jit(half.natural_gradient)(actor, gradient, alone)[0].x
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3), a, b)
@@ -180,11 +232,11 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
 def test_a_singular_fisher_matrix_cannot_poison_them(agent):
     """Without damping it always is: softmax logits may all be raised together."""
     agent = agent.replace(damping=0.0, cg_iterations=40)
-    for _, after, report in iterations(agent, MaskedChoice(), 6):
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
-        assert np.isfinite(report["kl"])
-        if isinstance(agent, TRPO):
-            assert report["kl"] <= agent.kl_radius
+    for env in (MaskedChoice(), BestMixedAction()):
+        for _, after, report in iterations(agent, env, 12):
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+            assert report["kl"] <= 1.05 * agent.kl_radius
+            assert report["cg_residual"] < 1.0
 
 
 # Probes -------------------------------------------------------------------------------------------

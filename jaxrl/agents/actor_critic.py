@@ -36,6 +36,7 @@ class Sample(struct.PyTreeNode):
       value: V(obs) before the update.
       advantage: the GAE advantage.
       target: the value target, advantage + value.
+      counts: which steps the critic learns from; None for all.
     """
 
     obs: PyTree
@@ -44,6 +45,7 @@ class Sample(struct.PyTreeNode):
     value: Array
     advantage: Array
     target: Array
+    counts: Array | None = None
 
 
 class NetworkAgent(Agent):

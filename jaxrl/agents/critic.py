@@ -87,7 +87,7 @@ def fit_critic(
         def loss(critic):
             apply: Any = agent.network.apply
             values, _ = apply(critic, sample.obs, part.carry, part.first, method="value")
-            return value_loss(values, sample.target)
+            return value_loss(values, sample.target, sample.counts)
 
         error, gradient = jax.value_and_grad(loss)(critic)
         updates, optimizer = transform.update(gradient, optimizer, critic)

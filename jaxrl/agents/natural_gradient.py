@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
@@ -127,28 +128,38 @@ class NaturalGradientAgent(ActorCriticAgent):
 
         The Fisher matrix is applied, never formed (Schulman et al., 2015, appendix C).
         """
-        rows = jnp.arange(0, self._rows[0], self.fisher_stride)
-        part = batch if self.fisher_stride == 1 else minibatch(batch, rows, batch.first.ndim - 1)
+        part = self._part_for_fisher(batch)
         row_ndim = batch.first.ndim
-        if self.fisher == "exact":
-            metric = self.policy(actor, part).fisher
-            product = gauss_newton_product(
-                lambda p: self.policy(p, part).parameters, actor, metric, row_ndim
-            )
-        else:
-            product = gauss_newton_product(
-                lambda p: self.policy(p, part).log_prob(part.steps.action),
-                actor,
-                lambda tangent: tangent,
-                row_ndim,
-            )
+        with jax.default_matmul_precision("highest"):  # also where the policy is linearised
+            if self.fisher == "exact":
+                metric = self.policy(actor, part).fisher
+                product = gauss_newton_product(
+                    lambda p: self.policy(p, part).parameters, actor, metric, row_ndim
+                )
+            else:
+                product = gauss_newton_product(
+                    lambda p: self.policy(p, part).log_prob(part.steps.action),
+                    actor,
+                    lambda tangent: tangent,
+                    row_ndim,
+                )
 
-        def damped(v):
-            return jax.tree.map(lambda f, x: f + self.damping * x, product(v), v)
+            def damped(v):
+                return jax.tree.map(lambda f, x: f + self.damping * x, product(v), v)
 
-        with jax.default_matmul_precision("highest"):
             solution = conjugate_gradient(
                 damped, gradient, self.cg_iterations, tolerance=self.cg_tolerance
             )
         x, residual, b = (ravel_pytree(t)[0] for t in (solution.x, solution.residual, gradient))
         return solution, jnp.dot(x, b - residual, precision=jax.lax.Precision.HIGHEST)
+
+    def _part_for_fisher(self, batch: Trajectory) -> Trajectory:
+        """Every `fisher_stride`-th row. Of single steps, row n of step t is copy (n + t) mod N, so
+        that the part has all copies in it and not the same few in every step."""
+        if self.fisher_stride == 1:
+            return batch
+        rows = np.arange(0, self._rows[0], self.fisher_stride)
+        if self.core == "none":
+            step, copy = np.divmod(rows, self.num_envs)
+            rows = step * self.num_envs + (copy + step) % self.num_envs
+        return minibatch(batch, jnp.asarray(rows), batch.first.ndim - 1)

@@ -16,7 +16,8 @@ class NPG(NaturalGradientAgent):
     """Natural policy gradient: one step along F^-1 g, of fixed size or to a fixed KL divergence."""
 
     kl_radius: Scheduled | None = 0.01
-    """Scale the step so that the KL divergence is this, to second order (nats); none: do not."""
+    """Scale the step to this mean KL divergence (nats); none: do not. First to second order; a step
+    that turns out too long is then shortened once, as its KL grows with the square of its length."""
     learning_rate: Scheduled = 0.1
     """Multiple of F^-1 g to step by where kl_radius is none."""
 
@@ -34,10 +35,19 @@ class NPG(NaturalGradientAgent):
             scale = jnp.sqrt(2.0 * at(self.kl_radius, clock) / curvature)
         # Without a direction (no advantages, or none that is finite) the policy stays.
         scale = jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)
-        new = jax.tree.map(lambda p, x: p + scale * x, actor, solution.x)
-        old_policy, new_policy = self.policy(actor, batch), self.policy(new, batch)
+        old_policy = self.policy(actor, batch)
+
+        def step(scale):
+            new = jax.tree.map(lambda p, x: p + scale * x, actor, solution.x)
+            return new, mean(old_policy.kl(self.policy(new, batch)))
+
+        new, kl = step(scale)
+        if self.kl_radius is not None:
+            shrink = jnp.minimum(1.0, jnp.sqrt(at(self.kl_radius, clock) / kl))
+            scale = scale * jnp.where(jnp.isnan(kl), 0.0, shrink)
+            new, kl = step(scale)
         return new, {
-            "kl": mean(old_policy.kl(new_policy)),
+            "kl": kl,
             "entropy": mean(old_policy.entropy()),
             "step_scale": scale,
             "cg_residual": solution.relative_residual,

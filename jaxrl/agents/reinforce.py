@@ -12,7 +12,7 @@ from jaxrl.agents.actor_critic import NetworkAgent, Sample
 from jaxrl.agents.critic import check_critic, finite_adam, fit_critic, join, split
 from jaxrl.checks import check_range
 from jaxrl.estimators import discounted_returns
-from jaxrl.losses import mean
+from jaxrl.losses import mean, standardize
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Trajectory, static
 
@@ -59,7 +59,8 @@ class REINFORCE(NetworkAgent):
     credit: Credit = static(default="reward_to_go")
     """What an action is given credit for: the episode's whole return, or the rewards after it."""
     baseline: Baseline = static(default="learned")
-    """Subtracted from the returns: a mean, one for each time, that of least variance, or V(obs)."""
+    """Subtracted from the returns: a mean, one for each time, that of least variance (which is
+    estimated, and pays from some 64 episodes on), or V(obs)."""
     standardize: Standardize = static(default="none")
     """Standardise the returns before the baseline is fitted, or the advantages after it."""
     discount_states: bool = static(default=False)
@@ -98,15 +99,17 @@ class REINFORCE(NetworkAgent):
                     f"{field} is {getattr(self, field)!r}: use one of {', '.join(choices)}"
                 )
         needs_whole = {
+            f"baseline={self.baseline!r}": self.baseline != "learned",
             "credit='return'": self.credit == "return",
             "discount_states": self.discount_states,
-            "baseline='optimal'": self.baseline == "optimal",
-            "baseline='time'": self.baseline == "time",
             "standardize='returns'": self.standardize == "returns",
         }
         for what, wanted in needs_whole.items():
             if wanted and not self.whole_episodes:
-                raise ValueError(f"{what} needs episodes from their start: set whole_episodes")
+                raise ValueError(
+                    f"{what} needs whole episodes: set whole_episodes. (A rollout cuts episodes, "
+                    "and only a learned baseline knows what would have followed)"
+                )
         if self.discount_states and self.credit == "return":
             raise ValueError(
                 "discount_states weights the rewards to go; the whole return is discounted from "
@@ -114,6 +117,11 @@ class REINFORCE(NetworkAgent):
             )
         if self.baseline == "optimal" and self.credit != "return":
             raise ValueError("baseline='optimal' is that of whole returns: set credit='return'")
+        if self.baseline == "optimal" and self.standardize == "advantages":
+            raise ValueError(
+                "standardize='advantages' comes after the baseline, and baseline='optimal' is made "
+                "with the gradient: set standardize='returns' or 'none'"
+            )
         if self.baseline in ("constant", "time", "optimal") and self.num_envs < 2:
             raise ValueError(
                 f"num_envs is {self.num_envs}: the baseline of a copy comes from the others, so "
@@ -153,7 +161,7 @@ class REINFORCE(NetworkAgent):
         if self.credit == "return":
             returns = jnp.broadcast_to(returns[:1], returns.shape)
         if self.standardize == "returns":
-            returns = _standardized(returns, counts)
+            returns = standardize(returns, counts)
         baseline = {
             "learned": lambda: values,
             "constant": lambda: _mean_of_others(returns, counts, over_time=True),
@@ -161,13 +169,14 @@ class REINFORCE(NetworkAgent):
         }.get(self.baseline, lambda: jnp.zeros_like(returns))()
         advantage = returns - baseline
         if self.standardize == "advantages":
-            advantage = _standardized(advantage, counts)
+            advantage = standardize(advantage, counts)
         weight = counts.astype(jnp.float32)
         if self.discount_states:
             weight = weight * jnp.asarray(self.discount, jnp.float32) ** age
         if self.whole_episodes:  # a sum over the steps of an episode, a mean over episodes
             weight = weight * self.num_steps
-        sample = Sample(steps.obs, steps.action, steps.extras, values, advantage, returns)
+        only = counts if self.whole_episodes else None
+        sample = Sample(steps.obs, steps.action, steps.extras, values, advantage, returns, only)
         return trajectory.replace(steps=Returns(sample, weight, returns))
 
     def update(
@@ -195,7 +204,7 @@ class REINFORCE(NetworkAgent):
             apply: Any = self.network.apply
             policy, _ = apply(actor, returns.sample.obs, batch.carry, batch.first, method="policy")
             scores = returns.weight * policy.log_prob(returns.sample.action)
-            entropy = mean(policy.entropy())
+            entropy = mean(policy.entropy(), returns.sample.counts)
             gain = mean(scores * returns.sample.advantage)
             bonus = at(self.entropy_coefficient, clock) * entropy
             return gain + bonus, (scores, {"policy_loss": -gain, "entropy": entropy})
@@ -211,7 +220,9 @@ class REINFORCE(NetworkAgent):
     def _optimal_baseline(self, pull: Any, returns: Returns) -> PyTree:
         """mean of g b with b = E[g^2 R] / E[g^2] for each parameter, g the score of an episode.
 
-        The baseline of a copy comes from the others, which leaves the gradient without bias.
+        The baseline of a copy comes from the others, which leaves the gradient without bias. With
+        few copies that ratio is noise, so one more episode counts among them, of their mean return
+        and their mean g^2.
         """
         num_steps, num_envs = returns.weight.shape
 
@@ -222,11 +233,19 @@ class REINFORCE(NetworkAgent):
         scores = jax.vmap(score)(jnp.arange(num_envs))  # leaves [N, ...]
         episode = returns.episode_return[0]
 
+        def of_others(x):
+            return jnp.sum(x, axis=0, keepdims=True) - x
+
         def correction(g):
+            one_each = (-1, *(1,) * (g.ndim - 1))
+            mean_return = of_others(episode).reshape(one_each) / (num_envs - 1)
             squared = jnp.square(g)
-            total, weighted = squared, squared * episode.reshape(-1, *(1,) * (g.ndim - 1))
-            others = jnp.sum(total, 0)[None] - total
-            baseline = (jnp.sum(weighted, 0)[None] - weighted) / jnp.maximum(others, 1e-30)
+            total = of_others(squared)
+            prior = total / (num_envs - 1)
+            weighted = of_others(squared * episode.reshape(one_each)) + prior * mean_return
+            total = total + prior
+            known = total > 0
+            baseline = jnp.where(known, weighted / jnp.where(known, total, 1.0), mean_return)
             return mean(g * baseline, axis=0)
 
         return jax.tree.map(correction, scores)
@@ -237,12 +256,6 @@ def _first_episode(done: Array) -> tuple[Array, Array]:
     ended_before = jnp.cumsum(done, axis=0) - done
     time = jnp.broadcast_to(jnp.arange(done.shape[0], dtype=jnp.int32)[:, None], done.shape)
     return ended_before == 0, time
-
-
-def _standardized(x: Array, counts: Array) -> Array:
-    """Mean 0 and deviation 1 over the entries that count."""
-    centred = x - mean(x, counts)
-    return centred / (jnp.sqrt(mean(jnp.square(centred), counts)) + 1e-8)
 
 
 def _mean_of_others(returns: Array, counts: Array, *, over_time: bool) -> Array:

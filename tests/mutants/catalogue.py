@@ -419,15 +419,15 @@ MUTANTS = (
         "negative-curvature-followed",
         "Conjugate gradient steps along directions of negative curvature, uphill.",
         SOLVERS,
-        "taken = active & (curvature > 0) & jnp.isfinite(alpha)",
-        "taken = active & jnp.isfinite(alpha)",
+        "curved = (curvature > 0) & (curvature > ROUNDING * largest * squared)",
+        "curved = jnp.isfinite(alpha)",
         ("tests/test_solvers.py::test_curvature_that_is_not_positive_stops_it_where_it_stands",),
     ),
     Mutant(
         "division-by-no-curvature",
         "Where p^T A p is 0, conjugate gradient divides by it (TRPO ports).",
         SOLVERS,
-        "taken = active & (curvature > 0) & jnp.isfinite(alpha) & jnp.isfinite(new_rz)",
+        "taken = active & curved & jnp.all(jnp.isfinite(new_x)) & jnp.isfinite(new_rz)",
         "taken = active & ~(curvature < 0)",
         (
             "tests/test_solvers.py"
@@ -563,7 +563,7 @@ MUTANTS = (
         "every-row-for-the-fisher-matrix",
         "`fisher_stride` is accepted and not read.",
         NATURAL,
-        "part = batch if self.fisher_stride == 1 else minibatch(batch, rows, batch.first.ndim - 1)",
+        "part = self._part_for_fisher(batch)",
         "part = batch",
         ("tests/test_trpo.py::test_the_stride_takes_every_nth_row",),
     ),
@@ -571,8 +571,8 @@ MUTANTS = (
         "critic-learns-advantages",
         "The critic is fitted to the advantages, not to the value targets.",
         CRITIC,
-        "return value_loss(values, sample.target)",
-        "return value_loss(values, sample.advantage)",
+        "return value_loss(values, sample.target, sample.counts)",
+        "return value_loss(values, sample.advantage, sample.counts)",
         ("tests/test_trpo.py::test_probe_truncation_is_not_termination",),
     ),
     Mutant(
