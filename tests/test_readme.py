@@ -15,17 +15,20 @@ def small(code):
 
 def test_the_python_examples_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict = {}
-    first, vmapped, own, wrapped = map(small, blocks)
+    first, vmapped, own, exact, wrapped = map(small, blocks)
     first = first.replace("num_envs=64, num_steps=128", "num_envs=4, num_steps=8")
     exec(first + vmapped, names)
     assert names["metrics"].evaluation.returns.shape[0] == 8  # pole lengths
     exec(own.replace("PPO()", "PPO(num_steps=16)"), names)
     assert names["state"].agent is not None
+    exec(exact, names)
     exec(wrapped, names)
     assert names["blind"].spec.observation.shape == (12,)
-    assert capsys.readouterr().out.startswith("[")
+    printed = capsys.readouterr().out
+    assert printed.startswith("[")
+    assert printed.count("[[") == 1  # the exact gradient
 
 
 def test_every_flag_and_name_the_readme_shows_exists(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import functools
 import inspect
 import io
 import warnings
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -21,6 +20,7 @@ from jaxrl import host
 from jaxrl.environment import Timestep
 from jaxrl.types import Box, EnvSpec, Key, PyTree, static, strong
 from jaxrl.wrappers import TimeLimit
+from jaxrl_envs.library import library_code, like
 
 host.protect()  # brax's physics calls LAPACK
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -43,15 +43,6 @@ SCALES = {
 }
 """Parameters that mean the same on every backend: the fields of the system that each multiplies,
 and those that it divides."""
-
-
-@contextlib.contextmanager
-def _brax_code() -> Iterator[None]:
-    """What brax's code needs, whatever the user's settings: arrays of different ranks, and silence
-    about its own deprecated calls."""
-    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
-        warnings.simplefilter("ignore")
-        yield
 
 
 class BraxEnv(struct.PyTreeNode):
@@ -84,16 +75,15 @@ class BraxEnv(struct.PyTreeNode):
         return self.replace(params=dict(sorted(changed.items())))
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
-        with _brax_code():
+        with library_code():
             state = strong(self._physics().reset(key))
         return state, state.obs
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
-        with _brax_code():
+        with library_code():
             # A copy of its dictionaries, in which brax writes.
             stepped = self._physics().step(jax.tree.map(lambda x: x, state), action)
-        # brax mixes Python numbers with arrays: keep the dtypes that the state came with.
-        stepped = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, stepped)
+        stepped = like(state, stepped)
         return stepped, Timestep(
             obs=stepped.obs,
             reward=stepped.reward.astype(jnp.float32),
@@ -150,7 +140,7 @@ def _changed(system: Any, params: dict[str, Any]) -> Any:
 
 @functools.cache
 def _brax_object(name: str, backend: str, arguments: tuple[tuple[str, Any], ...]) -> Any:
-    with _brax_code():
+    with library_code():
         return brax_envs.get_environment(name, backend=backend, **dict(arguments))
 
 
@@ -181,7 +171,7 @@ def make(
         raise ValueError(
             f"brax/{name} cannot use the backend {backend!r} (brax says: {error}): leave it out"
         ) from error
-    with _brax_code():
+    with library_code():
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = EnvSpec(observation, Box.of(-1.0, 1.0, (env.action_size,)), reset_policy="pool")
     changes = {k: v for k, v in params.items() if k not in arguments}

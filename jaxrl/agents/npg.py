@@ -17,7 +17,7 @@ class NPG(NaturalGradientAgent):
 
     kl_radius: Scheduled | None = 0.01
     """Scale the step to this mean KL divergence (nats); none: do not. First to second order; a step
-    that turns out too long is then shortened once, as its KL grows with the square of its length."""
+    that turns out too long is then shortened once: KL grows with the square of its length."""
     learning_rate: Scheduled = 0.1
     """Multiple of F^-1 g to step by where kl_radius is none."""
 
