@@ -17,6 +17,7 @@ from jaxrl.types import (
     Stream,
     into_bounds,
     num_bytes,
+    sample_action,
     static,
     stream,
     tree_where,
@@ -204,3 +205,23 @@ class VectorEnv(struct.PyTreeNode):
             episode_length=jnp.where(done, 0, episode_length),
         )
         return next_state, timestep, EpisodeStats.of(episode_return, episode_length, done)
+
+
+def start_and_step(env: Environment, batched: bool = False) -> Any:
+    """The program of a start and a random step of one copy, as a jaxpr; nothing is computed.
+
+    Args:
+      env: one copy, or with `batched` copies whose leaves have a leading axis.
+      batched: see `VectorEnv`.
+    """
+
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+        shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
+        return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
+
+    def program(env: Environment, key: Key) -> Any:
+        state, _ = env.reset(key)
+        return env.step(key, state, sample_action(env.spec.action, key))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would start the backend
+    return jax.make_jaxpr(program)(jax.tree.map(one, env), key)

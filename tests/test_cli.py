@@ -396,7 +396,7 @@ def test_config_holds_what_was_asked_and_what_it_ran_on(trained):
     assert (config["num_evaluations"], config["num_eval_episodes"]) == (3, 5)
     assert (config["normalize_observations"], config["normalize_rewards"]) == (True, False)
     defaults = {flag.name: flag.default for flag in algorithms()["ppo"].flags}
-    expected = json.loads(json.dumps({**defaults, **HYPER, "torso": None}))
+    expected = json.loads(json.dumps({**defaults, **HYPER, "torso": None, "policy_network": None}))
     assert config["hyper_parameters"] == expected
     assert config["versions"]["jax"] == jax.__version__
     assert config["platform"] == jax.default_backend()

@@ -29,7 +29,8 @@ def pictures(notebook):
     return sum("image/png" in out.get("data", {}) for out in outputs)
 
 
-def test_quickstart_learns_and_draws(tmp_path):
+def test_quickstart_learns_and_draws(tmp_path, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND")  # draw where a person would see it
     (path,) = (path for path in NOTEBOOKS if path.name == "01_quickstart.ipynb")
     notebook = executed(path, resources={"metadata": {"path": str(tmp_path)}})
     printed = text(notebook)

@@ -333,7 +333,7 @@ def test_tabular_features_are_one_hot_over_states_and_actions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"credit": "return"}, "credit='return' needs episodes from their start"),
+        ({"credit": "return"}, "credit='return' needs whole episodes"),
         ({"baseline": "optimal", "whole_episodes": True}, "set credit='return'"),
         ({"baseline": "best"}, "baseline is 'best': use one of none, constant"),
         ({"baseline": "time", "num_envs": 1, "num_steps": 6, "whole_episodes": True}, "at least 2"),

@@ -6,8 +6,6 @@ import importlib.util
 import operator
 from typing import Any, NamedTuple
 
-from jaxrl import host
-
 GYMNAX_IDS = (
     "CartPole-v1",
     "Pendulum-v1",
@@ -238,6 +236,8 @@ def make(env_id: str, **params: Any) -> Any:
 
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
     """The environment that the function (or class) at an import path makes."""
+    from jaxrl import host  # deferred: a list of ids needs no library
+
     module_name, _, attribute = env_id.partition(":")
     host.protect()  # whether it calls LAPACK is seen too late: when it is traced, jax has started
     try:

@@ -13,20 +13,10 @@ from jaxrl.engine import learners
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, VectorEnv
+from jaxrl.environment import Environment, VectorEnv, start_and_step
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
-from jaxrl.types import (
-    Clock,
-    Key,
-    PyTree,
-    ResetPolicy,
-    Stream,
-    sample_action,
-    static,
-    stream,
-    strong,
-)
+from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
 
 class TrainMetrics(struct.PyTreeNode):
@@ -76,7 +66,7 @@ class Training(struct.PyTreeNode):
         data: PyTree = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
-        host.protect_or_warn(f"{type(env).__name__}", lambda: _programs_of(env, batched_env))
+        host.protect_or_warn(f"{type(env).__name__}", lambda: start_and_step(env, batched_env))
         agent = strong(agent.bind(env.spec))
         plan = agent.plan
         plan.check()
@@ -300,21 +290,6 @@ def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
 
 def _init_agent(agent: Agent, key: Key) -> PyTree:
     return agent.init(key)
-
-
-def _programs_of(env: Environment, batched: bool) -> Any:
-    """A start and a step of one copy of the environment, as a jaxpr."""
-
-    def one(x: Any) -> jax.ShapeDtypeStruct:
-        shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
-        return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
-
-    def start_and_step(env: Environment, key: Key) -> Any:
-        state, _ = env.reset(key)
-        return env.step(key, state, sample_action(env.spec.action, key))
-
-    key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would start the backend
-    return jax.make_jaxpr(start_and_step)(jax.tree.map(one, env), key)
 
 
 def _tie_to_key(state: TrainState, key: Key) -> TrainState:

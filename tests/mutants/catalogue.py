@@ -755,8 +755,8 @@ MUTANTS = (
         "the-seed-is-overwritten",
         "`PRNGKey(0)` overwrites the seed: vmapped seeds share everything (PureJaxRL DQN).",
         TRAIN,
-        "self.agent.init(stream(key, Stream.INIT))",
-        "self.agent.init(stream(jax.random.key(0), Stream.INIT))",
+        "(self.agent, stream(key, Stream.INIT))",
+        "(self.agent, stream(jax.random.key(0), Stream.INIT))",
         ("tests/test_engine.py::test_different_seeds_differ_in_everything",),
     ),
     # Minibatches and replay ----------------------------------------------------------------------
