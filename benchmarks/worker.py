@@ -22,7 +22,21 @@ def jaxrl_agent(work: Workload):
     import jaxrl_envs
 
     sizes = {"num_envs": work.num_envs, "num_steps": work.num_steps}
-    if work.algorithm == "ppo":
+    replay = {
+        "num_updates": work.num_updates,
+        "batch_size": work.batch_size,
+        "capacity": work.capacity,
+        "warmup": work.warmup,
+        "hidden_sizes": (64, 64),
+    }
+    agent: jaxrl.Agent
+    if work.algorithm == "sac":
+        agent = jaxrl.agents.SAC(**sizes, **replay)
+    elif work.algorithm == "td3":
+        agent = jaxrl.agents.TD3(**sizes, **replay)
+    elif work.algorithm == "dqn":
+        agent = jaxrl.agents.DQN(**sizes, **replay, double="target", target_every=200)
+    elif work.algorithm == "ppo":
         agent = jaxrl.agents.PPO(**sizes, learning_rate=jaxrl.schedules.Linear(2.5e-4))
     else:
         agent = jaxrl.agents.TRPO(
@@ -32,7 +46,7 @@ def jaxrl_agent(work: Workload):
             critic_epochs=20,
             critic_minibatches=work.critic_minibatches,
         )
-    env = jaxrl_envs.make("gymnax/CartPole-v1")
+    env = jaxrl_envs.make(f"gymnax/{work.env}")
 
     def train(key):
         return jaxrl.train(agent, env, key, total_steps=work.steps_per_seed, num_evaluations=0)
@@ -95,6 +109,29 @@ def rejax_ppo(work: Workload):
         agent_kwargs={"activation": "tanh"},
     ).replace(eval_callback=lambda algorithm, state, key: jnp.float32(0.0))
     return algorithm.train
+
+
+def rejax_off_policy(work: Workload):
+    """rejax's DQN, SAC or TD3, its evaluation taken out."""
+    import jax.numpy as jnp
+    import rejax
+
+    common = {
+        "env": work.env,
+        "num_envs": work.num_envs,
+        "total_timesteps": work.steps_per_seed,
+        "eval_freq": work.steps_per_seed,
+        "skip_initial_evaluation": True,
+        "num_epochs": work.num_updates,
+        "batch_size": work.batch_size,
+        "buffer_size": work.capacity,
+        "fill_buffer": work.warmup,
+        "gamma": 0.99,
+    }
+    kind = {"dqn": rejax.DQN, "sac": rejax.SAC, "td3": rejax.TD3}[work.algorithm]
+    own = {"agent_kwargs": {"activation": "relu"}} if work.algorithm == "dqn" else {}
+    algorithm = kind.create(**common, **own)
+    return algorithm.replace(eval_callback=lambda algorithm, state, key: jnp.float32(0.0)).train
 
 
 def sb3_trpo(work: Workload):
@@ -171,7 +208,7 @@ def main() -> None:
         if options.program == "jaxrl":
             train = jaxrl_agent(work)
         elif options.program == "rejax":
-            train = rejax_ppo(work)
+            train = rejax_ppo(work) if work.algorithm == "ppo" else rejax_off_policy(work)
         else:
             train = purejaxrl_ppo(work, options.path)
         import jax

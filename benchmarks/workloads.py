@@ -1,21 +1,25 @@
-"""What is measured, the same for every library: the rows P1 to P6."""
+"""What is measured, the same for every library: the rows P1 to P10."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One algorithm on CartPole-v1, with a tanh 64x64 actor and critic.
+    """One algorithm on CartPole-v1 or Pendulum-v1, with 64x64 networks.
 
-    PPO takes 4 epochs in 4 minibatches, with Adam. TRPO takes 15 steps of conjugate gradient on all
-    rows, then 20 epochs of the critic in `critic_minibatches`.
+    On-policy networks are tanh, the others relu. PPO takes 4 epochs in 4 minibatches, with Adam.
+    TRPO takes 15 steps of conjugate gradient on all rows, then 20 epochs of the critic in
+    `critic_minibatches`. SAC learns its temperature, TD3 delays its policy by 2, DQN is a double
+    one.
 
     Attributes:
-      algorithm: "ppo" or "trpo".
+      algorithm: "ppo", "trpo", "sac", "td3" or "dqn".
       num_envs, num_steps: of an iteration.
       num_iterations: of a run.
       num_seeds: trained side by side under one vmap.
       critic_minibatches: of TRPO.
+      env: gymnax's name of the environment.
+      num_updates, batch_size, capacity, warmup: of off-policy algorithms, an iteration's.
       sb3_sizes: num_envs and num_steps of sb3-contrib, where they are its own.
       programs: who can do it.
     """
@@ -26,6 +30,11 @@ class Workload:
     num_iterations: int
     num_seeds: int = 1
     critic_minibatches: int = 8
+    env: str = "CartPole-v1"
+    num_updates: int = 0
+    batch_size: int = 0
+    capacity: int = 0
+    warmup: int = 1000
     sb3_sizes: tuple[int, int] | None = None
     programs: tuple[str, ...] = ("jaxrl", "rejax", "purejaxrl")
 
@@ -38,13 +47,22 @@ class Workload:
         return self.env_steps // self.num_seeds
 
 
+ALONE = {"programs": ("jaxrl",)}
+WITH_REJAX: dict = {"programs": ("jaxrl", "rejax")}
+PENDULUM: dict = {"num_updates": 1, "batch_size": 256, "capacity": 10_000, **WITH_REJAX}
+CARTPOLE: dict = {"num_updates": 10, "batch_size": 128, **WITH_REJAX}
 WORKLOADS = {
     "P1": Workload("ppo", 2048, 32, 20),
     "P2": Workload("ppo", 64, 128, 160),
     "P3": Workload("ppo", 4, 128, 976),
     "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
     "P6": Workload("trpo", 64, 128, 8, sb3_sizes=(2, 512), programs=("jaxrl", "sb3")),
+    "P7": Workload("sac", 1, 1, 10_000, env="Pendulum-v1", **PENDULUM),
+    "P8": Workload("td3", 1, 1, 10_000, env="Pendulum-v1", **PENDULUM),
+    "P9": Workload("dqn", 10, 1, 2_000, capacity=50_000, **CARTPOLE),
+    "P10": Workload("dqn", 10, 1, 2_000, capacity=1_000_000, **(CARTPOLE | ALONE)),
     "P6-same": Workload("trpo", 64, 128, 8, critic_minibatches=64, programs=("jaxrl", "sb3")),
 }
 """P5 is the compile time of P1. P6 gives sb3-contrib the 2 x 512 steps for which it is tuned, with
-the same counts of everything; P6-same gives it 64 x 128, and both take minibatches of 128 rows."""
+the same counts of everything; P6-same gives it 64 x 128, and both take minibatches of 128 rows. P10
+is P9 with a buffer of a million."""

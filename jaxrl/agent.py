@@ -64,7 +64,7 @@ class OnPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """Collect into a ring of transitions, update on batches drawn uniformly from it.
+    """Collect into a ring of steps, update on batches drawn from it (`jaxrl.replay`).
 
     Attributes:
       num_envs: copies of the environment, N.
@@ -73,6 +73,8 @@ class Replay:
       batch_size: transitions a call.
       capacity: transitions kept.
       warmup: transitions collected before the first update.
+      n_step: steps that a transition spans, or up to the end of its episode.
+      prioritized: draw in proportion to priorities, which `update` returns; else uniformly.
     """
 
     num_envs: int
@@ -81,6 +83,8 @@ class Replay:
     batch_size: int
     capacity: int
     warmup: int = 0
+    n_step: int = 1
+    prioritized: bool = False
 
     @property
     def steps_per_iteration(self) -> int:
@@ -92,6 +96,12 @@ class Replay:
 
     def check(self) -> None:
         _at_least_one(self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity")
+        _at_least_one(self, "n_step")
+        if self.capacity < self.n_step * self.num_envs:
+            raise ValueError(
+                f"capacity is {self.capacity}, too little for n_step = {self.n_step} steps of each "
+                f"of num_envs = {self.num_envs} copies"
+            )
         if self.capacity < self.steps_per_iteration:
             raise ValueError(
                 f"capacity is {self.capacity}, less than one iteration collects: "
@@ -235,8 +245,8 @@ class Agent(struct.PyTreeNode):
         """Targets and advantages, once before the passes over the data.
 
         Args:
-          trajectory: a `Trajectory` `[T, N, ...]` (on-policy), transitions `[B, ...]` (replay and
-            offline) or the returns (population).
+          trajectory: a `Trajectory` `[T, N, ...]` (on-policy), `jaxrl.replay.Replayed` `[B, ...]`
+            (replay), transitions `[B, ...]` (offline) or the returns (population).
 
         Returns:
           The same, with `steps` replaced by whatever `update` wants to see of each step.
@@ -247,6 +257,9 @@ class Agent(struct.PyTreeNode):
         """Metrics of a whole prepared on-policy batch, before the passes over it; default: none."""
         return {}
 
-    def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> tuple[PyTree, Metrics]:
-        """Learns from one minibatch: (state, metrics)."""
+    def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> Any:
+        """Learns from one minibatch: (state, metrics).
+
+        Where the plan is prioritised: (state, metrics, priorities `float32[B]`).
+        """
         raise NotImplementedError

@@ -39,3 +39,12 @@ def _check_numbers(what: str, numbers: Any, low: float, high: float, open_low: b
         interval = f"{'above' if open_low else 'at least'} {low:g}"
         interval += "" if math.isinf(high) else f" and at most {high:g}"
         raise ValueError(f"{what} must be finite, {interval}")
+
+
+def check_whole(name: str, value: Any, least: int = 1, *, or_none: bool = False) -> None:
+    """Raises ValueError unless `value`, called `name`, is a whole number of at least `least`."""
+    if or_none and value is None:
+        return
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        also = ", or None" if or_none else ""
+        raise ValueError(f"{name} is {value!r}: it must be a whole number, at least {least}{also}")

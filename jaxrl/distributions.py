@@ -108,6 +108,10 @@ class Categorical:
         terms = zip(_split_actions(chosen), log_probs, strict=True)
         return _sum_actions([jnp.where(hit, log_p, 0.0) for hit, log_p in terms])
 
+    def probabilities(self) -> Array:
+        """Returns p, float [..., A]; exactly 0 where masked."""
+        return jax.nn.softmax(self._masked_logits(), axis=-1)
+
     def entropy(self) -> Array:
         """Returns -sum_a p(a) log p(a), float [...], from 0 to log A."""
         # Masked log probabilities are finite, so 0 * log 0 is 0 here, and so is its gradient.
@@ -276,6 +280,51 @@ class DiagonalGaussian:
         batch_shape = x.shape[: x.ndim - self.event_ndim]
         event_size = math.prod(x.shape[x.ndim - self.event_ndim :])
         return _ordered_sum(x.reshape(*batch_shape, event_size))
+
+
+@flax.struct.dataclass
+class TanhGaussian:
+    """tanh(u) for normal u: actions in (-1, 1), float [..., *event].
+
+    The likelihood of a sample is computed from u itself, so that it stays finite where tanh has
+    saturated. Its entropy and KL have no closed form.
+
+    Attributes:
+        mean: float [..., *event], of u.
+        log_std: float, broadcastable to mean, of u.
+        event_ndim: how many trailing axes make up one action (static).
+    """
+
+    mean: Array
+    log_std: Array
+    event_ndim: int = flax.struct.field(pytree_node=False, default=1)
+
+    @property
+    def _gaussian(self) -> DiagonalGaussian:
+        return DiagonalGaussian(self.mean, self.log_std, self.event_ndim)
+
+    def sample(self, key: Array) -> Array:
+        """Draws actions, float [..., *event]; differentiable."""
+        return jnp.tanh(self._gaussian.sample(key))
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
+        """Draws actions [..., *event] and returns their log p [...]; differentiable."""
+        u = self._gaussian.sample(key)
+        return jnp.tanh(u), self._log_prob_of(u)
+
+    def mode(self) -> Array:
+        """Returns tanh(mean), float [..., *event]: the median."""
+        return jnp.tanh(self._gaussian.mode())
+
+    def log_prob(self, action: Array) -> Array:
+        """Returns log p(action), float [...]; -1 and 1 count as the floats next to them."""
+        inside = jnp.clip(_at_least_float32(action), -1.0 + 2.0**-23, 1.0 - 2.0**-23)
+        return self._log_prob_of(jnp.arctanh(inside))
+
+    def _log_prob_of(self, u: Array) -> Array:
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which no u makes infinite.
+        slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
+        return self._gaussian.log_prob(u) - self._gaussian._sum_event(slope)
 
 
 @flax.struct.dataclass

@@ -1,7 +1,7 @@
 """Environments: the contract, many copies at once, auto-reset and the statistics of episodes."""
 
-from collections.abc import Callable
-from typing import Any, Protocol, get_args
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -207,21 +207,62 @@ class VectorEnv(struct.PyTreeNode):
         return next_state, timestep, EpisodeStats.of(episode_return, episode_length, done)
 
 
-def start_and_step(env: Environment, batched: bool = False) -> Any:
-    """The program of a start and a random step of one copy, as a jaxpr; nothing is computed.
+class FirstStep(NamedTuple):
+    """A start and a random step of one copy, traced: shapes and dtypes, nothing computed.
 
-    Args:
-      env: one copy, or with `batched` copies whose leaves have a leading axis.
-      batched: see `VectorEnv`.
+    Attributes:
+      jaxpr: the program.
+      state: after the start.
+      obs: the first observation.
+      next_state: after the step.
+      timestep: of the step.
     """
 
-    def one(x: Any) -> jax.ShapeDtypeStruct:
-        shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
-        return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
+    jaxpr: Any
+    state: PyTree
+    obs: PyTree
+    next_state: PyTree
+    timestep: Timestep
 
-    def program(env: Environment, key: Key) -> Any:
-        state, _ = env.reset(key)
-        return env.step(key, state, sample_action(env.spec.action, key))
+    @classmethod
+    def of(cls, env: Environment, batched: bool = False) -> "FirstStep":
+        """Traces one copy, or with `batched` one of the copies in the leaves' leading axis."""
 
-    key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would start the backend
-    return jax.make_jaxpr(program)(jax.tree.map(one, env), key)
+        def one(x: Any) -> jax.ShapeDtypeStruct:
+            shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
+            return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
+
+        def program(env: Environment, key: Key) -> Any:
+            reset_key, act_key, step_key = jax.random.split(key, 3)
+            state, obs = env.reset(reset_key)
+            action = sample_action(env.spec.action, act_key)
+            return state, obs, *env.step(step_key, state, action)
+
+        key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would start the backend
+        jaxpr, shapes = jax.make_jaxpr(program, return_shape=True)(jax.tree.map(one, env), key)
+        return cls(jaxpr, *shapes)
+
+    def problems(self, spec: EnvSpec) -> Iterator[str]:
+        """A line for each shape or dtype that is not as the spec and the contract have it."""
+        reward, end = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
+        step, contract = self.timestep, "but must be"
+        yield from differences(
+            "the observation of reset", self.obs, "spec.observation", spec.observation
+        )
+        yield from differences("the observation of step", step.obs, "that of reset", self.obs)
+        yield from differences("the state after step", self.next_state, "that of reset", self.state)
+        yield from differences("reward", step.reward, contract, reward)
+        yield from differences("terminated", step.terminated, contract, end)
+        yield from differences("truncated", step.truncated, contract, end)
+
+
+def differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator[str]:
+    """Lines on where two trees of shapes and dtypes differ."""
+    structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(wanted)]
+    if structures[0] != structures[1]:
+        yield f"- {what} has the structure {structures[0]}, {like} {structures[1]}"
+        return
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(found)]
+    for path, x, y in zip(paths, jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        if x.shape != y.shape or x.dtype != y.dtype:
+            yield f"- {what}{path} is {x.dtype}{list(x.shape)}, {like} {y.dtype}{list(y.shape)}"

@@ -213,6 +213,46 @@ def vtrace(
     return VTrace(errors, targets, pg_rho * (rewards + discount * following - values))
 
 
+def retrace(
+    rewards: Array,
+    action_values: Array,
+    next_values: Array,
+    terminated: Array,
+    truncated: Array,
+    log_ratios: Array,
+    discount: Scalar,
+    lambda_: Scalar = 1.0,
+) -> Array:
+    """Retrace(lambda): targets of Q(x_t, a_t) under a policy from the steps of another.
+
+        G_t = r_t + discount (V(x_{t+1}) + c_{t+1} (G_{t+1} - Q(x_{t+1}, a_{t+1})))
+
+    with c_t = lambda_ min(1, exp(log_ratios_t)); the correction ends with the episode or the
+    sequence. See the module for the other arguments.
+
+    Args:
+      action_values: `float[T, ...]`, Q(x_t, a_t) of the actions taken.
+      next_values: `float[T, ...]`, V(x_{t+1}) = sum_a pi(a | x_{t+1}) Q(x_{t+1}, a).
+      log_ratios: `float[T, ...]`, log pi(a_t | x_t) - log mu(a_t | x_t), mu being the policy that
+        acted.
+      lambda_: trace decay.
+
+    Returns:
+      G: `float[T, ...]`.
+
+    Source: Munos, Stepleton, Harutyunyan and Bellemare, 2016, eq. 4.
+    """
+    rewards, action_values, next_values, log_ratios = _floats(
+        rewards, action_values=action_values, next_values=next_values, log_ratios=log_ratios
+    )
+    cut = _cut(rewards, terminated, truncated)
+    discount = _per_step(rewards, "discount", discount)
+    c = _per_step(rewards, "lambda_", lambda_) * jnp.minimum(jnp.exp(log_ratios), 1)
+    c = jnp.concatenate([c[1:], c[-1:]])  # of the action after; the last has none
+    deltas = rewards + discount * jnp.where(terminated, 0, next_values) - action_values
+    return action_values + _accumulate(deltas, jnp.where(cut, 0, discount * c))
+
+
 def _accumulate(x: Array, decay: Array) -> Array:
     """y_t = x_t + decay_t y_{t+1}, backwards from y_T = 0; both `[T, ...]`."""
     return jax.lax.scan(_accumulate_step, jnp.zeros_like(x[0]), (x, decay), reverse=True)[1]

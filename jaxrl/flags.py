@@ -134,8 +134,11 @@ def _literal(node: ast.expr) -> tuple[str, ...] | None:
 
 
 def _default(value: ast.expr | None) -> Any:
-    """The literal default, also from `static(default=...)`."""
+    """The literal default, also from `static(default=...)`, or a schedule."""
     if isinstance(value, ast.Call):
+        kind = ast.unparse(value.func).lower()
+        if kind in SCHEDULES:
+            return ScheduleText(kind, tuple(ast.literal_eval(number) for number in value.args))
         value = next((k.value for k in value.keywords if k.arg == "default"), None)
     assert value is not None, "a hyper-parameter needs a literal default"
     return ast.literal_eval(value)
@@ -150,6 +153,9 @@ class ScheduleText:
 
     kind: str
     numbers: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return ":".join([self.kind, *map(str, self.numbers)])
 
     def build(self) -> Any:
         from jaxrl import schedules

@@ -48,17 +48,17 @@ def protect() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=false".strip()
 
 
-def protect_or_warn(what: str, jaxpr: Callable[[], Any]) -> None:
-    """Protects from the LAPACK calls in `jaxpr()`; a RuntimeWarning where that is too late.
+def protect_or_warn(what: str, jaxpr: Any) -> None:
+    """Protects from the LAPACK calls in a jaxpr; a RuntimeWarning where that is too late.
 
     Args:
-      what: is in it, "CartPole.step" say.
-      jaxpr: traces it; called only where it matters.
+      what: is in it, "CartPole" say.
+      jaxpr: its program.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if _leaves_us_out(flags) or not is_affected():
         return
-    calls = sorted(set(_primitives(jaxpr())) & LAPACK)
+    calls = sorted(set(_primitives(jaxpr)) & LAPACK)
     if not calls:
         return
     protect()

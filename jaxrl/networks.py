@@ -53,15 +53,21 @@ def dense(features: int, scale: float, name: str | None = None) -> nn.Dense:
 
 
 class MLP(nn.Module):
-    """Dense layers, each followed by the activation; orthogonal with gain sqrt(2)."""
+    """Dense layers, each followed by the activation; orthogonal with gain sqrt(2).
+
+    With `layer_norm` what enters each activation is normalised over the features.
+    """
 
     hidden_sizes: Sequence[int] = (64, 64)
     activation: str = "tanh"
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for size in self.hidden_sizes:
-            x = activation(self.activation)(dense(size, 2**0.5)(x))
+            x = dense(size, 2**0.5)(x)
+            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = activation(self.activation)(x)
         return x
 
 
@@ -108,11 +114,13 @@ class Flatten(nn.Module):
         return self.torso(rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1))
 
 
-def default_torso(spec: EnvSpec, hidden_sizes: Sequence[int], activation: str) -> nn.Module:
+def default_torso(
+    spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, layer_norm: bool = False
+) -> nn.Module:
     """An MLP over the flattened observation, whatever its structure."""
     proper, _ = split_mask(spec.observation)
     shapes = tuple(tuple(x.shape) for x in jax.tree.leaves(proper))
-    return Flatten(shapes, MLP(tuple(hidden_sizes), activation))
+    return Flatten(shapes, MLP(tuple(hidden_sizes), activation, layer_norm))
 
 
 # Recurrent cores ----------------------------------------------------------------------------------
@@ -243,7 +251,7 @@ class Scorer(nn.Module):
             ],
             axis=-1,
         )
-        x = (MLP() if self.torso is None else self.torso.clone(parent=None))(pairs)
+        x = (MLP() if self.torso is None else self.torso)(pairs)
         return Categorical(jnp.squeeze(dense(1, 0.01)(x), -1), mask)
 
 

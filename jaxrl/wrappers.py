@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxrl.checks import check_whole
 from jaxrl.environment import Timestep
 from jaxrl.types import (
     ActionSpace,
@@ -109,7 +110,7 @@ class TimeLimit(Wrapper):
 
     @property
     def spec(self) -> EnvSpec:
-        _at_least("max_steps", self.max_steps, 1)
+        check_whole("max_steps", self.max_steps, 1)
         inner = self.env.spec
         return dataclasses.replace(
             inner, max_steps=min(self.max_steps, inner.max_steps or self.max_steps)
@@ -138,7 +139,7 @@ class ActionRepeat(Wrapper):
 
     @property
     def spec(self) -> EnvSpec:
-        _at_least("num_repeats", self.num_repeats, 1)
+        check_whole("num_repeats", self.num_repeats, 1)
         inner = self.env.spec
         limit = None if inner.max_steps is None else math.ceil(inner.max_steps / self.num_repeats)
         return dataclasses.replace(inner, max_steps=limit)
@@ -287,7 +288,7 @@ class FrameStack(Wrapper):
 
     @property
     def spec(self) -> EnvSpec:
-        _at_least("num_frames", self.num_frames, 1)
+        check_whole("num_frames", self.num_frames, 1)
         inner = self.env.spec
         proper, _ = split_mask(inner.observation)
         return _with_observation(inner, jax.eval_shape(lambda x: self._side_by_side([x]), proper))
@@ -332,7 +333,7 @@ class DiscretizeActions(Wrapper):
 
     @property
     def spec(self) -> EnvSpec:
-        _at_least("num_bins", self.num_bins, 2)
+        check_whole("num_bins", self.num_bins, 2)
         if self.layout not in ("factored", "joint"):
             raise ValueError(f"layout is {self.layout!r}: use 'factored' or 'joint'")
         values = self._values()
@@ -414,8 +415,3 @@ def _no_action(space: ActionSpace) -> PyTree:
     """Zeros of the shape and dtype of an action."""
     like = jax.eval_shape(lambda key: sample_action(space, key), jax.random.key(0))
     return jax.tree.map(jnp.zeros_like, like)
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} is {value}: it must be at least {least}")

@@ -24,7 +24,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a `gpu` test where there is no accelerator."""
+    """Skips a `gpu` test where there is no accelerator, and chooses how programs are compiled.
+
+    Most tests compile more than they compute: without optimisation they take two thirds of the
+    time. Those that are about bits, or learn for long, get the programs that users get.
+    """
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs an accelerator")
+    as_shipped = any(item.get_closest_marker(name) for name in ("optimized", "slow", "gpu"))
+    jax.config.update("jax_disable_most_optimizations", not as_shipped)

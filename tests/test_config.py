@@ -12,7 +12,7 @@ from jaxrl.engine.train import Training
 from jaxrl.flags import SCHEDULES, ScheduleText, algorithms
 from jaxrl.runs import config
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, versions
-from jaxrl.runs.events import Origin
+from jaxrl.runs.events import Compiled, Origin
 from jaxrl.runs.recorder import Recorder
 from jaxrl.schedules import Cosine, Exponential, Linear
 from jaxrl_envs import make
@@ -105,7 +105,8 @@ def test_what_the_recorder_writes_is_read_back_to_the_bit(tmp_path, schedule):
     )  # fmt: skip
     origin = Origin("ppo", ENV, {"length": 0.7, "backend": "spring"})
     keys = jax.vmap(jax.random.key)(jax.numpy.arange(5, 8, dtype=jax.numpy.uint32))
-    Recorder(RunDirectory.create(tmp_path / "run"), training, keys, origin).begin(4)
+    recorder = Recorder(RunDirectory.create(tmp_path / "run"), training, keys, 4, origin)
+    recorder(Compiled(1.0, 2.0))
     parsed = cli.parse_command_line(["train", "--config", str(tmp_path / "run" / "config.json")])
     options = vars(parsed)
     assert (options["seed"], options["seeds"]) == (5, 3)

@@ -166,6 +166,7 @@ def test_low_precision_parameters_are_computed_in_float32(name):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", ["masked", "gaussian"])
 def test_log_prob_recomputed_under_jit_is_bit_equal(name):
     p, action = EXAMPLES[name], ACTIONS[name]
@@ -185,6 +186,7 @@ def roll_out(parameters, key, make):
     return jax.lax.scan(step, key, parameters)[1]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("num_actions", NUM_ACTIONS)
 def test_first_importance_ratio_of_a_categorical_is_exactly_one(num_actions):
     """The same bits from the rollout's scan, the update's gradient and log_prob by itself."""
@@ -212,6 +214,7 @@ def make_gaussian(mean):
     return DiagonalGaussian(mean, jnp.linspace(-1.0, 0.5, mean.shape[-1]))
 
 
+@pytest.mark.optimized
 def test_first_importance_ratio_of_a_gaussian_is_one_to_rounding():
     """Not exactly: the rollout's program and log_prob by itself differ in their last bits."""
     mean = normal(0, 32, 67, 6)

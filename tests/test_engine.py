@@ -541,6 +541,7 @@ PLANS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", PLANS)
 def test_fit_equals_train_bit_for_bit(name):
     agent, env, options, seeds = PLANS[name]
@@ -643,6 +644,24 @@ def test_bad_input_is_named_before_anything_is_compiled(bad, message):
     agent, env = arguments.pop("agent"), arguments.pop("env")
     with pytest.raises(ValueError, match=re.escape(message)):
         train(agent, env, KEY, **arguments)
+
+
+class Careless(Counter):
+    """Pays whole numbers and shows less than its spec says."""
+
+    def step(self, key, state, action):
+        state, timestep = super().step(key, state, action)
+        return state, timestep.replace(reward=jnp.int32(1), obs=timestep.obs[:1])
+
+
+def test_an_environment_that_breaks_its_contract_is_refused_with_each_reason():
+    message = (
+        "Careless does not keep its contract (jaxrl_envs.check looks closer):\n"
+        "- the observation of step is float32[1], that of reset float32[2]\n"
+        "- reward is int32[], but must be float32[]"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(PPO(), Careless(), KEY, total_steps=1000)
 
 
 def test_a_legacy_key_is_refused():

@@ -49,8 +49,10 @@ def test_flags_are_the_fields_with_their_defaults_in_order(name):
     flags = {flag.name: flag for flag in algorithm.flags}
     assert list(flags) == [field for field in dict.fromkeys(order) if field in flags]
     for flag in flags.values():
-        assert flag.default == fields[flag.name].default
-        assert type(flag.default) is type(fields[flag.name].default)
+        default = flag.default
+        default = default.build() if isinstance(default, ScheduleText) else default
+        assert default == fields[flag.name].default
+        assert type(default) is type(fields[flag.name].default)
         assert flag.type in SHOWN_TYPES or flag.choices
     for field in set(fields) - set(flags):  # objects, which a command line cannot build
         assert fields[field].default is None

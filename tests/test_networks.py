@@ -195,7 +195,9 @@ def test_a_cnn_takes_any_leading_axes():
     assert features.shape == (2, 3, 128)
     flat = apply(CNN(), params, images.reshape(6, 4, 5, 1))
     np.testing.assert_allclose(features.reshape(6, 128), flat, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(features[1, 2], apply(CNN(), params, images[1, 2]), rtol=1e-5)
+    np.testing.assert_allclose(
+        features[1, 2], apply(CNN(), params, images[1, 2]), rtol=1e-5, atol=1e-5
+    )
 
 
 # Memory -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, as they are, in a kernel of their own."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def pictures(notebook):
     return sum("image/png" in out.get("data", {}) for out in outputs)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Colab's Python is enough, once")
 def test_quickstart_learns_and_draws(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")  # draw where a person would see it
     (path,) = (path for path in NOTEBOOKS if path.name == "01_quickstart.ipynb")

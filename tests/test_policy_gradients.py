@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from simulation import agrees
+from simulation import agrees, play, slope, tabular
 
 from benchmarks.gradient_variance import (
+    Identity,
     estimates,
     reinforce_gradient,
     surrogate_gradient,
@@ -19,11 +20,11 @@ from benchmarks.gradient_variance import (
     tabular_features,
     tabular_params,
 )
-from jaxrl.agents import PPO, REINFORCE, TRPO, reinforce
+from jaxrl.agents import NPG, PPO, REINFORCE, TRPO, reinforce
 from jaxrl.agents.actor_critic import Sample
 from jaxrl.agents.critic import join
 from jaxrl.distributions import DiagonalGaussian
-from jaxrl.networks import Scorer, SoftmaxLinear
+from jaxrl.networks import MLP, Scorer, SoftmaxLinear
 from jaxrl.types import Clock, Trajectory
 from jaxrl_envs.exact import garnet, gradients, lqr, values
 
@@ -59,10 +60,11 @@ def of_reinforce(options, value=VALUE):
         ({"credit": "return", "baseline": "none"}, OF_RETURN, UNWEIGHTED),
         ({"credit": "return", "baseline": "optimal"}, OF_RETURN, UNWEIGHTED),
         ({"baseline": "constant", "discount_states": True}, OF_RETURN, UNWEIGHTED),
+        ({"baseline": "none"}, UNWEIGHTED, OF_RETURN),
         ({"baseline": "time"}, UNWEIGHTED, OF_RETURN),
         ({"baseline": "learned"}, UNWEIGHTED, OF_RETURN),
     ],
-    ids=["whole return", "optimal baseline", "constant", "by time", "learned"],
+    ids=["whole return", "optimal baseline", "constant", "to go", "by time", "learned"],
 )
 def test_reinforce_is_unbiased_whatever_the_baseline(options, truth, other):
     """And is no estimate of what weights the states otherwise, though the two are close."""
@@ -134,8 +136,13 @@ ACTOR_CRITIC = gradients.policy_gradient(MDP, POLICY, DISCOUNT, STATES).reshape(
 
 @pytest.mark.parametrize(
     ("kind", "gradient_of", "gae_lambda"),
-    [(TRPO, surrogate_gradient, 0.9), (TRPO, surrogate_gradient, 0.0), (PPO, ppo_gradient, 0.5)],
-    ids=["TRPO", "one-step", "PPO"],
+    [
+        (TRPO, surrogate_gradient, 0.9),
+        (TRPO, surrogate_gradient, 0.0),
+        (TRPO, surrogate_gradient, 1.0),
+        (PPO, ppo_gradient, 0.5),
+    ],
+    ids=["TRPO", "one-step", "Monte Carlo", "PPO"],
 )
 def test_generalised_advantages_are_unbiased_where_the_value_is_exact(
     kind, gradient_of, gae_lambda
@@ -154,6 +161,29 @@ def test_a_wrong_value_biases_them_below_lambda_one():
     advantage = values.gae_advantage(MDP, POLICY, DISCOUNT, 0.0, wrong)
     centred = advantage - (POLICY * advantage).sum(-1, keepdims=True)
     assert agrees(found, (STATES[:, None] * POLICY * centred).reshape(-1))
+
+
+def test_action_values_after_a_geometric_time_are_unbiased():
+    """s_T with P(T = t) proportional to discount^t, then grad log pi(a | s_T) Q(s_T, a): the exact
+    gradient of the discounted return. From an episode's first state alone it is not."""
+    endless = garnet.make(num_states=6, num_actions=3, termination=0.1, seed=3)
+    exact = gradients.policy_gradient(endless, POLICY, DISCOUNT).reshape(-1)
+    q = values.action_value(endless, POLICY, DISCOUNT)
+    played = play(endless, tabular(POLICY), num_envs=BATCHES, num_steps=40)
+    time = np.random.default_rng(0).geometric(1.0 - DISCOUNT, BATCHES) - 1
+
+    def scores(time):
+        time, copy = np.minimum(time, 39), np.arange(BATCHES)  # discount^40 is below 1e-6
+        state = played.obs[time, copy].argmax(-1)
+        action, alive = played.action[time, copy], played.alive[time, copy]
+        score = np.zeros((BATCHES, 6, 3))
+        score[copy, state] = -POLICY[state]
+        score[copy, state, action] += 1.0
+        paid = alive * q[state, action] / (1.0 - DISCOUNT)
+        return (paid[:, None, None] * score).reshape(BATCHES, -1)
+
+    assert agrees(scores(time), exact)
+    assert not agrees(scores(0 * time), exact)
 
 
 def test_a_time_limit_taken_for_a_death_is_noticed():
@@ -196,23 +226,73 @@ class Squares(nn.Module):
         return jnp.stack([x[..., 0] ** 2, x[..., 0] * x[..., 1], x[..., 1] ** 2], axis=-1)
 
 
-@pytest.mark.parametrize("discount", [0.9])
-def test_the_gradient_of_a_linear_gaussian_policy(discount):
-    """With the exact quadratic value; and not with a discount that is another."""
+def linear_gaussian(kind, discount, **options):
+    """An agent with that policy and the exact quadratic value, and its parameters."""
     value = lqr.policy_value(REGULATOR, GAIN, LOG_STD, discount)
     kernel = -np.array([value.P[0, 0], 2 * value.P[0, 1], value.P[1, 1]])
     critic = {"kernel": jnp.asarray(kernel, jnp.float32)[:, None], "bias": jnp.full(1, -value.c)}
     actor = {"gain": jnp.asarray(GAIN, jnp.float32), "log_std": jnp.asarray(LOG_STD, jnp.float32)}
     params = join({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
-    agent = TRPO(
-        policy_network=LinearGaussian(), torso=Squares(), num_envs=4, num_steps=12,
-        discount=discount, gae_lambda=0.8, normalize_advantages=False, critic_minibatches=1,
-    ).bind(REGULATOR.spec)  # fmt: skip
-    found = estimates(agent, REGULATOR, params, surrogate_gradient, BATCHES)
-    of_gain, of_std = lqr.policy_gradient(REGULATOR, GAIN, LOG_STD, discount, num_steps=12)
+    agent = kind(
+        policy_network=LinearGaussian(), torso=Squares(), discount=discount,
+        **({"num_envs": 4} | options),
+    )  # fmt: skip
+    return agent.bind(REGULATOR.spec), params
+
+
+@pytest.mark.parametrize(
+    ("kind", "gradient_of", "gae_lambda"),
+    [
+        (TRPO, surrogate_gradient, 0.8),
+        (TRPO, surrogate_gradient, 0.0),
+        (TRPO, surrogate_gradient, 1.0),
+        (PPO, ppo_gradient, 0.5),
+    ],
+    ids=["TRPO", "one-step", "Monte Carlo", "PPO"],
+)
+def test_the_gradient_of_a_linear_gaussian_policy(kind, gradient_of, gae_lambda):
+    """With the exact quadratic value; and not with a discount that is another."""
+    more = {TRPO: {"critic_minibatches": 1}, PPO: {"entropy_coefficient": 0.0}}[kind]
+    agent, params = linear_gaussian(
+        kind, 0.9, num_steps=12, gae_lambda=gae_lambda, normalize_advantages=False, **more
+    )
+    found = estimates(agent, REGULATOR, params, gradient_of, BATCHES)
+    of_gain, of_std = lqr.policy_gradient(REGULATOR, GAIN, LOG_STD, 0.9, num_steps=12)
     assert agrees(found, np.concatenate([of_gain.reshape(-1), of_std]))
     of_gain, of_std = lqr.policy_gradient(REGULATOR, GAIN, LOG_STD, 0.7, num_steps=12)
     assert not agrees(found, np.concatenate([of_gain.reshape(-1), of_std]))
+
+
+def expected_return(theta, discount):
+    """Of a regulator's whole episode under gain `theta[:2]` and log_std `theta[2]`: the moments
+    E[x x'] step by step, in float64."""
+    A, B, Q, R, noise, start = (np.asarray(x, np.float64) for x in jax.tree.leaves(REGULATOR))
+    K, variance = theta[None, :2], np.exp(2.0 * theta[2:])
+    moment, total = start**2 * np.eye(2), 0.0
+    for t in range(REGULATOR.spec.max_steps):
+        cost = np.trace((Q + K.T @ R @ K) @ moment) + (R * variance).sum()
+        total -= discount**t * cost
+        moment = (A - B @ K) @ moment @ (A - B @ K).T + noise**2 * np.eye(2) + variance * (B @ B.T)
+    return total
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"credit": "return", "baseline": "none", "num_envs": 64},
+        {"credit": "return", "baseline": "constant", "num_envs": 64},
+        {"baseline": "time", "discount_states": True},
+        {"baseline": "learned", "discount_states": True},
+    ],
+    ids=["whole return", "constant", "to go, by time", "to go, learned"],
+)
+def test_reinforce_ascends_the_return_of_a_regulator(options):
+    """The slope of the expected return, by differences of its exact value."""
+    agent, params = linear_gaussian(REINFORCE, 0.8, num_steps=8, whole_episodes=True, **options)
+    found = estimates(agent, REGULATOR, params, reinforce_gradient, BATCHES)
+    theta = np.concatenate([GAIN.reshape(-1), LOG_STD])
+    assert agrees(found, slope(lambda x: expected_return(x, 0.8), theta))
+    assert not agrees(found, slope(lambda x: expected_return(x, 1.0), theta))
 
 
 # Other policies, and what does not depend on the scale of rewards ---------------------------------
@@ -246,6 +326,8 @@ def test_a_scorer_scores_each_action_by_the_same_network():
     masked = module.apply(params, obs, jnp.broadcast_to(mask, (5, 3)))
     assert logits.shape == (5, 3)
     assert (masked.log_prob(jnp.full(5, 1)) < -1e20).all()
+    own = Scorer(3, MLP((4,))).init(KEY, obs)["params"]["torso"]["Dense_0"]["kernel"]
+    assert own.shape == (2 + 3, 4)
     first = params["params"]["MLP_0"]["Dense_0"]["kernel"]
     assert first.shape == (2 + 3, 64)  # the action enters the network beside the observation
     same = first.at[3].set(first[2])  # actions 0 and 1 look alike
@@ -319,6 +401,47 @@ def test_the_direction_of_trpo_is_the_exact_natural_gradient():
     found = np.asarray(solution.x["params"]["actor"]["theta"]).reshape(6, 3)
     centred = advantage - advantage.mean(-1, keepdims=True)
     np.testing.assert_allclose(found - found.mean(-1, keepdims=True), centred, rtol=2e-2, atol=2e-3)
+
+
+def test_natural_steps_are_the_same_for_features_in_another_basis():
+    """NPG, undamped and solved to the end: phi and B phi give the same change of the policy; the
+    vanilla gradient does not."""
+    rng = np.random.default_rng(5)
+    phi = rng.standard_normal((6, 3, 4))
+    basis = rng.standard_normal((4, 4)) + 2.0 * np.eye(4)
+    rows = np.arange(6).repeat(3)
+    obs, action = jnp.eye(6)[rows], jnp.asarray(np.tile(np.arange(3), 6))
+    advantage, zeros = jnp.asarray(rng.standard_normal(18), jnp.float32), jnp.zeros(18)
+
+    def steps(features, theta):
+        """The change of the logits by NPG and by the gradient."""
+
+        def table(obs):
+            return jnp.einsum("...s,sak->...ak", obs, jnp.asarray(features, jnp.float32))
+
+        agent = NPG(
+            policy_network=SoftmaxLinear(table), torso=Identity(), num_envs=18, num_steps=1,
+            damping=0.0, cg_iterations=30, cg_tolerance=1e-7, kl_radius=None, learning_rate=0.1,
+            critic_minibatches=1,
+        ).bind(MDP.spec)  # fmt: skip
+        actor = {"params": {"actor": {"theta": jnp.asarray(theta, jnp.float32)}}}
+        policy = agent.network.apply(actor, obs, method="policy")[0]
+        sample = Sample(obs, action, policy.log_prob(action), zeros, advantage, zeros)
+        batch = Trajectory(sample, jnp.zeros(18, bool))
+        new, _ = jax.jit(agent.improve)(actor, batch, Clock.start())
+        plain = jax.grad(agent.surrogate)(actor, batch)
+        moves = (
+            np.asarray(new["params"]["actor"]["theta"]) - theta,
+            plain["params"]["actor"]["theta"],
+        )
+        return [features @ np.asarray(move, np.float64) for move in moves]
+
+    theta = rng.standard_normal(4)
+    natural, vanilla = steps(phi, theta)
+    other_natural, other_vanilla = steps(phi @ basis, np.linalg.solve(basis, theta))
+    scale = np.abs(natural).max()
+    np.testing.assert_allclose(natural, other_natural, rtol=1e-2, atol=1e-2 * scale)
+    assert np.abs(vanilla - other_vanilla).max() > 0.3 * np.abs(vanilla).max()
 
 
 def test_tabular_features_are_one_hot_over_states_and_actions():

@@ -122,6 +122,7 @@ def test_without_a_core_there_is_no_memory():
 # Promises -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("agent", "env"),
     [

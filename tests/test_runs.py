@@ -198,8 +198,7 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
     training = Training.create(Idle(), Counter(), total_steps=20, num_eval_episodes=3)
     keys = jax.random.split(KEY, 2)
     directory = RunDirectory.create(tmp_path / "run")
-    recorder = Recorder(directory, training, keys, Origin("idle", "counter", {"limit": 3}))
-    recorder.begin(num_evaluations=1)
+    recorder = Recorder(directory, training, keys, 1, Origin("idle", "counter", {"limit": 3}))
     returns = np.array([[np.nan] * 3, [1.0, np.nan, 3.0]], np.float32)
     evaluation = Evaluation(
         20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])}

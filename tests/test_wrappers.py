@@ -308,6 +308,7 @@ def test_availability(space, mask, action, expected):
     ("make", "message"),
     [
         (lambda: wrappers.TimeLimit(Push(), 0), "max_steps is 0"),
+        (lambda: wrappers.TimeLimit(Push(), "abc"), "max_steps is 'abc': it must be a whole"),
         (lambda: wrappers.ActionRepeat(Push(), 0), "num_repeats is 0"),
         (lambda: wrappers.FrameStack(Push(), 0), "num_frames is 0"),
         (lambda: wrappers.DiscretizeActions(Push(), 1), "num_bins is 1"),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.distributions import Categorical, MultiCategorical
-from jaxrl.environment import Environment
+from jaxrl.environment import Environment, FirstStep
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -74,52 +74,35 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
         )
         return
     try:
-        action = jax.eval_shape(lambda k: sample_action(spec.action, k), key)
-        state, obs = jax.eval_shape(env.reset, key)
-        next_state, timestep = jax.eval_shape(env.step, key, state, action)
+        step = FirstStep.of(env)
     except Exception as error:
         yield (
             f"- reset or step cannot be traced: {type(error).__name__}: {error}. "
             "Use jax.numpy, and jnp.where or jax.lax.cond instead of `if`"
         )
         return
-    wrong = [
-        *_differences("the observation of reset", obs, "spec.observation", spec.observation),
-        *_differences("the observation of step", timestep.obs, "that of reset", obs),
-        *_differences("the state after step", next_state, "that of reset", state),
-        *_differences(
-            "reward", timestep.reward, "but must be", jax.ShapeDtypeStruct((), jnp.float32)
-        ),
-        *_differences(
-            "terminated", timestep.terminated, "but must be", jax.ShapeDtypeStruct((), jnp.bool_)
-        ),
-        *_differences(
-            "truncated", timestep.truncated, "but must be", jax.ShapeDtypeStruct((), jnp.bool_)
-        ),
-    ]
+    wrong = [*step.problems(spec), *_weak_types(env, key)]
     yield from wrong
-    yield from _impurities(env, state, action, key)
+    yield from _impurities(env, key)
     if not wrong:
         yield from _problems_in_play(env, spec, num_steps, key)
 
 
-def _differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator[str]:
-    """Lines on where two trees of shapes and dtypes differ."""
-    if not _same_structure(found, wanted):
-        yield (
-            f"- {what} has the structure {jax.tree.structure(found)}, "
-            f"{like} {jax.tree.structure(wanted)}"
-        )
-        return
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(found)]
-    for path, x, y in zip(paths, jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        if x.shape != y.shape or x.dtype != y.dtype:
-            yield f"- {what}{path} is {x.dtype}{list(x.shape)}, {like} {y.dtype}{list(y.shape)}"
-        elif getattr(x, "weak_type", False):
-            yield (
-                f"- {what}{path} is weakly typed (a Python number): "
-                f"write jnp.asarray(x, jnp.{x.dtype})"
-            )
+def _weak_types(env: Any, key: Key) -> Iterator[str]:
+    """Lines on Python numbers among what reset and step return."""
+    state, obs = jax.eval_shape(env.reset, key)
+    action = jax.eval_shape(lambda k: sample_action(env.spec.action, k), key)
+    next_state, step = jax.eval_shape(env.step, key, state, action)
+    parts = {"the state of reset": state, "the observation of reset": obs}
+    parts |= {"the state after step": next_state, "the observation of step": step.obs}
+    ends = {name: getattr(step, name) for name in ("reward", "terminated", "truncated")}
+    for what, tree in (parts | ends).items():
+        for path, x in jax.tree_util.tree_leaves_with_path(tree):
+            if getattr(x, "weak_type", False):
+                yield (
+                    f"- {what}{jax.tree_util.keystr(path)} is weakly typed (a Python number): "
+                    f"write jnp.asarray(x, jnp.{x.dtype})"
+                )
 
 
 def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iterator[str]:
@@ -174,9 +157,11 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
             )
 
 
-def _impurities(env: Any, state: PyTree, action: PyTree, key: Key) -> Iterator[str]:
+def _impurities(env: Any, key: Key) -> Iterator[str]:
     """Traces a step twice: whether it writes into its arguments, or reads what changes."""
     written = False
+    state, _ = jax.eval_shape(env.reset, key)
+    action = jax.eval_shape(lambda k: sample_action(env.spec.action, k), key)
 
     def step(state: PyTree, action: PyTree) -> Any:
         nonlocal written

@@ -1,8 +1,31 @@
 """The algorithms, one file each."""
 
+from jaxrl.agents.ddpg import DDPG
+from jaxrl.agents.dqn import DQN
+from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.npg import NPG
+from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
+from jaxrl.agents.pqn import PQN
+from jaxrl.agents.q_search import QSearch
+from jaxrl.agents.rainbow import Rainbow
 from jaxrl.agents.reinforce import REINFORCE
+from jaxrl.agents.sac import SAC
+from jaxrl.agents.td3 import TD3
 from jaxrl.agents.trpo import TRPO
 
-__all__ = ["NPG", "PPO", "REINFORCE", "TRPO"]
+__all__ = [
+    "DDPG",
+    "DQN",
+    "NPG",
+    "PPO",
+    "PQN",
+    "REINFORCE",
+    "SAC",
+    "TD3",
+    "TRPO",
+    "FittedQ",
+    "OnlineQ",
+    "QSearch",
+    "Rainbow",
+]

@@ -3,11 +3,9 @@
 Each learner is one iteration of training: (agent state, environments, ...) -> the same and metrics.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import flashbax
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -18,6 +16,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.environment import VectorEnv
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
+from jaxrl.replay import Ring
 from jaxrl.types import (
     Array,
     Clock,
@@ -91,23 +90,19 @@ def _update_many(
     agent_state: PyTree,
     key: Key,
     clock: Clock,
-    batches: Any,
-    batch_of: Callable[[PyTree, Any, Key, Clock], Any],
+    batch_of: Callable[[PyTree, Array, Key], Any],
     length: int,
 ) -> tuple[PyTree, dict[str, Mean]]:
-    """Calls `agent.update` `length` times, on `batch_of(agent_state, batches[i], key, clock)`."""
+    """Calls `agent.update` `length` times, the i-th on `batch_of(agent_state, i, key)`."""
     key = stream(key, Stream.UPDATE)
 
-    def one(carry, inputs):
-        agent_state, clock = carry
-        batch, index = inputs
+    def one(agent_state, index):
         key_i = jax.random.fold_in(key, index)
-        batch = batch_of(agent_state, batch, stream(key_i, Stream.SAMPLE), clock)
-        agent_state, metrics = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), clock)
-        return (agent_state, clock.replace(update=clock.update + 1)), metrics
+        batch = batch_of(agent_state, index, stream(key_i, Stream.SAMPLE))
+        now = clock.replace(update=clock.update + index)
+        return agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
 
-    inputs = (batches, jnp.arange(length))
-    (agent_state, _), metrics = jax.lax.scan(one, (agent_state, clock), inputs)
+    agent_state, metrics = jax.lax.scan(one, agent_state, jnp.arange(length))
     return agent_state, {name: Mean.of(values).pooled() for name, values in metrics.items()}
 
 
@@ -164,11 +159,12 @@ def _epochs(
     if flat:
         trajectory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
 
-    def part(agent_state, index, key, clock):
-        return minibatch(trajectory, index, axis)
-
     parts = minibatch_indices(stream(key, Stream.SHUFFLE), rows, plan.num_epochs, num_parts)
-    return _update_many(agent, agent_state, key, clock, parts, part, parts.shape[0])
+
+    def part(agent_state, index, key):
+        return minibatch(trajectory, parts[index], axis)
+
+    return _update_many(agent, agent_state, key, clock, part, parts.shape[0])
 
 
 def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transition) -> Normalizer:
@@ -176,59 +172,46 @@ def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transi
     return stats.update(raw.obs, raw.reward, first, getattr(agent, "discount", 1.0))
 
 
-def replay_buffer(plan: Replay) -> Any:
-    """The ring of transitions: flashbax's flat item buffer (init, add, sample, can_sample)."""
-    return flashbax.make_item_buffer(
-        max_length=plan.capacity,
-        min_length=max(plan.warmup, 1),
-        sample_batch_size=plan.batch_size,
-        add_batches=True,
-    )
-
-
 def replay(
     agent: Agent, plan: Replay, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """Rollout into the ring; updates on batches from it, once it holds `warmup` transitions."""
-    buffer = replay_buffer(plan)
+    ring = Ring.of(plan, envs.spec)
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.steps)
-    memory = buffer.add(state.buffer, rows)
+    memory = ring.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
+    stats, discount = state.stats, getattr(agent, "discount", 1.0)
+    update_key, iterations = stream(key, Stream.UPDATE), clock.iteration + 1
 
-    def sample(agent_state, _, key, clock):
-        with jax.numpy_rank_promotion("allow"):  # flashbax needs it, whatever the user's setting
-            steps = buffer.sample(memory, key).experience
-        return agent.prepare(agent_state, _normalized(state.stats, steps), clock)
+    def learn(index, agent_state, memory):
+        key_i = jax.random.fold_in(update_key, index)
+        now = clock.replace(update=clock.update + index)
+        rows = ring.sample(
+            memory, stream(key_i, Stream.SAMPLE), iterations, discount, stats.normalize_reward
+        )
+        rows = rows.replace(
+            obs=stats.normalize_obs(rows.obs), next_obs=stats.normalize_obs(rows.next_obs)
+        )
+        batch = agent.prepare(agent_state, rows, now)
+        agent_state, new, *priorities = agent.update(
+            agent_state, batch, stream(key_i, Stream.UPDATE), now
+        )
+        if plan.prioritized:
+            memory = ring.prioritize(memory, rows, *priorities)
+        return agent_state, memory, {name: Mean.of(x) for name, x in new.items()}
 
-    warmup_iterations = math.ceil(plan.warmup / plan.steps_per_iteration)
-    warm = clock.iteration + 1 >= warmup_iterations  # of the clock alone: never batched
-    agent_state, updates = _update_if(
-        warm, agent, state.agent, key, clock, sample, plan.num_updates
-    )
-    stats = _learn_statistics(agent, state.stats, trajectory.first, trajectory.steps)
+    def one(index, loop):
+        agent_state, memory, metrics = loop
+        agent_state, memory, new = learn(index, agent_state, memory)
+        return agent_state, memory, {name: metrics[name] + x for name, x in new.items()}
+
+    # A loop of a length that the clock decides: no branch, past which the memory would be copied.
+    *_, shapes = jax.eval_shape(learn, jnp.int32(0), state.agent, memory)
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    length = jnp.where(ring.is_ready(iterations), plan.num_updates, 0)
+    agent_state, memory, updates = jax.lax.fori_loop(0, length, one, (state.agent, memory, none))
+    stats = _learn_statistics(agent, stats, trajectory.first, trajectory.steps)
     state = state.replace(agent=agent_state, stats=stats, buffer=memory)
     return state, IterationMetrics(episodes, updates)
-
-
-def _update_if(
-    condition: Array,
-    agent: Agent,
-    agent_state: PyTree,
-    key: Key,
-    clock: Clock,
-    sample: Callable,
-    num_updates: int,
-) -> tuple[PyTree, dict[str, Mean]]:
-    """`num_updates` calls of `update` where the unbatched `condition` is true, else none."""
-
-    def learn(agent_state):
-        return _update_many(agent, agent_state, key, clock, None, sample, num_updates)
-
-    def wait(agent_state):
-        _, means = jax.eval_shape(learn, agent_state)
-        return agent_state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), means)
-
-    return jax.lax.cond(condition, learn, wait, agent_state)
 
 
 def offline(
@@ -237,16 +220,15 @@ def offline(
     """Updates on `data`, transitions `[D, ...]`."""
     num_rows = data.reward.shape[0]
 
-    def sample(agent_state, _, key, clock):
+    def sample(agent_state, index, key):
         batch = data
         if plan.batch_size is not None:
-            index = jax.random.randint(key, (plan.batch_size,), 0, num_rows)
-            batch = jax.tree.map(lambda x: x[index], data)
-        return agent.prepare(agent_state, _normalized(state.stats, batch), clock)
+            rows = jax.random.randint(key, (plan.batch_size,), 0, num_rows)
+            batch = jax.tree.map(lambda x: x[rows], data)
+        now = clock.replace(update=clock.update + index)
+        return agent.prepare(agent_state, _normalized(state.stats, batch), now)
 
-    agent_state, updates = _update_many(
-        agent, state.agent, key, clock, None, sample, plan.num_updates
-    )
+    agent_state, updates = _update_many(agent, state.agent, key, clock, sample, plan.num_updates)
     return state.replace(agent=agent_state), IterationMetrics(EpisodeStats.none(), updates)
 
 

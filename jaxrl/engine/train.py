@@ -13,9 +13,10 @@ from jaxrl.engine import learners
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, VectorEnv, start_and_step
+from jaxrl.environment import Environment, FirstStep, VectorEnv
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
+from jaxrl.replay import Ring
 from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
 
@@ -66,8 +67,15 @@ class Training(struct.PyTreeNode):
         data: PyTree = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
-        host.protect_or_warn(f"{type(env).__name__}", lambda: start_and_step(env, batched_env))
-        agent = strong(agent.bind(env.spec))
+        spec = env.spec  # which wrappers check
+        first_step = FirstStep.of(env, batched_env)
+        host.protect_or_warn(type(env).__name__, first_step.jaxpr)
+        if problems := list(first_step.problems(spec)):
+            raise ValueError(
+                f"{type(env).__name__} does not keep its contract (jaxrl_envs.check looks closer):"
+                + "".join(f"\n{line}" for line in problems)
+            )
+        agent = strong(agent.bind(spec))
         plan = agent.plan
         plan.check()
         if total_steps < 1:
@@ -132,7 +140,7 @@ class Training(struct.PyTreeNode):
         collects = isinstance(plan, OnPolicy | Replay)
         buffer: Any = ()
         if isinstance(plan, Replay):
-            buffer = learners.replay_buffer(plan).init(self._transition_like())
+            buffer = Ring.of(plan, spec).init(self._transition_like())
         state = TrainState(
             agent=host.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT)),
             envs=self.envs.reset(key) if collects else (),

@@ -75,14 +75,16 @@ def run(
         return _loop(training, key, num_evaluations, on_event)
     from jaxrl.runs.recorder import Recorder  # deferred: orbax and matplotlib take a second
 
-    recorder = Recorder(directory, training, key, origin)
-    recorder.begin(num_evaluations)
+    recorder = Recorder(directory, training, key, num_evaluations, origin)
 
     def record_and_pass_on(event: Event) -> None:
         recorder(event)
         on_event(event)
 
-    result = _loop(training, key, num_evaluations, record_and_pass_on)
+    try:
+        result = _loop(training, key, num_evaluations, record_and_pass_on)
+    finally:
+        directory.discard()  # if nothing was written into it
     recorder.finish(result)
     return result
 

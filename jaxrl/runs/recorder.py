@@ -10,7 +10,7 @@ from flax import struct
 from jaxrl.engine.train import Training
 from jaxrl.runs.checkpoint import save
 from jaxrl.runs.directory import RunDirectory
-from jaxrl.runs.events import Evaluation, Event, Origin, Result
+from jaxrl.runs.events import Compiled, Evaluation, Event, Origin, Result
 from jaxrl.runs.plot import learning_curve
 from jaxrl.types import Key
 
@@ -23,16 +23,18 @@ class Recorder:
         directory: RunDirectory,
         training: Training,
         key: Key,
+        num_evaluations: int,
         origin: Origin | None = None,
     ):
         self.directory = directory
         self.training = training
         self.key = key
+        self.num_evaluations = num_evaluations
         self.seeds = seeds_of(key)
         agent, env = type(training.agent).__name__, type(training.envs.env).__name__
         self.origin = origin or Origin(agent, env)
 
-    def begin(self, num_evaluations: int) -> None:
+    def _begin(self) -> None:
         """Writes config.json: everything that repeats the run."""
         training = self.training
         self.directory.write_config(
@@ -42,7 +44,7 @@ class Recorder:
                 "seeds": self.seeds,
                 "key_type": str(jax.random.key_impl(self.key)),
                 "total_steps": training.total_steps,
-                "num_evaluations": num_evaluations,
+                "num_evaluations": self.num_evaluations,
                 "num_eval_episodes": training.eval_envs.num_envs,
                 "normalize_observations": training.normalize_observations,
                 "normalize_rewards": training.normalize_rewards,
@@ -54,7 +56,10 @@ class Recorder:
         )
 
     def __call__(self, event: Event) -> None:
-        """Writes a line a seed of metrics.jsonl for an evaluation; other events pass."""
+        """Writes config.json once the programs are compiled, so that a run which never begins
+        leaves nothing; a line a seed of metrics.jsonl for an evaluation. Other events pass."""
+        if isinstance(event, Compiled):
+            self._begin()
         if not isinstance(event, Evaluation):
             return
         self.directory.append_metrics(

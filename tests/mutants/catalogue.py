@@ -51,6 +51,7 @@ NATURAL = "jaxrl/agents/natural_gradient.py"
 NORMALIZATION = "jaxrl/normalization.py"
 NPG = "jaxrl/agents/npg.py"
 PPO = "jaxrl/agents/ppo.py"
+REINFORCE = "jaxrl/agents/reinforce.py"
 ROLLOUT = "jaxrl/engine/rollout.py"
 SOLVERS = "jaxrl/solvers.py"
 TRAIN = "jaxrl/engine/train.py"
@@ -68,6 +69,7 @@ PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
 LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
 PROMISE = "tests/test_trpo.py::test_every_step_is_within_the_radius_and_better_or_no_step_at_all"
 SURROGATE = "tests/test_losses.py::TestClippedSurrogate::test_each_case_of_the_paper"
+UNBIASED = "tests/test_policy_gradients.py::test_reinforce_is_unbiased_whatever_the_baseline"
 VALUES = (
     "tests/test_actor_critic.py"
     "::test_values_equal_a_slow_loop_that_looks_at_every_next_observation[False-none]"
@@ -326,8 +328,8 @@ MUTANTS = (
         "replay-not-normalised",
         "Actions are chosen on normalised observations and learned from raw ones.",
         LEARNERS,
-        "return agent.prepare(agent_state, _normalized(state.stats, steps), clock)",
-        "return agent.prepare(agent_state, steps, clock)",
+        "obs=stats.normalize_obs(rows.obs), next_obs=stats.normalize_obs(rows.next_obs)",
+        "obs=rows.obs, next_obs=rows.next_obs",
         ("tests/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
     ),
     # PPO -----------------------------------------------------------------------------------------
@@ -583,6 +585,107 @@ MUTANTS = (
         "if agent.shared_torso and agent.critic_epochs < 1:",
         ("tests/test_trpo.py::test_what_does_not_fit_is_refused_by_name",),
     ),
+    Mutant(
+        "surrogate-of-the-logarithm",
+        "The surrogate takes log ratio for ratio: the same gradient at first, another line search.",
+        NATURAL,
+        "return mean(jnp.exp(log_prob - sample.log_prob) * sample.advantage)",
+        "return mean((log_prob - sample.log_prob) * sample.advantage)",
+        (f"{PROMISE}[mixed]",),
+    ),
+    Mutant(
+        "advantages-never-standardised",
+        "`normalize_advantages` is accepted and not read.",
+        NATURAL,
+        "if self.normalize_advantages:",
+        "if self.normalize_advantages and self.cg_iterations < 1:",
+        ("tests/test_trpo.py::test_advantages_are_standardised_where_asked_for[True]",),
+    ),
+    Mutant(
+        "empirical-fisher-never-used",
+        "`fisher='empirical'` is accepted and the exact matrix taken.",
+        NATURAL,
+        'if self.fisher == "exact":',
+        "if self.fisher:",
+        ("tests/test_trpo.py::test_the_empirical_fisher_matrix_is_that_of_the_actions_taken",),
+    ),
+    Mutant(
+        "policy-forgets-no-episode",
+        "In learning, the recurrent policy goes on from the episode before.",
+        NATURAL,
+        'apply(actor, sample.obs, batch.carry, batch.first, method="policy")',
+        'apply(actor, sample.obs, batch.carry, jnp.zeros_like(batch.first), method="policy")',
+        (f"{PROMISE}[recurrent]",),
+    ),
+    Mutant(
+        "critic-forgets-no-episode",
+        "In learning, the recurrent critic goes on from the episode before.",
+        CRITIC,
+        'apply(critic, sample.obs, part.carry, part.first, method="value")',
+        'apply(critic, sample.obs, part.carry, part.first & False, method="value")',
+        ("tests/test_trpo.py::test_a_recurrent_critic_learns_from_the_memory_it_had",),
+    ),
+    Mutant(
+        "critic-starts-without-memory",
+        "In learning, the recurrent critic begins every rollout with an empty memory.",
+        CRITIC,
+        'apply(critic, sample.obs, part.carry, part.first, method="value")',
+        "apply(critic, sample.obs, jax.tree.map(jax.numpy.zeros_like, part.carry), part.first, "
+        'method="value")',
+        ("tests/test_trpo.py::test_a_recurrent_critic_learns_from_the_memory_it_had",),
+    ),
+    Mutant(
+        "bound-with-the-older-constant",
+        "TRPO's bound with 2 epsilon discount / (1 - discount)^2 beside the total variation.",
+        "envs/jaxrl_envs/exact/gradients.py",
+        "penalty = 4.0 * epsilon",
+        "penalty = 2.0 * epsilon",
+        ("tests/test_exact_tabular.py::test_the_bound_on_the_other_policy_is_the_papers",),
+    ),
+    # REINFORCE -----------------------------------------------------------------------------------
+    Mutant(
+        "baseline-from-its-own-episode",
+        "The mean that is subtracted holds the episode's own return: a biased gradient.",
+        REINFORCE,
+        "others = jnp.sum(total, 1, keepdims=True) - total\n"
+        "    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True) - number, 1.0)",
+        "others = jnp.sum(total, 1, keepdims=True)\n"
+        "    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True), 1.0)",
+        (f"{UNBIASED}[by time]",),
+    ),
+    Mutant(
+        "whole-return-never-given",
+        "`credit='return'` is accepted and rewards to go are taken.",
+        REINFORCE,
+        "returns = jnp.broadcast_to(returns[:1], returns.shape)",
+        "returns = 1.0 * returns",
+        (f"{UNBIASED}[whole return]",),
+    ),
+    Mutant(
+        "states-never-discounted",
+        "`discount_states` is accepted and not read: no gradient of the discounted return (A2C's "
+        "kin).",
+        REINFORCE,
+        "weight = weight * jnp.asarray(self.discount, jnp.float32) ** age",
+        "weight = 1.0 * weight",
+        (f"{UNBIASED}[constant]",),
+    ),
+    Mutant(
+        "steps-of-the-next-episode-count",
+        "What follows the end of an episode counts as part of it.",
+        REINFORCE,
+        "return ended_before == 0, time",
+        "return ended_before >= 0, time",
+        (f"{UNBIASED}[whole return]",),
+    ),
+    Mutant(
+        "optimal-baseline-from-its-own-episode",
+        "E[g^2 R] / E[g^2] is estimated with the episode that it is subtracted from.",
+        REINFORCE,
+        "return jnp.sum(x, axis=0, keepdims=True) - x",
+        "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
+        (f"{UNBIASED}[optimal baseline]",),
+    ),
     # Acting and memory ---------------------------------------------------------------------------
     Mutant(
         "action-axes-squeezed",
@@ -796,8 +899,9 @@ MUTANTS = (
         "warmup-by-remainder",
         "`step % k == 0` decides who learns, and is almost never true (PureJaxRL DQN).",
         LEARNERS,
-        "warm = clock.iteration + 1 >= warmup_iterations",
-        "warm = (clock.iteration + 1) * plan.steps_per_iteration % plan.warmup == 0",
+        "length = jnp.where(ring.is_ready(iterations), plan.num_updates, 0)",
+        "ready = iterations * plan.steps_per_iteration % plan.warmup == 0\n"
+        "    length = jnp.where(ready, plan.num_updates, 0)",
         ("tests/test_agents.py::test_no_update_before_the_warmup",),
     ),
     Mutant(
@@ -805,8 +909,8 @@ MUTANTS = (
         'The count of updates stands still within an iteration, and with it "every k updates" '
         "(akin to PureJaxRL DQN).",
         LEARNERS,
-        "clock.replace(update=clock.update + 1)",
-        "clock",
+        "now = clock.replace(update=clock.update + index)\n        return agent.update(",
+        "now = clock\n        return agent.update(",
         ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
     ),
     # Environments ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from numpy.typing import ArrayLike
 
+from jaxrl.checks import check_whole
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Box, EnvSpec, Key, static
 
@@ -73,8 +74,7 @@ class LQR(struct.PyTreeNode):
                 raise ValueError(f"{name} is not symmetric: give ({name} + {name}') / 2")
         if np.linalg.eigvalsh(Q).min() < -1e-9 or np.linalg.eigvalsh(R).min() <= 0:
             raise ValueError("Q must be positive semidefinite and R positive definite")
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}: it must be at least 1, or None")
+        check_whole("max_steps", max_steps, or_none=True)
         spec = EnvSpec(
             jax.ShapeDtypeStruct((num_states,), jnp.float32),
             Box.of(-np.inf, np.inf, (num_actions,)),

@@ -8,6 +8,7 @@ import numpy as np
 from flax import struct
 from numpy.typing import ArrayLike
 
+from jaxrl.checks import check_whole
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Discrete, EnvSpec, Key, static
 
@@ -73,8 +74,7 @@ class TabularMDP(struct.PyTreeNode):
         termination = np.broadcast_to(np.asarray(termination, np.float64), num_states)
         if (termination < 0).any() or (termination > 1).any():
             raise ValueError("termination holds no probabilities: give numbers from 0 to 1")
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}: it must be at least 1, or None")
+        check_whole("max_steps", max_steps, or_none=True)
         observation = jax.ShapeDtypeStruct((num_states,), jnp.float32)
         spec = EnvSpec(observation, Discrete(num_actions), max_steps)
         mdp = cls(transition, reward, start, termination, reward_std, spec)

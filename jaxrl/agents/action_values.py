@@ -1,0 +1,266 @@
+"""What agents that learn Q(s, a) of a few actions share: the network, acting and the errors."""
+
+from typing import Any, Literal, Self, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl.agent import Agent
+from jaxrl.checks import check_range, check_whole
+from jaxrl.distributions import Categorical
+from jaxrl.losses import mean
+from jaxrl.networks import Activation, activation, default_torso
+from jaxrl.q_networks import QNetwork
+from jaxrl.replay import Replayed
+from jaxrl.schedules import Linear, Scheduled, at
+from jaxrl.types import Array, Clock, Discrete, EnvSpec, Key, PyTree, Scalar, split_mask, static
+from jaxrl.value_losses import categorical_projection, cross_entropy, huber, quantile_huber
+
+Head = Literal["scalar", "c51", "quantile", "iqn"]
+Exploration = Literal["epsilon", "boltzmann"]
+
+
+class QAgent(Agent):
+    """A network of action values; subclasses add `plan`, `init` and `update`."""
+
+    discount: Scalar = 0.99
+    """Discount factor, gamma, in [0, 1]."""
+    learning_rate: Scheduled = 2.5e-4
+    """Adam's step size."""
+    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
+    """Widths of the hidden layers; the last lies in each stream of the head."""
+    activation: Activation = static(default="relu")
+    """Activation between the layers."""
+    torso: nn.Module | None = static(default=None)
+    """Your own flax module from observations to features; None for an MLP of hidden_sizes."""
+    head: Head = static(default="scalar")
+    """What the network says of an action: its value, or a distribution of the return."""
+    dueling: bool = static(default=False)
+    """A stream for the state and one for the actions."""
+    noisy: bool = static(default=False)
+    """Noisy layers, whose noise explores."""
+    layer_norm: bool = static(default=False)
+    """Normalise the features of every layer, which keeps values from diverging."""
+    num_atoms: int = static(default=51)
+    """Atoms of c51; quantiles of quantile and iqn."""
+    value_min: Scalar = -10.0
+    """The lowest return that c51 knows."""
+    value_max: Scalar = 10.0
+    """The highest return that c51 knows."""
+    embedding_size: int = static(default=64)
+    """Cosines in which iqn sees a quantile level."""
+    exploration: Exploration = static(default="epsilon")
+    """Take any action with probability epsilon, or each by the softmax of its value."""
+    epsilon: Scheduled = Linear(1.0, 0.05, 0.5)
+    """Probability of an action at random."""
+    temperature: Scheduled = 1.0
+    """Of the softmax: the difference of values that matters."""
+    huber_delta: Scalar | None = None
+    """Where the loss of an error in the value becomes linear; none: it is the square. (Linear, it
+    thinks too well of rare bad ends: it finds no mean.)"""
+    max_grad_norm: Scalar | None = 10.0
+    """Global norm above which gradients are scaled down; none: never."""
+    adam_epsilon: Scalar = 1e-8
+    """Adam's epsilon."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        name = type(self).__name__
+        if not isinstance(spec.action, Discrete):
+            raise ValueError(
+                f"{name} chooses the best of a few actions, and the action space is {spec.action}: "
+                "wrap the environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use "
+                "QSearch, TD3 or SAC"
+            )
+        for field, choices in (("head", Head), ("exploration", Exploration)):
+            chosen = getattr(self, field)
+            if chosen not in get_args(choices):
+                raise ValueError(
+                    f"{field} is {chosen!r}: use one of {', '.join(get_args(choices))}"
+                )
+        check_range(self, "discount", 0.0, 1.0)
+        check_range(self, "learning_rate")
+        check_range(self, "epsilon", 0.0, 1.0)
+        for positive in ("temperature", "max_grad_norm", "adam_epsilon", "huber_delta"):
+            check_range(self, positive, open_low=True)
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+        check_whole("num_atoms", self.num_atoms, 2 if self.head == "c51" else 1)
+        check_whole("embedding_size", self.embedding_size)
+        check_range(self, "value_min", -jnp.inf)
+        check_range(self, "value_max", -jnp.inf)
+        low, high = self.value_min, self.value_max
+        if not isinstance(low, jax.core.Tracer | jax.Array) and low >= high:
+            raise ValueError(f"value_min is {low}, not below value_max = {high}")
+        activation(self.activation)
+        return super().bind(spec)
+
+    @property
+    def network(self) -> QNetwork:
+        """Observations to `[..., A, K]`."""
+        spec: Any = self.bound_spec
+        torso = self.torso
+        if torso is None:
+            torso = default_torso(spec, self.hidden_sizes[:-1], self.activation, self.layer_norm)
+        return QNetwork(
+            torso.clone(parent=None),
+            spec.action.num,
+            1 if self.head == "scalar" else self.num_atoms,
+            self.hidden_sizes[-1],
+            self.activation,
+            self.dueling,
+            self.noisy,
+            self.embedding_size if self.head == "iqn" else 0,
+            self.layer_norm,
+        )
+
+    def init_params(self, key: Key) -> PyTree:
+        """Fresh parameters of the network."""
+        obs = self.bound_spec.dummy_observation(1)
+        levels = jnp.ones((1, self.num_atoms)) if self.head == "iqn" else None
+        return self.network.init(key, obs, levels)
+
+    def optimizer(self, clock: Clock) -> optax.GradientTransformation:
+        """Adam on the gradient scaled to a global norm; one vector instead of many arrays."""
+        clip = optax.identity()
+        if self.max_grad_norm is not None:
+            clip = optax.clip_by_global_norm(self.max_grad_norm)
+        adam = optax.adam(at(self.learning_rate, clock), eps=self.adam_epsilon)
+        return optax.flatten(optax.chain(clip, adam))
+
+    def descend(self, loss: Any, state: Any, clock: Clock) -> tuple[PyTree, Any, Array, Any]:
+        """One gradient step on `loss(params) -> (float32[], aux)` from `state`'s parameters.
+
+        Returns:
+          The new parameters, the optimiser's state, the loss and aux.
+        """
+        (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, optimizer = self.optimizer(clock).update(gradient, state.optimizer, state.params)
+        return optax.apply_updates(state.params, updates), optimizer, value, aux
+
+    # Values ---------------------------------------------------------------------------------------
+
+    def outputs(self, params: PyTree, obs: PyTree, key: Key | None) -> tuple[Array, Array]:
+        """What the network says of every action, `[N, A, K]`, and the quantile levels `[N, K]`.
+
+        Without a key there is no noise, and levels are the midpoints of K equal parts.
+        """
+        num = jax.tree.leaves(obs)[0].shape[0]
+        levels = (jnp.arange(self.num_atoms, dtype=jnp.float32) + 0.5) / self.num_atoms
+        levels = jnp.broadcast_to(levels, (num, self.num_atoms))
+        rngs = {}
+        if key is not None:
+            noise_key, level_key = jax.random.split(key)
+            rngs = {"noise": noise_key} if self.noisy else {}
+            if self.head == "iqn":
+                levels = jax.random.uniform(level_key, levels.shape)
+        apply: Any = self.network.apply
+        return apply(params, obs, levels if self.head == "iqn" else None, rngs=rngs), levels
+
+    def means(self, outputs: Array) -> Array:
+        """Q `[..., A]`: the means of what `[..., A, K]` describes."""
+        match self.head:
+            case "scalar":
+                return outputs[..., 0]
+            case "c51":
+                support = self.support.reshape((1,) * (outputs.ndim - 1) + (-1,))
+                return jnp.sum(jax.nn.softmax(outputs) * support, axis=-1)
+        return jnp.mean(outputs, axis=-1)
+
+    @property
+    def support(self) -> Array:
+        """The atoms of c51, `float32[K]`."""
+        share = jnp.linspace(0.0, 1.0, self.num_atoms)
+        return self.value_min + (self.value_max - self.value_min) * share
+
+    def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
+        """Q(obs, .), `float32[N, A]`; what is not available is worth -1e30."""
+        return _available(self.means(self.outputs(params, obs, key)[0]), obs)
+
+    def act(
+        self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
+    ) -> tuple[PyTree, Array, PyTree]:
+        """The best actions, or with exploration sometimes others."""
+        return carry, self._choose(state.params, obs, key, clock, explore=explore), ()
+
+    def _choose(
+        self, params: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
+    ) -> Array:
+        if not explore:
+            return jnp.argmax(self.q_values(params, obs), axis=-1).astype(jnp.int32)
+        value_key, whether_key, what_key = jax.random.split(key, 3)
+        q = self.q_values(params, obs, value_key)
+        if self.exploration == "boltzmann":
+            return Categorical(q / at(self.temperature, clock)).sample(what_key)
+        best = jnp.argmax(q, axis=-1).astype(jnp.int32)
+        other = Categorical(_available(jnp.zeros_like(q), obs)).sample(what_key)
+        explores = jax.random.bernoulli(whether_key, at(self.epsilon, clock), best.shape)
+        return jnp.where(explores, other, best)
+
+    # Errors ---------------------------------------------------------------------------------------
+
+    def errors(
+        self,
+        params: PyTree,
+        selector: PyTree,
+        evaluator: PyTree,
+        rows: Replayed,
+        key: Key,
+    ) -> tuple[Array, Array]:
+        """Each row's loss, and how far its value is off (for priorities); `float32[B]` both.
+
+        The target is r + discount^n Z(s', a*), Z by `evaluator` and a* the best action of
+        `selector`; its distribution for the heads that have one. No gradient flows through it.
+        """
+        key, select_key, evaluate_key = jax.random.split(key, 3)
+        best = jnp.argmax(self.q_values(selector, rows.next_obs, select_key), axis=-1)
+        following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
+        following = jax.lax.stop_gradient(of_actions(following, best))  # [B, K]
+        predicted, levels = self.outputs(params, rows.obs, key)
+        predicted = of_actions(predicted, rows.action)
+        weight = jnp.where(
+            rows.terminated, 0.0, self.discount ** rows.num_steps.astype(jnp.float32)
+        )
+
+        def backed_up(x: Array) -> Array:  # of [B or 1, K]
+            return rows.reward[:, None] + weight[:, None] * x
+
+        match self.head:
+            case "scalar":
+                error = (backed_up(following) - predicted)[:, 0]
+                square = 0.5 * jnp.square(error)
+                loss = square if self.huber_delta is None else huber(error, self.huber_delta)
+                return loss, jnp.abs(error)
+            case "c51":
+                support = self.support
+                target = categorical_projection(
+                    backed_up(support[None]), jax.nn.softmax(following), support
+                )
+                loss = cross_entropy(predicted, target)
+                entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
+                return loss, jnp.maximum(loss - entropy, 0.0)  # KL(target || predicted)
+        target = backed_up(following)
+        loss = quantile_huber(predicted, levels, target)
+        return loss, jnp.abs(jnp.mean(target, -1) - jnp.mean(predicted, -1))
+
+
+def of_actions(outputs: Array, action: Array) -> Array:
+    """`outputs[N, A, K]` of the actions `int[N]`: `[N, K]`. A sum, whose gradient is no scatter."""
+    chosen = action[:, None] == jnp.arange(outputs.shape[1])[None]
+    return jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
+
+
+def _available(q: Array, obs: PyTree) -> Array:
+    mask = split_mask(obs)[1]
+    return q if mask is None else jnp.where(mask, q, -1e30)
+
+
+def weighted_mean(loss: Array, rows: Replayed, exponent: Any) -> Array:
+    """The mean loss of the rows that count, each with weight (N P)^-exponent, the largest being 1.
+
+    Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.4.
+    """
+    weight = jnp.where(rows.counts, jnp.maximum(rows.relative_probability, 1e-20) ** -exponent, 0.0)
+    weight = weight / jnp.maximum(jnp.max(weight), 1e-20)
+    return mean(weight * loss, rows.counts)

@@ -1,0 +1,141 @@
+"""DDPG (Lillicrap et al., "Continuous control with deep reinforcement learning", 2016)."""
+
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
+from jaxrl.checks import check_range, check_whole
+from jaxrl.losses import mean
+from jaxrl.replay import Replayed
+from jaxrl.schedules import Scheduled, at
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, static
+
+
+class Networks(struct.PyTreeNode):
+    """Attributes:
+    actor: parameters of the policy.
+    critic: parameters of the critics.
+    """
+
+    actor: PyTree
+    critic: PyTree
+
+
+class DDPGState(struct.PyTreeNode):
+    """Attributes:
+    params: of policy and critics.
+    target: their slow copies.
+    actor_optimizer: Adam's moments.
+    critic_optimizer: Adam's moments.
+    """
+
+    params: Networks
+    target: Networks
+    actor_optimizer: optax.OptState
+    critic_optimizer: optax.OptState
+
+
+class DDPG(ContinuousAgent):
+    """A deterministic policy that climbs its critic; TD3 by static choices."""
+
+    exploration_noise: Scheduled = 0.1
+    """Standard deviation of the noise on actions, in halves of their range."""
+    num_critics: int = static(default=1)
+    """Critics; targets take the least of their values."""
+    policy_delay: int = static(default=1)
+    """Updates of the critics for one of the policy and of the targets."""
+    target_noise: Scalar = 0.0
+    """Standard deviation of the noise on the target policy's actions, in halves of their range."""
+    target_noise_clip: Scalar = 0.5
+    """The most that this noise may be."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        for field in ("exploration_noise", "target_noise", "target_noise_clip"):
+            check_range(self, field)
+        check_whole("num_critics", self.num_critics)
+        check_whole("policy_delay", self.policy_delay)
+        return super().bind(spec)
+
+    @property
+    def actor(self) -> Outputs:
+        return self.outputs(self.num_values)
+
+    @property
+    def critic(self) -> Critics:
+        return self.critics(self.num_critics)
+
+    def policy(self, params: PyTree, obs: PyTree) -> Array:
+        """mu(obs), `float32[N, num_values]` in [-1, 1]."""
+        outputs: Any = self.actor.apply(params, obs)
+        return jnp.tanh(outputs)
+
+    def init(self, key: Key) -> DDPGState:
+        actor_key, critic_key = jax.random.split(key)
+        obs = self.bound_spec.dummy_observation(1)
+        actor = self.actor.init(actor_key, obs)
+        critic = self.critic.init(critic_key, obs, jnp.zeros((1, self.num_values)))
+        params, start = Networks(actor, critic), Clock.start()
+        return DDPGState(
+            params,
+            params,
+            self.optimizer(self.learning_rate, start).init(actor),
+            self.optimizer(self.critic_learning_rate, start).init(critic),
+        )
+
+    def choose(self, state: DDPGState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
+        action = self.policy(state.params.actor, obs)
+        if key is not None:
+            noise = at(self.exploration_noise, clock) * jax.random.normal(key, action.shape)
+            action = jnp.clip(action + noise, -1.0, 1.0)
+        return self.stretched(action)
+
+    def update(
+        self, state: DDPGState, rows: Replayed, key: Key, clock: Clock
+    ) -> tuple[DDPGState, Metrics]:
+        """The critics' step; and where it is due the policy's (eq. 6) and the targets'."""
+        action = self.policy(state.target.actor, rows.next_obs)
+        noise = self.target_noise * jax.random.normal(key, action.shape)
+        noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
+        action = jnp.clip(action + noise, -1.0, 1.0)
+        next_q: Any = self.critic.apply(state.target.critic, rows.next_obs, action)
+        target = self.backed_up(rows, jnp.min(next_q, axis=0))
+        taken = self.shrunk(rows.action)
+
+        def critic_loss(params):
+            values: Any = self.critic.apply(params, rows.obs, taken)
+            return regression(values, target, rows), mean(values)
+
+        critic = state.params.critic
+        (error, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(critic)
+        optimizer = self.optimizer(self.critic_learning_rate, clock)
+        updates, critic_optimizer = optimizer.update(gradient, state.critic_optimizer, critic)
+        critic = optax.apply_updates(critic, updates)
+        state = state.replace(
+            params=state.params.replace(critic=critic), critic_optimizer=critic_optimizer
+        )
+        metrics = {"critic_loss": error, "value": value}
+        if self.policy_delay == 1:
+            return self._improve(state, rows, clock), metrics
+        due = (clock.update + 1) % self.policy_delay == 0  # the clock's: vmap makes no select of it
+        state = jax.lax.cond(due, lambda s: self._improve(s, rows, clock), lambda s: s, state)
+        return state, metrics
+
+    def _improve(self, state: DDPGState, rows: Replayed, clock: Clock) -> DDPGState:
+        """The policy climbs the first critic; the targets follow."""
+
+        def actor_loss(params):
+            action = self.policy(params, rows.obs)
+            values: Any = self.critic.apply(state.params.critic, rows.obs, action)
+            return -mean(values[0])
+
+        actor = state.params.actor
+        gradient = jax.grad(actor_loss)(actor)
+        optimizer = self.optimizer(self.learning_rate, clock)
+        updates, actor_optimizer = optimizer.update(gradient, state.actor_optimizer, actor)
+        params = state.params.replace(actor=optax.apply_updates(actor, updates))
+        target = optax.incremental_update(params, state.target, self.tau)
+        return state.replace(params=params, target=target, actor_optimizer=actor_optimizer)

@@ -1,0 +1,201 @@
+"""SAC (Haarnoja et al., "Soft actor-critic algorithms and applications", 2018).
+
+For a few actions: Christodoulou, "Soft actor-critic for discrete action settings", 2019.
+"""
+
+import math
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxrl.agents.action_values import of_actions
+from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
+from jaxrl.checks import check_range
+from jaxrl.distributions import Categorical, TanhGaussian
+from jaxrl.losses import mean
+from jaxrl.replay import Replayed
+from jaxrl.types import (
+    Array,
+    Clock,
+    Discrete,
+    EnvSpec,
+    Key,
+    Metrics,
+    PyTree,
+    Scalar,
+    split_mask,
+    static,
+)
+
+LOG_STD_RANGE = (-20.0, 2.0)
+
+
+class SACState(struct.PyTreeNode):
+    """Attributes:
+    actor: parameters of the policy.
+    critic: parameters of the critics.
+    target: their slow copy.
+    log_temperature: `float32[]`.
+    actor_optimizer, critic_optimizer, temperature_optimizer: Adam's moments.
+    """
+
+    actor: PyTree
+    critic: PyTree
+    target: PyTree
+    log_temperature: Array
+    actor_optimizer: optax.OptState
+    critic_optimizer: optax.OptState
+    temperature_optimizer: optax.OptState
+
+
+class SAC(ContinuousAgent):
+    """A policy that is paid for its entropy, from replayed transitions; boxes and few actions."""
+
+    num_critics: int = static(default=2)
+    """Critics; the least of their values counts."""
+    temperature: Scalar = 1.0
+    """Weight of the entropy, alpha; where it is learned, what it begins with."""
+    learn_temperature: bool = static(default=True)
+    """Move the temperature so that the entropy becomes target_entropy."""
+    target_entropy: Scalar | None = None
+    """Entropy to keep (nats); none: minus the action's numbers, or for few actions 0.89 log A."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "temperature", open_low=self.learn_temperature)
+        check_range(self, "target_entropy", -math.inf)
+        return super().bind(spec)
+
+    def check_space(self, spec: EnvSpec) -> None:
+        if not isinstance(spec.action, Discrete):
+            super().check_space(spec)
+
+    @property
+    def num_actions(self) -> int:
+        """Of a discrete space; 0 for a box."""
+        space = self.bound_spec.action
+        return space.num if isinstance(space, Discrete) else 0
+
+    @property
+    def policy_network(self) -> Outputs:
+        return self.outputs(self.num_actions or 2 * self.num_values)
+
+    @property
+    def critic_network(self) -> Critics:
+        return self.critics(self.num_critics, self.num_actions or 1)
+
+    def policy(self, params: PyTree, obs: PyTree) -> Any:
+        """The distribution of actions, in [-1, 1] for a box; `[N]`."""
+        outputs: Any = self.policy_network.apply(params, obs)
+        if self.num_actions:
+            return Categorical(outputs, split_mask(obs)[1])
+        location, log_std = jnp.split(outputs, 2, axis=-1)
+        return TanhGaussian(location, jnp.clip(log_std, *LOG_STD_RANGE))
+
+    def init(self, key: Key) -> SACState:
+        actor_key, critic_key = jax.random.split(key)
+        obs, start = self.bound_spec.dummy_observation(1), Clock.start()
+        action = None if self.num_actions else jnp.zeros((1, self.num_values))
+        actor = self.policy_network.init(actor_key, obs)
+        critic = self.critic_network.init(critic_key, obs, action)
+        log_temperature = jnp.log(jnp.asarray(self.temperature, jnp.float32))
+        actor_adam = self.optimizer(self.learning_rate, start)
+        critic_adam = self.optimizer(self.critic_learning_rate, start)
+        return SACState(
+            actor,
+            critic,
+            critic,
+            log_temperature,
+            actor_adam.init(actor),
+            critic_adam.init(critic),
+            actor_adam.init(log_temperature),
+        )
+
+    def choose(self, state: SACState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
+        policy = self.policy(state.actor, obs)
+        action = policy.mode() if key is None else policy.sample(key)
+        return action if self.num_actions else self.stretched(action)
+
+    def update(
+        self, state: SACState, rows: Replayed, key: Key, clock: Clock
+    ) -> tuple[SACState, Metrics]:
+        """A step of the critics, of the policy, of the temperature, and of the targets."""
+        next_key, policy_key = jax.random.split(key)
+        temperature = jnp.exp(state.log_temperature)
+        soft_value, _ = self._soft_value(
+            state.actor, state.target, rows.next_obs, next_key, temperature
+        )
+        target = self.backed_up(rows, soft_value)
+
+        def critic_loss(params):
+            apply: Any = self.critic_network.apply
+            if self.num_actions:
+                found = jnp.moveaxis(apply(params, rows.obs), 0, -1)  # [B, A, num]
+                values = of_actions(found, rows.action).T
+            else:
+                values = apply(params, rows.obs, self.shrunk(rows.action))
+            return regression(values, target, rows), mean(values)
+
+        (error, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critic)
+        adam = self.optimizer(self.critic_learning_rate, clock)
+        updates, critic_optimizer = adam.update(gradient, state.critic_optimizer, state.critic)
+        critic = optax.apply_updates(state.critic, updates)
+
+        def actor_loss(params):
+            value, entropy = self._soft_value(params, critic, rows.obs, policy_key, temperature)
+            return -mean(value), mean(entropy)
+
+        adam = self.optimizer(self.learning_rate, clock)
+        (_, entropy), gradient = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
+        updates, actor_optimizer = adam.update(gradient, state.actor_optimizer, state.actor)
+        actor = optax.apply_updates(state.actor, updates)
+        log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
+        if self.learn_temperature:  # eq. 18, on log alpha
+            slope = jax.lax.stop_gradient(entropy - self._wanted_entropy)
+            updates, temperature_optimizer = adam.update(
+                temperature * slope, temperature_optimizer, log_temperature
+            )
+            log_temperature = optax.apply_updates(log_temperature, updates)
+        new = SACState(
+            actor,
+            critic,
+            optax.incremental_update(critic, state.target, self.tau),
+            log_temperature,
+            actor_optimizer,
+            critic_optimizer,
+            temperature_optimizer,
+        )
+        return new, {
+            "critic_loss": error,
+            "value": value,
+            "entropy": entropy,
+            "temperature": temperature,
+        }
+
+    def _soft_value(
+        self, actor: PyTree, critic: PyTree, obs: PyTree, key: Key, temperature: Array
+    ) -> tuple[Array, Array]:
+        """V(s) = E[min Q(s, a) - alpha log pi(a | s)] and the entropy, `float32[B]` both.
+
+        By one sample for a box (eq. 3), exactly for a few actions.
+        """
+        policy, apply = self.policy(actor, obs), self.critic_network.apply
+        if self.num_actions:
+            q: Any = apply(critic, obs)
+            probabilities = policy.probabilities()
+            entropy = policy.entropy()
+            expected = jnp.sum(probabilities * jnp.min(q, axis=0), axis=-1)
+            return expected + temperature * entropy, entropy
+        action, log_prob = policy.sample_and_log_prob(key)
+        q = apply(critic, obs, action)
+        return jnp.min(q, axis=0) - temperature * log_prob, -log_prob
+
+    @property
+    def _wanted_entropy(self) -> Any:
+        if self.target_entropy is not None:
+            return self.target_entropy
+        if self.num_actions:
+            return 0.89 * math.log(self.num_actions)
+        return -float(self.num_values)

@@ -1,0 +1,262 @@
+"""Replay memory inside the compiled program: a ring of steps in which each observation lies once.
+
+The ring is `[slots, num_envs]`, time-major, so that the observation after a step is the one in the
+next slot. Where an episode was cut there it is the next episode's first; the observation in which
+the cut episode really ended is then kept apart, in a smaller ring. What decides where to write and
+how much is written is the number of the iteration alone, which vmap never batches: writes stay
+updates in place for any number of seeds.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.agent import Replay
+from jaxrl.sum_tree import SumTree
+from jaxrl.types import Array, EnvSpec, Key, PyTree, Scalar, Transition, tree_where
+
+
+class Memory(struct.PyTreeNode):
+    """What a ring holds.
+
+    Attributes:
+      steps: `Transition`s without their next observation (None), leaves `[L, N, ...]`.
+      finals: observations in which episodes were cut, leaves `[F, ...]`.
+      final: `int32[L, N]`, the number of the cut that ended the step.
+      num_finals: `int32[]`, cuts so far.
+      priorities: a tree over slots and copies, `()` where sampling is uniform.
+      top_priority: `float32[]`, the largest priority so far, which new steps get; or `()`.
+    """
+
+    steps: Transition
+    finals: PyTree
+    final: Array
+    num_finals: Array
+    priorities: SumTree | tuple[()]
+    top_priority: Any
+
+
+class Replayed(Transition, kw_only=True):
+    """Transitions over one or several steps, `[B, ...]`.
+
+    `reward` is the discounted sum over the steps, `terminated`, `truncated` and `next_obs` are of
+    the last. Where it terminated, next_obs is obs: there is no value to look up.
+
+    Attributes:
+      num_steps: `int32[B]`, steps up to next_obs: its value is discounted by discount**num_steps.
+      relative_probability: `float32[B]`, of having been drawn, against a uniform draw.
+      counts: `bool[B]`, False where next_obs is no longer there: leave the row out.
+      index: `int32[B]`, where the step lies.
+    """
+
+    num_steps: Array
+    relative_probability: Array
+    counts: Array
+    index: Array
+
+    @classmethod
+    def once(cls, steps: Transition) -> "Replayed":
+        """Single steps `[B, ...]`, each of which counts."""
+        shape = steps.reward.shape
+        return cls(
+            **{name: getattr(steps, name) for name in Transition.__dataclass_fields__},
+            num_steps=jnp.ones(shape, jnp.int32),
+            relative_probability=jnp.ones(shape, jnp.float32),
+            counts=jnp.ones(shape, bool),
+            index=jnp.arange(shape[0]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring:
+    """A ring for the plan of an agent: pure functions of a `Memory`. Static.
+
+    Attributes:
+      plan: how much is collected, kept and drawn.
+      num_kept: slots of time whose steps can be drawn.
+      num_slots: L, slots that there are: those, and room for the iteration that is written next,
+        the first of which holds the newest observation.
+      num_final_slots: F, cut episodes whose last observation is kept.
+    """
+
+    plan: Replay
+    num_kept: int
+    num_slots: int
+    num_final_slots: int
+
+    @classmethod
+    def of(cls, plan: Replay, spec: EnvSpec) -> Self:
+        """Room for `plan.capacity` steps, rounded up to whole iterations.
+
+        Cut observations find room as long as the spec's time limit is what cuts episodes; without
+        one, for a cut in sixteen steps.
+        """
+        kept = -(-plan.capacity // plan.steps_per_iteration) * plan.num_steps
+        slots = kept + plan.num_steps
+        cuts_of_a_copy = -(-slots // (spec.max_steps or 16)) + 1
+        finals = max(cuts_of_a_copy * plan.num_envs, plan.steps_per_iteration)
+        return cls(plan, kept, slots, min(finals, slots * plan.num_envs))
+
+    def init(self, like: Transition) -> Memory:
+        """An empty memory for transitions shaped as `like`, unbatched."""
+        shape = (self.num_slots, self.plan.num_envs)
+
+        def room(x: Array, *leading: int) -> Array:
+            return jnp.zeros((*leading, *x.shape), x.dtype)
+
+        steps = jax.tree.map(lambda x: room(x, *shape), like.replace(next_obs=None))
+        priorities: Any = ()
+        if self.plan.prioritized:
+            priorities = SumTree.zeros(shape[0] * shape[1])
+        return Memory(
+            steps=steps,
+            finals=jax.tree.map(lambda x: room(x, self.num_final_slots), like.next_obs),
+            final=jnp.zeros(shape, jnp.int32),
+            num_finals=jnp.int32(0),
+            priorities=priorities,
+            top_priority=jnp.float32(1.0) if self.plan.prioritized else (),
+        )
+
+    def num_written(self, iterations: Array) -> Array:
+        """Slots whose steps can be drawn after that many iterations, `int32[]`."""
+        num_steps = self.plan.num_steps
+        return jnp.minimum(iterations, self.num_kept // num_steps) * num_steps
+
+    def is_ready(self, iterations: Array) -> Array:
+        """Whether `warmup` steps are there, and one that can be drawn: `bool[]`, not batched."""
+        slots = max(-(-self.plan.warmup // self.plan.num_envs), self.plan.n_step)
+        return self.num_written(iterations) >= slots
+
+    def head(self, iterations: Array) -> Array:
+        """The slot of the newest observation, which has no step yet."""
+        rounds = self.num_slots // self.plan.num_steps
+        return iterations % rounds * self.plan.num_steps
+
+    def add(self, memory: Memory, steps: Transition, obs: PyTree, iteration: Array) -> Memory:
+        """Writes the rollout of an iteration over the oldest steps.
+
+        Args:
+          memory: what is there.
+          steps: `[T, N, ...]`.
+          obs: the observations after it, `[N, ...]`, to which the next actions answer.
+          iteration: `int32[]`, counted from 0, not batched.
+        """
+        start, head = self.head(iteration), self.head(iteration + 1)
+        cut = steps.truncated & ~steps.terminated
+        number = memory.num_finals + jnp.cumsum(cut.ravel()).reshape(cut.shape) - 1
+        where = jnp.where(cut, number % self.num_final_slots, self.num_final_slots).ravel()
+
+        def keep(finals: Array, next_obs: Array) -> Array:
+            rows = next_obs.reshape(-1, *next_obs.shape[2:])
+            return finals.at[where].set(rows, mode="drop")
+
+        def write(ring: Array, rows: Array, slot: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(ring, rows, slot, axis=0)
+
+        stored = jax.tree.map(
+            lambda ring, rows: write(ring, rows, start), memory.steps, steps.replace(next_obs=None)
+        )
+        newest = jax.tree.map(lambda ring, x: write(ring, x[None], head), stored.obs, obs)
+        memory = memory.replace(
+            steps=stored.replace(obs=newest),
+            finals=jax.tree.map(keep, memory.finals, steps.next_obs),
+            final=write(memory.final, number, start),
+            num_finals=memory.num_finals + jnp.sum(cut, dtype=jnp.int32),
+        )
+        return self._prioritize_new(memory, iteration) if self.plan.prioritized else memory
+
+    def _prioritize_new(self, memory: Memory, iteration: Array) -> Memory:
+        """The top priority for steps that can be drawn since this iteration, and none for those
+        that do not see `n_step` steps ahead yet or will be written over next."""
+        num_steps, n_step = self.plan.num_steps, self.plan.n_step
+        offsets = jnp.arange(1 - n_step, 2 * num_steps)  # from the slot that was written first
+        new = (offsets <= num_steps - n_step) & (offsets >= -self.num_written(iteration))
+        slots = (self.head(iteration) + offsets) % self.num_slots
+        leaves = self._leaf(slots[:, None], jnp.arange(self.plan.num_envs)[None])
+        value = jnp.broadcast_to(jnp.where(new[:, None], memory.top_priority, 0.0), leaves.shape)
+        tree: Any = memory.priorities
+        return memory.replace(priorities=tree.set(leaves.ravel(), value.ravel()))
+
+    def _leaf(self, slot: Array, copy: Array) -> Array:
+        return slot * self.plan.num_envs + copy
+
+    def sample(
+        self,
+        memory: Memory,
+        key: Key,
+        iterations: Array,
+        discount: Scalar,
+        reward_of: Callable[[Array], Array] = lambda reward: reward,
+    ) -> Replayed:
+        """Draws a batch, each step with `n_step` steps ahead of it or the end of its episode.
+
+        Args:
+          memory: what is there.
+          key: of the draw.
+          iterations: `int32[]`, those added so far, not batched; see `is_ready`.
+          discount: of the rewards within a row.
+          reward_of: from stored rewards to those that are summed.
+        """
+        plan, size = self.plan, (self.plan.batch_size,)
+        num_starts = self.num_written(iterations) - (plan.n_step - 1)
+        number_of_starts = (num_starts * plan.num_envs).astype(jnp.float32)
+        if plan.prioritized:
+            tree: Any = memory.priorities
+            index = tree.sample(key, plan.batch_size)
+            slot, copy = jnp.divmod(index, plan.num_envs)
+            probability = tree[index] / tree.total * number_of_starts
+        else:
+            age_key, copy_key = jax.random.split(key)
+            age = jax.random.randint(age_key, size, 0, jnp.maximum(num_starts, 1))
+            copy = jax.random.randint(copy_key, size, 0, plan.num_envs)
+            oldest = self.head(iterations) - self.num_written(iterations)
+            slot = (oldest + age) % self.num_slots
+            index, probability = self._leaf(slot, copy), jnp.ones(size, jnp.float32)
+
+        def at(x: Array, slot: Array) -> Array:
+            return x[slot % self.num_slots, copy]
+
+        steps = memory.steps
+        reward = jnp.zeros(size, jnp.float32)
+        num_steps = jnp.zeros(size, jnp.int32)
+        goes_on, weight = jnp.ones(size, bool), 1.0
+        for k in range(plan.n_step):
+            reward = reward + jnp.where(goes_on, weight * reward_of(at(steps.reward, slot + k)), 0)
+            num_steps = num_steps + goes_on
+            ended = at(steps.terminated, slot + k) | at(steps.truncated, slot + k)
+            goes_on, weight = goes_on & ~ended, weight * discount
+        last = slot + num_steps - 1
+        terminated = at(steps.terminated, last)
+        truncated = at(steps.truncated, last) & ~terminated
+        number = at(memory.final, last)
+        first = jax.tree.map(lambda x: at(x, slot), steps.replace(next_obs=None))
+        following = jax.tree.map(lambda x: at(x, last + 1), steps.obs)
+        cut = jax.tree.map(lambda x: x[number % self.num_final_slots], memory.finals)
+        next_obs = tree_where(truncated, cut, tree_where(terminated, first.obs, following))
+        kept = memory.num_finals - number <= self.num_final_slots
+        return Replayed(
+            obs=first.obs,
+            action=first.action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            next_obs=next_obs,
+            extras=first.extras,
+            num_steps=num_steps,
+            relative_probability=probability,
+            counts=~truncated | kept,
+            index=index,
+        )
+
+    def prioritize(self, memory: Memory, rows: Replayed, priorities: Array) -> Memory:
+        """Gives the drawn steps new priorities `float32[B]`; rows that do not count get 0."""
+        tree: Any = memory.priorities
+        sound = jnp.where(jnp.isfinite(priorities) & rows.counts, priorities, 0.0)
+        return memory.replace(
+            priorities=tree.set(rows.index, sound),
+            top_priority=jnp.maximum(memory.top_priority, jnp.max(sound)),
+        )

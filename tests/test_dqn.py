@@ -1,0 +1,391 @@
+"""The DQN family: probes with known answers, exact values, and each choice by what it should do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from environments import (
+    BestAction,
+    BestActionByObservation,
+    BestContinuousAction,
+    ConstantReward,
+    Counter,
+    DelayedReward,
+    Endless,
+    MaskedChoice,
+    RewardIsObservation,
+)
+from probes import KEY, learned, mode
+
+from jaxrl.agents import DQN, PQN, FittedQ, OnlineQ, Rainbow
+from jaxrl.agents.action_values import of_actions, weighted_mean
+from jaxrl.engine.train import Training, train
+from jaxrl.q_networks import NoisyDense
+from jaxrl.replay import Replayed
+from jaxrl.schedules import Linear
+from jaxrl.types import Clock, Transition
+from jaxrl_envs.exact import corridor, garnet, values
+
+SMALL = {
+    "num_envs": 8, "num_steps": 4, "num_updates": 8, "batch_size": 64, "capacity": 2048,
+    "warmup": 64, "hidden_sizes": (16, 16), "learning_rate": 3e-3, "target_every": 16,
+    "epsilon": 0.5, "value_min": -2.0, "value_max": 6.0, "num_atoms": 21,
+}  # fmt: skip
+FAST = DQN(**SMALL)
+KINDS = {
+    "dqn": FAST,
+    "double": FAST.replace(double="target"),
+    "two networks": FAST.replace(double="two_networks"),
+    "dueling": FAST.replace(dueling=True),
+    "prioritised, n-step": FAST.replace(prioritized=True, n_step=2),
+    "noisy": FAST.replace(noisy=True),
+    "c51": FAST.replace(head="c51"),
+    "quantile": FAST.replace(head="quantile", num_atoms=8),
+    "iqn": FAST.replace(head="iqn", num_atoms=8, embedding_size=8),
+    "polyak": FAST.replace(target_every=1, tau=0.05),
+    "rainbow": Rainbow(**(SMALL | {"epsilon": 0.2})),
+}
+SIMPLE = {
+    n: SMALL[n] for n in ("num_envs", "num_steps", "hidden_sizes", "learning_rate", "epsilon")
+}
+ON_POLICY = {
+    "online": OnlineQ(**SIMPLE),
+    "pqn": PQN(**SIMPLE, num_epochs=2, num_minibatches=4),
+}
+ALL = KINDS | ON_POLICY
+
+
+def q(agent, state, obs):
+    return np.asarray(agent.q_values(state.agent.params, jnp.asarray(obs)))
+
+
+# Probes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_probe_values_by_observation(name):
+    agent, state, _ = learned(ALL[name], RewardIsObservation(), 150)
+    np.testing.assert_allclose(q(agent, state, [[-1.0], [1.0]]), [[-1] * 2, [1] * 2], atol=0.1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_probe_action_by_observation(name):
+    agent, state, _ = learned(ALL[name], BestActionByObservation(), 100)
+    np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
+
+
+@pytest.mark.parametrize("name", ["dqn", "c51", "rainbow", "online", "pqn"])
+def test_probe_discounting(name):
+    agent = ALL[name].replace(discount=0.5)
+    agent, state, _ = learned(agent, DelayedReward(), 250)
+    np.testing.assert_allclose(q(agent, state, [[0.0], [1.0]]), [[0.5] * 2, [1] * 2], atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["dqn", "prioritised, n-step", "rainbow", "quantile", "pqn"])
+def test_probe_truncation_is_not_termination(name):
+    """One endless state, cut every 5 steps: 1 / (1 - 0.8) = 5; who sees a death learns 3.4."""
+    agent = ALL[name].replace(discount=0.8)
+    agent, state, _ = learned(agent, Endless(limit=5), 300)
+    np.testing.assert_allclose(q(agent, state, [[1.0]]), [[5.0] * 2], atol=0.2)
+
+
+@pytest.mark.parametrize("name", ["dqn", "two networks", "rainbow", "iqn", "pqn"])
+def test_masked_actions_are_neither_taken_nor_looked_up(name):
+    agent, _, metrics = learned(ALL[name], MaskedChoice(), 150)
+    assert metrics.evaluation.returns.mean() >= 3.5
+    obs = agent.spec.dummy_observation(64)
+    mask = jnp.zeros_like(obs.action_mask).at[:, 1].set(True)
+    state = jax.jit(agent.init)(KEY)
+    action = agent.act(state, (), obs._replace(action_mask=mask), KEY, Clock.start(), explore=True)
+    np.testing.assert_array_equal(action[1], 1)
+
+
+@pytest.mark.parametrize("name", ["dqn", "rainbow"])
+def test_probe_constant_reward_and_best_action(name):
+    agent, state, _ = learned(ALL[name], ConstantReward(), 150)
+    np.testing.assert_allclose(q(agent, state, [[0.0]]), [[1.0] * 2], atol=0.1)
+    agent, state, _ = learned(ALL[name], BestAction(), 60)
+    np.testing.assert_array_equal(mode(agent, state, [[0.0]]), [1])
+
+
+# Exact values -------------------------------------------------------------------------------------
+
+DISCOUNT = 0.9
+MDP = garnet.make(num_states=6, num_actions=3, termination=0.05, max_steps=20, seed=4)
+OPTIMAL = values.optimal_action_value(MDP, DISCOUNT)
+TABLE = {"hidden_sizes": (64,), "max_grad_norm": None}
+
+
+def every_transition(mdp):
+    """Each state and action with every successor that it has, the ends included."""
+    survive, reward, _ = values.model(mdp)
+    rows = []
+    for s, a in np.ndindex(reward.shape):
+        rows.extend(
+            (s, a, t, reward[s, a], False, survive[s, a, t]) for t in np.flatnonzero(survive[s, a])
+        )
+        rows.append((s, a, s, reward[s, a], True, 1.0 - survive[s, a].sum()))
+    copies = [row[:5] for row in rows for _ in range(round(100 * row[5]))]
+    s, a, t, r, end = map(np.asarray, zip(*copies, strict=True))
+    one_hot = np.eye(reward.shape[0], dtype=np.float32)
+    return Transition(
+        obs=jnp.asarray(one_hot[s]),
+        action=jnp.asarray(a, jnp.int32),
+        reward=jnp.asarray(r, jnp.float32),
+        terminated=jnp.asarray(end),
+        truncated=jnp.zeros(len(s), bool),
+        next_obs=jnp.asarray(one_hot[t]),
+    )
+
+
+def test_fitted_q_iteration_converges_to_the_optimal_values():
+    agent = FittedQ(**TABLE, discount=DISCOUNT, num_updates=50, learning_rate=1e-2)
+    data = every_transition(MDP)
+    state, _ = jax.jit(
+        lambda key: train(agent, MDP, key, total_steps=60 * 50, num_evaluations=3, data=data)
+    )(KEY)
+    found = np.asarray(agent.bind(MDP.spec).q_values(state.agent.params, jnp.eye(6)))
+    np.testing.assert_allclose(found, OPTIMAL, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["dqn", "double", "two networks", "c51", "quantile", "online"])
+def test_q_learning_finds_the_optimal_policy_of_a_random_problem(name):
+    agent = ALL[name].replace(
+        discount=DISCOUNT, hidden_sizes=(64,), epsilon=1.0, value_min=-2.0, value_max=8.0,
+        num_atoms=51, learning_rate=Linear(3e-3, 1e-4),
+    )  # fmt: skip
+    if isinstance(agent, DQN):
+        agent = agent.replace(capacity=20_000)
+    agent, state, _ = learned(agent, MDP, 600)
+    found = q(agent, state, np.eye(6))
+    policy = values.greedy(found)
+    gain = values.objective(MDP, policy, DISCOUNT)
+    best = values.objective(MDP, values.greedy(OPTIMAL), DISCOUNT)
+    assert gain >= best - 0.02 * abs(best)
+    np.testing.assert_allclose(found, OPTIMAL, atol=0.6)
+
+
+def test_a_time_limit_biases_nothing_on_the_corridor():
+    """The values of the endless corridor, within 1%, in every state where the limit may cut."""
+    env = corridor.make(max_steps=10)
+    agent = FAST.replace(
+        discount=0.9, epsilon=1.0, hidden_sizes=(64,), learning_rate=Linear(5e-3, 1e-5),
+        capacity=8192, num_updates=16,
+    )  # fmt: skip
+    agent, state, _ = learned(agent, env, 800)
+    states = env.spec.observation.shape[0]
+    truth = values.optimal_action_value(env, 0.9)
+    found = q(agent, state, np.eye(states))
+    np.testing.assert_allclose(found, truth, atol=0.01 * np.abs(truth).max())
+
+
+# Each choice by what it should do -----------------------------------------------------------------
+
+
+def test_dueling_streams_are_centred():
+    """Adding to all advantages changes nothing: their mean is taken away."""
+    agent = FAST.replace(dueling=True).bind(Counter().spec)
+    params = agent.init(KEY).params
+    obs = jnp.ones((1, 2))
+    before = agent.q_values(params, obs)
+    out = params["params"]["actions_out"]
+    shifted = {**params["params"], "actions_out": {**out, "bias": out["bias"] + 7.0}}
+    np.testing.assert_allclose(agent.q_values({"params": shifted}, obs), before, atol=1e-5)
+
+
+def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
+    """Its target by hand, for each of the three ways."""
+    agent = FAST.bind(Counter().spec)
+    online, target = (agent.init(k).params for k in jax.random.split(KEY))
+    rng = np.random.default_rng(0)
+    rows = Replayed.once(
+        Transition(
+            jnp.asarray(rng.standard_normal((32, 2)), jnp.float32),
+            jnp.asarray(rng.integers(0, 2, 32)),
+            jnp.asarray(rng.standard_normal(32), jnp.float32),
+            jnp.asarray(rng.random(32) < 0.3),
+            jnp.zeros(32, bool),
+            jnp.asarray(5 * rng.standard_normal((32, 2)), jnp.float32),
+        )
+    ).replace(num_steps=jnp.asarray(rng.integers(1, 4, 32)))
+    q_target, q_online = (np.asarray(agent.q_values(p, rows.next_obs)) for p in (target, online))
+    assert (q_target.argmax(-1) != q_online.argmax(-1)).any()
+    taken = np.asarray(of_actions(agent.q_values(online, rows.obs)[..., None], rows.action))[:, 0]
+    for double, best in (("none", q_target.argmax(-1)), ("target", q_online.argmax(-1))):
+        value = q_target[np.arange(32), best] * ~np.asarray(rows.terminated)
+        expected = rows.reward + 0.99 ** np.asarray(rows.num_steps) * value - taken
+        _, error = agent.replace(double=double)._errors(online, target, rows, KEY)
+        np.testing.assert_allclose(error, np.abs(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("every", "tau"), [(5, 1.0), (3, 0.5), (1, 0.1)])
+def test_the_target_moves_when_it_is_due_also_under_vmap(every, tau):
+    """Counted over seeds and step sizes: 20 updates, the target against a loop by hand."""
+    agent = FAST.replace(target_every=every, tau=tau, num_updates=1, warmup=1)
+    env = Counter(limit=5)
+
+    def run(rate, key):
+        training = Training.create(agent.replace(learning_rate=rate), env, total_steps=20 * 32)
+        state = training.init(key)
+
+        def one(state, i):
+            state, _ = training.iteration(state, key, i)
+            return state, (state.agent.params, state.agent.target)
+
+        return state.agent.params, jax.lax.scan(one, state, jnp.arange(20))[1]
+
+    over_keys = jax.vmap(run, (None, 0))
+    run = jax.jit(jax.vmap(over_keys, (0, None)))
+    start, (params, targets) = run(jnp.array([1e-3, 3e-3]), jax.random.split(KEY, 2))
+
+    def flat(tree, leading):
+        leaves = jax.tree.leaves(tree)
+        return np.concatenate([np.reshape(x, (*x.shape[:leading], -1)) for x in leaves], -1)
+
+    start, params, targets = flat(start, 2), flat(params, 3), flat(targets, 3)
+    target = start
+    for i in range(20):
+        if (i + 1) % every == 0:
+            target = (1 - tau) * target + tau * params[:, :, i]
+        np.testing.assert_allclose(targets[:, :, i], target, rtol=1e-5, atol=1e-6)
+    assert (np.abs(targets[:, :, -1] - start) > 0).any(-1).all()
+
+
+def test_noise_is_factorised_and_vanishes_without_a_key():
+    layer, x = NoisyDense(5), jax.random.normal(KEY, (3, 4))
+    params = layer.init(KEY, x)
+    mean = layer.apply(params, x)
+    p = params["params"]
+    np.testing.assert_allclose(mean, x @ p["kernel"] + p["bias"][None], rtol=1e-5)
+    np.testing.assert_allclose(p["kernel_std"], 0.5 / 2.0)
+    many = jax.vmap(lambda k: layer.apply(params, x, rngs={"noise": k}))(
+        jax.random.split(KEY, 4000)
+    )
+    # E f(e)^2 = E|e| = sqrt(2 / pi) for each factor of the kernel's noise and for the bias's.
+    unit = np.sqrt(2 / np.pi)
+    variance = 0.25**2 * (unit**2 * np.square(x).sum(-1) + unit)
+    np.testing.assert_allclose(many.mean(0), mean, atol=0.03)
+    np.testing.assert_allclose(many.var(0), np.broadcast_to(variance[:, None], (3, 5)), rtol=0.15)
+
+
+def test_noise_differs_between_steps_and_not_in_evaluation():
+    agent = FAST.replace(noisy=True, epsilon=0.0).bind(Counter().spec)
+    state, obs = jax.jit(agent.init)(KEY), jax.random.normal(KEY, (256, 2))
+    actions = [
+        np.asarray(agent.act(state, (), obs, jax.random.key(i), Clock.start(), explore=True)[1])
+        for i in range(3)
+    ]
+    assert any((actions[0] != a).any() for a in actions[1:])
+    still = [
+        agent.act(state, (), obs, jax.random.key(i), Clock.start(), explore=False)[1]
+        for i in range(2)
+    ]
+    np.testing.assert_array_equal(*still)
+
+
+@pytest.mark.parametrize("exploration", ["epsilon", "boltzmann"])
+def test_exploration_is_as_often_as_it_says(exploration):
+    agent = FAST.replace(exploration=exploration, epsilon=Linear(0.8, 0.2), temperature=2.0).bind(
+        Counter().spec
+    )
+    state, obs = jax.jit(agent.init)(KEY), jnp.ones((20_000, 2))
+    clock = Clock.start().replace(fraction=jnp.float32(0.5))  # epsilon 0.5
+    action = np.asarray(agent.act(state, (), obs, KEY, clock, explore=True)[1])
+    q_values = np.asarray(agent.q_values(state.params, obs[:1]))[0]
+    if exploration == "epsilon":
+        expected = np.full(3, 0.5 / 3) + 0.5 * (np.arange(3) == q_values.argmax())
+    else:
+        expected = np.exp(q_values / 2.0) / np.exp(q_values / 2.0).sum()
+    np.testing.assert_allclose(np.bincount(action, minlength=3) / 20_000, expected, atol=0.015)
+
+
+def test_importance_weights_undo_the_priorities():
+    """At exponent 1 the weighted loss is, on average, the uniform mean (up to the largest)."""
+    rng = np.random.default_rng(0)
+    loss, p = rng.random(6), rng.dirichlet(np.full(6, 5.0))
+    drawn = rng.choice(6, 200_000, p=p)
+    steps = Transition(*(jnp.zeros(200_000),) * 6)
+    rows = Replayed.once(steps).replace(relative_probability=jnp.asarray(6 * p[drawn], jnp.float32))
+    found = weighted_mean(jnp.asarray(loss[drawn], jnp.float32), rows, 1.0)
+    largest = 1 / (6 * p.min())
+    np.testing.assert_allclose(found * largest, loss.mean(), rtol=0.02)
+    unweighted = weighted_mean(jnp.asarray(loss[drawn], jnp.float32), rows, 0.0)
+    np.testing.assert_allclose(unweighted, (p * loss).sum(), rtol=0.02)
+    half = rows.replace(counts=jnp.asarray(drawn != 0))
+    left_out = weighted_mean(jnp.asarray(loss[drawn], jnp.float32), half, 0.0)
+    np.testing.assert_allclose(left_out, (p * loss)[1:].sum() / p[1:].sum(), rtol=0.02)
+
+
+def test_sixteen_seeds_in_one_program_differ_and_learn():
+    agent = FAST.replace(num_envs=2, num_steps=2)
+    keys = jax.random.split(KEY, 16)
+    run = jax.jit(jax.vmap(lambda k: train(agent, BestAction(), k, total_steps=800)))
+    state, metrics = run(keys)
+    assert (metrics.evaluation.returns[:, -1].mean(-1) == 1.0).all()
+    kernels = np.asarray(state.agent.params["params"]["actions_out"]["kernel"]).reshape(16, -1)
+    assert np.unique(kernels, axis=0).shape[0] == 16
+
+
+def test_old_data_of_a_rollout_is_not_touched_by_the_warmup():
+    agent = FAST.replace(warmup=1000)
+    training = Training.create(agent, Counter(), total_steps=32 * 40)
+    state = start = training.init(KEY)
+    for i in range(32):
+        state, metrics = jax.jit(training.iteration)(state, KEY, jnp.int32(i))
+        moved = any(
+            (a != b).any()
+            for a, b in zip(
+                *map(jax.tree.leaves, (start.agent.params, state.agent.params)), strict=True
+            )
+        )
+        assert moved == ((i + 1) * 32 >= 1000)
+        assert metrics.updates["loss"].count == 8 * moved
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (DQN, {"head": "c52"}, "head is 'c52': use one of scalar, c51"),
+        (DQN, {"double": "yes"}, "double is 'yes': use one of none, target, two_networks"),
+        (DQN, {"exploration": "none"}, "exploration is 'none'"),
+        (DQN, {"epsilon": 1.5}, "epsilon is 1.5"),
+        (DQN, {"tau": 0.0}, "tau is 0.0"),
+        (DQN, {"target_every": 0}, "target_every is 0"),
+        (DQN, {"temperature": 0.0}, "temperature is 0.0"),
+        (DQN, {"learning_rate": np.nan}, "learning_rate is nan"),
+        (DQN, {"value_min": 1.0, "value_max": 1.0}, "value_min is 1.0, not below"),
+        (DQN, {"num_atoms": 1, "head": "c51"}, "num_atoms is 1"),
+        (DQN, {"priority_exponent": -1.0}, "priority_exponent is -1.0"),
+        (DQN, {"importance_exponent": 2.0}, "importance_exponent is 2.0"),
+        (DQN, {"hidden_sizes": ()}, "hidden_sizes"),
+        (PQN, {"head": "c51"}, "head is 'c51': PQN's returns are numbers"),
+        (FittedQ, {"num_updates": 0}, "num_updates is 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options).bind(Counter().spec)
+
+
+def test_a_box_is_refused_with_what_would_do():
+    with pytest.raises(ValueError, match=r"wrap the environment in .*DiscretizeActions"):
+        DQN().bind(BestContinuousAction().spec)
+
+
+def test_a_memory_that_is_too_small_is_refused():
+    for options, message in (
+        ({"capacity": 16, "n_step": 3}, "too little for n_step = 3"),
+        ({"n_step": 0}, "n_step is 0"),
+        ({"batch_size": 5000, "capacity": 4000, "warmup": 1}, "batch_size is 5000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Training.create(DQN(**options), Counter(), total_steps=100)
+
+
+def test_one_environment_and_odd_sizes():
+    agent = FAST.replace(num_envs=1, num_steps=3, batch_size=7, capacity=50, warmup=10, n_step=2)
+    _, metrics = jax.jit(lambda k: train(agent, Counter(limit=4), k, total_steps=200))(KEY)
+    assert np.isfinite(metrics.training.updates["loss"].value[1:]).all()

@@ -1,0 +1,276 @@
+"""Replay memory: every row that is drawn is one that happened, and drawn as often as it should."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxrl.agent import Replay
+from jaxrl.replay import Ring
+from jaxrl.sum_tree import WIDTH, SumTree
+from jaxrl.types import Discrete, EnvSpec, Transition, num_bytes
+
+KEY = jax.random.key(0)
+
+
+class History:
+    """Random experience of N copies; observations (copy, episode, age) name where they are from."""
+
+    def __init__(self, num_envs, num_steps, iterations, seed=0, p_terminated=0.1, p_cut=0.1):
+        rng = np.random.default_rng(seed)
+        total = num_steps * iterations
+        self.obs = np.zeros((total + 1, num_envs, 3), np.int16)
+        self.next_obs = np.zeros((total, num_envs, 3), np.int16)
+        self.reward = rng.standard_normal((total, num_envs)).astype(np.float32)
+        self.action = rng.integers(0, 5, (total, num_envs)).astype(np.int32)
+        self.terminated = rng.random((total, num_envs)) < p_terminated
+        self.truncated = rng.random((total, num_envs)) < p_cut  # at times both
+        self.when = {}
+        for n in range(num_envs):
+            episode, age = 0, 0
+            for t in range(total + 1):
+                self.obs[t, n] = n, episode, age
+                self.when[n, episode, age] = t
+                if t == total:
+                    break
+                age += 1
+                self.next_obs[t, n] = n, episode, age
+                if self.terminated[t, n] or self.truncated[t, n]:
+                    episode, age = episode + 1, 0
+
+    def of_iteration(self, i, num_steps):
+        part = slice(i * num_steps, (i + 1) * num_steps)
+        names = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
+        steps = Transition(*(jnp.asarray(getattr(self, name)[part]) for name in names))
+        return steps, jnp.asarray(self.obs[(i + 1) * num_steps])
+
+    def ahead(self, t, n, n_step, discount):
+        """(reward, steps, terminated, truncated, next observation) from step t on, by a loop."""
+        total, weight = 0.0, 1.0
+        for k in range(n_step):
+            total += weight * self.reward[t + k, n]
+            weight *= discount
+            if self.terminated[t + k, n] or self.truncated[t + k, n]:
+                break
+        terminated = self.terminated[t + k, n]
+        truncated = self.truncated[t + k, n] and not terminated
+        end = self.obs[t, n] if terminated else self.next_obs[t + k, n]
+        return total, k + 1, terminated, truncated, end
+
+
+def spec(max_steps=None):
+    return EnvSpec(jax.ShapeDtypeStruct((3,), jnp.int16), Discrete(5), max_steps)
+
+
+def like():
+    obs, flag = jnp.zeros(3, jnp.int16), jnp.bool_(False)
+    return Transition(obs, jnp.int32(0), jnp.float32(0), flag, flag, obs)
+
+
+PLANS = {
+    "one copy": Replay(1, 1, 1, batch_size=64, capacity=30),
+    "several": Replay(3, 4, 1, batch_size=64, capacity=50),
+    "capacity that divides": Replay(2, 4, 1, batch_size=64, capacity=48),
+    "one iteration": Replay(4, 5, 1, batch_size=64, capacity=20),
+    "three steps": Replay(3, 4, 1, batch_size=64, capacity=50, n_step=3),
+    "more than a rollout": Replay(2, 1, 1, batch_size=64, capacity=40, n_step=5),
+    "prioritised": Replay(3, 4, 1, batch_size=64, capacity=50, prioritized=True),
+    "prioritised, three steps": Replay(
+        2, 1, 1, batch_size=64, capacity=40, n_step=3, prioritized=True
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_every_row_is_one_that_happened(plan):
+    """Against all of the experience, through several turns of the ring."""
+    iterations = 4 * -(-plan.capacity // plan.steps_per_iteration)
+    history = History(plan.num_envs, plan.num_steps, iterations)
+    ring = Ring.of(plan, spec(max_steps=2))  # room for every cut
+    memory = ring.init(like())
+    add, sample = jax.jit(ring.add), jax.jit(ring.sample)
+    seen = set()
+    for i in range(iterations):
+        memory = add(memory, *history.of_iteration(i, plan.num_steps), jnp.int32(i))
+        written = (i + 1) * plan.num_steps
+        if not ring.is_ready(jnp.int32(i + 1)):
+            assert written < plan.n_step
+            continue
+        rows = sample(memory, jax.random.fold_in(KEY, i), jnp.int32(i + 1), jnp.float32(0.9))
+        rows = jax.tree.map(np.asarray, rows)
+        assert rows.counts.all()
+        oldest = max(0, written - ring.num_kept)
+        for b in range(plan.batch_size):
+            n = rows.obs[b, 0]
+            t = history.when[tuple(rows.obs[b].tolist())]
+            assert oldest <= t <= written - plan.n_step
+            reward, steps, terminated, truncated, end = history.ahead(t, n, plan.n_step, 0.9)
+            np.testing.assert_allclose(rows.reward[b], reward, rtol=1e-5, atol=1e-5)
+            assert rows.action[b] == history.action[t, n]
+            assert (rows.num_steps[b], rows.terminated[b], rows.truncated[b]) == (
+                steps, terminated, truncated,
+            )  # fmt: skip
+            np.testing.assert_array_equal(rows.next_obs[b], end)
+            if i == iterations - 1:
+                seen.add((t, n))
+    assert rows.obs.dtype == np.int16
+    assert len(seen) > 10
+    assert ring.num_kept * plan.num_envs >= plan.capacity
+
+
+def filled(plan, iterations=None, **options):
+    iterations = iterations or 2 * -(-plan.capacity // plan.steps_per_iteration) + 1
+    history = History(plan.num_envs, plan.num_steps, iterations, **options)
+    ring = Ring.of(plan, spec())
+    memory, add = ring.init(like()), jax.jit(ring.add)
+    for i in range(iterations):
+        memory = add(memory, *history.of_iteration(i, plan.num_steps), jnp.int32(i))
+    return ring, memory, jnp.int32(iterations), history
+
+
+def test_uniform_draws_are_uniform():
+    """Every step that can be drawn, and no other, equally often: chi-square at 1e5 draws."""
+    plan = Replay(3, 4, 1, batch_size=100_000, capacity=100_000, n_step=3)
+    ring, memory, iterations, history = filled(plan, iterations=10)
+    rows = ring.sample(memory, KEY, iterations, 0.9)
+    times = np.array([history.when[tuple(x)] for x in np.asarray(rows.obs).tolist()])
+    counts = np.bincount(3 * times + np.asarray(rows.obs)[:, 0], minlength=3 * 38)
+    assert counts.size == 3 * 38  # of 40 steps the last two do not see three ahead
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert (rows.relative_probability == 1).all()
+
+
+def test_prioritised_draws_are_as_probable_as_they_say():
+    """Chi-square at 1e5 draws, in batches of 50 as in training; and the stated probabilities."""
+    plan = Replay(3, 4, 1, batch_size=50, capacity=70, n_step=2, prioritized=True)
+    ring, memory, iterations, _ = filled(plan)
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        rows = ring.sample(memory, jax.random.key(i), iterations, 0.9)
+        priorities = jnp.asarray(rng.exponential(size=50) * (rng.random(50) < 0.8), jnp.float32)
+        memory = ring.prioritize(memory, rows, priorities)
+    leaves = np.asarray(memory.priorities.levels[0], np.float64)
+    drawable = (ring.num_kept - 1) * 3
+    assert (leaves > 0).sum() <= drawable
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        rows = ring.sample(memory, key, iterations, 0.9)
+        return rows.index, rows.relative_probability
+
+    index, probability = map(np.asarray, draw(jax.random.split(KEY, 2000)))
+    counts = np.bincount(index.ravel(), minlength=leaves.size)
+    assert (counts[leaves == 0] == 0).all()
+    some = leaves > 0
+    expected = leaves[some] / leaves.sum() * counts.sum()
+    assert stats.chisquare(counts[some], expected).pvalue > 1e-3
+    assert stats.chisquare(counts[some], np.full(some.sum(), counts.sum() / some.sum())).pvalue == 0
+    stated = leaves[index] / leaves.sum() * drawable
+    np.testing.assert_allclose(probability, stated, rtol=1e-4)
+
+
+def test_new_steps_get_the_top_priority_and_old_ones_keep_theirs():
+    plan = Replay(2, 1, 1, batch_size=8, capacity=12, n_step=2, prioritized=True)
+    ring, memory, iterations, _ = filled(plan, iterations=5)
+    assert set(np.unique(memory.priorities.levels[0])) == {0.0, 1.0}
+    rows = ring.sample(memory, KEY, iterations, 0.9)
+    memory = ring.prioritize(memory, rows, jnp.full(8, 7.0))
+    assert memory.top_priority == 7.0
+    before = memory.priorities.levels[0]
+    longer = History(2, 1, 6)
+    after = ring.add(memory, *longer.of_iteration(5, 1), iterations).priorities.levels[0]
+    changed = np.flatnonzero(np.asarray(before != after))
+    np.testing.assert_array_equal(changed, [2 * 4, 2 * 4 + 1])  # slot 4 now sees two steps ahead
+    np.testing.assert_array_equal(after[changed], 7.0)
+    worthless = ring.prioritize(memory, rows, jnp.full(8, jnp.nan))
+    assert (worthless.priorities[rows.index] == 0).all()
+
+
+def test_a_lost_last_observation_is_not_made_up():
+    """With more cuts than there is room for, the older of those rows do not count."""
+    plan = Replay(2, 4, 1, batch_size=512, capacity=320)
+    ring, memory, iterations, history = filled(plan, iterations=40, p_cut=0.5)
+    rows = jax.tree.map(np.asarray, ring.sample(memory, KEY, iterations, 0.9))
+    assert 0 < rows.counts.sum() < 512
+    assert rows.counts[~rows.truncated].all()
+    for b in np.flatnonzero(rows.truncated & rows.counts):
+        t = history.when[tuple(rows.obs[b].tolist())]
+        np.testing.assert_array_equal(rows.next_obs[b], history.next_obs[t, rows.obs[b, 0]])
+
+
+@pytest.mark.parametrize("max_steps", [100, None])
+def test_memory_is_capacity_times_the_bytes_of_a_step(max_steps):
+    """Observations once, in their own dtype; within a tenth."""
+    image = jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8)
+    flag = jax.ShapeDtypeStruct((), jnp.bool_)
+    one = Transition(
+        image, jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32),
+        flag, flag, image,
+    )  # fmt: skip
+    plan = Replay(8, 4, 1, batch_size=32, capacity=100_000, prioritized=True)
+    ring = Ring.of(plan, EnvSpec(image, Discrete(3), max_steps))
+    memory = jax.eval_shape(ring.init, one)
+    bytes_of_a_step = 400 + 4 + 4 + 2
+    np.testing.assert_allclose(num_bytes(memory), 100_000 * bytes_of_a_step, rtol=0.1)
+
+
+# The tree -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_leaves", [1, WIDTH, WIDTH + 1, 5000, WIDTH**2 + 1])
+def test_the_tree_holds_the_sums_of_its_leaves(num_leaves):
+    rng = np.random.default_rng(num_leaves)
+    tree, truth = SumTree.zeros(num_leaves), np.zeros(num_leaves)
+    for _ in range(5):
+        index = rng.choice(num_leaves, min(num_leaves, 40), replace=False)
+        value = rng.exponential(size=index.size).astype(np.float32)
+        tree, truth[index] = tree.set(jnp.asarray(index), jnp.asarray(value)), value
+        for level in tree.levels:
+            assert level.size % WIDTH == 0
+            np.testing.assert_allclose(level.sum(), truth.sum(), rtol=1e-5)
+        np.testing.assert_array_equal(tree[jnp.arange(num_leaves)], truth.astype(np.float32))
+    drawn = np.asarray(tree.sample(KEY, 64))
+    assert (truth[drawn] > 0).all()
+    past = tree.set(jnp.array([10**8]), jnp.array([1.0]))
+    np.testing.assert_array_equal(past.levels[0], tree.levels[0])
+
+
+def test_masses_of_every_size_are_drawn():
+    """Half of the mass on one leaf, half on thousands of others."""
+    tree = SumTree.zeros(5000).set(jnp.arange(5000), jnp.full(5000, 1e-3).at[77].set(5.0))
+    drawn = np.asarray(tree.sample(KEY, 100_000))
+    assert abs((drawn == 77).mean() - 5 / 9.999) < 1e-3
+    assert np.unique(drawn).size == 5000
+
+
+@pytest.mark.slow
+def test_sums_do_not_drift_in_ten_million_updates():
+    """1e7 priorities set in batches: the root is the sum of the leaves, and draws follow them."""
+    tree = SumTree.zeros(100_000)
+    batch, rounds = 500, 20_000
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(tree, key):
+        def one(tree, key):
+            where, what, size = jax.random.split(key, 3)
+            index = jax.random.randint(where, (batch,), 0, 100_000)
+            value = jax.random.exponential(what, (batch,)) * 10.0 ** jax.random.randint(
+                size, (batch,), -4, 5
+            )
+            return tree.set(index, value), None
+
+        return jax.lax.scan(one, tree, jax.random.split(key, rounds))[0]
+
+    tree = run(tree, KEY)
+    leaves = np.asarray(tree.levels[0], np.float64)
+    np.testing.assert_allclose(tree.total, leaves.sum(), rtol=1e-5)
+    drawn = np.concatenate([np.asarray(tree.sample(k, 1000)) for k in jax.random.split(KEY, 100)])
+    parts = np.array_split(leaves, 20)
+    bounds = np.cumsum([0] + [len(part) for part in parts])
+    counts = np.histogram(drawn, bounds)[0]
+    expected = np.array([part.sum() for part in parts]) / leaves.sum() * drawn.size
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
