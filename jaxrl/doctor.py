@@ -16,7 +16,7 @@ from pathlib import Path
 from jaxrl import host
 from jaxrl.runs.directory import LIBRARIES, PACKAGES
 
-SHOWN = (*PACKAGES, "orbax-checkpoint", "flashbax", "matplotlib", "six")
+SHOWN = (*PACKAGES, "orbax-checkpoint", "matplotlib", "six")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
 WHY = {
     "gymnax": "before 1.0.1 its step returned five values instead of six",

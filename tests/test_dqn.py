@@ -23,7 +23,7 @@ from jaxrl.engine.train import Training, train
 from jaxrl.q_networks import NoisyDense
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear
-from jaxrl.types import Clock, Transition
+from jaxrl.types import Clock, Trajectory, Transition
 from jaxrl_envs.exact import corridor, garnet, values
 
 SMALL = {
@@ -249,6 +249,27 @@ def test_the_target_moves_when_it_is_due_also_under_vmap(every, tau):
             target = (1 - tau) * target + tau * params[:, :, i]
         np.testing.assert_allclose(targets[:, :, i], target, rtol=1e-5, atol=1e-6)
     assert (np.abs(targets[:, :, -1] - start) > 0).any(-1).all()
+
+
+def test_the_targets_of_pqn_equal_a_slow_loop():
+    """r + discount ((1 - lambda) max Q(s', .) + lambda G'), which ends with the episode."""
+    agent = PQN(**SIMPLE, discount=0.9, q_lambda=0.6).bind(Counter().spec)
+    state = jax.jit(agent.init)(KEY)
+    rng = np.random.default_rng(0)
+    obs, next_obs = rng.standard_normal((2, 12, 3, 2)).astype(np.float32)
+    reward = rng.standard_normal((12, 3)).astype(np.float32)
+    terminated, truncated = rng.random((2, 12, 3)) < 0.2
+    steps = Transition(obs, np.zeros((12, 3), int), reward, terminated, truncated, next_obs)
+    trajectory = Trajectory(jax.tree.map(jnp.asarray, steps), jnp.zeros((12, 3), bool))
+    found = agent.prepare(state, trajectory, Clock.start()).steps.target
+    best = np.asarray(agent.q_values(state.params, next_obs.reshape(-1, 2))).max(-1)
+    best = best.reshape(12, 3) * ~terminated
+    expected = np.zeros((12, 3))
+    for t in reversed(range(12)):
+        ends = terminated[t] | truncated[t] | (t == 11)
+        rest = expected[t + 1] if t < 11 else best[t]
+        expected[t] = reward[t] + 0.9 * np.where(ends, best[t], 0.4 * best[t] + 0.6 * rest)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_noise_is_factorised_and_vanishes_without_a_key():

@@ -88,3 +88,12 @@ def test_domain_randomisation_plays_on_three_masses():
 def test_domain_randomisation_says_that_brax_is_missing():
     error = run("domain_randomisation", code=1, before="import sys; sys.modules['brax'] = None")
     assert error.strip() == "brax/inverted_pendulum needs brax: pip install 'jaxrl[brax]'"
+
+
+def test_offline_finds_the_best_actions():
+    lines = run("offline", "--fits", 40).splitlines()
+    fitted, exact = (line.split(":")[1].split() for line in lines[1:3])
+    assert fitted == exact
+    assert len(exact) == 8
+    error, largest = numbers(lines[3])
+    assert 0.0 <= error < 0.1 * largest

@@ -219,9 +219,8 @@ class QAgent(Agent):
         following = jax.lax.stop_gradient(of_actions(following, best))  # [B, K]
         predicted, levels = self.outputs(params, rows.obs, key)
         predicted = of_actions(predicted, rows.action)
-        weight = jnp.where(
-            rows.terminated, 0.0, self.discount ** rows.num_steps.astype(jnp.float32)
-        )
+        discount = self.discount ** rows.num_steps.astype(jnp.float32)
+        weight = jnp.where(rows.terminated, 0.0, discount)
 
         def backed_up(x: Array) -> Array:  # of [B or 1, K]
             return rows.reward[:, None] + weight[:, None] * x

@@ -59,6 +59,17 @@ TRPO = "jaxrl/agents/trpo.py"
 TYPES = "jaxrl/types.py"
 WRAPPERS = "jaxrl/wrappers.py"
 
+ACTION_VALUES = "jaxrl/agents/action_values.py"
+CONTINUOUS = "jaxrl/agents/continuous.py"
+DDPG = "jaxrl/agents/ddpg.py"
+DQN = "jaxrl/agents/dqn.py"
+PQN = "jaxrl/agents/pqn.py"
+REPLAY = "jaxrl/replay.py"
+SAC = "jaxrl/agents/sac.py"
+SUM_TREE = "jaxrl/sum_tree.py"
+VALUE_LOSSES = "jaxrl/value_losses.py"
+
+BY_HAND = "tests/test_dqn.py::test_double_q_takes_the_value_of_one_network_at_the_action_of_another"
 ENDS = "tests/test_estimators.py::TestEnds"
 FISHER = "tests/test_solvers.py::test_the_fisher_product_is_the_explicit_matrix_times_the_vector"
 IDENTITIES = "tests/test_estimators.py::TestIdentities"
@@ -74,6 +85,9 @@ VALUES = (
     "tests/test_actor_critic.py"
     "::test_values_equal_a_slow_loop_that_looks_at_every_next_observation[False-none]"
 )
+
+HAPPENED = "tests/test_replay.py::test_every_row_is_one_that_happened"
+TARGET_MOVES = "tests/test_dqn.py::test_the_target_moves_when_it_is_due_also_under_vmap"
 
 MUTANTS = (
     # Ends of episodes ----------------------------------------------------------------------------
@@ -137,8 +151,8 @@ MUTANTS = (
         "vtrace-runs-on-after-truncation",
         "V-trace's sum runs on into the next episode after a time limit.",
         ESTIMATORS,
-        "jnp.where(cut, 0, discount * c)",
-        "jnp.where(terminated, 0, discount * c)",
+        "errors = _accumulate(deltas, jnp.where(cut, 0, discount * c))",
+        "errors = _accumulate(deltas, jnp.where(terminated, 0, discount * c))",
         (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[vtrace-truncated]",),
     ),
     Mutant(
@@ -676,7 +690,7 @@ MUTANTS = (
         REINFORCE,
         "return ended_before == 0, time",
         "return ended_before >= 0, time",
-        (f"{UNBIASED}[whole return]",),
+        (f"{UNBIASED}[to go]",),
     ),
     Mutant(
         "optimal-baseline-from-its-own-episode",
@@ -685,6 +699,229 @@ MUTANTS = (
         "return jnp.sum(x, axis=0, keepdims=True) - x",
         "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
         (f"{UNBIASED}[optimal baseline]",),
+    ),
+    # Replay --------------------------------------------------------------------------------------
+    Mutant(
+        "rows-cross-the-write-head",
+        "Rows of several steps are drawn so near the newest that they go on with the oldest.",
+        REPLAY,
+        "num_starts = self.num_written(iterations) - (plan.n_step - 1)",
+        "num_starts = self.num_written(iterations)",
+        (f"{HAPPENED}[three steps]",),
+    ),
+    Mutant(
+        "rows-cross-episodes",
+        "The sum of rewards goes on past the end of an episode.",
+        REPLAY,
+        "goes_on, weight = goes_on & ~ended, weight * discount",
+        "goes_on, weight = goes_on | ended, weight * discount",
+        (f"{HAPPENED}[three steps]",),
+    ),
+    Mutant(
+        "cut-leads-to-the-next-start",
+        "After a cut, the next episode's first observation is taken for the last of this one.",
+        REPLAY,
+        "next_obs = tree_where(truncated, cut, tree_where(terminated, first.obs, following))",
+        "next_obs = tree_where(terminated, first.obs, following)",
+        (f"{HAPPENED}[several]",),
+    ),
+    Mutant(
+        "lost-observations-made-up",
+        "Where the observation of a cut has been written over, another's is taken for it.",
+        REPLAY,
+        "counts=~truncated | kept,",
+        "counts=~truncated | truncated,",
+        ("tests/test_replay.py::test_a_lost_last_observation_is_not_made_up",),
+    ),
+    Mutant(
+        "the-unwritten-is-drawn",
+        "Slots that hold nothing yet are drawn.",
+        REPLAY,
+        "age = jax.random.randint(age_key, size, 0, jnp.maximum(num_starts, 1))",
+        "age = jax.random.randint(age_key, size, -self.num_slots + 1, num_starts)",
+        (f"{HAPPENED}[several]",),
+    ),
+    Mutant(
+        "new-steps-without-priority",
+        "New steps enter with priority 1, however high the others are.",
+        REPLAY,
+        "jnp.where(new[:, None], memory.top_priority, 0.0)",
+        "jnp.where(new[:, None], jnp.minimum(memory.top_priority, 1.0), 0.0)",
+        ("tests/test_replay.py::test_new_steps_get_the_top_priority_and_old_ones_keep_theirs",),
+    ),
+    Mutant(
+        "priorities-squared",
+        "Draws do not follow the stated probabilities.",
+        SUM_TREE,
+        "children = level.reshape(-1, WIDTH)[node]",
+        "children = level.reshape(-1, WIDTH)[node] ** 1.2",
+        ("tests/test_replay.py::test_prioritised_draws_are_as_probable_as_they_say",),
+    ),
+    Mutant(
+        "sums-not-carried-up",
+        "An update stops below the root.",
+        SUM_TREE,
+        'levels.append(above.at[index].set(sums, mode="drop"))',
+        "levels.append(above + 0.0 * sums[0])",
+        ("tests/test_replay.py::test_the_tree_holds_the_sums_of_its_leaves",),
+    ),
+    # The DQN family ------------------------------------------------------------------------------
+    Mutant(
+        "n-step-target-discounted-once",
+        "The value after n steps is discounted by gamma, not gamma**n (Stoix Rainbow, D4PG).",
+        ACTION_VALUES,
+        "discount = self.discount ** rows.num_steps.astype(jnp.float32)",
+        "discount = self.discount + 0.0 * rows.num_steps",
+        (BY_HAND,),
+    ),
+    Mutant(
+        "target-masked-with-done",
+        "The target of a cut step has no value (most libraries).",
+        ACTION_VALUES,
+        "weight = jnp.where(rows.terminated, 0.0, discount)",
+        "weight = jnp.where(rows.terminated | rows.truncated, 0.0, discount)",
+        ("tests/test_dqn.py::test_a_time_limit_biases_nothing_on_the_corridor",),
+    ),
+    Mutant(
+        "target-network-unused",
+        "The target comes from the online parameters (rejax IQN).",
+        ACTION_VALUES,
+        "following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)",
+        "following, _ = self.outputs(params, rows.next_obs, evaluate_key)",
+        (BY_HAND,),
+    ),
+    Mutant(
+        "double-q-of-one-network",
+        "`double` is accepted and the target network chooses the action.",
+        DQN,
+        'selector = fixed if self.double == "target" else target',
+        "selector = target",
+        (BY_HAND,),
+    ),
+    Mutant(
+        "target-moves-always",
+        "The target network follows with every update.",
+        DQN,
+        "due = (clock.update + 1) % every == 0",
+        "due = clock.update >= 0",
+        (f"{TARGET_MOVES}[5-1.0]",),
+    ),
+    Mutant(
+        "masked-actions-looked-up",
+        "The best next action may be one that is not available.",
+        ACTION_VALUES,
+        "return q if mask is None else jnp.where(mask, q, -1e30)",
+        "return q",
+        ("tests/test_dqn.py::test_masked_actions_are_neither_taken_nor_looked_up[dqn]",),
+    ),
+    Mutant(
+        "advantages-not-centred",
+        "Dueling streams are added as they are.",
+        "jaxrl/q_networks.py",
+        "per_action = value + per_action - jnp.mean(per_action, axis=-2, keepdims=True)",
+        "per_action = value + per_action",
+        ("tests/test_dqn.py::test_dueling_streams_are_centred",),
+    ),
+    Mutant(
+        "importance-weights-upside-down",
+        "Rows that are drawn often weigh more.",
+        ACTION_VALUES,
+        "jnp.maximum(rows.relative_probability, 1e-20) ** -exponent",
+        "jnp.maximum(rows.relative_probability, 1e-20) ** exponent",
+        ("tests/test_dqn.py::test_importance_weights_undo_the_priorities",),
+    ),
+    Mutant(
+        "mass-lost-beyond-the-support",
+        "C51's projection drops what lies beyond its ends.",
+        VALUE_LOSSES,
+        "inside = jnp.clip(atoms, support[0], support[-1])[..., None, :]",
+        "inside = atoms[..., None, :]",
+        (
+            "tests/test_value_losses.py"
+            "::test_the_projection_conserves_mass_and_within_the_support_the_mean",
+        ),
+    ),
+    Mutant(
+        "quantiles-upside-down",
+        "The levels of quantile regression are those of the other tail.",
+        VALUE_LOSSES,
+        "(jax.lax.stop_gradient(error) < 0)",
+        "(jax.lax.stop_gradient(error) > 0)",
+        ("tests/test_value_losses.py::test_quantile_losses_of_rlax",),
+    ),
+    Mutant(
+        "pqn-runs-on-after-truncation",
+        "Q(lambda) carries the next episode's return over a cut.",
+        PQN,
+        "            steps.truncated,\n            self.discount,",
+        "            steps.truncated & False,\n            self.discount,",
+        ("tests/test_dqn.py::test_the_targets_of_pqn_equal_a_slow_loop",),
+    ),
+    Mutant(
+        "retrace-with-the-ratio-of-now",
+        "Retrace weighs the correction by the ratio of the action before it.",
+        ESTIMATORS,
+        "c = jnp.concatenate([c[1:], c[-1:]])",
+        "c = jnp.concatenate([c[:1], c[1:]])",
+        ("tests/test_retrace.py::test_retrace_of_rlax",),
+    ),
+    # Continuous actions --------------------------------------------------------------------------
+    Mutant(
+        "cut-of-a-box-is-a-death",
+        "The target of a cut step has no value (most libraries).",
+        CONTINUOUS,
+        "following = jnp.where(rows.terminated, 0.0, next_values)",
+        "following = jnp.where(rows.terminated | rows.truncated, 0.0, next_values)",
+        ("tests/test_continuous.py::test_probe_truncation_is_not_termination[td3]",),
+    ),
+    Mutant(
+        "one-critic-of-two",
+        "The target takes the first critic's value, not the least.",
+        DDPG,
+        "self.backed_up(rows, jnp.min(next_q, axis=0))",
+        "self.backed_up(rows, next_q[0])",
+        ("tests/test_continuous.py::test_targets_take_the_least_critic_and_noise_stays_clipped",),
+    ),
+    Mutant(
+        "target-noise-not-clipped",
+        "The noise on the target's actions has no bound.",
+        DDPG,
+        "noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)",
+        "noise = 1.0 * noise",
+        ("tests/test_continuous.py::test_targets_take_the_least_critic_and_noise_stays_clipped",),
+    ),
+    Mutant(
+        "policy-never-delayed",
+        "`policy_delay` is accepted and the policy moves with every update.",
+        DDPG,
+        "due = (clock.update + 1) % self.policy_delay == 0",
+        "due = clock.update >= 0",
+        ("tests/test_continuous.py::test_the_policy_moves_when_it_is_due_also_under_vmap[2]",),
+    ),
+    Mutant(
+        "likelihood-by-inversion",
+        "tanh's likelihood inverts the action, which is NaN or infinite where it saturates (SAC "
+        "ports).",
+        DISTRIBUTIONS,
+        "return jnp.tanh(u), self._log_prob_of(u)",
+        "return jnp.tanh(u), self._log_prob_of(jnp.arctanh(jnp.tanh(u)))",
+        ("tests/test_continuous.py::test_tanh_gaussian_is_a_density",),
+    ),
+    Mutant(
+        "likelihood-without-its-slope",
+        "The change of variables is left out.",
+        DISTRIBUTIONS,
+        "return self._gaussian.log_prob(u) - self._gaussian._sum_event(slope)",
+        "return self._gaussian.log_prob(u) - 0.0 * self._gaussian._sum_event(slope)",
+        ("tests/test_continuous.py::test_tanh_gaussian_is_a_density",),
+    ),
+    Mutant(
+        "temperature-runs-away",
+        "The temperature moves against the entropy it should keep.",
+        SAC,
+        "slope = jax.lax.stop_gradient(entropy - self._wanted_entropy)",
+        "slope = jax.lax.stop_gradient(self._wanted_entropy - entropy)",
+        ("tests/test_continuous.py::test_the_temperature_keeps_the_entropy_it_is_asked_for",),
     ),
     # Acting and memory ---------------------------------------------------------------------------
     Mutant(

@@ -23,7 +23,7 @@ from pathlib import Path
 from mutants.catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("jaxrl", "envs", "tests", "pyproject.toml")
+COPIED = ("jaxrl", "envs", "tests", "benchmarks", "pyproject.toml")
 SECONDS = 180  # for the tests of one mutant
 ASSERTIONS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
 
@@ -54,7 +54,9 @@ def python(folder: Path, *arguments: str, seconds: float) -> subprocess.Complete
         "PYTHONDONTWRITEBYTECODE": "1",
         # Most of what a mutant compiles, the unchanged library has compiled: programs are found
         # by their content.
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+            "JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled")
+        ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
