@@ -21,7 +21,7 @@ from jaxrl.estimators import n_step_returns, retrace
 from jaxrl_envs.exact import garnet, values
 
 DOCS = Path(__file__).parent.parent / "docs"
-DISCOUNT = 0.95
+DISCOUNT = 0.8
 KINDS = {"DQN": "none", "Double DQN": "target", "two networks": "two_networks"}
 
 
@@ -37,8 +37,8 @@ def overestimation(seeds: int, iterations: int) -> dict[str, np.ndarray]:
             epsilon=1.0,
             learning_rate=1e-3,
             hidden_sizes=(64, 64),
-            capacity=10_000,
-            target_every=200,
+            capacity=2_000,
+            target_every=100,
         )
 
         def run(key, agent=agent):
@@ -135,6 +135,7 @@ def draw(over, steps, curves) -> None:
     axes.set(
         xlabel="share of training",
         ylabel="mean over states of max Q - V*",
+        ylim=(-2.0, None),
         title="Overestimation on a random MDP: 10 actions, noisy rewards",
     )
     axes.legend()
@@ -150,7 +151,7 @@ def draw(over, steps, curves) -> None:
         yscale="log",
         xlabel="n",
         ylabel="error of the mean target against Q (root mean square)",
-        title="Old data taken for the new policy's: n-step returns are biased, Retrace is not",
+        title="An older policy's data taken for the new one's",
     )
     axes.set_xticks(steps, [str(n) for n in steps])
     axes.minorticks_off()
