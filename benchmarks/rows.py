@@ -313,6 +313,7 @@ _ROWS = (
             "learning_rate": 4e-3,
             "target_every": 300,
             "epsilon": "linear:1:0.07:0.2",
+            "huber_delta": 1.0,
             "hidden_sizes": "256,256",
         },
         total_steps=120_000,

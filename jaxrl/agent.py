@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from flax import struct
 
+from jaxrl.checks import check_whole
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
 
 Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
@@ -111,6 +112,7 @@ class Replay:
             raise ValueError(
                 f"batch_size is {self.batch_size}, more than capacity: {self.capacity}"
             )
+        check_whole("warmup", self.warmup, 0)
         if self.warmup > self.capacity:
             raise ValueError(
                 f"warmup is {self.warmup}, more than capacity ({self.capacity}): "

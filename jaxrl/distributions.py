@@ -317,7 +317,7 @@ class TanhGaussian:
         return jnp.tanh(self._gaussian.mode())
 
     def log_prob(self, action: Array) -> Array:
-        """Returns log p(action), float [...]; -1 and 1 count as the floats next to them."""
+        """Returns log p(action), float [...]; -1 and 1 count as numbers just inside of them."""
         inside = jnp.clip(_at_least_float32(action), -1.0 + 2.0**-23, 1.0 - 2.0**-23)
         return self._log_prob_of(jnp.arctanh(inside))
 

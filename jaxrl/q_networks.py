@@ -66,7 +66,7 @@ class QNetwork(nn.Module):
         (Wang et al., "Dueling network architectures", 2016, eq. 9).
       noisy: noisy layers behind the torso.
       embedding_size: cosines of a quantile level (Dabney et al., "Implicit quantile networks",
-        2018, eq. 4); 0 for outputs that know no level.
+        2018, eq. 4, from the first that is no constant); 0 for outputs that know no level.
       layer_norm: normalise the features of each layer behind the torso.
     """
 

@@ -2,8 +2,8 @@
 
 The ring is `[slots, num_envs]`, time-major, so that the observation after a step is the one in the
 next slot. Where an episode was cut there it is the next episode's first; the observation in which
-the cut episode really ended is then kept apart, in a smaller ring. What decides where to write and
-how much is written is the number of the iteration alone, which vmap never batches: writes stay
+the cut episode really ended is then kept apart, in a smaller ring. Where in the ring of steps to
+write is decided by the number of the iteration alone, which vmap never batches: its writes stay
 updates in place for any number of seeds.
 """
 
@@ -62,8 +62,10 @@ class Replayed(Transition, kw_only=True):
     def once(cls, steps: Transition) -> "Replayed":
         """Single steps `[B, ...]`, each of which counts."""
         shape = steps.reward.shape
+        fields = {name: getattr(steps, name) for name in Transition.__dataclass_fields__}
+        fields["next_obs"] = tree_where(steps.terminated, steps.obs, steps.next_obs)
         return cls(
-            **{name: getattr(steps, name) for name in Transition.__dataclass_fields__},
+            **fields,
             num_steps=jnp.ones(shape, jnp.int32),
             relative_probability=jnp.ones(shape, jnp.float32),
             counts=jnp.ones(shape, bool),
@@ -173,7 +175,8 @@ class Ring:
         """The top priority for steps that can be drawn since this iteration, and none for those
         that do not see `n_step` steps ahead yet or will be written over next."""
         num_steps, n_step = self.plan.num_steps, self.plan.n_step
-        offsets = jnp.arange(1 - n_step, 2 * num_steps)  # from the slot that was written first
+        # From the slot that was written first; no slot twice, however few there are.
+        offsets = jnp.arange(max(1 - n_step, num_steps - self.num_kept), 2 * num_steps)
         new = (offsets <= num_steps - n_step) & (offsets >= -self.num_written(iteration))
         slots = (self.head(iteration) + offsets) % self.num_slots
         leaves = self._leaf(slots[:, None], jnp.arange(self.plan.num_envs)[None])
@@ -207,8 +210,10 @@ class Ring:
         if plan.prioritized:
             tree: Any = memory.priorities
             index = tree.sample(key, plan.batch_size)
+            index = jnp.minimum(index, self.num_slots * plan.num_envs - 1)
             slot, copy = jnp.divmod(index, plan.num_envs)
-            probability = tree[index] / tree.total * number_of_starts
+            has_mass = tree[index] > 0  # false only where nothing has
+            probability = jnp.where(has_mass, tree[index] / tree.total * number_of_starts, 1.0)
         else:
             age_key, copy_key = jax.random.split(key)
             age = jax.random.randint(age_key, size, 0, jnp.maximum(num_starts, 1))
@@ -216,6 +221,7 @@ class Ring:
             oldest = self.head(iterations) - self.num_written(iterations)
             slot = (oldest + age) % self.num_slots
             index, probability = self._leaf(slot, copy), jnp.ones(size, jnp.float32)
+            has_mass = jnp.ones(size, bool)
 
         def at(x: Array, slot: Array) -> Array:
             return x[slot % self.num_slots, copy]
@@ -248,7 +254,7 @@ class Ring:
             extras=first.extras,
             num_steps=num_steps,
             relative_probability=probability,
-            counts=~truncated | kept,
+            counts=has_mass & (~truncated | kept),
             index=index,
         )
 

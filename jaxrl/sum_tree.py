@@ -44,20 +44,22 @@ class SumTree(struct.PyTreeNode):
     def set(self, index: Array, value: Array) -> "SumTree":
         """The tree with leaves `index[B]` at `value[B]`.
 
-        An index past the leaves is left out; one that is named twice gets either of its values.
+        There is room for leaves up to a multiple of 64; an index past that is left out. One that is
+        named twice gets either of its values.
         """
         leaves = self.levels[0].at[index].set(value, mode="drop")
         levels = [leaves]
         for above in self.levels[1:]:
             index = index // WIDTH
             rows = levels[-1].reshape(-1, WIDTH)
-            sums = jnp.sum(rows.at[index].get(mode="clip"), axis=-1)
+            sums = jnp.sum(rows.at[index].get(mode="fill", fill_value=0.0), axis=-1)
             levels.append(above.at[index].set(sums, mode="drop"))
         return SumTree(tuple(levels))
 
     def sample(self, key: Key, num: int) -> Array:
         """Draws `int32[num]` leaves in proportion to their values, one from each of `num` equal
-        parts of the whole mass. Never one of value 0, as long as any other is above it."""
+        parts of the whole mass. Never one of value 0, as long as any other is above it; where none
+        is, the last."""
         part = self.total / num
         mass = part * (jnp.arange(num) + jax.random.uniform(key, (num,)))
         node = jnp.zeros(num, jnp.int32)

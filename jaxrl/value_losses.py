@@ -55,7 +55,7 @@ def quantile_huber(quantiles: Array, levels: Array, targets: Array, kappa: Scala
       quantiles: `float[..., N]`.
       levels: `float[..., N]` or `float[N]`, in (0, 1), of these quantiles.
       targets: `float[..., M]`; no gradient flows through them.
-      kappa: where the loss of an error becomes linear; a Python number.
+      kappa: where the loss of an error becomes linear; the Python number 0 for nowhere else.
 
     Source: Dabney, Rowland, Bellemare and Munos, "Distributional reinforcement learning with
     quantile regression", 2018, eq. 10.
@@ -64,5 +64,6 @@ def quantile_huber(quantiles: Array, levels: Array, targets: Array, kappa: Scala
     levels = jnp.broadcast_to(levels.reshape((1,) * (quantiles.ndim - levels.ndim) + levels.shape),
                               quantiles.shape)  # fmt: skip
     weight = jnp.abs(levels[..., :, None] - (jax.lax.stop_gradient(error) < 0))
-    loss = jnp.abs(error) if kappa == 0 else huber(error, kappa) / kappa
+    plain = isinstance(kappa, int | float) and kappa == 0
+    loss = jnp.abs(error) if plain else huber(error, kappa) / kappa
     return jnp.sum(jnp.mean(weight * loss, axis=-1), axis=-1)

@@ -21,6 +21,7 @@ from jaxrl.distributions import TanhGaussian
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.train import Training, train
 from jaxrl.environment import VectorEnv
+from jaxrl.networks import MLP
 from jaxrl.replay import Replayed
 from jaxrl.types import Box, Clock, EnvSpec, Transition, static
 from jaxrl_envs.exact import lqr
@@ -270,6 +271,35 @@ def test_sixteen_seeds_in_one_program_differ_and_learn(name):
     leaves = [np.reshape(x, (16, -1)) for x in jax.tree.leaves(state.agent) if x.size > 16 * 100]
     assert leaves
     assert all(np.unique(x, axis=0).shape[0] == 16 for x in leaves)
+
+
+@pytest.mark.parametrize("kind", [TD3, SAC, QSearch])
+def test_a_torso_of_ones_own_has_parameters_in_each_network(kind):
+    agent = kind(**SMALL, torso=MLP((5,))).bind(Cut().spec)
+    state = jax.jit(agent.init)(KEY)
+    shapes = [x.shape for x in jax.tree.leaves(state) if x.ndim == 2]
+    assert (1, 5) in shapes  # from the observation
+    assert all(shape[0] != 1 for shape in shapes if shape != (1, 5))
+    obs = jnp.ones((3, 1))
+    assert agent.act(state, (), obs, KEY, Clock.start(), explore=False)[1].shape == (3, 2)
+
+
+def test_masked_actions_are_not_taken_while_the_memory_warms_up():
+    agent = FAST["sac"].bind(MaskedChoice().spec)
+    obs = agent.spec.dummy_observation(64)
+    mask = jnp.zeros_like(obs.action_mask).at[:, 1].set(True)
+    state = jax.jit(agent.init)(KEY)
+    action = agent.act(state, (), obs._replace(action_mask=mask), KEY, Clock.start(), explore=True)
+    np.testing.assert_array_equal(action[1], 1)
+
+
+def test_no_more_entropy_is_wanted_than_the_available_actions_have():
+    agent = FAST["sac"].bind(MaskedChoice().spec)
+    obs = agent.spec.dummy_observation(2)
+    num = obs.action_mask.shape[-1]
+    mask = jnp.arange(num)[None] < jnp.array([[2], [num]])
+    wanted = agent._wanted_entropy(obs._replace(action_mask=mask))
+    np.testing.assert_allclose(wanted, 0.89 * np.log([2, num]), rtol=1e-6)
 
 
 # Bad input ----------------------------------------------------------------------------------------

@@ -78,6 +78,9 @@ PLANS = {
     "three steps": Replay(3, 4, 1, batch_size=64, capacity=50, n_step=3),
     "more than a rollout": Replay(2, 1, 1, batch_size=64, capacity=40, n_step=5),
     "prioritised": Replay(3, 4, 1, batch_size=64, capacity=50, prioritized=True),
+    "fewer slots than steps to see": Replay(
+        1, 4, 1, batch_size=64, capacity=8, n_step=6, prioritized=True
+    ),
     "prioritised, three steps": Replay(
         2, 1, 1, batch_size=64, capacity=40, n_step=3, prioritized=True
     ),
@@ -173,6 +176,17 @@ def test_prioritised_draws_are_as_probable_as_they_say():
     np.testing.assert_allclose(probability, stated, rtol=1e-4)
 
 
+def test_without_any_mass_nothing_counts_and_nothing_is_nan():
+    plan = Replay(3, 4, 1, batch_size=16, capacity=70, prioritized=True)
+    ring, memory, iterations, _ = filled(plan)
+    nothing = memory.replace(priorities=jax.tree.map(jnp.zeros_like, memory.priorities))
+    rows = ring.sample(nothing, KEY, iterations, 0.9)
+    assert not rows.counts.any()
+    assert np.isfinite(rows.relative_probability).all()
+    after = ring.prioritize(nothing, rows, jnp.ones(16))
+    assert after.priorities.total == 0
+
+
 def test_new_steps_get_the_top_priority_and_old_ones_keep_theirs():
     plan = Replay(2, 1, 1, batch_size=8, capacity=12, n_step=2, prioritized=True)
     ring, memory, iterations, _ = filled(plan, iterations=5)
@@ -235,8 +249,9 @@ def test_the_tree_holds_the_sums_of_its_leaves(num_leaves):
         np.testing.assert_array_equal(tree[jnp.arange(num_leaves)], truth.astype(np.float32))
     drawn = np.asarray(tree.sample(KEY, 64))
     assert (truth[drawn] > 0).all()
-    past = tree.set(jnp.array([10**8]), jnp.array([1.0]))
-    np.testing.assert_array_equal(past.levels[0], tree.levels[0])
+    for past in (tree.levels[0].size, tree.levels[0].size + 1000, 10**8):
+        after = tree.set(jnp.array([past]), jnp.array([1.0]))
+        jax.tree.map(np.testing.assert_array_equal, after.levels, tree.levels)
 
 
 def test_masses_of_every_size_are_drawn():

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxrl.agent import Agent
@@ -30,7 +31,7 @@ class QAgent(Agent):
     learning_rate: Scheduled = 2.5e-4
     """Adam's step size."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
-    """Widths of the hidden layers; the last lies in each stream of the head."""
+    """Widths of the hidden layers; the last lies in each stream of the head, behind the torso."""
     activation: Activation = static(default="relu")
     """Activation between the layers."""
     torso: nn.Module | None = static(default=None)
@@ -42,7 +43,7 @@ class QAgent(Agent):
     noisy: bool = static(default=False)
     """Noisy layers, whose noise explores."""
     layer_norm: bool = static(default=False)
-    """Normalise the features of every layer, which keeps values from diverging."""
+    """Normalise the features of every layer but your own torso's: keeps values from diverging."""
     num_atoms: int = static(default=51)
     """Atoms of c51; quantiles of quantile and iqn."""
     value_min: Scalar = -10.0
@@ -58,8 +59,8 @@ class QAgent(Agent):
     temperature: Scheduled = 1.0
     """Of the softmax: the difference of values that matters."""
     huber_delta: Scalar | None = None
-    """Where the loss of an error in the value becomes linear; none: it is the square. (Linear, it
-    thinks too well of rare bad ends: it finds no mean.)"""
+    """Where the loss of an error becomes linear; none: it is the square, and for quantiles 1.
+    (Linear, a value thinks too well of rare bad ends: it is no mean. c51 has no such error.)"""
     max_grad_norm: Scalar | None = 10.0
     """Global norm above which gradients are scaled down; none: never."""
     adam_epsilon: Scalar = 1e-8
@@ -90,9 +91,10 @@ class QAgent(Agent):
         check_whole("embedding_size", self.embedding_size)
         check_range(self, "value_min", -jnp.inf)
         check_range(self, "value_max", -jnp.inf)
-        low, high = self.value_min, self.value_max
-        if not isinstance(low, jax.core.Tracer | jax.Array) and low >= high:
-            raise ValueError(f"value_min is {low}, not below value_max = {high}")
+        ends = (self.value_min, self.value_max)
+        known = not any(isinstance(x, jax.core.Tracer) for x in ends)
+        if self.head == "c51" and known and np.any(np.asarray(ends[0]) >= np.asarray(ends[1])):
+            raise ValueError(f"value_min is {ends[0]}, not below value_max = {ends[1]}")
         activation(self.activation)
         return super().bind(spec)
 
@@ -214,9 +216,12 @@ class QAgent(Agent):
         `selector`; its distribution for the heads that have one. No gradient flows through it.
         """
         key, select_key, evaluate_key = jax.random.split(key, 3)
-        best = jnp.argmax(self.q_values(selector, rows.next_obs, select_key), axis=-1)
         following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
-        following = jax.lax.stop_gradient(of_actions(following, best))  # [B, K]
+        if selector is evaluator:  # one draw of noise and of levels for both
+            q = _available(self.means(following), rows.next_obs)
+        else:
+            q = self.q_values(selector, rows.next_obs, select_key)
+        following = jax.lax.stop_gradient(of_actions(following, jnp.argmax(q, axis=-1)))  # [B, K]
         predicted, levels = self.outputs(params, rows.obs, key)
         predicted = of_actions(predicted, rows.action)
         discount = self.discount ** rows.num_steps.astype(jnp.float32)
@@ -240,7 +245,8 @@ class QAgent(Agent):
                 entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
                 return loss, jnp.maximum(loss - entropy, 0.0)  # KL(target || predicted)
         target = backed_up(following)
-        loss = quantile_huber(predicted, levels, target)
+        kappa = 1.0 if self.huber_delta is None else self.huber_delta
+        loss = quantile_huber(predicted, levels, target, kappa)
         return loss, jnp.abs(jnp.mean(target, -1) - jnp.mean(predicted, -1))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 from jaxrl.agent import Agent, Replay
-from jaxrl.checks import check_range, check_whole
+from jaxrl.checks import check_range
+from jaxrl.distributions import Categorical
 from jaxrl.losses import mean
 from jaxrl.networks import MLP, Activation, activation, default_torso, dense
 from jaxrl.replay import Replayed
@@ -36,8 +37,8 @@ class Critics(nn.Module):
     Attributes:
       torso: builds a module from observations to features, one for each network.
       num: how many.
-      num_outputs: values of each; with one the last axis is left out. More where the observation
-        alone is given and every action has a value.
+      num_outputs: values of each: one for a pair of observation and action, whose axis is left out,
+        or one for each action where the observation alone is given, `[num, ..., A]`.
     """
 
     torso: Callable[[], nn.Module]
@@ -51,13 +52,13 @@ class Critics(nn.Module):
         obs = split_mask(obs)[0]
         found = []
         for i in range(self.num):
-            x = self.torso()(obs)
+            x = self.torso().clone(parent=self, name=f"torso_{i}")(obs)
             if action is not None:
                 x = jnp.concatenate([x, action], axis=-1)
             x = MLP(self.hidden_sizes, self.activation, name=f"hidden_{i}")(x)
             found.append(dense(self.num_outputs, 1.0, f"out_{i}")(x))
         values = jnp.stack(found)
-        return values if self.num_outputs > 1 else jnp.squeeze(values, -1)
+        return values if action is None else jnp.squeeze(values, -1)
 
 
 class Outputs(nn.Module):
@@ -70,7 +71,7 @@ class Outputs(nn.Module):
 
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
-        x = self.torso()(split_mask(obs)[0])
+        x = self.torso().clone(parent=self, name="torso")(split_mask(obs)[0])
         return dense(self.num, 0.01)(MLP(self.hidden_sizes, self.activation)(x))
 
 
@@ -96,8 +97,6 @@ class ContinuousAgent(Agent):
     """Transitions collected at random before the first update."""
     n_step: int = static(default=1)
     """Rewards summed before a value is looked up."""
-    learning_rate: Scheduled = 3e-4
-    """Adam's step size for the policy."""
     critic_learning_rate: Scheduled = 3e-4
     """Adam's step size for the critics."""
     tau: Scalar = 0.005
@@ -124,10 +123,8 @@ class ContinuousAgent(Agent):
     def bind(self, spec: EnvSpec) -> Self:
         self.check_space(spec)
         check_range(self, "discount", 0.0, 1.0)
-        check_range(self, "learning_rate")
         check_range(self, "critic_learning_rate")
         check_range(self, "tau", 0.0, 1.0, open_low=True)
-        check_whole("warmup", self.warmup, 0)
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
         activation(self.activation)
@@ -197,11 +194,17 @@ class ContinuousAgent(Agent):
             return carry, self.choose(state, obs, None, clock), ()
         random_key, key = jax.random.split(key)
         chosen = self.choose(state, obs, key, clock)
-        num = jax.tree.leaves(obs)[0].shape[0]
-        draw = jax.vmap(lambda k: sample_action(self.bound_spec.action, k))
-        anything = draw(jax.random.split(random_key, num))
+        anything = self.anything(obs, random_key)
         warm_iterations = -(-self.warmup // self.plan.steps_per_iteration)
         return carry, jnp.where(clock.iteration < warm_iterations, anything, chosen), ()
+
+    def anything(self, obs: PyTree, key: Key) -> Array:
+        """Actions drawn uniformly from those that are available, `[N, *shape]`."""
+        mask, space = split_mask(obs)[1], self.bound_spec.action
+        if mask is not None:
+            return Categorical(jnp.zeros(mask.shape), mask).sample(key)
+        num = jax.tree.leaves(obs)[0].shape[0]
+        return jax.vmap(lambda k: sample_action(space, k))(jax.random.split(key, num))
 
     def choose(self, state: Any, obs: PyTree, key: Key | None, clock: Clock) -> Array:
         """Actions `[N, *shape]`; those one would ship where there is no key to explore with."""

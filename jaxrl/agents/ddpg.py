@@ -42,6 +42,8 @@ class DDPGState(struct.PyTreeNode):
 class DDPG(ContinuousAgent):
     """A deterministic policy that climbs its critic; TD3 by static choices."""
 
+    learning_rate: Scheduled = 3e-4
+    """Adam's step size for the policy."""
     exploration_noise: Scheduled = 0.1
     """Standard deviation of the noise on actions, in halves of their range."""
     num_critics: int = static(default=1)
@@ -54,7 +56,7 @@ class DDPG(ContinuousAgent):
     """The most that this noise may be."""
 
     def bind(self, spec: EnvSpec) -> Self:
-        for field in ("exploration_noise", "target_noise", "target_noise_clip"):
+        for field in ("learning_rate", "exploration_noise", "target_noise", "target_noise_clip"):
             check_range(self, field)
         check_whole("num_critics", self.num_critics)
         check_whole("policy_delay", self.policy_delay)

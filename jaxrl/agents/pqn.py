@@ -13,6 +13,7 @@ from jaxrl.checks import check_range
 from jaxrl.estimators import lambda_returns
 from jaxrl.losses import mean, value_loss
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory, static
+from jaxrl.value_losses import huber
 
 
 class PQNState(struct.PyTreeNode):
@@ -53,7 +54,7 @@ class PQN(QAgent):
     q_lambda: Scalar = 0.95
     """Lambda of the returns, in [0, 1]."""
     layer_norm: bool = static(default=True)
-    """Normalise the features of every layer, which keeps values from diverging."""
+    """Normalise the features of every layer but your own torso's: keeps values from diverging."""
 
     @property
     def plan(self) -> OnPolicy:
@@ -97,7 +98,9 @@ class PQN(QAgent):
         def loss(params):
             outputs, _ = self.outputs(params, step.obs, key if self.noisy else None)
             values = of_actions(outputs, step.action)[:, 0]
-            return value_loss(values, step.target), mean(values)
+            if self.huber_delta is None:
+                return value_loss(values, step.target), mean(values)
+            return mean(huber(values - step.target, self.huber_delta)), mean(values)
 
         params, optimizer, value, mean_value = self.descend(loss, state, clock)
         return PQNState(params, optimizer), {"loss": value, "value": mean_value}

@@ -55,7 +55,7 @@ class QSearch(ContinuousAgent):
         for field in ("num_critics", "num_candidates", "num_elites"):
             check_whole(field, getattr(self, field))
         check_whole("num_refinements", self.num_refinements, 0)
-        if self.num_elites > self.num_candidates:
+        if self.num_refinements and self.num_elites > self.num_candidates:
             raise ValueError(
                 f"num_elites is {self.num_elites}, more than num_candidates = {self.num_candidates}"
             )

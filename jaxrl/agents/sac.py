@@ -17,6 +17,7 @@ from jaxrl.checks import check_range
 from jaxrl.distributions import Categorical, TanhGaussian
 from jaxrl.losses import mean
 from jaxrl.replay import Replayed
+from jaxrl.schedules import Scheduled
 from jaxrl.types import (
     Array,
     Clock,
@@ -54,6 +55,8 @@ class SACState(struct.PyTreeNode):
 class SAC(ContinuousAgent):
     """A policy that is paid for its entropy, from replayed transitions; boxes and few actions."""
 
+    learning_rate: Scheduled = 3e-4
+    """Adam's step size for the policy and the temperature."""
     num_critics: int = static(default=2)
     """Critics; the least of their values counts."""
     temperature: Scalar = 1.0
@@ -61,9 +64,11 @@ class SAC(ContinuousAgent):
     learn_temperature: bool = static(default=True)
     """Move the temperature so that the entropy becomes target_entropy."""
     target_entropy: Scalar | None = None
-    """Entropy to keep (nats); none: minus the action's numbers, or for few actions 0.89 log A."""
+    """Entropy to keep, in nats of actions in [-1, 1]; none: minus the action's numbers, or 0.89 log
+    of how many of a few actions are available."""
 
     def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "learning_rate")
         check_range(self, "temperature", open_low=self.learn_temperature)
         check_range(self, "target_entropy", -math.inf)
         return super().bind(spec)
@@ -145,7 +150,7 @@ class SAC(ContinuousAgent):
 
         def actor_loss(params):
             value, entropy = self._soft_value(params, critic, rows.obs, policy_key, temperature)
-            return -mean(value), mean(entropy)
+            return -mean(value), entropy
 
         adam = self.optimizer(self.learning_rate, clock)
         (_, entropy), gradient = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
@@ -153,7 +158,7 @@ class SAC(ContinuousAgent):
         actor = optax.apply_updates(state.actor, updates)
         log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
         if self.learn_temperature:  # eq. 18, on log alpha
-            slope = jax.lax.stop_gradient(entropy - self._wanted_entropy)
+            slope = jax.lax.stop_gradient(mean(entropy - self._wanted_entropy(rows.obs)))
             updates, temperature_optimizer = adam.update(
                 temperature * slope, temperature_optimizer, log_temperature
             )
@@ -170,7 +175,7 @@ class SAC(ContinuousAgent):
         return new, {
             "critic_loss": error,
             "value": value,
-            "entropy": entropy,
+            "entropy": mean(entropy),
             "temperature": temperature,
         }
 
@@ -192,10 +197,11 @@ class SAC(ContinuousAgent):
         q = apply(critic, obs, action)
         return jnp.min(q, axis=0) - temperature * log_prob, -log_prob
 
-    @property
-    def _wanted_entropy(self) -> Any:
+    def _wanted_entropy(self, obs: PyTree) -> Any:
+        """What the entropy in each row should be."""
+        mask = split_mask(obs)[1]
         if self.target_entropy is not None:
             return self.target_entropy
-        if self.num_actions:
-            return 0.89 * math.log(self.num_actions)
-        return -float(self.num_values)
+        if mask is not None:  # no more is to be had than log of what is available
+            return 0.89 * jnp.log(jnp.maximum(jnp.sum(mask, axis=-1), 1))
+        return 0.89 * math.log(self.num_actions) if self.num_actions else -float(self.num_values)
