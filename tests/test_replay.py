@@ -120,7 +120,7 @@ def test_every_row_is_one_that_happened(plan):
             if i == iterations - 1:
                 seen.add((t, n))
     assert rows.obs.dtype == np.int16
-    assert len(seen) > 10
+    assert len(seen) >= min(10, (ring.num_kept - plan.n_step + 1) * plan.num_envs)
     assert ring.num_kept * plan.num_envs >= plan.capacity
 
 

@@ -59,8 +59,8 @@ class QAgent(Agent):
     temperature: Scheduled = 1.0
     """Of the softmax: the difference of values that matters."""
     huber_delta: Scalar | None = None
-    """Where the loss of an error becomes linear; none: it is the square, and for quantiles 1.
-    (Linear, a value thinks too well of rare bad ends: it is no mean. c51 has no such error.)"""
+    """Where the loss of an error becomes linear, which thinks too well of rare bad ends; none: the
+    square, and for quantiles 1. Not for c51."""
     max_grad_norm: Scalar | None = 10.0
     """Global norm above which gradients are scaled down; none: never."""
     adam_epsilon: Scalar = 1e-8
