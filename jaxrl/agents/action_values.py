@@ -168,7 +168,7 @@ class QAgent(Agent):
             case "c51":
                 support = self.support.reshape((1,) * (outputs.ndim - 1) + (-1,))
                 return jnp.sum(jax.nn.softmax(outputs) * support, axis=-1)
-        return jnp.mean(outputs, axis=-1)
+        return _over_quantiles(outputs)
 
     @property
     def support(self) -> Array:
@@ -247,13 +247,18 @@ class QAgent(Agent):
         target = backed_up(following)
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss = quantile_huber(predicted, levels, target, kappa)
-        return loss, jnp.abs(jnp.mean(target, -1) - jnp.mean(predicted, -1))
+        return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted))
 
 
 def of_actions(outputs: Array, action: Array) -> Array:
     """`outputs[N, A, K]` of the actions `int[N]`: `[N, K]`. A sum, whose gradient is no scatter."""
     chosen = action[:, None] == jnp.arange(outputs.shape[1])[None]
     return jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
+
+
+def _over_quantiles(x: Array) -> Array:
+    """The mean of a distribution, no mean over data."""
+    return jnp.sum(x, axis=-1) / x.shape[-1]
 
 
 def _available(q: Array, obs: PyTree) -> Array:
