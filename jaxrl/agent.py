@@ -96,8 +96,9 @@ class Replay:
         return self.num_updates
 
     def check(self) -> None:
-        _at_least_one(self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity")
-        _at_least_one(self, "n_step")
+        _at_least_one(
+            self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity", "n_step"
+        )
         if self.capacity < self.n_step * self.num_envs:
             raise ValueError(
                 f"capacity is {self.capacity}, too little for n_step = {self.n_step} steps of each "
@@ -183,8 +184,7 @@ Plan = OnPolicy | Replay | Offline | Population
 
 def _at_least_one(plan: Any, *names: str) -> None:
     for name in names:
-        if getattr(plan, name) < 1:
-            raise ValueError(f"{name} is {getattr(plan, name)}: it must be at least 1")
+        check_whole(name, getattr(plan, name))
 
 
 # The agent ----------------------------------------------------------------------------------------

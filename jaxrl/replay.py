@@ -36,7 +36,7 @@ class Memory(struct.PyTreeNode):
     finals: PyTree
     final: Array
     num_finals: Array
-    priorities: SumTree | tuple[()]
+    priorities: Any
     top_priority: Any
 
 
@@ -111,15 +111,12 @@ class Ring:
             return jnp.zeros((*leading, *x.shape), x.dtype)
 
         steps = jax.tree.map(lambda x: room(x, *shape), like.replace(next_obs=None))
-        priorities: Any = ()
-        if self.plan.prioritized:
-            priorities = SumTree.zeros(shape[0] * shape[1])
         return Memory(
             steps=steps,
             finals=jax.tree.map(lambda x: room(x, self.num_final_slots), like.next_obs),
             final=jnp.zeros(shape, jnp.int32),
             num_finals=jnp.int32(0),
-            priorities=priorities,
+            priorities=SumTree.zeros(shape[0] * shape[1]) if self.plan.prioritized else (),
             top_priority=jnp.float32(1.0) if self.plan.prioritized else (),
         )
 
@@ -181,8 +178,7 @@ class Ring:
         slots = (self.head(iteration) + offsets) % self.num_slots
         leaves = self._leaf(slots[:, None], jnp.arange(self.plan.num_envs)[None])
         value = jnp.broadcast_to(jnp.where(new[:, None], memory.top_priority, 0.0), leaves.shape)
-        tree: Any = memory.priorities
-        return memory.replace(priorities=tree.set(leaves.ravel(), value.ravel()))
+        return memory.replace(priorities=memory.priorities.set(leaves.ravel(), value.ravel()))
 
     def _leaf(self, slot: Array, copy: Array) -> Array:
         return slot * self.plan.num_envs + copy
@@ -208,7 +204,7 @@ class Ring:
         num_starts = self.num_written(iterations) - (plan.n_step - 1)
         number_of_starts = (num_starts * plan.num_envs).astype(jnp.float32)
         if plan.prioritized:
-            tree: Any = memory.priorities
+            tree: SumTree = memory.priorities
             index = tree.sample(key, plan.batch_size)
             index = jnp.minimum(index, self.num_slots * plan.num_envs - 1)
             slot, copy = jnp.divmod(index, plan.num_envs)
@@ -260,9 +256,8 @@ class Ring:
 
     def prioritize(self, memory: Memory, rows: Replayed, priorities: Array) -> Memory:
         """Gives the drawn steps new priorities `float32[B]`; rows that do not count get 0."""
-        tree: Any = memory.priorities
         sound = jnp.where(jnp.isfinite(priorities) & rows.counts, priorities, 0.0)
         return memory.replace(
-            priorities=tree.set(rows.index, sound),
+            priorities=memory.priorities.set(rows.index, sound),
             top_priority=jnp.maximum(memory.top_priority, jnp.max(sound)),
         )

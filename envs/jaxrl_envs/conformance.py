@@ -81,21 +81,19 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
             "Use jax.numpy, and jnp.where or jax.lax.cond instead of `if`"
         )
         return
-    wrong = [*step.problems(spec), *_weak_types(env, key)]
+    wrong = [*step.problems(spec), *_weak_types(step)]
     yield from wrong
-    yield from _impurities(env, key)
+    yield from _impurities(env, step.state, key)
     if not wrong:
         yield from _problems_in_play(env, spec, num_steps, key)
 
 
-def _weak_types(env: Any, key: Key) -> Iterator[str]:
+def _weak_types(step: FirstStep) -> Iterator[str]:
     """Lines on Python numbers among what reset and step return."""
-    state, obs = jax.eval_shape(env.reset, key)
-    action = jax.eval_shape(lambda k: sample_action(env.spec.action, k), key)
-    next_state, step = jax.eval_shape(env.step, key, state, action)
-    parts = {"the state of reset": state, "the observation of reset": obs}
-    parts |= {"the state after step": next_state, "the observation of step": step.obs}
-    ends = {name: getattr(step, name) for name in ("reward", "terminated", "truncated")}
+    end = step.timestep
+    parts = {"the state of reset": step.state, "the observation of reset": step.obs}
+    parts |= {"the state after step": step.next_state, "the observation of step": end.obs}
+    ends = {name: getattr(end, name) for name in ("reward", "terminated", "truncated")}
     for what, tree in (parts | ends).items():
         for path, x in jax.tree_util.tree_leaves_with_path(tree):
             if getattr(x, "weak_type", False):
@@ -157,10 +155,9 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
             )
 
 
-def _impurities(env: Any, key: Key) -> Iterator[str]:
+def _impurities(env: Any, state: PyTree, key: Key) -> Iterator[str]:
     """Traces a step twice: whether it writes into its arguments, or reads what changes."""
     written = False
-    state, _ = jax.eval_shape(env.reset, key)
     action = jax.eval_shape(lambda k: sample_action(env.spec.action, k), key)
 
     def step(state: PyTree, action: PyTree) -> Any:

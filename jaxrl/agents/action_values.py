@@ -13,6 +13,7 @@ from jaxrl.checks import check_range, check_whole
 from jaxrl.distributions import Categorical
 from jaxrl.losses import mean
 from jaxrl.networks import Activation, activation, default_torso
+from jaxrl.optimizers import adam
 from jaxrl.q_networks import QNetwork
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
@@ -124,22 +125,13 @@ class QAgent(Agent):
         return self.network.init(key, obs, levels)
 
     def optimizer(self, clock: Clock) -> optax.GradientTransformation:
-        """Adam on the gradient scaled to a global norm; one vector instead of many arrays."""
-        clip = optax.identity()
-        if self.max_grad_norm is not None:
-            clip = optax.clip_by_global_norm(self.max_grad_norm)
-        adam = optax.adam(at(self.learning_rate, clock), eps=self.adam_epsilon)
-        return optax.flatten(optax.chain(clip, adam))
-
-    def descend(self, loss: Any, state: Any, clock: Clock) -> tuple[PyTree, Any, Array, Any]:
-        """One gradient step on `loss(params) -> (float32[], aux)` from `state`'s parameters.
-
-        Returns:
-          The new parameters, the optimiser's state, the loss and aux.
-        """
-        (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, optimizer = self.optimizer(clock).update(gradient, state.optimizer, state.params)
-        return optax.apply_updates(state.params, updates), optimizer, value, aux
+        """Adam, on the gradient scaled to a global norm."""
+        return adam(
+            self.learning_rate,
+            clock,
+            epsilon=self.adam_epsilon,
+            max_grad_norm=self.max_grad_norm,
+        )
 
     # Values ---------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Agent
-from jaxrl.checks import check_range
+from jaxrl.checks import check_range, check_whole
 from jaxrl.estimators import gae
 from jaxrl.losses import explained_variance
 from jaxrl.networks import Activation, ActorCritic, CoreName, activation, cell, default_torso
@@ -77,8 +77,7 @@ class NetworkAgent(Agent):
             )
         if self.torso is None and (not self.hidden_sizes or min(self.hidden_sizes) < 1):
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
-        if self.core_size < 1:
-            raise ValueError(f"core_size is {self.core_size}: it must be at least 1")
+        check_whole("core_size", self.core_size)
         activation(self.activation)
         cell(self.core, self.core_size)
         return super().bind(spec)

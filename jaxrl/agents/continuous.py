@@ -1,5 +1,6 @@
 """What off-policy agents share that learn Q(s, a) of continuous actions."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -7,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxrl.agent import Agent, Replay
 from jaxrl.checks import check_range
@@ -15,7 +15,7 @@ from jaxrl.distributions import Categorical
 from jaxrl.losses import mean
 from jaxrl.networks import MLP, Activation, activation, default_torso, dense
 from jaxrl.replay import Replayed
-from jaxrl.schedules import Scheduled, at
+from jaxrl.schedules import Scheduled
 from jaxrl.types import (
     Array,
     Box,
@@ -161,10 +161,6 @@ class ContinuousAgent(Agent):
         """A network with so many outputs."""
         return Outputs(self.new_torso, self.hidden_sizes, self.activation, num)
 
-    def optimizer(self, learning_rate: Scheduled, clock: Clock) -> optax.GradientTransformation:
-        """Adam over one vector."""
-        return optax.flatten(optax.adam(at(learning_rate, clock)))
-
     # Actions --------------------------------------------------------------------------------------
 
     @property
@@ -206,9 +202,9 @@ class ContinuousAgent(Agent):
         num = jax.tree.leaves(obs)[0].shape[0]
         return jax.vmap(lambda k: sample_action(space, k))(jax.random.split(key, num))
 
+    @abstractmethod
     def choose(self, state: Any, obs: PyTree, key: Key | None, clock: Clock) -> Array:
         """Actions `[N, *shape]`; those one would ship where there is no key to explore with."""
-        raise NotImplementedError
 
     # Errors ---------------------------------------------------------------------------------------
 

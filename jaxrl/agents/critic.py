@@ -6,11 +6,12 @@ import jax
 import optax
 
 from jaxrl.agents.actor_critic import Sample
-from jaxrl.checks import check_range
+from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean, value_loss
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.networks import ActorCritic
-from jaxrl.schedules import Scheduled, at
+from jaxrl.optimizers import adam
+from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, Key, PyTree, Trajectory
 
 
@@ -36,8 +37,7 @@ def check_critic(agent: HasCritic, rows: int, what: str) -> None:
         )
     check_range(agent, "critic_learning_rate")
     for field in ("critic_epochs", "critic_minibatches"):
-        if getattr(agent, field) < 1:
-            raise ValueError(f"{field} is {getattr(agent, field)}: it must be at least 1")
+        check_whole(field, getattr(agent, field))
     if rows % agent.critic_minibatches:
         raise ValueError(
             f"critic_minibatches is {agent.critic_minibatches}, which does not divide "
@@ -60,8 +60,7 @@ def join(actor: PyTree, critic: PyTree) -> PyTree:
 
 def finite_adam(learning_rate: Scheduled, clock: Clock) -> optax.GradientTransformation:
     """Adam; a gradient that is not finite changes nothing, however often."""
-    adam = optax.flatten(optax.adam(at(learning_rate, clock)))
-    return optax.apply_if_finite(adam, max_consecutive_errors=2**31 - 1)
+    return optax.apply_if_finite(adam(learning_rate, clock), max_consecutive_errors=2**31 - 1)
 
 
 def fit_critic(

@@ -10,6 +10,7 @@ from flax import struct
 from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
+from jaxrl.optimizers import adam, descend
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, static
@@ -84,8 +85,8 @@ class DDPG(ContinuousAgent):
         return DDPGState(
             params,
             params,
-            self.optimizer(self.learning_rate, start).init(actor),
-            self.optimizer(self.critic_learning_rate, start).init(critic),
+            adam(self.learning_rate, start).init(actor),
+            adam(self.critic_learning_rate, start).init(critic),
         )
 
     def choose(self, state: DDPGState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
@@ -111,11 +112,12 @@ class DDPG(ContinuousAgent):
             values: Any = self.critic.apply(params, rows.obs, taken)
             return regression(values, target, rows), mean(values)
 
-        critic = state.params.critic
-        (error, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(critic)
-        optimizer = self.optimizer(self.critic_learning_rate, clock)
-        updates, critic_optimizer = optimizer.update(gradient, state.critic_optimizer, critic)
-        critic = optax.apply_updates(critic, updates)
+        critic, critic_optimizer, error, value = descend(
+            adam(self.critic_learning_rate, clock),
+            critic_loss,
+            state.params.critic,
+            state.critic_optimizer,
+        )
         state = state.replace(
             params=state.params.replace(critic=critic), critic_optimizer=critic_optimizer
         )
@@ -132,12 +134,11 @@ class DDPG(ContinuousAgent):
         def actor_loss(params):
             action = self.policy(params, rows.obs)
             values: Any = self.critic.apply(state.params.critic, rows.obs, action)
-            return -mean(values[0])
+            return -mean(values[0]), None
 
-        actor = state.params.actor
-        gradient = jax.grad(actor_loss)(actor)
-        optimizer = self.optimizer(self.learning_rate, clock)
-        updates, actor_optimizer = optimizer.update(gradient, state.actor_optimizer, actor)
-        params = state.params.replace(actor=optax.apply_updates(actor, updates))
+        actor, actor_optimizer, *_ = descend(
+            adam(self.learning_rate, clock), actor_loss, state.params.actor, state.actor_optimizer
+        )
+        params = state.params.replace(actor=actor)
         target = optax.incremental_update(params, state.target, self.tau)
         return state.replace(params=params, target=target, actor_optimizer=actor_optimizer)

@@ -11,6 +11,7 @@ from jaxrl.agent import Replay
 from jaxrl.agents.action_values import QAgent, weighted_mean
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
+from jaxrl.optimizers import descend
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, static
@@ -90,7 +91,8 @@ class DQN(QAgent):
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
         if isinstance(params, tuple):  # two networks act by their mean
-            return mean(jnp.stack([super(DQN, self).q_values(p, obs, key) for p in params]), axis=0)
+            first, second = (super(DQN, self).q_values(p, obs, key) for p in params)
+            return 0.5 * (first + second)
         return super().q_values(params, obs, key)
 
     def update(self, state: DQNState, rows: Replayed, key: Key, clock: Clock) -> Any:
@@ -100,7 +102,9 @@ class DQN(QAgent):
             rows_loss, error = self._errors(params, state.target, rows, key)
             return weighted_mean(rows_loss, rows, at(self.importance_exponent, clock)), error
 
-        params, optimizer, value, error = self.descend(loss, state, clock)
+        params, optimizer, value, error = descend(
+            self.optimizer(clock), loss, state.params, state.optimizer
+        )
         target = moved(state.target, params, self.tau, self.target_every, clock)
         metrics = {"loss": value, "error": mean(error, rows.counts)}
         if not self.prioritized:

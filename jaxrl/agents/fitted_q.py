@@ -10,6 +10,7 @@ from jaxrl.agent import Offline
 from jaxrl.agents.action_values import QAgent
 from jaxrl.checks import check_whole
 from jaxrl.losses import mean
+from jaxrl.optimizers import descend
 from jaxrl.replay import Replayed
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, Transition, static
 
@@ -58,5 +59,7 @@ class FittedQ(QAgent):
             rows_loss, error = self.errors(params, target, target, rows, key)
             return mean(rows_loss), mean(error)
 
-        params, optimizer, value, error = self.descend(loss, state, clock)
+        params, optimizer, value, error = descend(
+            self.optimizer(clock), loss, state.params, state.optimizer
+        )
         return FittedQState(params, target, optimizer), {"loss": value, "error": error}

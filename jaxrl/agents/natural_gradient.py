@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.actor_critic import ActorCriticAgent, Sample
 from jaxrl.agents.critic import check_critic, finite_adam, fit_critic, join, split
-from jaxrl.checks import check_range
+from jaxrl.checks import check_range, check_whole
 from jaxrl.distributions import Distribution
 from jaxrl.losses import mean, standardize
 from jaxrl.minibatches import minibatch
@@ -71,8 +71,7 @@ class NaturalGradientAgent(ActorCriticAgent):
         check_range(self, "damping")
         check_range(self, "cg_tolerance")
         for field in ("fisher_stride", "cg_iterations"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}: it must be at least 1")
+            check_whole(field, getattr(self, field))
         if self.fisher not in ("exact", "empirical"):
             raise ValueError(f"fisher is {self.fisher!r}: use 'exact' or 'empirical'")
         rows, what = self._rows

@@ -7,6 +7,7 @@ from flax import struct
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.action_values import QAgent
 from jaxrl.losses import mean
+from jaxrl.optimizers import descend
 from jaxrl.replay import Replayed
 from jaxrl.types import Clock, Key, Metrics, PyTree, Trajectory, static
 
@@ -48,5 +49,7 @@ class OnlineQ(QAgent):
             rows_loss, error = self.errors(params, fixed, fixed, rows, key)
             return mean(rows_loss), mean(error)
 
-        params, optimizer, value, error = self.descend(loss, state, clock)
+        params, optimizer, value, error = descend(
+            self.optimizer(clock), loss, state.params, state.optimizer
+        )
         return OnlineQState(params, optimizer), {"loss": value, "error": error}

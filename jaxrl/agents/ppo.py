@@ -18,6 +18,7 @@ from jaxrl.losses import (
     mean,
     standardize,
 )
+from jaxrl.optimizers import adam, descend
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import (
     Array,
@@ -96,15 +97,13 @@ class PPO(ActorCriticAgent):
         return super().bind(spec)
 
     def optimizer(self, clock: Clock) -> optax.GradientTransformation:
-        """Adam on the gradient scaled to a global norm; built where it is used, from the leaves.
-
-        Flattened: one vector instead of a dozen small arrays, a sixth faster at 2,048 rows.
-        """
-        clip = optax.identity()
-        if self.max_grad_norm is not None:
-            clip = optax.clip_by_global_norm(self.max_grad_norm)
-        adam = optax.adam(at(self.learning_rate, clock), eps=self.adam_epsilon)
-        return optax.flatten(optax.chain(clip, adam))
+        """Adam, on the gradient scaled to a global norm."""
+        return adam(
+            self.learning_rate,
+            clock,
+            epsilon=self.adam_epsilon,
+            max_grad_norm=self.max_grad_norm,
+        )
 
     def init(self, key: Key) -> PPOState:
         params = self.init_params(key)
@@ -166,7 +165,10 @@ class PPO(ActorCriticAgent):
         return jax.lax.cond(stopped, stay, go_on, state.replace(stopped=stopped))
 
     def _step(self, state: PPOState, batch: Trajectory, clock: Clock) -> tuple[PPOState, Any]:
-        gradient, metrics = jax.grad(self.loss, has_aux=True)(state.params, batch, clock)
-        updates, optimizer = self.optimizer(clock).update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, optimizer, _, metrics = descend(
+            self.optimizer(clock),
+            lambda params: self.loss(params, batch, clock),
+            state.params,
+            state.optimizer,
+        )
         return state.replace(params=params, optimizer=optimizer), metrics

@@ -12,6 +12,7 @@ from jaxrl.agents.action_values import QAgent, of_actions
 from jaxrl.checks import check_range
 from jaxrl.estimators import lambda_returns
 from jaxrl.losses import mean, value_loss
+from jaxrl.optimizers import descend
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory, static
 from jaxrl.value_losses import huber
 
@@ -102,5 +103,7 @@ class PQN(QAgent):
                 return value_loss(values, step.target), mean(values)
             return mean(huber(values - step.target, self.huber_delta)), mean(values)
 
-        params, optimizer, value, mean_value = self.descend(loss, state, clock)
+        params, optimizer, value, mean_value = descend(
+            self.optimizer(clock), loss, state.params, state.optimizer
+        )
         return PQNState(params, optimizer), {"loss": value, "value": mean_value}

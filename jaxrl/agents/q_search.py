@@ -10,6 +10,7 @@ from flax import struct
 from jaxrl.agents.continuous import ContinuousAgent, Critics, regression
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
+from jaxrl.optimizers import adam, descend
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, static
@@ -68,8 +69,8 @@ class QSearch(ContinuousAgent):
     def init(self, key: Key) -> QSearchState:
         obs = self.bound_spec.dummy_observation(1)
         params = self.critic.init(key, obs, jnp.zeros((1, self.num_values)))
-        adam = self.optimizer(self.critic_learning_rate, Clock.start())
-        return QSearchState(params, params, adam.init(params))
+        transform = adam(self.critic_learning_rate, Clock.start())
+        return QSearchState(params, params, transform.init(params))
 
     def search(self, params: PyTree, obs: PyTree, key: Key) -> tuple[Array, Array]:
         """The best action that was tried, `[N, num_values]` in [-1, 1], and its value `[N]`."""
@@ -124,10 +125,9 @@ class QSearch(ContinuousAgent):
             values: Any = self.critic.apply(params, rows.obs, taken)
             return regression(values, target, rows), mean(values)
 
-        (error, value), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        adam = self.optimizer(self.critic_learning_rate, clock)
-        updates, optimizer = adam.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, optimizer, error, value = descend(
+            adam(self.critic_learning_rate, clock), loss, state.params, state.optimizer
+        )
         target_params = optax.incremental_update(params, state.target, self.tau)
         return QSearchState(params, target_params, optimizer), {
             "critic_loss": error,

@@ -16,6 +16,7 @@ from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regressio
 from jaxrl.checks import check_range
 from jaxrl.distributions import Categorical, TanhGaussian
 from jaxrl.losses import mean
+from jaxrl.optimizers import adam, descend
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.types import (
@@ -106,8 +107,8 @@ class SAC(ContinuousAgent):
         actor = self.policy_network.init(actor_key, obs)
         critic = self.critic_network.init(critic_key, obs, action)
         log_temperature = jnp.log(jnp.asarray(self.temperature, jnp.float32))
-        actor_adam = self.optimizer(self.learning_rate, start)
-        critic_adam = self.optimizer(self.critic_learning_rate, start)
+        actor_adam = adam(self.learning_rate, start)
+        critic_adam = adam(self.critic_learning_rate, start)
         return SACState(
             actor,
             critic,
@@ -143,23 +144,25 @@ class SAC(ContinuousAgent):
                 values = apply(params, rows.obs, self.shrunk(rows.action))
             return regression(values, target, rows), mean(values)
 
-        (error, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critic)
-        adam = self.optimizer(self.critic_learning_rate, clock)
-        updates, critic_optimizer = adam.update(gradient, state.critic_optimizer, state.critic)
-        critic = optax.apply_updates(state.critic, updates)
+        critic, critic_optimizer, error, value = descend(
+            adam(self.critic_learning_rate, clock),
+            critic_loss,
+            state.critic,
+            state.critic_optimizer,
+        )
 
         def actor_loss(params):
             value, entropy = self._soft_value(params, critic, rows.obs, policy_key, temperature)
             return -mean(value), entropy
 
-        adam = self.optimizer(self.learning_rate, clock)
-        (_, entropy), gradient = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
-        updates, actor_optimizer = adam.update(gradient, state.actor_optimizer, state.actor)
-        actor = optax.apply_updates(state.actor, updates)
+        transform = adam(self.learning_rate, clock)
+        actor, actor_optimizer, _, entropy = descend(
+            transform, actor_loss, state.actor, state.actor_optimizer
+        )
         log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
         if self.learn_temperature:  # eq. 18, on log alpha
             slope = jax.lax.stop_gradient(mean(entropy - self._wanted_entropy(rows.obs)))
-            updates, temperature_optimizer = adam.update(
+            updates, temperature_optimizer = transform.update(
                 temperature * slope, temperature_optimizer, log_temperature
             )
             log_temperature = optax.apply_updates(log_temperature, updates)

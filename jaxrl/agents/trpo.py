@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.natural_gradient import NaturalGradientAgent
-from jaxrl.checks import check_range
+from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
 from jaxrl.solvers import backtracking_line_search
@@ -26,10 +26,7 @@ class TRPO(NaturalGradientAgent):
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "kl_radius", open_low=True)
         check_range(self, "line_search_shrink", 0.0, 0.999, open_low=True)
-        if self.line_search_steps < 1:
-            raise ValueError(
-                f"line_search_steps is {self.line_search_steps}: it must be at least 1"
-            )
+        check_whole("line_search_steps", self.line_search_steps)
         return super().bind(spec)
 
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:

@@ -50,6 +50,7 @@ MINIBATCHES = "jaxrl/minibatches.py"
 NATURAL = "jaxrl/agents/natural_gradient.py"
 NORMALIZATION = "jaxrl/normalization.py"
 NPG = "jaxrl/agents/npg.py"
+OPTIMIZERS = "jaxrl/optimizers.py"
 PPO = "jaxrl/agents/ppo.py"
 REINFORCE = "jaxrl/agents/reinforce.py"
 ROLLOUT = "jaxrl/engine/rollout.py"
@@ -350,17 +351,17 @@ MUTANTS = (
     Mutant(
         "gradients-clipped-by-element",
         '"max_grad_norm" clips element-wise (rejax, all agents).',
-        PPO,
-        "optax.clip_by_global_norm(self.max_grad_norm)",
-        "optax.clip(self.max_grad_norm)",
+        OPTIMIZERS,
+        "optax.clip_by_global_norm(max_grad_norm)",
+        "optax.clip(max_grad_norm)",
         ("tests/test_ppo.py::test_gradients_are_clipped_by_their_global_norm",),
     ),
     Mutant(
         "optimizer-without-params",
         "`optimizer.update(grads, state)` without params: AdamW breaks (several).",
-        PPO,
-        ".update(gradient, state.optimizer, state.params)",
-        ".update(gradient, state.optimizer)",
+        OPTIMIZERS,
+        ".update(gradient, optimizer, params)",
+        ".update(gradient, optimizer)",
         ("tests/test_ppo.py::test_an_optimizer_may_read_the_parameters",),
         "ValueError: You are using a transformation that requires the current value of parameters",
     ),
@@ -401,9 +402,9 @@ MUTANTS = (
     Mutant(
         "learning-rate-never-annealed",
         "A schedule is read once, at its start.",
-        PPO,
-        "optax.adam(at(self.learning_rate, clock)",
-        "optax.adam(at(self.learning_rate, Clock.start())",
+        OPTIMIZERS,
+        "optax.adam(at(learning_rate, clock)",
+        "optax.adam(at(learning_rate, Clock.start())",
         ("tests/test_ppo.py::test_the_learning_rate_is_annealed_by_the_clock",),
     ),
     Mutant(
