@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.figures import figure, label_ticks
 from jaxrl.agents import REINFORCE, TRPO
 from jaxrl.agents.critic import join, split
 from jaxrl.engine.rollout import rollout
@@ -175,27 +176,18 @@ def main() -> None:
 
 
 def draw(table, names, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name in names:
-        axes.plot(HORIZONS, [table[h][name] for h in HORIZONS], marker="o", label=name)
-    axes.set(
-        xscale="log",
+    with figure(
+        path,
+        (7, 4.5),
+        {"fontsize": 9},
         yscale="log",
         xlabel="horizon (steps of an episode)",
         ylabel="total variance of the gradient",
         title="Policy-gradient estimators on a random MDP, 4 episodes a batch",
-    )
-    axes.set_xticks(HORIZONS, [str(h) for h in HORIZONS])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    ) as axes:
+        for name in names:
+            axes.plot(HORIZONS, [table[h][name] for h in HORIZONS], marker="o", label=name)
+        label_ticks(axes, HORIZONS)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrl
+from benchmarks.figures import figure, label_ticks
 from jaxrl.agents import DQN
 from jaxrl.engine.train import Training
 from jaxrl.estimators import n_step_returns, retrace
@@ -120,45 +121,29 @@ def _play(mdp, policy, num_envs: int, num_steps: int):
 
 
 def draw(over, steps, curves) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, rows in over.items():
-        x = np.linspace(0.05, 1, rows.shape[1])
-        axes.plot(x, rows.mean(0), label=name)
-        half = 1.96 * rows.std(0, ddof=1) / np.sqrt(len(rows))
-        axes.fill_between(x, rows.mean(0) - half, rows.mean(0) + half, alpha=0.2)
-    axes.axhline(0.0, color="black", lw=0.8)
-    axes.set(
+    with figure(
+        DOCS / "overestimation.png",
         xlabel="share of training",
         ylabel="mean over states of max Q - V*",
         ylim=(-2.0, None),
         title="Overestimation on a random MDP: 10 actions, noisy rewards",
-    )
-    axes.legend()
-    axes.grid(alpha=0.3)
-    figure.savefig(DOCS / "overestimation.png", dpi=120)
-    plt.close(figure)
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, row in curves.items():
-        axes.plot(steps, row, marker="o", ls="--" if "Retrace" in name else "-", label=name)
-    axes.set(
-        xscale="log",
+    ) as axes:
+        for name, rows in over.items():
+            x = np.linspace(0.05, 1, rows.shape[1])
+            axes.plot(x, rows.mean(0), label=name)
+            half = 1.96 * rows.std(0, ddof=1) / np.sqrt(len(rows))
+            axes.fill_between(x, rows.mean(0) - half, rows.mean(0) + half, alpha=0.2)
+        axes.axhline(0.0, color="black", lw=0.8)
+    with figure(
+        DOCS / "stale_returns.png",
         yscale="log",
         xlabel="n",
         ylabel="error of the mean target against Q (root mean square)",
         title="An older policy's data taken for the new one's",
-    )
-    axes.set_xticks(steps, [str(n) for n in steps])
-    axes.minorticks_off()
-    axes.legend()
-    axes.grid(alpha=0.3)
-    figure.savefig(DOCS / "stale_returns.png", dpi=120)
-    plt.close(figure)
+    ) as axes:
+        for name, row in curves.items():
+            axes.plot(steps, row, marker="o", ls="--" if "Retrace" in name else "-", label=name)
+        label_ticks(axes, steps)
 
 
 def main() -> None:

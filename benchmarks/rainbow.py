@@ -16,6 +16,7 @@ import numpy as np
 
 import jaxrl
 import jaxrl_envs
+from benchmarks.figures import figure
 from jaxrl.networks import CNN
 from jaxrl.schedules import Linear
 
@@ -92,30 +93,23 @@ def main() -> None:
 
 
 def draw(found, options) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
-    steps = np.linspace(0.1, 1.0, 10) * options.total_steps
-    for name in ABLATIONS:
-        rows = found.get(f"{name}, {options.total_steps} steps, {options.seeds} seeds")
-        if rows is not None:
-            rows = np.array(rows)
-            (line,) = axes.plot(
-                steps, rows.mean(0), lw=2.5 if name == "Rainbow" else 1.3, label=name
-            )
-            axes.fill_between(steps, rows.min(0), rows.max(0), alpha=0.08, color=line.get_color())
-    axes.set(
+    with figure(
+        DOCS / "rainbow.png",
+        (8, 4.8),
+        {"fontsize": 9, "ncols": 2},
         xlabel="environment steps",
         ylabel="return (mean and range of the seeds)",
         title=f"Rainbow and its ablations, Breakout-MinAtar, {options.seeds} seeds",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9, ncols=2)
-    figure.savefig(DOCS / "rainbow.png", dpi=120)
-    plt.close(figure)
+    ) as axes:
+        steps = np.linspace(0.1, 1.0, 10) * options.total_steps
+        for name in ABLATIONS:
+            rows = found.get(f"{name}, {options.total_steps} steps, {options.seeds} seeds")
+            if rows is not None:
+                rows = np.array(rows)
+                width = 2.5 if name == "Rainbow" else 1.3
+                (line,) = axes.plot(steps, rows.mean(0), lw=width, label=name)
+                color = line.get_color()
+                axes.fill_between(steps, rows.min(0), rows.max(0), alpha=0.08, color=color)
 
 
 if __name__ == "__main__":

@@ -47,20 +47,37 @@ class Workload:
         return self.env_steps // self.num_seeds
 
 
-ALONE = {"programs": ("jaxrl",)}
-WITH_REJAX: dict = {"programs": ("jaxrl", "rejax")}
-PENDULUM: dict = {"num_updates": 1, "batch_size": 256, "capacity": 10_000, **WITH_REJAX}
-CARTPOLE: dict = {"num_updates": 10, "batch_size": 128, **WITH_REJAX}
+SAC_PENDULUM = Workload(
+    "sac",
+    1,
+    1,
+    10_000,
+    env="Pendulum-v1",
+    num_updates=1,
+    batch_size=256,
+    capacity=10_000,
+    programs=("jaxrl", "rejax"),
+)
+DQN_CARTPOLE = Workload(
+    "dqn",
+    10,
+    1,
+    2_000,
+    num_updates=10,
+    batch_size=128,
+    capacity=50_000,
+    programs=("jaxrl", "rejax"),
+)
 WORKLOADS = {
     "P1": Workload("ppo", 2048, 32, 20),
     "P2": Workload("ppo", 64, 128, 160),
     "P3": Workload("ppo", 4, 128, 976),
     "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
     "P6": Workload("trpo", 64, 128, 8, sb3_sizes=(2, 512), programs=("jaxrl", "sb3")),
-    "P7": Workload("sac", 1, 1, 10_000, env="Pendulum-v1", **PENDULUM),
-    "P8": Workload("td3", 1, 1, 10_000, env="Pendulum-v1", **PENDULUM),
-    "P9": Workload("dqn", 10, 1, 2_000, capacity=50_000, **CARTPOLE),
-    "P10": Workload("dqn", 10, 1, 2_000, capacity=1_000_000, **(CARTPOLE | ALONE)),
+    "P7": SAC_PENDULUM,
+    "P8": dataclasses.replace(SAC_PENDULUM, algorithm="td3"),
+    "P9": DQN_CARTPOLE,
+    "P10": dataclasses.replace(DQN_CARTPOLE, capacity=1_000_000, programs=("jaxrl",)),
     "P6-same": Workload("trpo", 64, 128, 8, critic_minibatches=64, programs=("jaxrl", "sb3")),
 }
 """P5 is the compile time of P1. P6 gives sb3-contrib the 2 x 512 steps for which it is tuned, with
