@@ -46,7 +46,7 @@ def overestimation(seeds: int, iterations: int) -> dict[str, np.ndarray]:
             training = Training.create(agent, mdp, total_steps=iterations * 8)
 
             def part(state, start):
-                state, _ = training.chunk(state, key, start, start + iterations // 20)
+                state, *_ = training.chunk(state, key, start, start + iterations // 20)
                 q = training.agent.q_values(state.agent.params, jnp.eye(20))
                 return state, jnp.mean(jnp.max(q, -1) - jnp.asarray(best, jnp.float32))
 

@@ -164,7 +164,9 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
     import jaxrl_envs
     from jaxrl.engine.train import Training
     from jaxrl.runs.fit import run
+    from jaxrl.runs.members import Members
     from jaxrl.runs.progress import reporter
+    from jaxrl.runs.settings import Settings
 
     training = Training.create(
         agent_of(row),
@@ -176,12 +178,9 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
     )
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     with reporter(len(seeds)) as show:
-        result = run(
-            training,
-            keys if len(seeds) > 1 else keys[0],  # one seed alone: cond needs no select
-            num_evaluations=NUM_EVALUATIONS,
-            on_event=show,
-        )
+        keys = keys if len(seeds) > 1 else keys[0]  # one seed alone: cond needs no select
+        settings = Settings(num_evaluations=NUM_EVALUATIONS)
+        result = run(Members.of(training, keys), settings, callbacks=[show])
     last = result.evaluations[-1]
     return Batch(
         seeds=seeds,

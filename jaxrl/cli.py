@@ -6,11 +6,12 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxrl import __version__
+from jaxrl import __version__, commands
+from jaxrl.arguments import Parser, count, kind
 from jaxrl.flags import (
     SHOWN_TYPES,
     Algorithm,
@@ -22,10 +23,7 @@ from jaxrl.flags import (
 )
 
 if TYPE_CHECKING:
-    from jaxrl.engine.train import Training
-    from jaxrl.runs.directory import RunDirectory
-    from jaxrl.runs.events import Result
-    from jaxrl.types import Key
+    from jaxrl.runs.recipe import Recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,9 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse_command_line(argv)
         options.run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("jaxrl: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as end:
+        print(f"jaxrl: interrupted{f': {end}' if str(end) else ''}", file=sys.stderr)
+        raise SystemExit(128 + getattr(end, "signal", 2)) from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        if not _is_ours(error):
+            raise
+        fail(str(error))
     except BrokenPipeError:  # `jaxrl list | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -49,13 +51,6 @@ def fail(message: str) -> NoReturn:
 
 
 # The parser ---------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises ValueError for a mistake instead of printing its usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
 
 
 def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
@@ -147,13 +142,14 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_train(commands, algorithm, words)
-    listing = commands.add_parser(
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_train(verbs, algorithm, words)
+    commands.add(verbs)
+    listing = verbs.add_parser(
         "list", help="Show the algorithms and the environments", allow_abbrev=False
     )
     listing.set_defaults(run=list_all)
-    doctor = commands.add_parser(
+    doctor = verbs.add_parser(
         "doctor",
         help="Show versions and devices, and look for known problems",
         description="Shows versions, devices and settings, and looks for known problems; exits "
@@ -161,11 +157,11 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
         allow_abbrev=False,
     )
     doctor.set_defaults(run=examine)
-    return parser, list(commands.choices)
+    return parser, list(verbs.choices)
 
 
-def _add_train(commands: Any, algorithm: Algorithm | None, words: bool) -> None:
-    train = commands.add_parser(
+def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
+    train = verbs.add_parser(
         "train",
         help="Train an agent and leave a run directory",
         usage=f"jaxrl train {algorithm.name if algorithm else 'ALGO'} ENV [flags]",
@@ -198,13 +194,12 @@ def _add_train(commands: Any, algorithm: Algorithm | None, words: bool) -> None:
         "--dry-run", action="store_true",
         help="Build and compile everything, show sizes, memory and operations, and train nothing",
     )  # fmt: skip
-    count = _type(_count)
     run.add_argument(
         "--total-steps", type=count, default=500_000, metavar="INT",
         help="Environment steps of each seed, rounded up to whole iterations (default: 500000)",
     )  # fmt: skip
     run.add_argument(
-        "--seed", type=_type(whole_number), default=0, metavar="INT",
+        "--seed", type=kind(whole_number), default=0, metavar="INT",
         help="The seed, or the first of several (default: 0)",
     )  # fmt: skip
     run.add_argument(
@@ -216,7 +211,7 @@ def _add_train(commands: Any, algorithm: Algorithm | None, words: bool) -> None:
         help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
     run.add_argument(
-        "--env-param", action="append", default=[], metavar="NAME=VALUE", type=_type(_env_param),
+        "--env-param", action="append", default=[], metavar="NAME=VALUE", type=kind(_env_param),
         help="Change a parameter of the environment, length=0.7 or backend=spring say; "
         "may be repeated",
     )  # fmt: skip
@@ -245,6 +240,11 @@ def _add_train(commands: Any, algorithm: Algorithm | None, words: bool) -> None:
         "--pool-size", type=count, metavar="INT",
         help="Starts in that pool (default: as many as environments, and at least 64)",
     )  # fmt: skip
+    commands.add_following(train, {})
+    run.add_argument(
+        "--warm-start", metavar="RUN",
+        help="Start from the agent (of the first seed) that the run in this directory has learned",
+    )  # fmt: skip
     if algorithm:
         group = train.add_argument_group(f"hyper-parameters of {algorithm.name}", algorithm.summary)
         for flag in algorithm.flags:
@@ -268,9 +268,9 @@ def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
     elif flag.choices:
         group.add_argument(_spelled(flag.name), choices=flag.choices, **common)
     else:
-        kind = _type(lambda value: parse(flag.type, value))
+        read = kind(lambda value: parse(flag.type, value))
         metavar = SHOWN_TYPES[flag.type]
-        group.add_argument(_spelled(flag.name), type=kind, metavar=metavar, **common)
+        group.add_argument(_spelled(flag.name), type=read, metavar=metavar, **common)
 
 
 HYPER = "hyper."
@@ -279,25 +279,6 @@ HYPER = "hyper."
 
 def _spelled(name: str) -> str:
     return "--" + name.removeprefix(HYPER).replace("_", "-")
-
-
-def _type(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A converter whose own message reaches the user."""
-
-    def converter(text: str) -> Any:
-        try:
-            return convert(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return converter
-
-
-def _count(text: str) -> int:
-    number = whole_number(text)
-    if number < 1:
-        raise ValueError(f"{text} is too small: it must be at least 1")
-    return number
 
 
 def _env_param(text: str) -> tuple[str, float | str]:
@@ -402,33 +383,17 @@ def train_agent(options: argparse.Namespace) -> None:
     from jaxrl_envs.registry import check_id
 
     _algorithm(options.algo)
-    try:
-        check_id(options.env)
-        if not 0 <= options.seed <= 2**32 - options.seeds:
-            raise ValueError(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
-        if not options.dry_run:
-            directory = RunDirectory.create(options.run_dir or _default_directory(options))
-    except ValueError as error:
-        fail(str(error))
+    check_id(options.env)
+    recipe = _recipe(options)
     if options.dry_run:
         _announce(options, "a dry run")
-        return _show_dry_run(options)
+        return _show_dry_run(recipe)
+    directory = RunDirectory.create(options.run_dir or _default_directory(options))
     try:
         _announce(options, f"into {directory.path}")
-        result = _train(options, directory)
-    except KeyboardInterrupt:
-        directory.discard()
-        kept = f"; the run in {directory.path} is incomplete" if directory.path.exists() else ""
-        print(f"jaxrl: interrupted{kept}", file=sys.stderr)
-        raise SystemExit(130) from None
+        commands.train(recipe, directory)
     finally:
         directory.discard()  # if nothing was written into it
-    final = result.summary()["final_return"]
-    over = f" over {options.seeds} seeds (IQM {final['iqm']:.1f})" if options.seeds > 1 else ""
-    print(
-        f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
-        f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"
-    )
 
 
 def _announce(options: argparse.Namespace, what: str) -> None:
@@ -438,63 +403,36 @@ def _announce(options: argparse.Namespace, what: str) -> None:
         print(f"note: {options.config.path} ran on {others}: results may differ", flush=True)
 
 
-def _train(options: argparse.Namespace, directory: "RunDirectory") -> "Result":
-    from jaxrl.runs.events import Origin  # here, and not earlier: they import jax
-    from jaxrl.runs.fit import run
-    from jaxrl.runs.progress import reporter
+def _show_dry_run(recipe: "Recipe") -> None:
+    members = commands.build(recipe)
+    from jaxrl.runs.dry_run import dry_run  # here, and not earlier: it imports jax
 
-    training, key = _build(options)
-    with reporter(options.seeds) as show:
-        return run(
-            training,
-            key,
-            num_evaluations=options.num_evaluations,
-            directory=directory,
-            origin=Origin(options.algo, options.env, dict(options.env_param)),
-            on_event=show,
-        )
-
-
-def _show_dry_run(options: argparse.Namespace) -> None:
-    from jaxrl.runs.dry_run import dry_run
-
-    training, key = _build(options)
     print("tracing and compiling ...", flush=True)
-    for name, text in dry_run(training, key).items():
+    for name, text in dry_run(members).items():
         print(f"{name:<13} {text}")
 
 
-def _build(options: argparse.Namespace) -> "tuple[Training, Key]":
-    """Who learns, on what; and the key, or a key for each seed."""
-    import jax
-    import jax.numpy as jnp
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    """What is to be trained, and how."""
+    from jaxrl.runs.recipe import TRAINING, Recipe
 
-    import jaxrl_envs
-    from jaxrl.engine.train import Training
-
-    algorithm = algorithms()[options.algo]
-    hyper = {k.removeprefix(HYPER): v for k, v in vars(options).items() if k.startswith(HYPER)}
-    if ":" in options.env:  # one's own module lies here, where `python -m` would look for it
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        training = Training.create(
-            algorithm.build(hyper),
-            jaxrl_envs.make(options.env, **dict(options.env_param)),
-            total_steps=options.total_steps,
-            num_eval_episodes=options.num_eval_episodes,
-            normalize_observations=options.normalize_observations,
-            normalize_rewards=options.normalize_rewards,
-            reset_policy=options.reset_policy,
-            pool_size=options.pool_size,
-        )
-    except (ValueError, TypeError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
-        fail(str(error))
-    seeds = jnp.arange(options.seeds, dtype=jnp.uint32) + jnp.uint32(options.seed)
-    kind = options.config and options.config.key_type
-    keys = jax.vmap(lambda seed: jax.random.key(seed, impl=kind))(seeds)
-    return training, keys if options.seeds > 1 else keys[0]
+    if not 0 <= options.seed <= 2**32 - options.seeds:
+        raise ValueError(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
+    return Recipe(
+        algorithm=options.algo,
+        environment=options.env,
+        hyper_parameters={
+            name.removeprefix(HYPER): value
+            for name, value in vars(options).items()
+            if name.startswith(HYPER)
+        },
+        environment_parameters=dict(options.env_param),
+        seeds=tuple(range(options.seed, options.seed + options.seeds)),
+        training={name: getattr(options, name) for name in TRAINING},
+        settings=commands.settings(options, num_evaluations=options.num_evaluations),
+        key_type=options.config and options.config.key_type,
+        warm_start=options.warm_start,
+    )
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -246,20 +246,18 @@ class FirstStep(NamedTuple):
         """A line for each shape or dtype that is not as the spec and the contract have it."""
         reward, end = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
         step, contract = self.timestep, "but must be"
-        yield from _differences(
+        yield from differences(
             "the observation of reset", self.obs, "spec.observation", spec.observation
         )
-        yield from _differences("the observation of step", step.obs, "that of reset", self.obs)
-        yield from _differences(
-            "the state after step", self.next_state, "that of reset", self.state
-        )
-        yield from _differences("reward", step.reward, contract, reward)
-        yield from _differences("terminated", step.terminated, contract, end)
-        yield from _differences("truncated", step.truncated, contract, end)
+        yield from differences("the observation of step", step.obs, "that of reset", self.obs)
+        yield from differences("the state after step", self.next_state, "that of reset", self.state)
+        yield from differences("reward", step.reward, contract, reward)
+        yield from differences("terminated", step.terminated, contract, end)
+        yield from differences("truncated", step.truncated, contract, end)
 
 
-def _differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator[str]:
-    """Lines on where two trees of shapes and dtypes differ."""
+def differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator[str]:
+    """Lines on where two trees of arrays or shapes differ in structure, shapes or dtypes."""
     structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(wanted)]
     if structures[0] != structures[1]:
         yield f"- {what} has the structure {structures[0]}, {like} {structures[1]}"

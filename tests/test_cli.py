@@ -19,6 +19,7 @@ from jaxrl import cli
 from jaxrl.agents import PPO
 from jaxrl.flags import algorithms
 from jaxrl.runs import checkpoint, fit
+from jaxrl.runs.checkpoint import Checkpoints
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
 from jaxrl.runs.statistics import summarize
 from jaxrl_envs import gymnax as family
@@ -281,7 +282,7 @@ def test_a_defect_is_not_disguised_as_the_users_mistake(tmp_path, monkeypatch, d
 
 @pytest.mark.parametrize("written", [False, True])
 def test_an_interruption_is_one_line(tmp_path, monkeypatch, written):
-    def interrupted(training, key, *, directory, **options):
+    def interrupted(members, settings, *, directory, **options):
         if written:
             directory.write_config({})
         raise KeyboardInterrupt
@@ -290,7 +291,7 @@ def test_an_interruption_is_one_line(tmp_path, monkeypatch, written):
     run_dir = tmp_path / "run"
     status, _, err = run_in_process("train", "ppo", ENV, "--run-dir", run_dir)
     assert status == 130
-    kept = f"; the run in {run_dir} is incomplete" if written else ""
+    kept = f": {run_dir} is incomplete; go on with: jaxrl resume {run_dir}" if written else ""
     assert err == [f"jaxrl: interrupted{kept}"]
     assert run_dir.exists() == written
 
@@ -381,6 +382,7 @@ def test_the_directory_is_complete(trained):
     path, _ = trained
     assert sorted(p.name for p in path.iterdir()) == [
         "checkpoints", "config.json", "learning_curve.png", "metrics.jsonl", "summary.json",
+        "tensorboard",
     ]  # fmt: skip
     assert [p.name for p in (path / "checkpoints").iterdir()] == ["320"]
     assert matplotlib.image.imread(path / "learning_curve.png").shape[:2] == (504, 840)
@@ -454,8 +456,9 @@ def test_config_repeats_the_run(trained, repeated):
     """Built again in Python from config.json: equal bits in the metrics and in the checkpoint."""
     (path, _), (again, result) = trained, repeated
     assert untimed(path) == untimed(again)
-    state = checkpoint.load(path / "checkpoints" / "320", result.state)
-    jax.tree.map(np.testing.assert_array_equal, state, result.state)
+    checkpoints = Checkpoints(path / "checkpoints")
+    state = checkpoints.load(320, "learned", checkpoint.learned(result.state))
+    jax.tree.map(np.testing.assert_array_equal, state, checkpoint.learned(result.state))
     theirs, ours = load_json(path / "config.json"), load_json(again / "config.json")
     changed = {name for name in theirs if theirs[name] != ours[name]}
     assert changed == {"algorithm", "environment", "environment_parameters"}
@@ -500,7 +503,8 @@ def test_the_default_directory_says_what_and_when(tmp_path, monkeypatch):
         raise ValueError("enough")
 
     monkeypatch.setattr(RunDirectory, "create", create)
-    assert run_in_process("train", "ppo", ENV, "--seed", 3)[0] == 2
+    with pytest.raises(ValueError, match="enough"):
+        run_in_process("train", "ppo", ENV, "--seed", 3)
     assert re.fullmatch(r"runs/ppo-CartPole-v1-seed3-\d{8}-\d{6}", seen[0])
 
 

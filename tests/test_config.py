@@ -1,5 +1,6 @@
 """Files of settings: they say what flags say, the command line wins, a mistake names the file."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,8 +13,11 @@ from jaxrl.engine.train import Training
 from jaxrl.flags import SCHEDULES, ScheduleText, algorithms
 from jaxrl.runs import config
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, versions
-from jaxrl.runs.events import Compiled, Origin
+from jaxrl.runs.events import Compiled
+from jaxrl.runs.members import Members
+from jaxrl.runs.recipe import Recipe
 from jaxrl.runs.recorder import Recorder
+from jaxrl.runs.settings import Origin, Settings
 from jaxrl.schedules import Cosine, Exponential, Linear
 from jaxrl_envs import make
 
@@ -105,8 +109,9 @@ def test_what_the_recorder_writes_is_read_back_to_the_bit(tmp_path, schedule):
     )  # fmt: skip
     origin = Origin("ppo", ENV, {"length": 0.7, "backend": "spring"})
     keys = jax.vmap(jax.random.key)(jax.numpy.arange(5, 8, dtype=jax.numpy.uint32))
-    recorder = Recorder(RunDirectory.create(tmp_path / "run"), training, keys, 4, origin)
-    recorder(Compiled(1.0, 2.0))
+    members, settings = Members.of(training, keys), Settings(num_evaluations=4, time_budget=1e3)
+    with Recorder(RunDirectory.create(tmp_path / "run"), members, settings, origin) as recorder:
+        recorder(Compiled(1.0, 2.0))
     parsed = cli.parse_command_line(["train", "--config", str(tmp_path / "run" / "config.json")])
     options = vars(parsed)
     assert (options["seed"], options["seeds"]) == (5, 3)
@@ -124,7 +129,9 @@ def test_what_the_recorder_writes_is_read_back_to_the_bit(tmp_path, schedule):
     )
     assert jax.tree.structure(again) == jax.tree.structure(training)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), again, training))
-    assert options["num_evaluations"] == 4
+    assert cli._recipe(parsed).settings == settings
+    same_recipe = dataclasses.replace(Recipe.of_run(tmp_path / "run"), hyper_parameters={})
+    assert same_recipe == dataclasses.replace(cli._recipe(parsed), hyper_parameters={})
     assert options["config"].other_versions == ""
 
 
@@ -139,8 +146,8 @@ def test_every_schedule_has_its_fields_in_order():
 def test_the_generator_of_an_earlier_run_is_used_again(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"algorithm": "PPO", "environment": ENV, "key_type": "rbg"}))
-    _, key = cli._build(cli.parse_command_line(["train", "--config", str(path)]))
-    assert str(jax.random.key_impl(key)) == "rbg"
+    members = cli._recipe(cli.parse_command_line(["train", "--config", str(path)])).build()
+    assert str(jax.random.key_impl(members.key)) == "rbg"
 
 
 def test_other_versions_are_noted(tmp_path, capsys):

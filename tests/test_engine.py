@@ -14,6 +14,7 @@ from agents.masked import MaskedActorCritic
 from agents.q_learning import QLearning
 from agents.recurrent import RecurrentPolicyGradient
 from environments import BestAction, Chain, Counter, Recall
+from plans import PLANS, equal, random_policy
 
 import jaxrl
 from jaxrl.agent import Agent, OnPolicy, Replay
@@ -29,29 +30,6 @@ from jaxrl.types import static
 
 KEY = jax.random.key(0)
 SOURCE = Path(jaxrl.__file__).parent
-
-
-def random_policy(carry, obs, key):
-    num = jax.tree.leaves(obs)[0].shape[0]
-    return carry, jax.random.randint(key, (num,), 0, 2), ()
-
-
-def walk(num=200):
-    """Transitions of a uniformly random walk along the chain: a data set for offline agents."""
-    envs = VectorEnv(Chain(), 16)
-    out = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, num)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out[2].steps)
-
-
-def equal(a, b):
-    """Whether two trees hold the same bits."""
-
-    def same(x, y):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x, y = jax.random.key_data(x), jax.random.key_data(y)
-        return np.array_equal(np.asarray(x), np.asarray(y), equal_nan=x.dtype.kind == "f")
-
-    return all(jax.tree.leaves(jax.tree.map(same, a, b)))
 
 
 def primitives(jaxpr, found=None):
@@ -524,21 +502,6 @@ def test_chunks_are_even_and_end_with_the_end():
 
 
 # train and fit ------------------------------------------------------------------------------------
-
-PLANS = {
-    "on-policy": (PPO(num_envs=8, num_steps=8), Counter(limit=5), {}, None),
-    "on-policy, normalised, seeds": (
-        PPO(num_envs=8, num_steps=8),
-        Counter(limit=5),
-        {"normalize_observations": True, "normalize_rewards": True},
-        3,
-    ),
-    "recurrent, seeds": (PPO(num_envs=8, num_steps=8, core="lstm"), Recall(), {}, 3),
-    "replay": (QLearning(), Chain(), {}, None),
-    "replay, seeds": (QLearning(), Chain(), {}, 3),
-    "offline, seeds": (FittedQ(batch_size=32), Chain(), {"data": walk}, 3),
-    "population, seeds": (CrossEntropy(), Recall(), {}, 3),
-}
 
 
 @pytest.mark.optimized

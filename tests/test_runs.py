@@ -1,5 +1,6 @@
 """What a run leaves behind: statistics, files, checkpoints, lines on the screen."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -24,11 +25,14 @@ import jaxrl_envs
 from jaxrl.agent import Agent, OnPolicy
 from jaxrl.agents import PPO
 from jaxrl.engine.train import Training
-from jaxrl.runs import checkpoint, fit, progress
+from jaxrl.runs import fit, progress
+from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
-from jaxrl.runs.events import Compiled, Evaluation, Origin, Progress, Result
+from jaxrl.runs.events import Compiled, Evaluation, Progress, Result
+from jaxrl.runs.members import Members, seeds_of
 from jaxrl.runs.plot import learning_curve
-from jaxrl.runs.recorder import Recorder, describe, seeds_of
+from jaxrl.runs.recorder import Recorder, describe
+from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import bootstrap_interval, iqm, mean_of_finished, summarize
 from jaxrl.schedules import Linear
 from jaxrl.types import static
@@ -198,15 +202,17 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
     training = Training.create(Idle(), Counter(), total_steps=20, num_eval_episodes=3)
     keys = jax.random.split(KEY, 2)
     directory = RunDirectory.create(tmp_path / "run")
-    recorder = Recorder(directory, training, keys, 1, Origin("idle", "counter", {"limit": 3}))
+    origin = Origin("idle", "counter", {"limit": 3})
+    members = Members.of(training, keys)
     returns = np.array([[np.nan] * 3, [1.0, np.nan, 3.0]], np.float32)
     evaluation = Evaluation(
         20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])}
     )
-    recorder(Compiled(1.0, 2.0))
-    recorder(evaluation)
-    state = {"params": jnp.zeros(2)}
-    recorder.finish(Result(state, training, [evaluation], 40, 0.5, Compiled(1.0, 2.0)))
+    with Recorder(directory, members, Settings(), origin) as recorder:
+        recorder(Compiled(1.0, 2.0))
+        recorder(evaluation)
+        state = {"params": jnp.zeros(2)}
+        recorder.finish(Result(state, training, [evaluation], 40, 0.5, Compiled(1.0, 2.0)))
     first, second = read_metrics(directory.path)
     assert [first[f"return_{x}"] for x in ("mean", "std", "min", "max")] == [None] * 4
     assert (first["episodes"], first["unfinished_episodes"], first["entropy"]) == (0, 3, None)
@@ -226,7 +232,8 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
 def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monkeypatch):
     """With a clock of our own: compiling takes 1000, an evaluation 100, a call of the chunk 2."""
     now = [0.0]
-    monkeypatch.setattr(fit, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
+    monkeypatch.setattr(fit, "time", clock)
 
     def taking(seconds, function):
         def timed(*arguments):
@@ -236,8 +243,8 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
         return timed
 
     class Programs(fit.Programs):
-        def __init__(self, training, key):
-            super().__init__(training, key)
+        def __init__(self, members):
+            super().__init__(members)
             now[0] += 1000
             self.init = taking(10, self.init)
             self.chunk = taking(2, self.chunk)
@@ -247,7 +254,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
     events = []
     result = fit.fit(
         Idle(), Counter(limit=4), jax.random.split(KEY, 3), total_steps=100, num_evaluations=5,
-        num_eval_episodes=2, run_dir=tmp_path / "run", on_event=events.append,
+        num_eval_episodes=2, run_dir=tmp_path / "run", callbacks=[events.append],
     )  # fmt: skip
     calls = sum(isinstance(event, Progress) for event in events)
     assert calls == 10  # a second is less than a call: one iteration each
@@ -271,8 +278,11 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
     ]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["algorithm"], config["environment"]) == ("Idle", "Counter")
-    restored = checkpoint.load(tmp_path / "run" / "checkpoints" / "100", result.state)
-    jax.tree.map(np.testing.assert_array_equal, restored, result.state)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    restored = checkpoints.load(
+        100, "learned", {"agent": result.state.agent, "stats": result.state.stats}
+    )
+    np.testing.assert_array_equal(restored["agent"], result.state.agent)
 
 
 def test_fit_refuses_a_directory_before_compiling(tmp_path, monkeypatch):
@@ -312,24 +322,82 @@ def bits(x):
 
 def test_a_checkpoint_returns_equal_bits_and_says_nothing(tmp_path, capfd):
     state = state_of_every_kind()
-    checkpoint.save(state, tmp_path / "state")
+    with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
+        checkpoints.save(7, {"state": state}, {"iteration": 3})
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.steps() == [7]
+    assert checkpoints.record(7)["iteration"] == 3
     for like in (state, jax.eval_shape(lambda: state_of_every_kind())):
-        restored = checkpoint.load(tmp_path / "state", like)
+        restored = checkpoints.load(7, "state", like)
         assert jax.tree.structure(restored) == jax.tree.structure(state)
         assert jax.tree.map(bits, restored) == jax.tree.map(bits, state)
     assert jax.random.normal(restored["key"]) == jax.random.normal(state["key"])
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_checkpoint_is_neither_overwritten_nor_read_into_another_shape(tmp_path):
-    checkpoint.save({"a": jnp.zeros(3)}, tmp_path / "state")
-    with pytest.raises(ValueError, match="exists"):
-        checkpoint.save({"a": jnp.ones(3)}, tmp_path / "state")
-    np.testing.assert_array_equal(checkpoint.load(tmp_path / "state", {"a": jnp.ones(3)})["a"], 0)
-    with pytest.raises(ValueError, match="shape"):
-        checkpoint.load(tmp_path / "state", {"a": jnp.ones(4)})
-    with pytest.raises(ValueError, match="b"):
-        checkpoint.load(tmp_path / "state", {"a": jnp.ones(3), "b": jnp.ones(3)})
+def test_a_saved_array_may_be_donated_at_once(tmp_path):
+    """The writer has a copy: what training writes into the same memory does not reach the disk."""
+    step = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+    x = jnp.zeros(100_000)
+    with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
+        for i in range(1, 4):
+            x = step(x)
+            checkpoints.save(i, {"x": x}, {})
+            for _ in range(20):
+                x = step(x)
+    for i in range(1, 4):
+        loaded = checkpoints.load(i, "x", x)
+        np.testing.assert_array_equal(loaded, 21 * i - 20)
+
+
+def test_the_last_few_checkpoints_are_kept(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path / "c", keep=2)) as checkpoints:
+        for i in (10, 9, 100, 11):  # the newest is the one with the most steps
+            checkpoints.save(i, {"x": jnp.zeros(1)}, {})
+    assert len(checkpoints.steps()) == 2
+    assert Checkpoints(tmp_path / "none").steps() == []
+
+
+def test_a_checkpoint_is_not_read_into_another_shape(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
+        checkpoints.save(1, {"x": {"a": jnp.zeros(3)}}, {})
+    for like, message in (
+        ({"a": jnp.ones(4)}, r"has a as float32\[3\], wanted is float32\[4\]"),
+        ({"a": jnp.ones(3, jnp.int32)}, r"wanted is int32\[3\]"),
+        ({"a": jnp.ones(3), "b": jnp.ones(3)}, "has no b"),
+        ({}, "has a, for which there is no place"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            checkpoints.load(1, "x", like)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads
+def test_every_damage_is_noticed(tmp_path):
+    """A bit of a data file turned, a file cut short, emptied, or gone."""
+    like = {"a": jax.random.normal(KEY, (300,)), "b": jnp.arange(5)}
+    with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
+        checkpoints.save(1, {"x": like}, {"iteration": 1})
+    files = [p for p in (tmp_path / "c" / "1").rglob("*") if p.is_file() and p.stat().st_size > 0]
+    noticed = set()
+    for file in files:
+        content = file.read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        for damage in (flipped, content[:middle], b"", None):
+            if damage is None:
+                file.unlink()
+            else:
+                file.write_bytes(damage)
+            try:
+                same = jax.tree.map(bits, checkpoints.load(1, "x", like)) == jax.tree.map(
+                    bits, like
+                )
+                assert same, file  # a file that nobody needs
+            except DamagedCheckpoint:
+                noticed.add(file)
+            file.write_bytes(content)
+    assert len(noticed) >= 3  # the record, the manifest, the data
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.load(1, "x", like), like)
 
 
 def test_nothing_in_the_library_pickles():

@@ -311,7 +311,7 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
         agent = kind(factor=factor, first=first, **SMALL)
         training = Training.create(agent, Counter(limit=9), total_steps=3 * 128)
         state = training.init(KEY)
-        after, _ = training.chunk(state, KEY, jnp.int32(0), jnp.int32(3))
+        after, *_ = training.chunk(state, KEY, jnp.int32(0), jnp.int32(3))
         return state.agent.params, after.agent.params
 
     cases = {"learning": (1, 1), "idle": (0, 1), "nan": (np.nan, 1), "inf": (np.inf, 1)}

@@ -3,6 +3,7 @@
 Each learner is one iteration of training: (agent state, environments, ...) -> the same and metrics.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,38 @@ class IterationMetrics(struct.PyTreeNode):
     def __add__(self, other: "IterationMetrics") -> "IterationMetrics":
         updates = {name: self.updates[name] + other.updates[name] for name in self.updates}
         return IterationMetrics(self.episodes + other.episodes, updates)
+
+
+class Divergence(struct.PyTreeNode):
+    """Where a run's numbers first ceased to be finite.
+
+    Attributes:
+      iteration: `int32[]`, the first with a metric that is not finite; -1 while all are.
+      metrics: names to `bool[]`: which were not, in that iteration.
+    """
+
+    iteration: Array
+    metrics: dict[str, Array]
+
+    @classmethod
+    def none(cls, metrics: IterationMetrics) -> "Divergence":
+        """Of metrics with these names, all finite so far."""
+        return cls(jnp.int32(-1), dict.fromkeys(_totals(metrics), jnp.bool_(False)))
+
+    def watch(self, metrics: IterationMetrics, iteration: Array) -> "Divergence":
+        """Takes in an iteration; what came first stays."""
+        bad = {name: ~jnp.isfinite(total) for name, total in _totals(metrics).items()}
+        fine = self.iteration < 0
+        any_bad = functools.reduce(jnp.logical_or, bad.values())
+        return Divergence(
+            jnp.where(fine & any_bad, iteration, self.iteration),
+            {name: jnp.where(fine, now, self.metrics[name]) for name, now in bad.items()},
+        )
+
+
+def _totals(metrics: IterationMetrics) -> dict[str, Array]:
+    totals = {name: mean.total for name, mean in metrics.updates.items()}
+    return {"training_return": metrics.episodes.returns.total, **totals}
 
 
 def policy_of(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -27,9 +27,22 @@ def sweep(base: T, /, **values: Sequence[Any]) -> T:
     """
     if not values:
         raise ValueError("sweep needs at least one field, for example learning_rate=[1e-4, 3e-4]")
+    for name, choices in values.items():
+        if len(choices) == 0:
+            raise ValueError(f"{name} has no values to sweep over")
+    points = itertools.product(*values.values())
+    return stacked(variants(base, [dict(zip(values, point, strict=True)) for point in points]))
+
+
+def variants(base: T, points: Sequence[Mapping[str, Any]]) -> list[T]:
+    """`base` with the fields of each point, which must be leaves that vmap can batch.
+
+    Raises:
+      ValueError: an unknown field, or one that is static structure.
+    """
     fields = {f.name: f for f in dataclasses.fields(base)}  # type: ignore[arg-type]
     floats = [n for n, f in fields.items() if f.metadata.get("pytree_node", True)]
-    for name, choices in values.items():
+    for name in {name: None for point in points for name in point}:
         if name not in fields:
             raise ValueError(
                 f"{type(base).__name__} has no field {name!r}; it can sweep: {', '.join(floats)}"
@@ -39,15 +52,17 @@ def sweep(base: T, /, **values: Sequence[Any]) -> T:
                 f"{name} is static, it shapes the compiled program: "
                 f"train once for each value of it; sweep can take: {', '.join(floats)}"
             )
-        if len(choices) == 0:
-            raise ValueError(f"{name} has no values to sweep over")
-    points = [
-        base.replace(**dict(zip(values, point, strict=True)))  # type: ignore[attr-defined]
-        for point in itertools.product(*values.values())
-    ]
-    structures = {jax.tree.structure(point) for point in points}
-    if len(structures) > 1:
+    return [base.replace(**point) for point in points]  # type: ignore[attr-defined]
+
+
+def stacked(variants: Sequence[T]) -> T:
+    """Trees of one structure as one, with leaves `[len(variants), ...]`.
+
+    Raises:
+      ValueError: their structures differ.
+    """
+    if len({jax.tree.structure(variant) for variant in variants}) > 1:
         raise ValueError(
             "the values of one field must be of one kind: all numbers, or all the same schedule"
         )
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *points)
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *variants)

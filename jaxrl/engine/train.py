@@ -11,9 +11,9 @@ from jaxrl import host
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine import learners
 from jaxrl.engine.evaluate import Episodes, play_episodes
-from jaxrl.engine.learners import IterationMetrics, TrainState, policy_of
+from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, FirstStep, VectorEnv
+from jaxrl.environment import Environment, FirstStep, VectorEnv, differences
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
 from jaxrl.replay import Ring
@@ -28,11 +28,13 @@ class TrainMetrics(struct.PyTreeNode):
       training: the iterations since the entry before.
       evaluation: the episodes played without exploration, `[E, num_eval_episodes]`; None where
         none were asked for.
+      divergence: whether a metric ceased to be finite since the entry before, and which.
     """
 
     iterations: jax.Array
     training: IterationMetrics
     evaluation: Episodes | None
+    divergence: Divergence
 
 
 class Training(struct.PyTreeNode):
@@ -46,6 +48,7 @@ class Training(struct.PyTreeNode):
     envs: VectorEnv
     eval_envs: VectorEnv
     data: PyTree
+    agent_state: PyTree
     num_iterations: int = static()
     normalize_observations: bool = static()
     normalize_rewards: bool = static()
@@ -65,6 +68,7 @@ class Training(struct.PyTreeNode):
         batched_env: bool = False,
         eval_env: Environment | None = None,
         data: PyTree = None,
+        agent_state: PyTree = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
         spec = env.spec  # which wrappers check
@@ -109,11 +113,15 @@ class Training(struct.PyTreeNode):
         envs = VectorEnv(strong(env), plan.num_envs, policy, pool_size, batched_env)
         eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
         envs.check()
+        if agent_state is not None:
+            agent_state = strong(agent_state)
+            _check_agent_state(agent, agent_state)
         return cls(
             agent=agent,
             envs=envs,
             eval_envs=eval_envs,
             data=data,
+            agent_state=agent_state,
             num_iterations=math.ceil(total_steps / plan.steps_per_iteration),
             normalize_observations=normalize_observations,
             normalize_rewards=normalize_rewards,
@@ -141,8 +149,11 @@ class Training(struct.PyTreeNode):
         buffer: Any = ()
         if isinstance(plan, Replay):
             buffer = Ring.of(plan, spec).init(self._transition_like())
+        agent_state = self.agent_state
+        if agent_state is None:
+            agent_state = host.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT))
         state = TrainState(
-            agent=host.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT)),
+            agent=agent_state,
             envs=self.envs.reset(key) if collects else (),
             carry=self.agent.initial_carry(plan.num_envs) if collects else (),
             stats=Normalizer.create(
@@ -195,17 +206,21 @@ class Training(struct.PyTreeNode):
 
     def chunk(
         self, state: TrainState, key: Key, start: jax.Array, stop: jax.Array
-    ) -> tuple[TrainState, IterationMetrics]:
-        """Iterations `start` to `stop` (`int32[]`, not batched); one program for any length."""
+    ) -> tuple[TrainState, IterationMetrics, Divergence]:
+        """Iterations `start` to `stop` (`int32[]`, not batched); one program for any length.
+
+        Returns the state, the iterations' metrics added up, and where they ceased to be finite.
+        """
         metrics = jax.eval_shape(self.iteration, state, key, start)[1]
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
 
         def one(i, loop):
-            state, metrics = loop
+            state, metrics, divergence = loop
             state, new = self.iteration(state, key, i)
-            return state, metrics + new
+            return state, metrics + new, divergence.watch(new, i)
 
-        return jax.lax.fori_loop(start, stop, one, (state, none))
+        loop = (state, none, Divergence.none(none))
+        return jax.lax.fori_loop(start, stop, one, loop)
 
     def policy(self, state: TrainState, iteration: jax.Array | int | None = None) -> Policy:
         """What was learned after that iteration (None: the last), without exploration, on raw
@@ -236,6 +251,7 @@ def train(
     batched_env: bool = False,
     eval_env: Environment | None = None,
     data: PyTree = None,
+    agent_state: PyTree = None,
 ) -> tuple[TrainState, TrainMetrics]:
     """Trains an agent. Pure: jit it, vmap it over `key`, over `agent` (see `sweep`) or over `env`.
 
@@ -254,6 +270,8 @@ def train(
       batched_env: `env`'s leaves have a leading axis `[num_envs]`, parameters for each copy.
       eval_env: where to evaluate; `env` unless given.
       data: for offline agents, transitions with leaves `[D, ...]`.
+      agent_state: what the agent starts from instead of `agent.init`: the `agent` of an earlier
+        `TrainState`, say, with other parameters in it.
 
     Returns:
       The final state and the metrics, leading axis `[num_evaluations]` (or as many as there are
@@ -277,14 +295,15 @@ def train(
         batched_env=batched_env,
         eval_env=eval_env,
         data=data,
+        agent_state=agent_state,
     )
     stops = chunk_stops(training.num_iterations, max(num_evaluations, 1))
 
     def one_chunk(state, limits):
         start, stop = limits
-        state, metrics = training.chunk(state, key, start, stop)
+        state, metrics, divergence = training.chunk(state, key, start, stop)
         episodes = None if num_evaluations == 0 else training.evaluate(state, key, stop)
-        return state, TrainMetrics(stop, metrics, episodes)
+        return state, TrainMetrics(stop, metrics, episodes, divergence)
 
     limits = (jnp.asarray([0, *stops[:-1]], jnp.int32), jnp.asarray(stops, jnp.int32))
     return jax.lax.scan(one_chunk, training.init(key), limits)
@@ -298,6 +317,14 @@ def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
 
 def _init_agent(agent: Agent, key: Key) -> PyTree:
     return agent.init(key)
+
+
+def _check_agent_state(agent: Agent, agent_state: PyTree) -> None:
+    """Raises ValueError unless this is a state that `agent.init` could have made."""
+    wanted = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    lines = differences("it", agent_state, f"the state of this {type(agent).__name__}", wanted)
+    if problems := list(lines):
+        raise ValueError("agent_state is of another agent:" + "".join(f"\n{x}" for x in problems))
 
 
 def _tie_to_key(state: TrainState, key: Key) -> TrainState:

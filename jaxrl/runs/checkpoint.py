@@ -1,48 +1,246 @@
-"""Saving and loading the state of training, with orbax; no pickle."""
+"""Checkpoints of a run, with orbax: atomic, written beside training, the last few kept; no pickle.
 
+A checkpoint has two parts, so that acting does not read a replay memory:
+
+    learned     the agent's state and the statistics that normalise its observations
+    progress    the environments, the recurrent carry, replay, keys, metrics not yet told
+
+and a record in JSON: where the run stood, its configuration, and of every array the name, the
+shape, the dtype and a checksum. What is read is compared with that record and with a template.
+"""
+
+import functools
+import json
+import shutil
+import warnings
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
+from jaxrl.engine.learners import TrainState
 from jaxrl.types import PyTree
 
-
-def save(state: PyTree, path: Path | str) -> None:
-    """Writes the arrays of `state` into the new directory `path`; whole or not at all."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(path).absolute(), jax.tree.map(_storable, state))
+SCHEMA_VERSION = 2
+RECORD = "record"
 
 
-def load(path: Path | str, like: PyTree) -> PyTree:
-    """Reads what `save` wrote, onto the first device.
-
-    Args:
-      path: the directory.
-      like: the structure, shapes and dtypes of what was saved: arrays, or what `jax.eval_shape`
-        makes of them.
-
-    Raises:
-      ValueError: shapes or structure differ from what was saved.
-    """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    stored = jax.eval_shape(lambda x: jax.tree.map(_storable, x), like)
-    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
-    with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(Path(path).absolute(), stored)
-    return jax.tree.map(_restored, state, like)
+class DamagedCheckpoint(Exception):
+    """A checkpoint that is not whole: what was found, in words."""
 
 
-def _is_key(x: jax.Array) -> bool:
+class Checkpoints:
+    """The checkpoints in one directory, each named by the steps of a seed before it was taken."""
+
+    def __init__(self, path: Path | str, *, keep: int | None = None):
+        """Of the directory `path`, made where there is none; `keep` is how many stay, None: all."""
+        self.path = Path(path).absolute()
+        self._keep = keep
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep, enable_async_checkpointing=True, create=True
+        )
+        return ocp.CheckpointManager(self.path, options=options)
+
+    def steps(self) -> list[int]:
+        """Those that were finished, the newest first."""
+        if not self.path.is_dir():
+            return []
+        found = (int(p.name) for p in self.path.iterdir() if p.name.isdecimal())
+        return sorted(found, reverse=True)
+
+    def save(self, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]) -> None:
+        """Takes a copy of the arrays in `parts`, and returns while it is being written.
+
+        The checkpoint appears once it is whole. Arrays may be donated as soon as this returns.
+        """
+        copies = {name: _arrays(tree) for name, tree in parts.items()}
+        leaves = {name: _described(arrays) for name, arrays in copies.items()}
+        record = {**record, "schema_version": SCHEMA_VERSION, "leaves": leaves}
+        items = {
+            # orbax has no arrays without an entry; their shape is in the record
+            name: ocp.args.StandardSave({k: x for k, x in arrays.items() if x.size})
+            for name, arrays in copies.items()
+        }
+        sealed = ocp.args.JsonSave({"record": record, "crc32": _checksum(record)})
+        self._manager.save(step, args=ocp.args.Composite(record=sealed, **items))
+
+    def put_aside(self, step: int) -> Path:
+        """Moves a damaged one out of the way; where it is then."""
+        aside = self.path.parent / f"damaged-checkpoint-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        return (self.path / str(step)).rename(aside)
+
+    def wait(self) -> None:
+        """Returns when what was saved has been written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the threads that write."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def record(self, step: int) -> dict[str, Any]:
+        """What the checkpoint says of itself.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read.
+          ValueError: a newer jaxrl wrote it.
+        """
+        directory = self.path / str(step)
+        if (directory / "_METADATA").exists():  # schema 1: the final TrainState, and nothing else
+            return {"schema_version": 1}
+        try:
+            handler = ocp.JsonCheckpointHandler()
+            sealed = handler.restore(directory / RECORD, args=ocp.args.JsonRestore())
+            record, checksum = sealed["record"], sealed["crc32"]
+            version = record["schema_version"]
+        except Exception as error:  # whatever orbax, json and the file system make of it
+            raise DamagedCheckpoint(_first_line(error)) from error
+        if _checksum(record) != checksum:
+            raise DamagedCheckpoint("its record is not what was written")
+        if version > SCHEMA_VERSION:
+            raise ValueError(
+                f"{directory} has the schema version {version}, and this jaxrl reads up to "
+                f"{SCHEMA_VERSION}: use the jaxrl that wrote it"
+            )
+        return record
+
+    def load(self, step: int, part: str, like: PyTree) -> PyTree:
+        """One part of the checkpoint, in the structure of `like`.
+
+        Args:
+          step: which checkpoint.
+          part: its name.
+          like: structure, shapes and dtypes: arrays, or what `jax.eval_shape` makes of them. NumPy
+            arrays come back as such, all others on the first device.
+
+        Raises:
+          DamagedCheckpoint: an array is missing, cannot be read, or is not what was written.
+          ValueError: structure, shapes or dtypes are not those of `like`.
+        """
+        record = self.record(step)
+        if record["schema_version"] == 1:
+            arrays = self._read_schema_1(step, part, like)
+        else:
+            arrays = self._read(step, part, record["leaves"][part])
+        return _filled(like, arrays, f"the checkpoint {self.path / str(step)}")
+
+    def _read(self, step: int, part: str, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        blank = {name: np.zeros(x["shape"], _dtype(x["dtype"])) for name, x in leaves.items()}
+        try:
+            handler = ocp.StandardCheckpointHandler()
+            arrays = handler.restore(
+                self.path / str(step) / part,
+                args=ocp.args.StandardRestore({k: x for k, x in blank.items() if x.size}),
+            )
+        except Exception as error:  # as above
+            raise DamagedCheckpoint(_first_line(error)) from error
+        arrays = {**blank, **{name: np.asarray(x) for name, x in arrays.items()}}
+        changed = [k for k, x in _described(arrays).items() if x["crc32"] != leaves[k]["crc32"]]
+        if changed:
+            raise DamagedCheckpoint(f"{changed[0]} is not what was written")
+        return arrays
+
+    def _read_schema_1(self, step: int, part: str, like: PyTree) -> dict[str, np.ndarray]:
+        """Schema 1 had one nested tree, a `TrainState`; its names are those of today's parts."""
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that it reads where arrays lay
+                tree = checkpointer.restore(self.path / str(step))
+        except Exception as error:  # as above
+            raise DamagedCheckpoint(_first_line(error)) from error
+        flat = {
+            _name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        return {name: flat[name] for name in _arrays(like) if name in flat}
+
+
+def learned(state: TrainState) -> PyTree:
+    """The part of a state that acts."""
+    return {"agent": state.agent, "stats": state.stats}
+
+
+def progress(state: TrainState) -> PyTree:
+    """The rest of it."""
+    return {"envs": state.envs, "carry": state.carry, "buffer": state.buffer}
+
+
+def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _storable(x: jax.Array) -> jax.Array:
-    return jax.random.key_data(x) if _is_key(x) else x
+def _impl(key: Any) -> Any:
+    return jax.random.key_impl(jnp.empty((), key.dtype))  # also of a mere shape
 
 
-def _restored(x: jax.Array, like: jax.Array) -> jax.Array:
-    if not _is_key(like):
-        return x
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """The leaves by name, copied to the host; keys as their words."""
+    return {
+        _name(path): np.array(jax.random.key_data(x) if _is_key(x) else x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _described(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        name: {
+            "shape": list(x.shape),
+            "dtype": x.dtype.name,
+            "crc32": zlib.crc32(np.ascontiguousarray(x).view(np.uint8).reshape(-1).data),
+        }
+        for name, x in arrays.items()
+    }
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _dtype(name: str) -> np.dtype:
+    return jnp.dtype(name)  # which knows bfloat16, too
+
+
+def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree:
+    """`like` with the arrays of its names."""
+
+    def one(path, leaf):
+        name, key = _name(path), _is_key(leaf)
+        words = jax.eval_shape(jax.random.key_data, leaf) if key else leaf
+        if name not in arrays:
+            raise ValueError(f"{what} has no {name}")
+        x = arrays[name]
+        if (x.shape, x.dtype) != (words.shape, words.dtype):
+            raise ValueError(
+                f"{what} has {name} as {x.dtype}{list(x.shape)}, wanted is "
+                f"{words.dtype}{list(words.shape)}"
+            )
+        if isinstance(leaf, np.ndarray):
+            return x
+        array = jnp.array(x, copy=True)  # nobody else's memory, so that it can be donated
+        return jax.random.wrap_key_data(array, impl=_impl(leaf)) if key else array
+
+    filled = jax.tree_util.tree_map_with_path(one, like)
+    if unused := arrays.keys() - _names(like):
+        raise ValueError(f"{what} has {min(unused)}, for which there is no place")
+    return filled
+
+
+def _names(tree: PyTree) -> set[str]:
+    return {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

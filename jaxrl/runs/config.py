@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.flags import SCHEDULES, Algorithm, algorithms
-from jaxrl.runs.directory import SCHEMA_VERSION, versions
+from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 
-RECORDS = ("schema_version", "versions", "device", "platform", "key_type")
+RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type")
 """What config.json notes about a run without being a setting of it."""
 TABLES = {"hyper_parameters": "learning_rate = 1e-3", "environment_parameters": "length = 0.7"}
 SHORT = {"algo": "algorithm", "env": "environment", "env_param": "environment_parameters"}
@@ -52,12 +52,7 @@ class ConfigFile:
     @property
     def other_versions(self) -> str:
         """Versions of the earlier run that are not those of today, in words; empty for none."""
-        then, now = self.records.get("versions", {}), versions()
-        return ", ".join(
-            f"{name} {old} (now {now.get(name, 'missing')})"
-            for name, old in then.items()
-            if now.get(name) != old
-        )
+        return other_versions(self.records.get("versions", {}))
 
     def words(self, algorithm: Algorithm, switches: Mapping[str, bool]) -> list[str]:
         """The settings as words of the command line.
@@ -107,9 +102,9 @@ def read(path: Path | str) -> ConfigFile:
                 raise ValueError(f"{path}: {part} is given twice")
             settings[part] = v
     records = {name: settings.pop(name) for name in RECORDS if name in settings}
-    if (version := records.get("schema_version", 1)) != SCHEMA_VERSION:
+    if (version := records.get("schema_version", 1)) > SCHEMA_VERSION:
         raise ValueError(
-            f"{path}: schema_version is {version}, and this jaxrl reads {SCHEMA_VERSION}: "
+            f"{path}: schema_version is {version}, and this jaxrl reads up to {SCHEMA_VERSION}: "
             "use the jaxrl that wrote it"
         )
     for name in ("algorithm", "environment"):
@@ -163,11 +158,16 @@ def _word(name: str, value: Any, switch: bool) -> str:
         if not isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}: it must be true or false")
         return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag}={value_text(name, value)}"
+
+
+def value_text(name: str, value: Any) -> str:
+    """A value of config.json as the command line writes it."""
     if isinstance(value, dict):
-        value = _schedule(name, value)
-    elif isinstance(value, list):
-        value = ",".join(map(str, value))
-    return f"--{flag}={'none' if value is None else value}"
+        return _schedule(name, value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 def _schedule(name: str, value: dict[str, Any]) -> str:

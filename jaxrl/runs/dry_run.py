@@ -9,21 +9,17 @@ import jax.numpy as jnp
 from jaxrl.agent import OnPolicy, Population, Replay
 from jaxrl.engine.train import Training
 from jaxrl.runs.fit import Programs
-from jaxrl.types import Key, PyTree
+from jaxrl.runs.members import Members
+from jaxrl.types import PyTree
 
 
-def dry_run(training: Training, key: Key) -> dict[str, str]:
-    """Builds and compiles a run; the lines of a report, by their titles.
-
-    Args:
-      training: what would be trained.
-      key: one typed key, or `[seeds]` of them.
-    """
-    num_seeds = 1 if key.ndim == 0 else key.shape[0]
+def dry_run(members: Members) -> dict[str, str]:
+    """Builds and compiles a run of these members; the lines of a report, by their titles."""
+    training, key, num_seeds = members.training, members.key, len(members)
     spec, plan = training.envs.spec, training.agent.plan
     state = jax.eval_shape(training.init, key if key.ndim == 0 else key[0])
     updates = training.num_iterations * plan.updates_per_iteration
-    programs = Programs(training, key)
+    programs = Programs(members)
     memory = {
         name: _memory(program)
         for name, program in (("training", programs.chunk), ("evaluation", programs.evaluate))

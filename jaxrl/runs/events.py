@@ -63,17 +63,51 @@ class Evaluation:
         return mean_of_finished(self.returns)
 
 
-Event = Compiled | Progress | Evaluation
+@dataclasses.dataclass(frozen=True)
+class Diverged:
+    """Sent when metrics of a member ceased to be finite; the other members train on.
+
+    Attributes:
+      steps: environment steps before the iteration in which it happened.
+      iteration: that iteration, from 0.
+      member: what tells the member from the others, its seed for example.
+      metrics: the names of those metrics.
+    """
+
+    steps: int
+    iteration: int
+    member: dict[str, Any]
+    metrics: tuple[str, ...]
+
+    def __str__(self) -> str:
+        who = ", ".join(f"{name} {value}" for name, value in self.member.items())
+        return (
+            f"{who} diverged in iteration {self.iteration:,} (step {self.steps:,}): "
+            f"not finite: {', '.join(self.metrics)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """What the record of a run calls its algorithm and its environment."""
+class Saved:
+    """Sent when a checkpoint after `steps` steps of each seed has been handed to its writer."""
 
-    algorithm: str
-    environment: str
-    environment_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Those that were changed."""
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """Sent before training, where a run goes on.
+
+    Attributes:
+      steps: environment steps of each seed so far.
+      notes: what one should know, in sentences.
+    """
+
+    steps: int
+    notes: tuple[str, ...] = ()
+
+
+Event = Compiled | Progress | Evaluation | Diverged | Saved | Resumed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +117,12 @@ class Result:
     Attributes:
       state: the final state; leaves `[seeds, ...]` where `key` was an array of keys.
       training: what was trained, for its `policy` and `evaluate`.
-      evaluations: all of them, in order.
+      evaluations: all of them, in order; of a resumed run those since then (metrics.jsonl has all).
       env_steps: steps taken by all seeds together.
       train_seconds: time spent training.
       compiled: what tracing and compiling took.
+      diverged: the members whose numbers ceased to be finite.
+      stopped: why the run ended early; None where it did not.
     """
 
     state: TrainState
@@ -95,6 +131,8 @@ class Result:
     env_steps: int
     train_seconds: float
     compiled: Compiled
+    diverged: tuple[Diverged, ...] = ()
+    stopped: str | None = None
 
     @property
     def steps_per_second(self) -> float:
@@ -110,4 +148,6 @@ class Result:
             "compile_seconds": self.compiled.compile_seconds,
             "train_seconds": self.train_seconds,
             "final_return": summarize(self.evaluations[-1].return_means),
+            "stopped": self.stopped,
+            "diverged": [dataclasses.asdict(member) for member in self.diverged],
         }

@@ -1,7 +1,8 @@
 """A host loop over the same compiled chunk as `train`: progress, logs and files between calls."""
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent
-from jaxrl.engine.learners import IterationMetrics
+from jaxrl.engine.learners import IterationMetrics, TrainState
 from jaxrl.engine.train import Training, chunk_stops
 from jaxrl.environment import Environment
 from jaxrl.keys import check_key
+from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.directory import RunDirectory
-from jaxrl.runs.events import Compiled, Evaluation, Event, Origin, Progress, Result
+from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, Result
+from jaxrl.runs.interrupt import Interrupted, ending_well
+from jaxrl.runs.members import Members
+from jaxrl.runs.settings import Origin, Settings
 from jaxrl.types import Key
 
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
+
+
+class DivergenceError(RuntimeError):
+    """No member of a run has finite numbers any more."""
 
 
 def fit(
@@ -28,135 +37,268 @@ def fit(
     *,
     total_steps: int,
     num_evaluations: int = 10,
+    points: Sequence[Mapping[str, Any]] | None = None,
     run_dir: Path | str | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    keep_checkpoints: int = 3,
+    stop_at_return: float | None = None,
+    time_budget: float | None = None,
+    tensorboard: bool = True,
+    callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Result:
-    """Trains as `train` does, calling back between chunks; prints nothing itself.
+    """Trains as `train` does, with checkpoints and files; prints nothing itself.
 
     Args:
       agent, env, total_steps, num_evaluations, **options: as for `train`.
       key: one typed key, or `[seeds]` of them for as many runs in one program.
-      run_dir: a directory to make, for the configuration, the metrics, a summary, the final
-        checkpoint and a learning curve.
-      on_event: called with each `Event`.
+      points: hyper-parameters to train with besides, `[{"learning_rate": 1e-3}, ...]`: every point
+        with every key, in the same program. Float fields of the agent, as for `sweep`.
+      run_dir: a directory to make, for the configuration, the metrics, checkpoints, a summary and
+        a learning curve.
+      resume: go on where the run in `run_dir` was saved last, to the bits that it would have had
+        without a break; begin, where there is none. `total_steps` may have grown.
+      checkpoint_seconds: time between checkpoints, at least; there is one at the end in any case.
+      keep_checkpoints: how many of them stay.
+      stop_at_return: end when an evaluation's return, the mean over all members, is that high.
+      time_budget: end after so many seconds, compilation not counted.
+      tensorboard: whether `run_dir` gets event files for TensorBoard.
+      callbacks: called with each `Event`; one that returns a text ends the run
+        (`jaxrl.runs.callbacks`).
 
     Raises:
-      ValueError, TypeError: a field does not fit, or `run_dir` holds files already or cannot be
-        written; before anything is compiled.
+      ValueError, TypeError: a field does not fit, `run_dir` holds files already or cannot be
+        written, or holds a run of another configuration or environment; before anything is compiled.
+      DivergenceError: no member's metrics are finite any more.
+      Interrupted: by Ctrl-C or SIGTERM; with `run_dir`, after the state was saved.
     """
     check_key(key)
-    if num_evaluations < 1:
-        raise ValueError(f"num_evaluations is {num_evaluations}: it must be at least 1")
-    training = Training.create(agent, env, total_steps=total_steps, **options)
-    directory = None if run_dir is None else RunDirectory.create(run_dir)
-    return run(
-        training, key, num_evaluations=num_evaluations, directory=directory, on_event=on_event
+    settings = Settings(
+        num_evaluations=num_evaluations,
+        checkpoint_seconds=checkpoint_seconds,
+        keep_checkpoints=keep_checkpoints,
+        stop_at_return=stop_at_return,
+        time_budget=time_budget,
+        tensorboard=tensorboard,
     )
+    if resume and run_dir is None:
+        raise ValueError("resume asks for a run_dir: that of the run to go on with")
+    training = Training.create(agent, env, total_steps=total_steps, **options)
+    members = Members.of(training, key, points)
+    if run_dir is None:
+        return run(members, settings, callbacks=callbacks)
+    begun = resume and (Path(run_dir) / "config.json").exists()
+    directory = RunDirectory.resume(run_dir) if begun else RunDirectory.create(run_dir)
+    return run(members, settings, directory=directory, resume=begun, callbacks=callbacks)
 
 
 def run(
-    training: Training,
-    key: Key,
+    members: Members,
+    settings: Settings,
     *,
-    num_evaluations: int,
     directory: RunDirectory | None = None,
+    resume: bool = False,
     origin: Origin | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
-    """The loop behind `fit`, for a `Training` and a directory that have been made.
+    """The loop behind `fit`, for members and a directory that have been made.
 
     Args:
-      training, key, num_evaluations, on_event: as for `fit`.
+      members, settings: who trains, and how it is followed.
       directory: where to record the run.
+      resume: whether the directory holds it already.
       origin: names for the record; those of the classes unless given.
+      callbacks: as for `fit`.
     """
     if directory is None:
-        return _loop(training, key, num_evaluations, on_event)
+        return Loop(members, settings, callbacks).run()
     from jaxrl.runs.recorder import Recorder  # deferred: orbax and matplotlib take a second
 
-    recorder = Recorder(directory, training, key, num_evaluations, origin)
-
-    def record_and_pass_on(event: Event) -> None:
-        recorder(event)
-        on_event(event)
-
     try:
-        result = _loop(training, key, num_evaluations, record_and_pass_on)
+        with Recorder(directory, members, settings, origin) as recorder:
+            if resume:
+                recorder.check_resumable()
+            with ending_well() as asked:
+                loop = Loop(members, settings, (recorder, *callbacks), recorder, asked)
+                result = loop.run(resume)
+            recorder.finish(result)
     finally:
         directory.discard()  # if nothing was written into it
-    recorder.finish(result)
+        directory.unlock()
     return result
 
 
-def _loop(
-    training: Training, key: Key, num_evaluations: int, on_event: Callable[[Event], None]
-) -> Result:
-    num_seeds = 1 if key.ndim == 0 else key.shape[0]
-    steps_per_iteration = training.agent.plan.steps_per_iteration
-    programs = Programs(training, key)
-    on_event(programs.compiled)
+@dataclasses.dataclass
+class Standing:
+    """Where a run stands between two calls of the compiled chunk: all that a checkpoint holds.
 
-    state = programs.init(training, key)
-    evaluations: list[Evaluation] = []
-    train_seconds, iteration = 0.0, 0
-    stride = 1  # iterations a call: grows until a call takes about a second
-    for stop in chunk_stops(training.num_iterations, num_evaluations):
-        so_far: IterationMetrics | None = None
-        while iteration < stop:
-            to = min(iteration + stride, stop)
-            began = time.perf_counter()
-            state, metrics = programs.chunk(
-                training, state, key, jnp.int32(iteration), jnp.int32(to)
+    Attributes:
+      state: of the members.
+      since: metrics since the last evaluation, `float64`.
+      iteration: how many are finished.
+      train_seconds: time spent training.
+      diverged: members, by their index, whose numbers are not finite any more.
+    """
+
+    state: TrainState
+    since: IterationMetrics
+    iteration: int = 0
+    train_seconds: float = 0.0
+    diverged: dict[int, Diverged] = dataclasses.field(default_factory=dict)
+
+
+class Loop:
+    """Calls the compiled programs in turn, and tells what happens."""
+
+    def __init__(
+        self,
+        members: Members,
+        settings: Settings,
+        callbacks: Sequence[Callback] = (),
+        recorder: Any = None,
+        asked_to_end: Callable[[], int] = lambda: 0,
+    ):
+        self.members = members
+        self.settings = settings
+        self.callbacks = [*callbacks, *settings.callbacks()]
+        self.recorder = recorder
+        self.asked_to_end = asked_to_end
+        self.stopped: str | None = None
+        self.evaluations: list[Evaluation] = []
+        self.stride = 1  # iterations a call: grows until a call takes about a second
+
+    def run(self, resume: bool = False) -> Result:
+        """Trains from the beginning, or from where the recorder saved, to the end."""
+        training = self.members.training
+        self.programs = programs = Programs(self.members)
+        self.tell(programs.compiled)
+        standing = Standing(programs.init(training, self.members.key), programs.no_metrics())
+        if resume:
+            self.recorder.restore(standing, self.tell)
+        self.saved_at, self.saved_iteration = time.monotonic(), standing.iteration
+        stops = chunk_stops(training.num_iterations, self.settings.num_evaluations)
+        for stop in [stop for stop in stops if stop > standing.iteration] or stops[-1:]:
+            while standing.iteration < stop and self.stopped is None:
+                self.train(standing, stop)
+                if standing.iteration < stop and self.stopped is None:
+                    self.pause(standing)
+            self.evaluate(standing)
+            if self.stopped is not None:
+                break
+            if standing.iteration < training.num_iterations:
+                self.pause(standing)
+        self.save(standing)
+        return Result(
+            state=standing.state,
+            training=training,
+            evaluations=self.evaluations,
+            env_steps=self.steps(standing.iteration) * len(self.members),
+            train_seconds=standing.train_seconds,
+            compiled=programs.compiled,
+            diverged=tuple(standing.diverged.values()),
+            stopped=self.stopped,
+        )
+
+    def train(self, standing: Standing, stop: int) -> None:
+        """One call of the chunk, of about a second."""
+        training, key, start = self.members.training, self.members.key, standing.iteration
+        to = min(start + self.stride, stop)
+        began = time.perf_counter()
+        standing.state, metrics, divergence = self.programs.chunk(
+            training, standing.state, key, jnp.int32(start), jnp.int32(to)
+        )
+        metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)  # waits
+        jax.block_until_ready(standing.state)
+        seconds = time.perf_counter() - began
+        standing.iteration = to
+        standing.train_seconds += seconds
+        standing.since += metrics
+        per_iteration = max(seconds / (to - start), 1e-9)
+        longest = int(SECONDS_BETWEEN_SIGNS_OF_LIFE / per_iteration)
+        self.stride = max(1, min(2 * self.stride, longest))
+        self.look_for_divergence(standing, jax.device_get(divergence))
+        so_far, left = standing.train_seconds / to, training.num_iterations - to
+        self.tell(
+            Progress(
+                steps=self.steps(to),
+                total_steps=training.total_steps,
+                train_seconds=standing.train_seconds,
+                steps_per_second=self.steps(to) * len(self.members) / standing.train_seconds,
+                seconds_left=so_far * left,
+                return_mean=_mean(standing.since.episodes.returns),
             )
-            metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)  # waits
-            jax.block_until_ready(state)
-            seconds = time.perf_counter() - began
-            train_seconds += seconds
-            so_far = metrics if so_far is None else so_far + metrics
-            per_iteration = max(seconds / (to - iteration), 1e-9)
-            stride = max(1, min(2 * stride, int(SECONDS_BETWEEN_SIGNS_OF_LIFE / per_iteration)))
-            iteration = to
-            on_event(
-                Progress(
-                    steps=iteration * steps_per_iteration,
-                    total_steps=training.total_steps,
-                    train_seconds=train_seconds,
-                    steps_per_second=iteration * steps_per_iteration * num_seeds / train_seconds,
-                    seconds_left=train_seconds / iteration * (training.num_iterations - iteration),
-                    return_mean=_mean(so_far.episodes.returns),
-                )
+        )
+
+    def look_for_divergence(self, standing: Standing, divergence: Any) -> None:
+        """Tells of each member that has just diverged; raises when none is left."""
+        labels, num_members = self.members.labels, len(self.members)
+        iterations = np.broadcast_to(divergence.iteration, num_members)
+        for i in np.flatnonzero(iterations >= 0):
+            if int(i) in standing.diverged:
+                continue
+            bad = {k: np.broadcast_to(x, num_members)[i] for k, x in divergence.metrics.items()}
+            iteration = int(iterations[i])
+            names = tuple(name for name, is_bad in bad.items() if is_bad)
+            standing.diverged[int(i)] = Diverged(
+                self.steps(iteration), iteration, labels[i], names
             )
-        episodes = programs.evaluate(training, state, key, jnp.int32(iteration))
-        rows = (num_seeds, -1)
+            self.tell(standing.diverged[int(i)])
+        if len(standing.diverged) == num_members:
+            last = list(standing.diverged.values())[-1]
+            recorder = self.recorder
+            saved = "" if recorder is None else f"; {recorder.last_good_checkpoint(standing)}"
+            raise DivergenceError(f"{last}{saved}")
+
+    def evaluate(self, standing: Standing) -> None:
+        """Plays episodes without exploration; the metrics since the last time are told with it."""
+        training, key, iteration = self.members.training, self.members.key, standing.iteration
+        episodes = self.programs.evaluate(training, standing.state, key, jnp.int32(iteration))
+        rows = (len(self.members), -1)
         evaluation = Evaluation(
-            steps=iteration * steps_per_iteration,
-            train_seconds=train_seconds,
+            steps=self.steps(iteration),
+            train_seconds=standing.train_seconds,
             returns=np.where(episodes.finished, episodes.returns, np.nan).reshape(rows),
             lengths=np.asarray(episodes.lengths).reshape(rows),
-            training=_training_metrics(so_far, num_seeds),
+            training=_training_metrics(standing.since, len(self.members)),
         )
-        evaluations.append(evaluation)
-        on_event(evaluation)
-    return Result(
-        state=state,
-        training=training,
-        evaluations=evaluations,
-        env_steps=training.total_steps * num_seeds,
-        train_seconds=train_seconds,
-        compiled=programs.compiled,
-    )
+        standing.since = self.programs.no_metrics()
+        self.evaluations.append(evaluation)
+        self.tell(evaluation)
+
+    def pause(self, standing: Standing) -> None:
+        """A place at which a run can be saved when it is time, and left when someone asked."""
+        asked = self.asked_to_end()
+        if asked or time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
+            self.save(standing)
+        if asked:
+            raise Interrupted(self.recorder.how_to_resume(standing), asked)
+
+    def save(self, standing: Standing) -> None:
+        """Hands a checkpoint to the recorder, where there is one, and something to save."""
+        if self.recorder is not None and standing.iteration != self.saved_iteration:
+            self.tell(self.recorder.save(standing))
+            self.saved_at, self.saved_iteration = time.monotonic(), standing.iteration
+
+    def tell(self, event: Event) -> None:
+        """Calls back; the first reason to stop is kept."""
+        for callback in self.callbacks:
+            reason = callback(event)
+            self.stopped = self.stopped or reason
+
+    def steps(self, iteration: int) -> int:
+        """Environment steps of a member in so many iterations."""
+        return iteration * self.members.training.agent.plan.steps_per_iteration
 
 
 class Programs:
-    """The three compiled programs of a run, with seeds vmapped where there are several."""
+    """The three compiled programs of a run, vmapped where there are several members."""
 
-    def __init__(self, training: Training, key: Key):
-        init, chunk, evaluate = Training.init, Training.chunk, Training.evaluate
-        if key.ndim > 0:
-            init = jax.vmap(init, (None, 0))
-            chunk = jax.vmap(chunk, (None, 0, 0, None, None))
-            evaluate = jax.vmap(evaluate, (None, 0, 0, None))
+    def __init__(self, members: Members):
+        training, key = members.training, members.key
+        init = members.vmap(Training.init, 0)
+        chunk = members.vmap(Training.chunk, 0, 0, None, None)
+        evaluate = members.vmap(Training.evaluate, 0, 0, None)
         began = time.perf_counter()
         zero = jnp.int32(0)
         state = jax.eval_shape(init, training, key)
@@ -165,28 +307,33 @@ class Programs:
             jax.jit(chunk, donate_argnums=1).lower(training, state, key, zero, zero),
             jax.jit(evaluate).lower(training, state, key, zero),
         )
+        self._metrics = lowered[1].out_info[1]
         traced = time.perf_counter()
         self.init, self.chunk, self.evaluate = (x.compile() for x in lowered)
         self.compiled = Compiled(traced - began, time.perf_counter() - traced)
 
+    def no_metrics(self) -> IterationMetrics:
+        """Of no iteration: to add to."""
+        return jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics)
+
 
 def _mean(mean: Any) -> float:
-    count = np.sum(mean.count)
-    return float(np.sum(mean.total) / count) if count > 0 else float("nan")
+    """Of the members whose numbers are finite."""
+    finite = np.isfinite(mean.total)
+    count = np.sum(mean.count, where=finite)
+    return float(np.sum(mean.total, where=finite) / count) if count > 0 else float("nan")
 
 
-def _training_metrics(metrics: IterationMetrics | None, num_seeds: int) -> dict[str, np.ndarray]:
-    """Means since the last evaluation, `float64[seeds]` each."""
-    if metrics is None:
-        return {}
+def _training_metrics(metrics: IterationMetrics, num_members: int) -> dict[str, np.ndarray]:
+    """Means since the last evaluation, `float64[members]` each; empty where nothing was trained."""
     named = {
         "training_return_mean": metrics.episodes.returns,
         "training_length_mean": metrics.episodes.lengths,
         **metrics.updates,
     }
-    out = {"training_episodes": np.broadcast_to(metrics.episodes.count, (num_seeds,))}
+    out = {"training_episodes": np.broadcast_to(metrics.episodes.count, (num_members,))}
     for name, mean in named.items():
         with np.errstate(invalid="ignore", divide="ignore"):
             value = np.asarray(mean.total) / np.where(mean.count > 0, mean.count, np.nan)
-        out[name] = np.broadcast_to(value, (num_seeds,))
+        out[name] = np.broadcast_to(value, (num_members,))
     return out

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jaxrl.runs.events import Compiled, Evaluation, Event, Progress
+from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, Resumed, Saved
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_OF_SILENCE = 10.0
@@ -35,6 +35,8 @@ def _plain(num_seeds: int) -> Iterator[Show]:
     print("tracing and compiling ...", flush=True)
 
     def show(event: Event) -> None:
+        if isinstance(event, Saved):
+            return
         now = time.perf_counter()
         if isinstance(event, Progress) and now - lines.last < SECONDS_BETWEEN_LINES:
             lines.progress(event)
@@ -65,6 +67,8 @@ def _live(console: Console, num_seeds: int) -> Iterator[Show]:
     with Live(_Spinner(lines), console=console, refresh_per_second=8, transient=True) as live:
 
         def show(event: Event) -> None:
+            if isinstance(event, Saved):
+                return
             line = lines.of(event)
             if not isinstance(event, Progress):
                 live.console.print(line, soft_wrap=True)
@@ -107,6 +111,11 @@ class _Lines:
                 return self.progress(event)
             case Evaluation():
                 return self.evaluation(event)
+            case Diverged():
+                return f"warning: {event}"
+            case Resumed():
+                return "\n".join([*event.notes, f"going on after {event.steps:,} steps"])
+        return ""
 
     def compiled(self, event: Compiled) -> str:
         self.doing, self.began = "training", time.perf_counter()

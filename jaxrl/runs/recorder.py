@@ -1,95 +1,290 @@
-"""Writes a run into its directory while it happens."""
+"""Writes a run into its directory while it happens, and reads where it stood."""
 
+import contextlib
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxrl.engine.train import Training
-from jaxrl.runs.checkpoint import save
-from jaxrl.runs.directory import RunDirectory
-from jaxrl.runs.events import Compiled, Evaluation, Event, Origin, Result
+from jaxrl.runs import fingerprint
+from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, progress
+from jaxrl.runs.directory import (
+    RunDirectory,
+    other_versions,
+    plain,
+    read_config,
+    read_metrics,
+    read_summary,
+    versions,
+)
+from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, Result, Resumed, Saved
+from jaxrl.runs.fit import Standing
+from jaxrl.runs.loggers import TensorBoard
+from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
-from jaxrl.types import Key
+from jaxrl.runs.settings import Origin, Settings
+from jaxrl.schedules import Schedule
+
+MAY_CHANGE = (
+    *(field.name for field in dataclasses.fields(Settings)),
+    "total_steps",
+    "device",
+    "platform",
+)
+"""What of a configuration a resumed run may have otherwise."""
 
 
 class Recorder:
-    """Turns the events of a run into the files of its directory."""
+    """Turns the events of a run into the files of its directory. A context: it ends its threads."""
 
     def __init__(
         self,
         directory: RunDirectory,
-        training: Training,
-        key: Key,
-        num_evaluations: int,
+        members: Members,
+        settings: Settings,
         origin: Origin | None = None,
     ):
         self.directory = directory
-        self.training = training
-        self.key = key
-        self.num_evaluations = num_evaluations
-        self.seeds = seeds_of(key)
+        self.members = members
+        self.settings = settings
+        self.labels = members.labels
+        training = members.training
         agent, env = type(training.agent).__name__, type(training.envs.env).__name__
         self.origin = origin or Origin(agent, env)
+        self.config = plain(self._config())
+        self.environment = fingerprint.of(training)
+        self.checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
+        self.resumed_at = -1  # steps that metrics.jsonl has already
+        self._tensorboard: TensorBoard | None = None
 
-    def _begin(self) -> None:
-        """Writes config.json: everything that repeats the run."""
-        training = self.training
-        self.directory.write_config(
-            {
-                **dataclasses.asdict(self.origin),
-                "hyper_parameters": describe(training.agent),
-                "seeds": self.seeds,
-                "key_type": str(jax.random.key_impl(self.key)),
-                "total_steps": training.total_steps,
-                "num_evaluations": self.num_evaluations,
-                "num_eval_episodes": training.eval_envs.num_envs,
-                "normalize_observations": training.normalize_observations,
-                "normalize_rewards": training.normalize_rewards,
-                "reset_policy": training.envs.reset_policy,
-                "pool_size": training.envs.pool_size,
-                "device": jax.devices()[0].device_kind,
-                "platform": jax.default_backend(),
-            }
-        )
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.checkpoints.close)
+            if self._tensorboard is not None:
+                self._tensorboard.close()
+
+    def _config(self) -> dict[str, Any]:
+        """Everything that repeats the run."""
+        training = self.members.training
+        settings = dataclasses.asdict(self.settings)
+        return {
+            **dataclasses.asdict(self.origin),
+            "hyper_parameters": describe(self.members.base),
+            **({"points": self.members.points} if self.members.points else {}),
+            "seeds": self.members.seeds,
+            "key_type": str(jax.random.key_impl(self.members.key)),
+            "total_steps": training.total_steps,
+            "num_evaluations": settings.pop("num_evaluations"),
+            "num_eval_episodes": training.eval_envs.num_envs,
+            "normalize_observations": training.normalize_observations,
+            "normalize_rewards": training.normalize_rewards,
+            "reset_policy": training.envs.reset_policy,
+            "pool_size": training.envs.pool_size,
+            **settings,
+            "device": jax.devices()[0].device_kind,
+            "platform": jax.default_backend(),
+        }
+
+    # While it happens ----------------------------------------------------------------------------
 
     def __call__(self, event: Event) -> None:
         """Writes config.json once the programs are compiled, so that a run which never begins
-        leaves nothing; a line a seed of metrics.jsonl for an evaluation. Other events pass."""
+        leaves nothing; a line a member of metrics.jsonl for an evaluation. Other events pass."""
         if isinstance(event, Compiled):
             self._begin()
-        if not isinstance(event, Evaluation):
-            return
-        self.directory.append_metrics(
-            [
-                {
-                    "step": event.steps,
-                    "seed": seed,
-                    **_of_episodes(event.returns[i], event.lengths[i]),
-                    "train_seconds": event.train_seconds,
-                    **{name: values[i] for name, values in event.training.items()},
-                }
-                for i, seed in enumerate(self.seeds)
-            ]
+        if isinstance(event, Progress) and self._tensorboard is None and self.settings.tensorboard:
+            self._tensorboard = TensorBoard(self.directory.tensorboard, self.labels, self.resumed_at)
+        if isinstance(event, Evaluation) and event.steps > self.resumed_at:
+            rows = self._rows(event)
+            self.directory.append_metrics(rows)
+            if self._tensorboard is not None:
+                self._tensorboard.write(rows)
+
+    def _begin(self) -> None:
+        self.directory.lock()
+        self.directory.write_config(self.config)
+
+    def _rows(self, event: Evaluation) -> list[dict[str, Any]]:
+        return [
+            {
+                "step": event.steps,
+                **label,
+                **_of_episodes(event.returns[i], event.lengths[i]),
+                "train_seconds": event.train_seconds,
+                **{name: values[i] for name, values in event.training.items()},
+            }
+            for i, label in enumerate(self.labels)
+        ]
+
+    def save(self, standing: Standing) -> Saved:
+        """Hands a checkpoint to the thread that writes it."""
+        plan = self.members.training.agent.plan
+        steps = standing.iteration * plan.steps_per_iteration
+        self.checkpoints.save(
+            steps,
+            {
+                "learned": learned(standing.state),
+                "progress": self._progress(standing),
+            },
+            {
+                "iteration": standing.iteration,
+                "train_seconds": standing.train_seconds,
+                "num_iterations": self.members.training.num_iterations,
+                "diverged": {i: dataclasses.asdict(x) for i, x in standing.diverged.items()},
+                "config": self.config,
+                "versions": versions(),
+                "environment": self.environment,
+            },
         )
+        return Saved(steps)
+
+    def _progress(self, standing: Standing) -> dict[str, Any]:
+        key = np.asarray(jax.random.key_data(self.members.key))
+        return {**progress(standing.state), "key": key, "since": standing.since}
 
     def finish(self, result: Result) -> None:
-        """Writes the checkpoint, the plot and, last, summary.json: with it the run is complete."""
-        curve = np.array([e.return_means for e in result.evaluations])
-        steps = np.array([e.steps for e in result.evaluations])
-        save(result.state, self.directory.checkpoints / str(steps[-1]))
+        """Draws the learning curve and, last, writes summary.json: with it the run is complete."""
+        self.checkpoints.wait()
+        steps, returns = curve(list(read_metrics(self.directory.path)))
         title = f"{self.origin.algorithm} on {self.origin.environment}"
-        learning_curve(steps, curve, self.directory.plot, title=title)
+        learning_curve(steps, returns, self.directory.plot, title=title)
         self.directory.write_summary(result.summary())
 
+    # Where it stood -------------------------------------------------------------------------------
 
-def seeds_of(key: Key) -> list[int]:
-    """Each key's words read as one number: `s` for `jax.random.key(s)`."""
-    words = np.asarray(jax.random.key_data(key))
-    rows = words.reshape(-1, words.shape[-1]).tolist()
-    return [sum(word << 32 * i for i, word in enumerate(reversed(row))) for row in rows]
+    def check_resumable(self) -> None:
+        """Raises ValueError, with the names, where the run in the directory was another one."""
+        record = self._newest_record()
+        then = record.get("config") or read_config(self.directory.path)
+        if changed := list(_changes(then, self.config)):
+            raise ValueError(
+                f"{self.directory.path} holds a run of another configuration: "
+                + ", ".join(changed)
+                + "; give it as it was, or train anew in another directory"
+            )
+        fingerprint.check(record.get("environment"), self.environment, record.get("versions", {}))
+
+    def _newest_record(self) -> dict[str, Any]:
+        for step in self.checkpoints.steps():
+            with contextlib.suppress(DamagedCheckpoint):
+                return self.checkpoints.record(step)
+        return {}
+
+    def restore(self, standing: Standing, tell: Callable[[Event], None]) -> None:
+        """Puts the newest whole checkpoint into `standing`; leaves it as it is where there is none.
+
+        Tells what one should know: damaged checkpoints, other versions, another horizon.
+        """
+        notes = []
+        for step in self.checkpoints.steps():
+            try:
+                record = self.checkpoints.record(step)
+                self._restore(standing, step, record)
+            except DamagedCheckpoint as damage:
+                aside = self.checkpoints.put_aside(step)
+                notes.append(f"the checkpoint {step} is damaged ({damage}), now {aside}")
+                continue
+            self.resumed_at = step
+            notes += self._notes(record, standing)
+            break
+        else:
+            notes.append("there is no checkpoint yet: beginning anew, with the same seeds")
+        self.directory.keep_metrics(self.resumed_at)
+        tell(Resumed(max(self.resumed_at, 0), tuple(notes)))
+
+    def _restore(self, standing: Standing, step: int, record: dict[str, Any]) -> None:
+        plan = self.members.training.agent.plan
+        state = standing.state
+        part = self.checkpoints.load(step, "learned", learned(state))
+        if record["schema_version"] == 1:  # of the end of a run, just after an evaluation
+            rest = self.checkpoints.load(step, "progress", progress(state))
+            summary = read_summary(self.directory.path) or {"train_seconds": 0.0}
+            record |= {
+                "iteration": step // plan.steps_per_iteration,
+                "train_seconds": summary["train_seconds"],
+            }
+        else:
+            rest = self.checkpoints.load(step, "progress", self._progress(standing))
+            if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
+                raise ValueError(f"{self.directory.path} holds a run with another key: give it that")
+            standing.since = rest.pop("since")
+        standing.state = state.replace(**part, **rest)
+        standing.iteration = record["iteration"]
+        standing.train_seconds = record["train_seconds"]
+        standing.diverged = {
+            int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
+            for i, x in record.get("diverged", {}).items()
+        }
+
+    def _notes(self, record: dict[str, Any], standing: Standing) -> list[str]:
+        notes = []
+        if others := other_versions(record.get("versions", {})):
+            notes.append(f"it ran on {others}: it may go on to other bits")
+        training, then = self.members.training, record.get("num_iterations")
+        if then is not None and then != training.num_iterations:
+            per_iteration = training.agent.plan.steps_per_iteration
+            notes.append(
+                f"the horizon is {training.total_steps:,} steps and was {then * per_iteration:,}: "
+                + _of_schedules(self.members.base, standing.iteration, then, training.num_iterations)
+            )
+        return notes
+
+    def last_good_checkpoint(self, standing: Standing) -> str:
+        """A phrase on what is left of a run that cannot go on."""
+        self.checkpoints.wait()
+        for step in self.checkpoints.steps():
+            part = self.checkpoints.load(step, "learned", learned(standing.state))
+            floats = (x for x in jax.tree.leaves(part) if jnp.issubdtype(x.dtype, jnp.inexact))
+            if all(np.isfinite(np.asarray(x, np.float64)).all() for x in floats):
+                return f"the last good checkpoint is {self.directory.checkpoints / str(step)}"
+        return "there is no good checkpoint"
+
+    def how_to_resume(self, standing: Standing) -> str:
+        """A sentence for someone who has just interrupted the run."""
+        self.checkpoints.wait()
+        steps = standing.iteration * self.members.training.agent.plan.steps_per_iteration
+        return f"saved after {steps:,} steps; go on with: jaxrl resume {self.directory.path}"
+
+
+def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The lines of metrics.jsonl as steps `[E]` and mean returns `[E, members]`, NaN for null."""
+    steps = list(dict.fromkeys(row["step"] for row in rows))
+    returns = [row["return_mean"] for row in rows]
+    filled = np.array([np.nan if x is None else x for x in returns], np.float64)
+    return np.array(steps), filled.reshape(len(steps), -1)
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Any:
+    """Phrases on what differs between two configurations."""
+    ignored = {*MAY_CHANGE, "schema_version", "versions", "revision"}
+    for name in {**then, **now}:
+        if name in ignored or (name not in then and now[name] is None):
+            continue
+        old, new = then.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} was {old} and is {new}"
+
+
+def _of_schedules(agent: Any, iteration: int, then: int, now: int) -> str:
+    """What another horizon does to the schedules of an agent, at this iteration."""
+    lines = []
+    for field in dataclasses.fields(agent):
+        schedule = getattr(agent, field.name)
+        if isinstance(schedule, Schedule):
+            old, new = (float(np.mean(schedule(jnp.float32(iteration / n)))) for n in (then, now))
+            lines.append(f"{field.name} was {old:.4g} here and is {new:.4g}")
+    if not lines:
+        return "no schedule depends on it"
+    return "schedules stretch over it, " + ", ".join(lines)
 
 
 def _of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""What the command line's parsers share. Imports no jax."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jaxrl.flags import finite_number, whole_number
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ValueError for a mistake instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
+
+
+def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A converter whose own message reaches the user."""
+
+    def converter(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return converter
+
+
+@kind
+def count(text: str) -> int:
+    """A whole number, at least 1."""
+    number = whole_number(text)
+    if number < 1:
+        raise ValueError(f"{text} is too small: it must be at least 1")
+    return number
+
+
+@kind
+def seconds(text: str) -> float:
+    """A number of seconds, at least 0."""
+    number = finite_number(text)
+    if number < 0:
+        raise ValueError(f"{text} is too small: it must be at least 0 seconds")
+    return number

@@ -1,0 +1,211 @@
+"""The commands on run directories: resume, evaluate, plot, compare, export. Import jax late."""
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxrl.arguments import count, kind, seconds
+from jaxrl.flags import finite_number, whole_number
+
+if TYPE_CHECKING:
+    from jaxrl.runs.directory import RunDirectory
+    from jaxrl.runs.members import Members
+    from jaxrl.runs.recipe import Recipe
+    from jaxrl.runs.settings import Settings
+
+DEFAULTS = {"checkpoint_seconds": 60.0, "keep_checkpoints": 3, "tensorboard": True}
+
+
+def add(verbs: Any) -> None:
+    """Adds the commands to those of the parser."""
+    run = {"metavar": "RUN", "type": Path, "help": "The directory of a run"}
+
+    resume = verbs.add_parser(
+        "resume", help="Go on with a run that was interrupted, or with a longer one",
+        description="Goes on with the run in a directory from its newest whole checkpoint, to the "
+        "bits that it would have had without a break. What is not given stays as it was.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    resume.add_argument("path", **run)
+    resume.add_argument(
+        "--total-steps", type=count, metavar="INT",
+        help="A new horizon in environment steps of each seed; schedules stretch over it",
+    )  # fmt: skip
+    add_following(resume, dict.fromkeys(DEFAULTS))
+    resume.set_defaults(run=resume_run)
+
+    evaluate = verbs.add_parser(
+        "evaluate", help="Play episodes with what a run has learned",
+        description="Plays whole episodes without exploration, and prints the mean return of each "
+        "member of the run.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    evaluate.add_argument("path", **run)
+    evaluate.add_argument(
+        "--episodes", type=count, default=100, metavar="INT", help="Of each member (default: 100)"
+    )
+    evaluate.add_argument(
+        "--seed", type=kind(whole_number), default=0, metavar="INT",
+        help="Of starts and chances; not that of training (default: 0)",
+    )  # fmt: skip
+    evaluate.set_defaults(run=evaluate_run)
+
+
+def add_following(parser: Any, defaults: Mapping[str, Any]) -> None:
+    """Adds the flags on how a run is followed and saved."""
+    group = parser.add_argument_group("following it")
+    defaults = {**DEFAULTS, **defaults}
+    group.add_argument(
+        "--checkpoint-seconds", type=seconds, metavar="FLOAT",
+        default=defaults["checkpoint_seconds"],
+        help="Time between checkpoints, at least; the end is saved in any case (default: 60)",
+    )  # fmt: skip
+    group.add_argument(
+        "--keep-checkpoints", type=count, default=defaults["keep_checkpoints"], metavar="INT",
+        help="How many checkpoints stay (default: 3)",
+    )  # fmt: skip
+    group.add_argument(
+        "--stop-at-return", type=kind(finite_number), metavar="FLOAT",
+        help="End when an evaluation's return, the mean over the seeds, is that high",
+    )  # fmt: skip
+    group.add_argument(
+        "--time-budget", type=seconds, metavar="SECONDS",
+        help="End after so much time, compilation not counted; the run can be resumed",
+    )  # fmt: skip
+    group.add_argument(
+        "--tensorboard", action=argparse.BooleanOptionalAction, default=defaults["tensorboard"],
+        help="Write event files for TensorBoard (default: yes)",
+    )  # fmt: skip
+    group.add_argument(
+        "--wandb", metavar="PROJECT",
+        help="Log to this project of Weights & Biases, too; needs pip install 'jaxrl[wandb]'",
+    )  # fmt: skip
+
+
+def settings(options: argparse.Namespace, **others: Any) -> "Settings":
+    """What `add_following` read; what was not given is left to `others`, or the default."""
+    from jaxrl.runs.settings import Settings
+
+    names = {field.name for field in dataclasses.fields(Settings)}
+    given = {k: v for k, v in vars(options).items() if k in names and v is not None}
+    return Settings(**{**others, **given})
+
+
+def build(recipe: "Recipe") -> "Members":
+    """Who trains; imports jax, and an environment of one's own from where the command runs."""
+    if ":" in recipe.environment:  # one's own module lies here, where `python -m` would look for it
+        sys.path.insert(0, str(Path.cwd()))
+    return recipe.build()
+
+
+def keep_compiled_programs() -> None:
+    """Lets jax keep what it compiles, so that the second start of a run need not wait.
+
+    A setting of the user's wins; JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    """
+    if "jax" in sys.modules:  # which reads its settings when it is imported
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrl" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) -> None:
+    """Trains, and shows what happens and what came of it."""
+    keep_compiled_programs()
+    from jaxrl.runs.fit import run
+    from jaxrl.runs.interrupt import Interrupted
+    from jaxrl.runs.progress import reporter
+
+    members = build(recipe)
+    try:
+        with reporter(len(members)) as show:
+            result = run(
+                members,
+                recipe.settings,
+                directory=directory,
+                resume=resume,
+                origin=recipe.origin,
+                callbacks=[show],
+            )
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:  # without patience: a second Ctrl-C
+        if not (directory.path / "config.json").exists():
+            raise
+        how = f"{directory.path} is incomplete; go on with: jaxrl resume {directory.path}"
+        raise Interrupted(how, signal.SIGINT) from None
+    if result.stopped is not None:
+        print(f"stopped: {result.stopped}; go on with: jaxrl resume {directory.path}")
+    final = result.summary()["final_return"]
+    over = f" over {len(members)} seeds (IQM {final['iqm']:.1f})" if len(members) > 1 else ""
+    print(
+        f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
+        f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"
+    )
+
+
+def resume_run(options: argparse.Namespace) -> None:
+    """Goes on with a run."""
+    from jaxrl.runs.directory import RunDirectory, read_summary
+    from jaxrl.runs.recipe import Recipe
+
+    recipe = Recipe.of_run(options.path)
+    before = recipe.training["total_steps"]
+    if options.total_steps is not None:
+        recipe = dataclasses.replace(
+            recipe, training={**recipe.training, "total_steps": options.total_steps}
+        )
+    if options.total_steps is not None and options.total_steps < before:
+        raise ValueError(
+            f"--total-steps is {options.total_steps}, and the run was to take {before}: a horizon "
+            "can only grow"
+        )
+    recipe = dataclasses.replace(
+        recipe, settings=settings(options, **dataclasses.asdict(recipe.settings))
+    )
+    directory = RunDirectory.resume(options.path)
+    summary = read_summary(options.path)
+    if summary is not None and not summary.get("stopped") and options.total_steps in (None, before):
+        print(
+            f"{options.path} is complete: {before:,} steps; --total-steps N would go further",
+            flush=True,
+        )
+        return
+    print(f"jaxrl: going on with {recipe.algorithm} on {recipe.environment}", flush=True)
+    train(recipe, directory, resume=True)
+
+
+def evaluate_run(options: argparse.Namespace) -> None:
+    """Plays episodes with each member of a run."""
+    keep_compiled_programs()
+    from jaxrl.runs.recipe import Recipe
+
+    recipe = Recipe.of_run(options.path)
+    print(f"jaxrl: {recipe.algorithm} on {recipe.environment}, from {options.path}", flush=True)
+    import jax
+    import numpy as np
+
+    from jaxrl.runs.load import load_run
+    from jaxrl.runs.loggers import member_name
+
+    trained = load_run(options.path)
+    for i, label in enumerate(trained.members.labels):
+        key = jax.random.fold_in(jax.random.key(options.seed), i)
+        played = trained.policy(i).evaluate(key, num_episodes=options.episodes)
+        finished = np.asarray(played.returns, np.float64)[np.asarray(played.finished)]
+        lengths = np.asarray(played.lengths)[np.asarray(played.finished)]
+        text = "no episode finished"
+        if finished.size:
+            text = (
+                f"return {finished.mean():.1f} ± {finished.std():.1f} "
+                f"(from {finished.min():.1f} to {finished.max():.1f}), "
+                f"length {lengths.mean():.1f}, {finished.size} episodes"
+            )
+        print(f"{member_name(label)}, {trained.steps:,} steps: {text}", flush=True)

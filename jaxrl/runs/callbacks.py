@@ -1,0 +1,40 @@
+"""Callbacks of `fit` that end a run early. One's own are as short: a function of an event.
+
+    def stop_when_bored(event):
+        if isinstance(event, Evaluation) and event.return_means.mean() < 10:
+            return "it learns nothing"
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxrl.runs.events import Compiled, Evaluation, Event
+
+Callback = Callable[[Event], str | None]
+"""Called with each event; a text ends the run, after a last evaluation, and says why."""
+
+
+def stop_at_return(target: float) -> Callback:
+    """Ends the run when an evaluation's return, the mean over its members, reaches `target`."""
+
+    def callback(event: Event) -> str | None:
+        if isinstance(event, Evaluation) and np.mean(event.return_means) >= target:
+            return f"the return reached {target:g}"
+        return None
+
+    return callback
+
+
+def time_budget(seconds: float) -> Callback:
+    """Ends the run `seconds` after it was compiled; in training it is looked at once a second."""
+    end = float("inf")
+
+    def callback(event: Event) -> str | None:
+        nonlocal end
+        if isinstance(event, Compiled):
+            end = time.monotonic() + seconds
+        return f"{seconds:g} seconds have passed" if time.monotonic() >= end else None
+
+    return callback

@@ -1,0 +1,185 @@
+"""What a run has learned, read from its directory: to act, to evaluate, to start from, to export."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agent import Agent
+from jaxrl.engine.evaluate import Episodes, play_episodes
+from jaxrl.engine.learners import policy_of
+from jaxrl.engine.train import Training
+from jaxrl.environment import Environment, VectorEnv
+from jaxrl.normalization import Normalizer
+from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned
+from jaxrl.runs.directory import RunDirectory, read_config
+from jaxrl.runs.members import Members
+from jaxrl.runs.recipe import Recipe
+from jaxrl.types import EnvSpec, Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that was read.
+
+    Attributes:
+      members: who trained.
+      learned: the agents' states and their statistics, leaves `[M, ...]` where there are several.
+      iteration: after how many iterations.
+      steps: environment steps of each member until then.
+      path: the run directory.
+    """
+
+    members: Members
+    learned: PyTree
+    iteration: int
+    steps: int
+    path: Path
+
+    def agent_state(self, member: int = 0) -> PyTree:
+        """The state of one member's agent, to start another run from."""
+        return self.members.alone(member, self.learned)[1]["agent"]
+
+    def policy(self, member: int = 0) -> "LoadedPolicy":
+        """What one member has learned, without exploration.
+
+        Raises:
+          ValueError: there is no such member.
+        """
+        if not 0 <= member < len(self.members):
+            raise ValueError(
+                f"{self.path} has no member {member}: its {len(self.members)} are 0 to "
+                f"{len(self.members) - 1}"
+            )
+        training, state = self.members.alone(member, self.learned)
+        return LoadedPolicy(training, state["agent"], state["stats"], self.iteration)
+
+
+def load_run(
+    path: Path | str, *, agent: Agent | None = None, env: Environment | None = None
+) -> Trained:
+    """Reads the newest whole checkpoint of the run in `path`.
+
+    Args:
+      path: the run directory.
+      agent, env: what was trained and where, of a run that was started from Python.
+
+    Raises:
+      ValueError: there is no run, no checkpoint, or one of another agent.
+    """
+    path = Path(path)
+    if (agent is None) != (env is None):
+        raise ValueError("give agent and env both, or neither")
+    if agent is None or env is None:
+        members = Recipe.of_run(path).build()
+    else:
+        members = _members_of(path, agent, env)
+    checkpoints = Checkpoints(RunDirectory(path).checkpoints)
+    init = members.vmap(Training.init, 0)
+    template = learned(jax.eval_shape(init, members.training, members.key))
+    for step in checkpoints.steps():
+        try:
+            state = checkpoints.load(step, "learned", template)
+        except DamagedCheckpoint:
+            continue
+        iteration = step // members.training.agent.plan.steps_per_iteration
+        return Trained(members, state, iteration, step, path)
+    raise ValueError(f"{path} has no whole checkpoint yet")
+
+
+def _members_of(path: Path, agent: Agent, env: Environment) -> Members:
+    config = read_config(path)
+    training = Training.create(
+        agent,
+        env,
+        total_steps=config["total_steps"],
+        num_eval_episodes=config["num_eval_episodes"],
+        normalize_observations=config["normalize_observations"],
+        normalize_rewards=config["normalize_rewards"],
+    )
+    seeds = jnp.asarray([seed % 2**32 for seed in config["seeds"]], jnp.uint32)
+    keys = jax.vmap(jax.random.key)(seeds)
+    keys = keys if len(config["seeds"]) > 1 else keys[0]
+    return Members.of(training, keys, config.get("points"))
+
+
+def load_policy(
+    path: Path | str,
+    member: int = 0,
+    *,
+    agent: Agent | None = None,
+    env: Environment | None = None,
+) -> "LoadedPolicy":
+    """The policy that a run has learned: `action = load_policy("runs/x")(obs)`.
+
+    Args:
+      path: the run directory.
+      member: which seed, from 0, or which point and seed of a sweep.
+      agent, env: as for `load_run`.
+
+    Raises:
+      ValueError: as `load_run`; or there is no such member.
+    """
+    return load_run(path, agent=agent, env=env).policy(member)
+
+
+class LoadedPolicy:
+    """Acts on raw observations, greedily or by the mean; normalisation is inside.
+
+    `policy(obs)` takes one observation of the environment, or a batch `[N, ...]`, and returns an
+    action, or `[N, ...]` of them. A recurrent policy remembers what it saw since `reset()`, and
+    takes one batch size until then. `policy.act` is the same as a pure function, to jit and vmap.
+    """
+
+    def __init__(self, training: Training, state: PyTree, stats: Normalizer, iteration: int):
+        self.training = training
+        self.state = state
+        self.stats = stats
+        self.iteration = iteration
+        self._act = jax.jit(self.act)
+        self.reset()
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Of the environment that it was trained in."""
+        return self.training.envs.spec
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it remembers."""
+        return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
+
+    def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
+        """Actions `[N, ...]` and the next carry, for observations `[N, ...]`."""
+        clock = self.training.clock(self.iteration)
+        policy = policy_of(self.training.agent, self.state, self.stats, clock, explore=False)
+        carry, action, _ = policy(carry, obs, jax.random.key(0))
+        return action, carry
+
+    def reset(self) -> None:
+        """Forgets: an episode begins."""
+        self._carry: PyTree = None
+
+    def __call__(self, obs: PyTree) -> PyTree:
+        leaf, of_one = jax.tree.leaves(obs)[0], jax.tree.leaves(self.spec.observation)[0]
+        alone = jnp.ndim(leaf) == len(of_one.shape)
+        obs = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), obs, self.spec.observation)
+        if alone:
+            obs = jax.tree.map(lambda x: x[None], obs)
+        if self._carry is None:
+            self._carry = self.training.agent.initial_carry(jax.tree.leaves(obs)[0].shape[0])
+        action, self._carry = self._act(obs, self._carry)
+        return jax.tree.map(lambda x: x[0], action) if alone else action
+
+    def evaluate(self, key: Key, *, num_episodes: int = 100) -> Episodes:
+        """Plays whole episodes, each in a copy of the environment of its own."""
+        envs = VectorEnv(self.training.eval_envs.env, num_episodes)
+
+        def policy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
+            action, carry = self.act(obs, carry)
+            return carry, action, ()
+
+        carry = self.training.agent.initial_carry(num_episodes)
+        return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)

@@ -1,0 +1,89 @@
+"""The members of a run, trained side by side in one program: points of a sweep, times seeds."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.agent import Agent
+from jaxrl.engine.sweep import stacked, variants
+from jaxrl.engine.train import Training
+from jaxrl.types import Key, PyTree, strong
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Who trains.
+
+    Attributes:
+      training: what they have in common, and, where there are `points`, agents with leaves `[M, ...]`.
+      key: a key, or `[M]` of them.
+      base: the agent before any point changed it.
+      seeds: those of the keys, without repetition for each point.
+      points: what was swept, in order; empty without a sweep.
+    """
+
+    training: Training
+    key: Key
+    base: Agent
+    seeds: tuple[int, ...]
+    points: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(
+        cls, training: Training, key: Key, points: Sequence[Mapping[str, Any]] | None = None
+    ) -> Self:
+        """Every point with every key; the keys vary fastest.
+
+        Raises:
+          ValueError: a point names no field that vmap can batch, or gives it no possible value.
+        """
+        base, seeds = training.agent, tuple(seeds_of(key))
+        if not points:
+            return cls(training, key, base, seeds)
+        agents = [
+            strong(agent.bind(training.envs.spec)) for agent in variants(training.agent, points)
+        ]
+        num_seeds = 1 if key.ndim == 0 else key.shape[0]
+        agent = jax.tree.map(lambda x: jnp.repeat(x, num_seeds, axis=0), stacked(agents))
+        keys = jnp.tile(key.reshape(num_seeds), len(points))
+        return cls(training.replace(agent=agent), keys, base, seeds, tuple(points))
+
+    def __len__(self) -> int:
+        return 1 if self.key.ndim == 0 else self.key.shape[0]
+
+    def vmap(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
+        """`function(training, *arguments)` for all members; itself where there is one alone."""
+        if self.key.ndim == 0:
+            return function
+        training = self.training
+        axes = None  # of the training: the agent's leaves alone have one, where there are points
+        if self.points:
+            nothing = dict.fromkeys(("envs", "eval_envs", "data", "agent_state"))
+            axes = training.replace(agent=0, **nothing)
+        return jax.vmap(function, (axes, *in_axes))
+
+    @property
+    def labels(self) -> list[dict[str, Any]]:
+        """What tells each member from the others: its seed and its point."""
+        return [{"seed": seed, **point} for point in self.points or ({},) for seed in self.seeds]
+
+    def alone(self, index: int, state: PyTree) -> tuple[Training, PyTree]:
+        """One member's own training and state, without the leading axis."""
+        if self.key.ndim == 0:
+            return self.training, state
+        training = self.training
+        if self.points:
+            agent = jax.tree.map(lambda x: x[index], training.agent)
+            training = training.replace(agent=agent)
+        return training, jax.tree.map(lambda x: x[index], state)
+
+
+def seeds_of(key: Key) -> list[int]:
+    """Each key's words read as one number: `s` for `jax.random.key(s)`."""
+    words = np.asarray(jax.random.key_data(key))
+    rows = words.reshape(-1, words.shape[-1]).tolist()
+    return [sum(word << 32 * i for i, word in enumerate(reversed(row))) for row in rows]

@@ -1,0 +1,529 @@
+"""Runs that end before their end: killed, interrupted, damaged, diverged; and what goes on."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import run_in_process
+from environments import Counter
+from plans import PLANS, equal
+
+import jaxrl
+from jaxrl import wrappers
+from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agents import DQN, PPO
+from jaxrl.engine.sweep import sweep
+from jaxrl.engine.train import train
+from jaxrl.runs.checkpoint import Checkpoints
+from jaxrl.runs.directory import RunDirectory, read_metrics
+from jaxrl.runs.events import Diverged, Progress, Resumed
+from jaxrl.runs.fit import DivergenceError, fit
+from jaxrl.runs.load import load_run
+from jaxrl.schedules import Linear
+from jaxrl.types import Mean, static
+
+KEY = jax.random.key(0)
+
+
+def ending_after(steps):
+    """A callback that ends a run as if the process had died: by an exception of its own."""
+
+    def callback(event):
+        if isinstance(event, Progress) and event.steps >= steps:
+            raise Died
+
+    return callback
+
+
+class Died(Exception):
+    pass
+
+
+def untimed(path):
+    """The lines of metrics.jsonl without the time; float sums depend on how long a call was."""
+    return [
+        {k: v for k, v in row.items() if k.startswith(("step", "seed", "return", "length"))}
+        for row in read_metrics(path)
+    ]
+
+
+# The same bits ------------------------------------------------------------------------------------
+
+MORE = {
+    "prioritised replay, normalised, seeds": (
+        DQN(num_envs=2, num_steps=4, prioritized=True, n_step=3, capacity=64, warmup=16,
+            batch_size=8, hidden_sizes=(4,), epsilon=Linear(1.0, 0.1)),
+        Counter(limit=5),
+        {"normalize_rewards": True},
+        2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*PLANS, *MORE])
+def test_a_run_that_died_goes_on_to_the_same_bits(tmp_path, name):
+    """Twice: in the middle between two evaluations, and just after one."""
+    agent, env, options, seeds = {**PLANS, **MORE}[name]
+    options = {k: v() if callable(v) else v for k, v in options.items()}
+    per_iteration = agent.bind(env.spec).plan.steps_per_iteration
+    options |= {"total_steps": 12 * per_iteration, "num_evaluations": 3, "num_eval_episodes": 4}
+    key = KEY if seeds is None else jax.random.split(KEY, seeds)
+    options |= {"checkpoint_seconds": 0.0, "tensorboard": False}
+    whole = fit(agent, env, key, run_dir=tmp_path / "whole", **options)
+    broken = {"run_dir": tmp_path / "run", "resume": True}
+    for iterations in (2, 8):
+        with pytest.raises(Died):
+            fit(agent, env, key, callbacks=[ending_after(iterations * per_iteration)], **broken,
+                **options)  # fmt: skip
+    result = fit(agent, env, key, **broken, **options)
+    assert equal(result.state, whole.state)
+    assert result.env_steps == whole.env_steps
+    assert untimed(tmp_path / "run") == untimed(tmp_path / "whole")
+    assert len(Checkpoints(tmp_path / "run" / "checkpoints").steps()) == 3
+
+
+def test_points_of_a_sweep_train_as_under_vmap_and_go_on_to_the_same_bits(tmp_path):
+    agent, env, options, _ = PLANS["on-policy, normalised, seeds"]
+    options |= {"total_steps": 8 * 64, "num_evaluations": 2, "num_eval_episodes": 4}
+    keys = jax.random.split(KEY, 2)
+    points = [{"learning_rate": 1e-3, "discount": 0.9}, {"learning_rate": 1e-2, "discount": 0.5}]
+    saved = {
+        "run_dir": tmp_path / "run",
+        "resume": True,
+        "checkpoint_seconds": 0.0,
+        "points": points,
+    }
+    with pytest.raises(Died):
+        fit(agent, env, keys, callbacks=[ending_after(128)], **saved, **options)
+    result = fit(agent, env, keys, **saved, **options)
+    agents = jax.tree.map(
+        lambda x: jnp.repeat(x, 2, axis=0),
+        jax.tree.map(
+            lambda *x: jnp.stack(x),
+            *(jaxrl.types.strong(agent.replace(**point)) for point in points),
+        ),
+    )
+    run = jax.jit(jax.vmap(lambda a, k: train(a, env, k, **options)[0]))
+    assert equal(result.state, run(agents, jnp.concatenate([keys, keys])))
+    labels = [(row["seed"], row["learning_rate"]) for row in read_metrics(tmp_path / "run")]
+    assert len(set(labels)) == 4
+    assert labels[:4] == labels[4:]
+    trained = load_run(tmp_path / "run", agent=agent, env=env)
+    assert float(trained.policy(3).training.agent.learning_rate) == pytest.approx(1e-2)
+
+
+COMMANDS = {
+    "on-policy": "train ppo gymnax/CartPole-v1 --num-envs 4 --num-steps 32 --hidden-sizes 8 "
+    "--seeds 2 --total-steps 150_000 --learning-rate linear:1e-3:0 --num-evaluations 4",
+    "off-policy": "train dqn gymnax/CartPole-v1 --num-envs 4 --hidden-sizes 8 --batch-size 16 "
+    "--prioritized --capacity 1000 --warmup 200 --total-steps 30_000 --num-evaluations 4",
+}
+QUICK = ["--checkpoint-seconds", "0.01", "--num-eval-episodes", "4", "--no-tensorboard"]
+
+
+def command(*words, cwd):
+    code = "from jaxrl.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=cwd, env={**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def arrays_of(path):
+    """All arrays of the last checkpoint of a run, by name, as bytes."""
+    checkpoints = Checkpoints(path / "checkpoints")
+    step = checkpoints.steps()[0]
+    leaves = checkpoints.record(step)["leaves"]
+    return {
+        (part, name): checkpoints._read(step, part, leaves[part])[name].tobytes()
+        for part in leaves
+        for name in leaves[part]
+        if not name.startswith("since")  # sums, whose order is that of the calls
+    }
+
+
+def kill_and_resume(tmp_path, words, draw):
+    """Kills a real run with SIGKILL again and again, at any moment; returns how often."""
+    begin = [*words.split(), *QUICK, "--run-dir", "run"]
+    process, kills = command(*begin, cwd=tmp_path), 0
+    while True:
+        patience = draw.uniform(0.0, 1.0)
+        while process.poll() is None and not list((tmp_path / "run").glob("checkpoints/*")):
+            time.sleep(0.01)  # at first wait for the first checkpoint to be begun
+        try:
+            _, err = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+        else:
+            assert process.returncode == 0, err
+            return kills
+        process = command("resume", "run", cwd=tmp_path)
+        if kills >= 2:
+            _, err = process.communicate()
+            assert process.returncode == 0, err
+            return kills
+
+
+@pytest.mark.parametrize("plan", COMMANDS)
+def test_a_killed_run_is_resumed_to_the_same_bits(tmp_path, plan):
+    whole = command(*COMMANDS[plan].split(), *QUICK, "--run-dir", "whole", cwd=tmp_path)
+    _, err = whole.communicate()
+    assert whole.returncode == 0, err
+    kills = kill_and_resume(tmp_path, COMMANDS[plan], random.Random(0))
+    assert kills > 0
+    assert arrays_of(tmp_path / "run") == arrays_of(tmp_path / "whole")
+    assert untimed(tmp_path / "run") == untimed(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", COMMANDS)
+def test_ten_killed_runs_are_resumed_to_the_same_bits(tmp_path, plan):
+    whole = command(*COMMANDS[plan].split(), *QUICK, "--run-dir", "whole", cwd=tmp_path)
+    assert whole.wait() == 0
+    for seed in range(10):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        assert kill_and_resume(folder, COMMANDS[plan], random.Random(seed)) > 0
+        assert arrays_of(folder / "run") == arrays_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_chunk_saves_and_says_how_to_go_on(tmp_path, number):
+    words = COMMANDS["on-policy"].replace("150_000", "100_000_000")
+    process = command(*words.split(), *QUICK, "--run-dir", "run", cwd=tmp_path)
+    while process.poll() is None and not (tmp_path / "run" / "config.json").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    (step,) = Checkpoints(tmp_path / "run" / "checkpoints").steps()[:1]
+    assert err == (
+        f"jaxrl: interrupted: saved after {step:,} steps; go on with: jaxrl resume run\n"
+    ), out
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+
+class Idle(Agent):
+    """Learns nothing, and compiles at once."""
+
+    num_envs: int = static(default=2)
+    rate: float = 1.0
+    decay: float = Linear(1.0, 0.0)
+
+    @property
+    def plan(self):
+        return OnPolicy(self.num_envs, 5, 1, 1)
+
+    def init(self, key):
+        return jax.random.uniform(key, (3,))
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    def update(self, state, batch, key, clock):
+        return state + self.rate, {"level": Mean.of(state[0])}
+
+
+def other_step(self, key, state, action):
+    state, timestep = Counter.step(self, key, state, action)
+    return state, timestep.replace(reward=timestep.reward + 1.0)
+
+
+Other = type("Counter", (Counter,), {"step": other_step, "__module__": Counter.__module__})
+"""Counter's name on other code."""
+
+OPTIONS = dict(total_steps=100, num_evaluations=5, num_eval_episodes=2, tensorboard=False)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run of 100 steps that died at 60, saved whenever it could be."""
+    with pytest.raises(Died):
+        fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", checkpoint_seconds=0.0,
+            callbacks=[ending_after(60)], **OPTIONS)  # fmt: skip
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "key", "change", "message"),
+    [
+        (Idle(rate=2.0), Counter(), KEY, {}, "hyper_parameters.rate was 1.0 and is 2.0"),
+        (Idle(num_envs=4), Counter(), KEY, {}, "hyper_parameters.num_envs was 2 and is 4"),
+        (Idle(), Counter(), jax.random.key(1), {}, r"seeds was \[0\] and is \[1\]"),
+        (Idle(), Counter(), jax.random.key(0, impl="rbg"), {}, "key_type was threefry2x32"),
+        (Idle(), Counter(), KEY, {"num_eval_episodes": 3}, "num_eval_episodes was 2 and is 3"),
+        (Idle(), Counter(), KEY, {"normalize_rewards": True}, "normalize_rewards was False"),
+        (Idle(), wrappers.ScaleReward(Counter(), 1.0), KEY, {}, "environment was Counter"),
+        (Idle(), Counter(bonus=9.0), KEY, {}, "the environment's parameters, or the data, have"),
+        (PPO(), Counter(), KEY, {}, "algorithm was Idle and is PPO"),
+    ],
+)
+def test_another_run_is_refused_by_name(begun, agent, env, key, change, message):
+    before = {p: p.read_bytes() for p in begun.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=message):
+        fit(agent, env, key, run_dir=begun, resume=True, **OPTIONS | change)
+    assert {p: p.read_bytes() for p in begun.rglob("*") if p.is_file()} == before
+
+
+def test_other_code_of_the_environment_is_refused(begun):
+    with pytest.raises(ValueError, match="the environment's code has changed"):
+        fit(Idle(), Other(), KEY, run_dir=begun, resume=True, **OPTIONS)
+
+
+def test_a_fingerprint_is_that_of_another_process(begun):
+    """Neither hashes with a seed of the process nor addresses get into it."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import jax; from environments import Counter;"
+        "from test_resume import *; from jaxrl.engine.train import Training;"
+        "from jaxrl.runs import fingerprint;"
+        "print(fingerprint.of(Training.create(Idle(), Counter(), total_steps=100))['code'])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True,
+    )  # fmt: skip
+    checkpoints = Checkpoints(begun / "checkpoints")
+    record = checkpoints.record(checkpoints.steps()[0])
+    assert run.stdout.strip() == record["environment"]["code"], run.stderr
+
+
+def test_one_process_at_a_time_writes_a_run(begun):
+    directory = RunDirectory.resume(begun)
+    with pytest.raises(ValueError, match="another process is writing the run"):
+        fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
+    directory.unlock()
+    fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
+
+
+def test_resume_begins_where_there_is_nothing(tmp_path):
+    with pytest.raises(ValueError, match="resume asks for a run_dir"):
+        fit(Idle(), Counter(), KEY, resume=True, **OPTIONS)
+    result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", resume=True, **OPTIONS)
+    assert result.env_steps == 100
+
+
+# Damage, and other circumstances ------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads
+@pytest.mark.parametrize("damaged", [1, 3])
+def test_a_damaged_checkpoint_falls_back_to_the_newest_whole_one(begun, tmp_path, damaged):
+    whole = fit(Idle(), Counter(), KEY, **OPTIONS)
+    steps = Checkpoints(begun / "checkpoints").steps()
+    for step in steps[:damaged]:
+        for file in (begun / "checkpoints" / str(step)).rglob("*"):
+            if file.is_file():
+                file.write_bytes(file.read_bytes()[:-20])
+    events = []
+    result = fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, callbacks=[events.append],
+                 **OPTIONS)  # fmt: skip
+    assert equal(result.state, whole.state)
+    assert [row["step"] for row in read_metrics(begun)] == [20, 40, 60, 80, 100]
+    (resumed,) = (event for event in events if isinstance(event, Resumed))
+    assert resumed.steps == (steps[damaged] if damaged < len(steps) else 0)
+    for step, note in zip(steps[:damaged], resumed.notes, strict=False):
+        assert note.startswith(f"the checkpoint {step} is damaged (")
+        assert (begun / f"damaged-checkpoint-{step}").is_dir()
+    if damaged == len(steps):
+        assert (
+            resumed.notes[-1] == "there is no checkpoint yet: beginning anew, with the same seeds"
+        )
+
+
+def test_a_torn_line_of_metrics_is_written_again(begun):
+    with (begun / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 80, "se')
+    fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
+    text = (begun / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [20, 40, 60, 80, 100]
+
+
+def test_a_run_that_died_before_its_summary_gets_it(tmp_path):
+    whole = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", **OPTIONS)
+    summary = (tmp_path / "run" / "summary.json").read_text()
+    (tmp_path / "run" / "summary.json").unlink()
+    result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", resume=True, **OPTIONS)
+    assert equal(result.state, whole.state)
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert again["final_return"] == json.loads(summary)["final_return"]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [20, 40, 60, 80, 100]
+
+
+def test_a_longer_horizon_says_what_it_does_to_schedules(begun):
+    events = []
+    options = OPTIONS | {"total_steps": 200, "num_evaluations": 10}
+    result = fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, callbacks=[events.append],
+                 **options)  # fmt: skip
+    assert result.env_steps == 200
+    (resumed,) = (event for event in events if isinstance(event, Resumed))
+    at = resumed.steps
+    assert resumed.notes == (
+        "the horizon is 200 steps and was 100: schedules stretch over it, "
+        f"decay was {1 - at / 100:.4g} here and is {1 - at / 200:.4g}",
+    )
+    steps = [row["step"] for row in read_metrics(begun)]
+    assert steps == [*range(20, 201, 20)]
+
+
+def test_other_versions_are_told(begun):
+    checkpoints = Checkpoints(begun / "checkpoints")
+    for step in checkpoints.steps():  # sealed again, as another version would have
+        record = checkpoints.record(step)
+        record["versions"] = {**record["versions"], "jax": "0.1.2"}
+        from jaxrl.runs.checkpoint import _checksum
+
+        file = begun / "checkpoints" / str(step) / "record" / "metadata"
+        file.write_text(json.dumps({"record": record, "crc32": _checksum(record)}))
+    events = []
+    fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, callbacks=[events.append], **OPTIONS)
+    (resumed,) = (event for event in events if isinstance(event, Resumed))
+    assert resumed.notes[0].startswith("it ran on jax 0.1.2 (now ")
+
+
+# Ends that were asked for -------------------------------------------------------------------------
+
+
+def test_a_callback_ends_a_run_which_can_go_on(tmp_path):
+    def bored(event):
+        return "enough" if isinstance(event, Progress) and event.steps >= 30 else None
+
+    options = OPTIONS | {"num_evaluations": 2}
+    whole = fit(Idle(), Counter(), KEY, **options)
+    result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", callbacks=[bored], **options)
+    assert (result.stopped, result.env_steps) == ("enough", 30)
+    assert [e.steps for e in result.evaluations] == [30]  # one more, where it ended
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stopped"] == "enough"
+    result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", resume=True, **options)
+    assert equal(result.state, whole.state)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"] is None
+
+
+def test_a_target_return_and_a_budget_of_time_end_a_run():
+    result = fit(Idle(), Counter(limit=4), KEY, stop_at_return=1.0, **OPTIONS)
+    assert (result.stopped, result.env_steps) == ("the return reached 1", 20)
+    result = fit(Idle(), Counter(limit=4), KEY, stop_at_return=1e9, **OPTIONS)
+    assert (result.stopped, result.env_steps) == (None, 100)
+    result = fit(Idle(), Counter(), KEY, time_budget=0.0, **OPTIONS)
+    assert result.stopped == "0 seconds have passed"
+    assert result.env_steps < 100
+    for change in ({"time_budget": -1.0}, {"checkpoint_seconds": float("nan")}):
+        with pytest.raises(ValueError, match="must be a number of seconds"):
+            fit(Idle(), Counter(), KEY, **change, **OPTIONS)
+
+
+# Divergence ---------------------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_stops_and_names_where(tmp_path):
+    """Two updates stay below float32's largest number, the third does not. It is saved before a
+    metric shows it, and that is not the good one."""
+    agent, options = Idle(rate=float("1.5e38")), OPTIONS | {"num_evaluations": 10}
+    with pytest.raises(DivergenceError) as caught:
+        fit(agent, Counter(), KEY, run_dir=tmp_path / "run", checkpoint_seconds=0.0, **options)
+    assert str(caught.value).startswith(
+        "seed 0 diverged in iteration 3 (step 30): not finite: level; the last good checkpoint is "
+    )
+    last = Path(str(caught.value).rpartition(" ")[2])
+    assert last == tmp_path / "run" / "checkpoints" / "20"
+    assert Checkpoints(last.parent).steps() == [30, 20, 10]
+
+
+def test_a_member_that_diverges_neither_stops_nor_poisons_the_others(tmp_path):
+    events = []
+    both = [{"rate": 1.0}, {"rate": float("1.5e38")}]
+    result = fit(Idle(), Counter(), KEY, points=both, run_dir=tmp_path / "run",
+                 callbacks=[events.append], **OPTIONS)  # fmt: skip
+    fine = fit(Idle(), Counter(), KEY, points=[{"rate": 1.0}, {"rate": 2.0}], **OPTIONS)
+    np.testing.assert_array_equal(result.state.agent[0], fine.state.agent[0])
+    assert result.env_steps == 200
+    (diverged,) = (event for event in events if isinstance(event, Diverged))
+    assert diverged.iteration == 3
+    assert diverged.member == {"seed": 0, "rate": float("1.5e38")}
+    assert result.diverged == (diverged,)
+    levels = [row["level"] for row in read_metrics(tmp_path / "run")]
+    assert levels[-1] is None
+    assert levels[-2] > 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [x["member"]["rate"] for x in summary["diverged"]] == [float("1.5e38")]
+
+
+def test_train_tells_of_divergence_too():
+    agents = sweep(Idle(), rate=[1.0, float("1.5e38")])
+    run = jax.jit(jax.vmap(lambda a: train(a, Counter(), KEY, total_steps=100, num_evaluations=2)))
+    _, metrics = run(agents)
+    np.testing.assert_array_equal(metrics.divergence.iteration, [[-1, -1], [3, 5]])
+    np.testing.assert_array_equal(metrics.divergence.metrics["level"], [[0, 0], [1, 1]])
+    assert not metrics.divergence.metrics["training_return"].any()
+
+
+# Warm starts, and older runs ----------------------------------------------------------------------
+
+
+def test_a_warm_start_begins_with_the_given_state():
+    state = fit(Idle(), Counter(), KEY, **OPTIONS).state
+    start = {"total_steps": 20, "agent_state": state.agent}
+    np.testing.assert_array_equal(
+        train(Idle(rate=0.0), Counter(), KEY, **start)[0].agent, state.agent
+    )
+    result = fit(Idle(rate=0.0), Counter(), jax.random.split(KEY, 2), agent_state=state.agent,
+                 **OPTIONS)  # fmt: skip
+    for member in result.state.agent:
+        np.testing.assert_array_equal(member, state.agent)
+    with pytest.raises(ValueError, match=r"agent_state is of another agent:\n- it is float32\[4\]"):
+        train(Idle(), Counter(), KEY, total_steps=20, agent_state=jnp.zeros(4))
+
+
+SCHEMA_1 = Path(__file__).parent / "data" / "run_schema_1"
+
+
+def test_a_run_of_schema_1_is_read_and_goes_on(tmp_path):
+    """Written by the version before: PPO, two seeds, normalised observations, 640 steps."""
+    path = tmp_path / "run"
+    shutil.copytree(SCHEMA_1, path)
+    trained = load_run(path)
+    assert (trained.steps, trained.iteration, len(trained.members)) == (640, 10, 2)
+    counts = jax.tree.leaves(trained.learned["stats"])[0]
+    np.testing.assert_array_equal(counts, [640.0, 640.0])
+    status, out, err = run_in_process("evaluate", path, "--episodes", 64)
+    assert (status, err) == (0, [])
+    for line, seed in zip(out[1:], (0, 1), strict=True):  # random play: 22
+        assert line.startswith(f"seed={seed}, 640 steps: return ")
+        assert float(line.split()[4]) > 30.0
+    status, out, err = run_in_process("resume", path, "--total-steps", 768, "--no-tensorboard")
+    assert (status, err) == (0, [])
+    rows = list(read_metrics(path))
+    assert [row["step"] for row in rows[::2]] == [320, 640, 768]
+    assert json.loads((path / "config.json").read_text())["schema_version"] == 2
+
+
+def test_a_complete_run_says_so(tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(SCHEMA_1, path)
+    status, out, _ = run_in_process("resume", path)
+    assert (status, out) == (
+        0,
+        [f"{path} is complete: 640 steps; --total-steps N would go further"],
+    )
+    status, _, err = run_in_process("resume", path, "--total-steps", 320)
+    assert status == 2
+    assert "a horizon can only grow" in err[0]
+    status, _, err = run_in_process("resume", tmp_path)
+    assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is no run: it has no config.json"])
