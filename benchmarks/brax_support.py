@@ -10,6 +10,7 @@ finite.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,10 @@ def examine(name: str, backend: str) -> dict:
         return {"error": f"no end in {PATIENCE} s"}
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        return {"error": (done.stderr.strip().splitlines() or ["it died"])[-1][:100]}
+        said = [
+            line for line in done.stderr.splitlines() if re.match(r"\w+(Error|Exception)\b", line)
+        ]
+        return {"error": (said or ["it died"])[-1][:100]}
     return json.loads(lines[-1])
 
 

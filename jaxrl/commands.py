@@ -5,7 +5,7 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,42 @@ def add(verbs: Any) -> None:
         help="Of starts and chances; not that of training (default: 0)",
     )  # fmt: skip
     evaluate.set_defaults(run=evaluate_run)
+
+    runs = {**run, "nargs": "+", "help": "Directories of runs"}
+    plot = verbs.add_parser(
+        "plot", help="Draw the learning curves of runs",
+        description="Draws learning curves, by steps and by training time: for each configuration "
+        "the mean over its seeds, of all runs together, and its 95%% bootstrap interval.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    plot.add_argument("paths", **runs)
+    plot.add_argument(
+        "--out", type=Path, default=Path("curves.png"), metavar="FILE",
+        help="The picture to write (default: curves.png)",
+    )  # fmt: skip
+    plot.add_argument(
+        "--metric", default="return_mean", metavar="NAME",
+        help="A column of metrics.jsonl (default: return_mean)",
+    )  # fmt: skip
+    plot.set_defaults(run=plot_runs)
+
+    compare = verbs.add_parser(
+        "compare", help="Compare what runs reached, with intervals",
+        description="Prints for each configuration the mean, median and interquartile mean over "
+        "its seeds at the end, with 95%% stratified-bootstrap intervals, and the probability that "
+        "a seed of it beats one of the first.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    compare.add_argument("paths", **runs)
+    compare.add_argument(
+        "--goal", type=kind(finite_number), metavar="FLOAT",
+        help="A return that would be enough: adds the optimality gap, how far below it seeds stay",
+    )  # fmt: skip
+    compare.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="Draw the intervals and the distributions of returns, too",
+    )  # fmt: skip
+    compare.set_defaults(run=compare_runs)
 
 
 def add_following(parser: Any, defaults: Mapping[str, Any]) -> None:
@@ -209,3 +245,34 @@ def evaluate_run(options: argparse.Namespace) -> None:
                 f"length {lengths.mean():.1f}, {finished.size} episodes"
             )
         print(f"{member_name(label)}, {trained.steps:,} steps: {text}", flush=True)
+
+
+def plot_runs(options: argparse.Namespace) -> None:
+    """Draws learning curves."""
+    from jaxrl.runs.groups import read_groups
+
+    groups = read_groups(options.paths, options.metric)
+    from jaxrl.runs.plot import learning_curves
+
+    _written(options.out, lambda path: learning_curves(groups, path, metric=options.metric))
+    print(options.out)
+
+
+def compare_runs(options: argparse.Namespace) -> None:
+    """Prints a table, and draws it."""
+    from jaxrl.runs.groups import read_groups
+
+    groups = read_groups(options.paths)
+    from jaxrl.runs import compare
+
+    print(compare.table(groups, options.goal))
+    if options.out is not None:
+        _written(options.out, lambda path: compare.draw(groups, path))
+        print(options.out)
+
+
+def _written(path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write(path)
+    except (OSError, ValueError) as error:  # ValueError: an ending of no picture
+        raise ValueError(f"cannot write {path}: {error}") from error

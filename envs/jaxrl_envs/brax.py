@@ -26,6 +26,25 @@ host.protect()  # brax's physics calls LAPACK
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mujoco tells that it found no warp
     from brax import envs as brax_envs
+    from brax import fluid
+
+
+class _OldNumpy:
+    """`jax.numpy`, whose `clip` still knows the names that it had until jax 0.10.
+
+    brax 0.14.2 uses them for the forces of a fluid, in which only swimmer moves.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jnp, name)
+
+    @staticmethod
+    def clip(x: Any, a_min: Any = None, a_max: Any = None) -> jax.Array:
+        return jnp.clip(x, a_min, a_max)
+
+
+if "a_min" not in inspect.signature(jnp.clip).parameters:
+    fluid.jp = _OldNumpy()
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
 MAX_STEPS = 1000

@@ -1,12 +1,20 @@
-"""The learning curve of one run."""
+"""Learning curves: of one run, and of several with bands."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure  # pyplot would choose a backend for the whole process
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, ScalarFormatter
+
+from jaxrl.runs.groups import Group
+from jaxrl.runs.statistics import mean as mean_of_all
+from jaxrl.runs.statistics import stratified_interval
 
 COLOUR = "tab:blue"
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink",
+           "tab:gray", "tab:olive", "tab:cyan")  # fmt: skip
 
 
 def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str = "") -> None:
@@ -37,9 +45,61 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title:
     axes.set_xlabel("environment steps" + (" of each seed" if num_seeds > 1 else ""))
     axes.set_ylabel("mean return of an evaluation")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlim(0, 1.02 * steps[-1])
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish_axes(axes)
     axes.set_title(title, loc="left")
     figure.savefig(path, dpi=120)
+
+
+def learning_curves(groups: Sequence[Group], path: Path, *, metric: str = "return_mean") -> None:
+    """Draws groups of runs, by steps and by training time: means and their 95% intervals.
+
+    A row of panels for each environment. The band is the stratified bootstrap's, over the seeds;
+    one seed alone has none.
+
+    Args:
+      groups: what to draw, at least one.
+      path: the PNG to write.
+      metric: what the values are, for the axis.
+    """
+    environments = list(dict.fromkeys(group.environment for group in groups))
+    figure = Figure(figsize=(10, 0.6 + 3.4 * len(environments)), layout="constrained")
+    rows = figure.subplots(len(environments), 2, squeeze=False, sharey="row")
+    for (left, right), environment in zip(rows, environments, strict=True):
+        here = [group for group in groups if group.environment == environment]
+        for i, group in enumerate(here):
+            colour, marker = COLOURS[i % len(COLOURS)], "o" if len(group.steps) < 40 else None
+            band = _band(group.values)
+            seeds = group.values.shape[1]
+            label = f"{group.label} ({seeds} seed{'s' if seeds > 1 else ''})"
+            for axes, x in ((left, group.steps), (right, group.seconds)):
+                axes.plot(
+                    x, group.values.mean(axis=1), color=colour, marker=marker, markersize=3,
+                    label=label,
+                )  # fmt: skip
+                axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
+        left.set_title(environment, loc="left")
+        left.set_ylabel("mean return of an evaluation" if metric == "return_mean" else metric)
+        left.set_xlabel("environment steps of each seed")
+        right.set_xlabel("seconds of training, all seeds of a run together")
+        left.xaxis.set_major_formatter(EngFormatter(sep=""))
+        left.legend(loc="best", frameon=False)
+        for axes in (left, right):
+            axes.set_xlim(left=0)
+            finish_axes(axes)
+    figure.savefig(path, dpi=120)
+
+
+def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of the mean at each evaluation, `[E]` both; NaN for one member."""
+    intervals = [stratified_interval(mean_of_all, row[:, None]) for row in values]
+    low, high = np.array(intervals).T
+    return low, high
+
+
+def finish_axes(axes: Any) -> None:
+    """The look that all axes share."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if isinstance(axes.yaxis.get_major_formatter(), ScalarFormatter):  # numbers, not names
+        axes.ticklabel_format(axis="y", useOffset=False)

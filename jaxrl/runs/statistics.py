@@ -66,3 +66,72 @@ def summarize(per_seed: np.ndarray) -> dict[str, Any]:
         "ci_high": high,
         "per_seed": per_seed.tolist(),
     }
+
+
+# Several tasks ------------------------------------------------------------------------------------
+#
+# Below, `scores` is `[seeds, tasks]`: what each seed reached on each task, on a common scale (say 0
+# for random play and 1 for a good player), as one may only then average over tasks.
+
+
+def mean(scores: np.ndarray) -> np.ndarray:
+    """The mean over seeds and tasks; of `[..., seeds, tasks]`, `[...]`."""
+    return scores.mean((-2, -1))
+
+
+def median(scores: np.ndarray) -> np.ndarray:
+    """The median over tasks of their means over seeds."""
+    return np.median(scores.mean(-2), -1)
+
+
+def interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    """The mean of the middle half of all seeds and tasks together."""
+    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), -1)
+    cut = flat.shape[-1] // 4
+    middle = flat[..., cut : flat.shape[-1] - cut].mean(-1)
+    return np.where(np.isnan(flat).any(-1), np.nan, middle)
+
+
+def optimality_gap(scores: np.ndarray, goal: float = 1.0) -> np.ndarray:
+    """How far the scores fall short of `goal`, on average; what is above it counts as `goal`."""
+    return goal - np.minimum(scores, goal).mean((-2, -1))
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How likely a seed of `x` beats one of `y` on the same task, averaged over tasks; a tie is half.
+
+    Args:
+      x, y: `[..., seeds, tasks]`, of as many tasks; the numbers of seeds may differ.
+    """
+    x, y = x[..., :, None, :], y[..., None, :, :]
+    return (np.mean(x > y, (-3, -2)) + np.mean(x == y, (-3, -2)) / 2).mean(-1)
+
+
+def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The share of seeds and tasks above each threshold, `[..., len(thresholds)]`."""
+    flat = scores.reshape(*scores.shape[:-2], -1)
+    return np.mean(flat[..., None, :] > thresholds[:, None], -1)
+
+
+def stratified_interval(
+    statistic: Callable[..., np.ndarray],
+    *scores: np.ndarray,
+    level: float = 0.95,
+    num_samples: int = 2000,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile-bootstrap interval of `statistic(*scores)`; seeds are drawn within each task.
+
+    NaN where a task has fewer than two seeds. The draw is fixed, so that the same scores give the
+    same interval.
+    """
+    rng = np.random.default_rng(0)
+    drawn = []
+    for of_one in scores:
+        num_seeds, num_tasks = of_one.shape
+        rows = rng.integers(0, num_seeds, (num_samples, num_seeds, num_tasks))
+        drawn.append(of_one[rows, np.arange(num_tasks)])
+    values = statistic(*drawn)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if min(of_one.shape[0] for of_one in scores) < 2:
+        return np.full_like(low, np.nan), np.full_like(high, np.nan)
+    return low, high

@@ -1,0 +1,145 @@
+"""Groups of runs against each other: a table with honest intervals, and a picture of it."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxrl.runs.groups import Group
+from jaxrl.runs.plot import COLOURS, finish_axes
+from jaxrl.runs.statistics import (
+    interquartile_mean,
+    mean,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    stratified_interval,
+)
+
+
+
+def median_of_seeds(scores: np.ndarray) -> np.ndarray:
+    """The median over seeds of one task, `[..., seeds, 1]`; `statistics.median` is one over tasks."""
+    return np.median(scores[..., 0], -1)
+
+
+SHOWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": mean,
+    "median": median_of_seeds,
+    "IQM": interquartile_mean,
+}
+
+
+def table(groups: Sequence[Group], goal: float | None = None) -> str:
+    """Lines of text: what each group reached at its end, environment by environment.
+
+    Every number over seeds has its 95% stratified-bootstrap interval. The last column is the
+    probability that a seed of the group beats one of the first group of its environment.
+
+    Args:
+      groups: the runs.
+      goal: a return that would be enough; adds the optimality gap to it.
+    """
+    names = list(SHOWN if goal is None else _with_goal(goal))
+    head = ["", "seeds", "steps", *names, "P(better than first)", "training"]
+    rows = [head]
+    for environment in dict.fromkeys(group.environment for group in groups):
+        here = [group for group in groups if group.environment == environment]
+        rows.append([environment, *[""] * (len(head) - 1)])
+        for group in here:
+            scores = group.final[:, None]
+            cells = [_with_interval(name, scores, goal) for name in names]
+            better = "" if group is here[0] else _improvement(group, here[0])
+            steps, seconds = f"{group.steps[-1]:,}", f"{group.seconds[-1]:.1f} s"
+            rows.append(
+                [f"  {group.label}", str(scores.size), steps, *cells, better, seconds]
+            )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    few = [group.label for group in groups if group.final.size < 3]
+    if few:
+        lines.append(f"fewer than three seeds say little of {', '.join(dict.fromkeys(few))}")
+    return "\n".join(lines)
+
+
+def _with_goal(goal: float) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    return {**SHOWN, "optimality gap": functools.partial(optimality_gap, goal=goal)}
+
+
+def _with_interval(name: str, scores: np.ndarray, goal: float | None) -> str:
+    statistic = SHOWN[name] if goal is None else _with_goal(goal)[name]
+    return _interval_text(float(statistic(scores)), stratified_interval(statistic, scores), "{:.1f}")
+
+
+def _improvement(group: Group, first: Group) -> str:
+    x, y = group.final[:, None], first.final[:, None]
+    value = float(probability_of_improvement(x, y))
+    return _interval_text(value, stratified_interval(probability_of_improvement, x, y), "{:.2f}")
+
+
+def _interval_text(value: float, interval: tuple[np.ndarray, np.ndarray], form: str) -> str:
+    low, high = map(float, interval)
+    if np.isnan(low):
+        return form.format(value)
+    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+
+
+def draw(groups: Sequence[Group], path: Path) -> None:
+    """Draws, for each environment, intervals of the aggregates and the distribution of returns."""
+    environments = list(dict.fromkeys(group.environment for group in groups))
+    figure = Figure(figsize=(10, 0.6 + 3.2 * len(environments)), layout="constrained")
+    axes = figure.subplots(len(environments), 2, squeeze=False, width_ratios=(3, 2))
+    for (left, right), environment in zip(axes, environments, strict=True):
+        here = [group for group in groups if group.environment == environment]
+        _draw_intervals(left, here)
+        _draw_profiles(right, here)
+        left.set_title(environment, loc="left")
+        left.set_xlabel("return at the end")
+        right.set_xlabel("return τ")
+        right.set_ylabel("share of seeds above τ")
+    figure.savefig(path, dpi=120)
+
+
+def _draw_intervals(axes: Any, groups: Sequence[Group]) -> None:
+    """A line for each aggregate of each group, from end to end of its interval."""
+    heights = np.linspace(0.25, -0.25, len(SHOWN))
+    for i, group in enumerate(groups):
+        scores = group.final[:, None]
+        for (name, statistic), height, marker in zip(SHOWN.items(), heights, "osD", strict=True):
+            low, high = stratified_interval(statistic, scores)
+            y, value = height - i, statistic(scores)
+            colour = COLOURS[i % len(COLOURS)]
+            axes.plot([low, high], [y, y], color=colour, linewidth=5, alpha=0.35)
+            label = name if i == 0 else None
+            axes.plot(value, y, marker, color=colour, markersize=6, label=label)
+    axes.set_yticks([-i for i in range(len(groups))], [group.label for group in groups])
+    axes.legend(loc="best", frameon=False)
+    finish_axes(axes)
+
+
+def _draw_profiles(axes: Any, groups: Sequence[Group]) -> None:
+    """The performance profile of each group, with the band of its bootstrap."""
+    every = np.concatenate([group.final for group in groups])
+    every = every[np.isfinite(every)]
+    low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
+    margin = 0.05 * (high - low) or 1.0
+    thresholds = np.linspace(low - margin, high + margin, 200)
+    for i, group in enumerate(groups):
+        scores = group.final[:, None]
+        profile = functools.partial(performance_profile, thresholds=thresholds)
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(thresholds, profile(scores), color=colour, label=group.label)
+        axes.fill_between(
+            thresholds, *stratified_interval(profile, scores), color=colour, alpha=0.15, linewidth=0
+        )
+    axes.set_ylim(-0.03, 1.03)
+    finish_axes(axes)

@@ -1,0 +1,158 @@
+"""Runs read back as curves: members of one configuration together, with a name for each group."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl.runs.directory import read_config, read_metrics
+from jaxrl.runs.settings import Settings
+
+NOT_CONFIGURATION = {
+    *(field.name for field in dataclasses.fields(Settings)),
+    *("schema_version", "seeds", "versions", "revision", "device", "platform", "key_type"),
+    *("num_eval_episodes", "points", "warm_start"),
+}
+"""What two runs of one group may have otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Members of one configuration: seeds, of one run or of several.
+
+    Attributes:
+      label: what tells it from the other groups.
+      algorithm, environment: their names.
+      steps: `int64[E]`, environment steps of each member.
+      seconds: `float64[E]`, of training until then, of all members of a run together.
+      values: `float64[E, members]`, a column of metrics.jsonl; NaN for null.
+    """
+
+    label: str
+    algorithm: str
+    environment: str
+    steps: np.ndarray
+    seconds: np.ndarray
+    values: np.ndarray
+
+    @property
+    def final(self) -> np.ndarray:
+        """`float64[members]`: the last values."""
+        return self.values[-1]
+
+
+def read_groups(paths: Sequence[Path | str], metric: str = "return_mean") -> list[Group]:
+    """The runs' curves, in the order of the paths.
+
+    Args:
+      paths: run directories.
+      metric: a column of metrics.jsonl.
+
+    Raises:
+      ValueError: a path holds no run or no evaluation yet; a run has no such column.
+    """
+    found: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {}
+    for path in map(Path, paths):
+        config = read_config(path)
+        for point, members in _members(path, config, metric):
+            configuration = _flat({k: v for k, v in config.items() if k not in NOT_CONFIGURATION})
+            configuration |= {f"hyper_parameters.{name}": x for name, x in point.items()}
+            key = json.dumps(configuration, sort_keys=True)
+            found.setdefault(key, (configuration, []))[1].extend(members)
+    labels = _labels([configuration for configuration, _ in found.values()])
+    return [
+        _group(label, configuration, members, metric)
+        for label, (configuration, members) in zip(labels, found.values(), strict=True)
+    ]
+
+
+def _members(
+    path: Path, config: Mapping[str, Any], metric: str
+) -> Iterable[tuple[dict[str, Any], list[list[dict[str, Any]]]]]:
+    """The rows of each member, for each point of a sweep."""
+    try:
+        rows = list(read_metrics(path))
+    except FileNotFoundError:
+        rows = []
+    if not rows:
+        raise ValueError(f"{path} has no evaluation yet")
+    if metric not in rows[0]:
+        numbers = [k for k, x in rows[0].items() if isinstance(x, int | float) and k != "seed"]
+        raise ValueError(f"{path} has no {metric!r}: it has {', '.join(numbers)}")
+    points: list[dict[str, Any]] = config.get("points") or [{}]
+    for point in points:
+        of_point = [row for row in rows if all(row[k] == x for k, x in point.items())]
+        seeds = dict.fromkeys(row["seed"] for row in of_point)
+        yield point, [[row for row in of_point if row["seed"] == seed] for seed in seeds]
+
+
+def _group(
+    label: str, configuration: dict[str, Any], members: list[list[dict[str, Any]]], metric: str
+) -> Group:
+    """Members at the steps that they all have."""
+    common = set.intersection(*({row["step"] for row in rows} for rows in members))
+    members = [[row for row in rows if row["step"] in common] for rows in members]
+
+    def column(name: str) -> np.ndarray:
+        rows = [[row[name] for row in rows] for rows in members]
+        return np.array([[np.nan if x is None else x for x in row] for row in rows], float).T
+
+    return Group(
+        label=label,
+        algorithm=configuration["algorithm"],
+        environment=configuration["environment"],
+        steps=np.array(sorted(common)),
+        seconds=column("train_seconds").mean(axis=1),
+        values=column(metric),
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and name.endswith("parameters"):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _labels(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each the values in which it differs from another; the algorithm where all are alike.
+
+    The environment is left out: tables and pictures have a part for each.
+    """
+    names = dict.fromkeys(name for c in configurations for name in c if name != "environment")
+    # Hyper-parameters tell nothing between algorithms, which have others.
+    one_algorithm = len({c["algorithm"] for c in configurations}) == 1
+    differing = [
+        name
+        for name in names
+        if len({json.dumps(c.get(name), sort_keys=True) for c in configurations}) > 1
+        and (one_algorithm or not name.startswith("hyper_parameters."))
+    ]
+
+    def part(name: str, value: Any) -> str:
+        if name == "algorithm":
+            return str(value)
+        return f"{name.rpartition('.')[2]}={_short(value)}"
+
+    labels = [
+        ", ".join(part(name, c[name]) for name in differing if name in c) or c["algorithm"]
+        for c in configurations
+    ]
+    places = [(label, c["environment"]) for label, c in zip(labels, configurations, strict=True)]
+    return [
+        label if places.count(place) == 1 else f"{label} ({places[: i + 1].count(place)})"
+        for i, (label, place) in enumerate(zip(labels, places, strict=True))
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):  # a schedule
+        ((kind, numbers),) = value.items()
+        return ":".join([kind, *(f"{x:g}" for x in numbers.values())])
+    return f"{value:g}" if isinstance(value, float) else str(value)
