@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from jaxrl.engine.sweep import sweep
     from jaxrl.engine.train import Training, train
     from jaxrl.environment import Timestep, VectorEnv
+    from jaxrl.runs.export import export_policy
     from jaxrl.runs.fit import fit
+    from jaxrl.runs.load import load_policy, load_run
     from jaxrl.types import Box, Discrete, EnvSpec, Masked, Mixed, MultiDiscrete
 
 __version__ = importlib.metadata.version("jaxrl")
@@ -36,7 +38,10 @@ _HOME = {
     "Training": "engine.train",
     "VectorEnv": "environment",
     "evaluate": "engine.evaluate",
+    "export_policy": "runs.export",
     "fit": "runs.fit",
+    "load_policy": "runs.load",
+    "load_run": "runs.load",
     "rollout": "engine.rollout",
     "sweep": "engine.sweep",
     "train": "engine.train",
@@ -63,8 +68,11 @@ __all__ = [
     "engine",
     "estimators",
     "evaluate",
+    "export_policy",
     "fit",
     "host",
+    "load_policy",
+    "load_run",
     "rollout",
     "schedules",
     "solvers",

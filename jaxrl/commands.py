@@ -1,4 +1,4 @@
-"""The commands on run directories: resume, evaluate, plot, compare, export. Import jax late."""
+"""The commands on run directories: resume, evaluate, export, plot, compare. Import jax late."""
 
 import argparse
 import dataclasses
@@ -54,6 +54,27 @@ def add(verbs: Any) -> None:
         help="Of starts and chances; not that of training (default: 0)",
     )  # fmt: skip
     evaluate.set_defaults(run=evaluate_run)
+
+    export = verbs.add_parser(
+        "export", help="Write what a run has learned as a program of its own",
+        description="Writes policy.jax, a program that jax.export reads and that needs no jaxrl, "
+        "and policy.json, which says how to call it. An exported program is code: run only those "
+        "of people you trust.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    export.add_argument("path", **run)
+    export.add_argument(
+        "--out", type=Path, metavar="DIR", help="Where to write (default: RUN/export)"
+    )
+    export.add_argument(
+        "--member", type=kind(whole_number), default=0, metavar="INT",
+        help="Which seed, counted from 0, or which point and seed of a sweep (default: 0)",
+    )  # fmt: skip
+    export.add_argument(
+        "--onnx", action="store_true",
+        help="Write policy.onnx, too; needs pip install 'jaxrl[onnx]'",
+    )  # fmt: skip
+    export.set_defaults(run=export_run)
 
     runs = {**run, "nargs": "+", "help": "Directories of runs"}
     plot = verbs.add_parser(
@@ -245,6 +266,20 @@ def evaluate_run(options: argparse.Namespace) -> None:
                 f"length {lengths.mean():.1f}, {finished.size} episodes"
             )
         print(f"{member_name(label)}, {trained.steps:,} steps: {text}", flush=True)
+
+
+def export_run(options: argparse.Namespace) -> None:
+    """Writes what a member of a run has learned."""
+    from jaxrl.runs.recipe import Recipe
+
+    recipe, out = Recipe.of_run(options.path), options.out or options.path / "export"
+    print(f"jaxrl: {recipe.algorithm} on {recipe.environment}, from {options.path}", flush=True)
+    from jaxrl.runs.export import export_policy
+    from jaxrl.runs.load import load_policy
+
+    export_policy(load_policy(options.path, options.member), out, onnx=options.onnx)
+    for file in sorted(out.glob("policy.*")):
+        print(f"{file}  {file.stat().st_size / 1024:,.0f} KiB")
 
 
 def plot_runs(options: argparse.Namespace) -> None:

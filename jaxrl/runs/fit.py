@@ -45,6 +45,7 @@ def fit(
     stop_at_return: float | None = None,
     time_budget: float | None = None,
     tensorboard: bool = True,
+    wandb: str | None = None,
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Result:
@@ -64,6 +65,7 @@ def fit(
       stop_at_return: end when an evaluation's return, the mean over all members, is that high.
       time_budget: end after so many seconds, compilation not counted.
       tensorboard: whether `run_dir` gets event files for TensorBoard.
+      wandb: a project of Weights & Biases to log to as well (the extra `wandb`).
       callbacks: called with each `Event`; one that returns a text ends the run
         (`jaxrl.runs.callbacks`).
 
@@ -81,6 +83,7 @@ def fit(
         stop_at_return=stop_at_return,
         time_budget=time_budget,
         tensorboard=tensorboard,
+        wandb=wandb,
     )
     if resume and run_dir is None:
         raise ValueError("resume asks for a run_dir: that of the run to go on with")

@@ -1,6 +1,7 @@
 """What a run has learned, read from its directory: to act, to evaluate, to start from, to export."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned
 from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.members import Members
 from jaxrl.runs.recipe import Recipe
-from jaxrl.types import EnvSpec, Key, PyTree
+from jaxrl.types import EnvSpec, Key, PyTree, into_bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +153,11 @@ class LoadedPolicy:
         return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
 
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
-        """Actions `[N, ...]` and the next carry, for observations `[N, ...]`."""
+        """Actions `[N, ...]`, within their bounds, and the next carry, for observations `[N, ...]`."""
         clock = self.training.clock(self.iteration)
         policy = policy_of(self.training.agent, self.state, self.stats, clock, explore=False)
         carry, action, _ = policy(carry, obs, jax.random.key(0))
-        return action, carry
+        return jax.vmap(functools.partial(into_bounds, self.spec.action))(action), carry
 
     def reset(self) -> None:
         """Forgets: an episode begins."""

@@ -1,15 +1,16 @@
 """Where else the numbers of a run go: TensorBoard, which a run directory has, Weights & Biases."""
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrl.runs.events import Evaluation, Event
-
 UNTOLD = ("step", "seed", "train_seconds")
 """Columns of a line of metrics.jsonl that are no curves of their own."""
+EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes")
+"""How columns begin that an evaluation has, and not training."""
 
 
 class TensorBoard:
@@ -29,11 +30,8 @@ class TensorBoard:
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds an evaluation: one line of metrics.jsonl a member."""
         for writer, row in zip(self._writers, rows, strict=True):
-            for name, value in row.items():
-                number = isinstance(value, int | float | np.number) and np.isfinite(value)
-                if name not in UNTOLD and number:
-                    group = "evaluation" if name.startswith(EVALUATED) else "training"
-                    writer.add_scalar(f"{group}/{name}", float(value), row["step"])
+            for name, value in _curves(row):
+                writer.add_scalar(name, value, row["step"])
             writer.flush()
 
     def close(self) -> None:
@@ -42,16 +40,11 @@ class TensorBoard:
             writer.close()
 
 
-EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes")
-
-
 class WeightsAndBiases:
-    """A callback that logs to Weights & Biases; needs the extra `wandb`, and its login.
+    """Runs of Weights & Biases, one a member, all of one group.
 
-        fit(..., callbacks=[WeightsAndBiases(project="cartpole", labels=[{"seed": 0}])])
-
-    A member is a run of its own, all of one group. The key of an account is where wandb looks for
-    it, in its own settings or `WANDB_API_KEY`; jaxrl never sees it.
+    The key of an account is where wandb looks for it, in its own settings or `WANDB_API_KEY`; jaxrl
+    neither sees nor writes it. `WANDB_MODE=offline` keeps everything on this machine.
     """
 
     def __init__(
@@ -59,10 +52,9 @@ class WeightsAndBiases:
         project: str,
         labels: Sequence[Mapping[str, Any]],
         *,
-        config: Mapping[str, Any] | None = None,
-        group: str | None = None,
-        directory: Path | str | None = None,
-        mode: Any = None,
+        config: Mapping[str, Any],
+        group: str,
+        path: Path,
     ):
         """Begins the runs.
 
@@ -71,44 +63,49 @@ class WeightsAndBiases:
           labels: what tells each member from the others.
           config: shown beside each run.
           group: their name together.
-          directory: for wandb's files.
-          mode: "online", "offline" or "disabled"; None for wandb's own choice.
-
-        Raises:
-          ValueError: wandb is not installed.
+          path: the directory for wandb's files.
         """
-        try:
-            import wandb
-        except ImportError:
-            raise ValueError("wandb is not installed: pip install 'jaxrl[wandb]'") from None
-        if directory is not None:
-            Path(directory).mkdir(parents=True, exist_ok=True)
+        import wandb  # the extra
+
         self._runs = [
             wandb.init(
                 project=project,
-                name=member_name(label),
+                name=f"{group} {member_name(label)}",
                 group=group,
-                config={**(config or {}), **label},
-                dir=directory,
-                mode=mode,
+                config={**config, **label},
+                dir=path,
                 reinit="create_new",
             )
             for label in labels
         ]
 
-    def __call__(self, event: Event) -> None:
-        """Logs an evaluation, beside what training reported since the one before."""
-        if not isinstance(event, Evaluation):
-            return
-        for i, run in enumerate(self._runs):
-            told = {"evaluation/return_mean": event.return_means[i]}
-            told |= {f"training/{name}": values[i] for name, values in event.training.items()}
-            run.log({k: float(v) for k, v in told.items() if np.isfinite(v)}, step=event.steps)
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds an evaluation: one line of metrics.jsonl a member."""
+        for run, row in zip(self._runs, rows, strict=True):
+            run.log(dict(_curves(row)), step=row["step"])
 
     def close(self) -> None:
         """Ends the runs, and waits until they are sent."""
         for run in self._runs:
             run.finish()
+
+
+Logger = TensorBoard | WeightsAndBiases
+
+
+def check_wandb() -> None:
+    """Raises ValueError where wandb is not installed."""
+    if importlib.util.find_spec("wandb") is None:
+        raise ValueError("wandb is not installed: pip install 'jaxrl[wandb]'")
+
+
+def _curves(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a line of metrics.jsonl that are curves, by their full names."""
+    for name, value in row.items():
+        number = isinstance(value, int | float | np.number) and np.isfinite(value)
+        if name not in UNTOLD and number:
+            group = "evaluation" if name.startswith(EVALUATED) else "training"
+            yield f"{group}/{name}", float(value)
 
 
 def member_name(label: Mapping[str, Any]) -> str:

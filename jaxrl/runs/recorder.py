@@ -21,9 +21,9 @@ from jaxrl.runs.directory import (
     read_summary,
     versions,
 )
-from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, Result, Resumed, Saved
+from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Result, Resumed, Saved
 from jaxrl.runs.fit import Standing
-from jaxrl.runs.loggers import TensorBoard
+from jaxrl.runs.loggers import Logger, TensorBoard, WeightsAndBiases, check_wandb
 from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
@@ -55,11 +55,13 @@ class Recorder:
         training = members.training
         agent, env = type(training.agent).__name__, type(training.envs.env).__name__
         self.origin = origin or Origin(agent, env)
+        if settings.wandb is not None:
+            check_wandb()
         self.config = plain(self._config())
         self.environment = fingerprint.of(training)
         self.checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
         self.resumed_at = -1  # steps that metrics.jsonl has already
-        self._tensorboard: TensorBoard | None = None
+        self._loggers: list[Logger] = []
 
     def __enter__(self) -> Self:
         return self
@@ -67,8 +69,8 @@ class Recorder:
     def __exit__(self, *error: Any) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self.checkpoints.close)
-            if self._tensorboard is not None:
-                self._tensorboard.close()
+            for logger in self._loggers:
+                stack.callback(logger.close)
 
     def _config(self) -> dict[str, Any]:
         """Everything that repeats the run."""
@@ -99,17 +101,30 @@ class Recorder:
         leaves nothing; a line a member of metrics.jsonl for an evaluation. Other events pass."""
         if isinstance(event, Compiled):
             self._begin()
-        if isinstance(event, Progress) and self._tensorboard is None and self.settings.tensorboard:
-            self._tensorboard = TensorBoard(self.directory.tensorboard, self.labels, self.resumed_at)
         if isinstance(event, Evaluation) and event.steps > self.resumed_at:
             rows = self._rows(event)
             self.directory.append_metrics(rows)
-            if self._tensorboard is not None:
-                self._tensorboard.write(rows)
+            for logger in self._begin_logs():
+                logger.write(rows)
 
     def _begin(self) -> None:
         self.directory.lock()
         self.directory.write_config(self.config)
+
+    def _begin_logs(self) -> list[Logger]:
+        """The loggers that the settings ask for, begun when there is something to log."""
+        if not self._loggers:
+            path, settings = self.directory.path, self.settings
+            if settings.tensorboard:
+                logs = TensorBoard(self.directory.tensorboard, self.labels, self.resumed_at)
+                self._loggers.append(logs)
+            if settings.wandb is not None:
+                self._loggers.append(
+                    WeightsAndBiases(
+                        settings.wandb, self.labels, config=self.config, group=path.name, path=path
+                    )
+                )
+        return self._loggers
 
     def _rows(self, event: Evaluation) -> list[dict[str, Any]]:
         return [

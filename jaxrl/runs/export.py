@@ -1,0 +1,155 @@
+"""A policy as a program of its own: `jax.export`, which needs no jaxrl to run, and ONNX.
+
+The program takes raw observations `[n, ...]`, for any n, and returns what to do, greedily or by the
+mean; normalisation and the bounds of actions are inside.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxrl.runs.directory import plain, versions
+from jaxrl.runs.load import LoadedPolicy
+from jaxrl.types import PyTree
+
+PROGRAM, ONNX, DESCRIPTION = "policy.jax", "policy.onnx", "policy.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+HOW_TO_CALL = (
+    "program = jax.export.deserialize(open('policy.jax', 'rb').read()); action = program.call(obs)"
+)
+
+
+def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False) -> None:
+    """Writes `policy` into the directory `path`: policy.jax, policy.json and, asked for, policy.onnx.
+
+    An observation that is not one array is a dict by the names in policy.json; so are the recurrent
+    carry, which a recurrent policy takes after the observation and returns after the action, and
+    which begins as zeros.
+
+    Args:
+      policy: what to export.
+      path: a directory, made where there is none; files in it are replaced.
+      onnx: write policy.onnx, too; needs the extra `onnx`.
+
+    Raises:
+      ValueError: the directory cannot be written; ONNX is asked for and its converter is missing.
+    """
+    path = Path(path)
+    function, arguments = _flat(policy)
+    (n,) = jax.export.symbolic_shape("n")
+    symbolic = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), arguments)
+    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*symbolic)
+    description = {
+        "how_to_call": HOW_TO_CALL if len(arguments) == 1 else HOW_TO_CALL_RECURRENT,
+        "observation": _described(arguments[0]),
+        "action_space": str(policy.spec.action),
+        "carry": _described(arguments[1]) if len(arguments) > 1 else None,
+        "platforms": PLATFORMS,
+        "calling_convention_version": exported.calling_convention_version,
+        "versions": versions(),
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / PROGRAM).write_bytes(exported.serialize())
+        text = json.dumps(plain(description), indent=2)
+        (path / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+    if onnx:
+        _write_onnx(function, arguments, path / ONNX)
+
+
+HOW_TO_CALL_RECURRENT = HOW_TO_CALL.replace("action =", "action, carry =").replace(
+    "(obs)", "(obs, carry)"
+)
+
+
+def _flat(policy: LoadedPolicy) -> tuple[Callable[..., Any], tuple[PyTree, ...]]:
+    """The policy on dicts by name instead of its own types; and shapes of one row of arguments."""
+    carry = policy.training.agent.initial_carry(1)
+    if any(np.asarray(x).any() for x in jax.tree.leaves(carry)):
+        raise ValueError("a recurrent carry that does not begin as zeros cannot be exported")
+    carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
+    obs = policy.spec.observation
+
+    def act(plain_obs: PyTree) -> PyTree:
+        return policy.act(_own(plain_obs, obs))[0]
+
+    def act_with_carry(plain_obs: PyTree, plain_carry: PyTree) -> tuple[PyTree, PyTree]:
+        action, after = policy.act(_own(plain_obs, obs), _own(plain_carry, carry))
+        return action, _named(after)
+
+    if policy.recurrent:
+        return act_with_carry, (_named(obs), _named(carry))
+    return act, (_named(obs),)
+
+
+def _named(tree: PyTree) -> PyTree:
+    """An array as itself, any other tree as a dict of its leaves by their names."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if jax.tree_util.all_leaves([tree]):
+        return tree
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+
+
+def _own(named: PyTree, like: PyTree) -> PyTree:
+    """The inverse of `_named`."""
+    names = _named(like)
+    if names is like:
+        return named
+    return jax.tree.unflatten(jax.tree.structure(like), [named[name] for name in names])
+
+
+def _described(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: f"{x.dtype}[n{''.join(f', {k}' for k in x.shape)}]", shapes)
+
+
+def _write_onnx(function: Callable[..., Any], arguments: tuple[PyTree, ...], path: Path) -> None:
+    """Converts by jax2onnx, which keeps a symbolic first axis."""
+    try:
+        from jax2onnx import to_onnx
+    except ImportError:
+        raise ValueError("jax2onnx is not installed: pip install 'jaxrl[onnx]'") from None
+    structure = jax.tree.structure(arguments)
+    leaves = jax.tree_util.tree_leaves_with_path(arguments)
+    names = [_onnx_name(path) for path, _ in leaves]
+
+    def of_leaves(*inputs: jax.Array) -> Any:
+        return tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, inputs))))
+
+    to_onnx(
+        _without_dead_code(of_leaves),
+        [jax.ShapeDtypeStruct(("n", *x.shape), x.dtype) for _, x in leaves],
+        input_names=names,
+        return_mode="file",
+        output_path=str(path),
+    )
+
+
+def _without_dead_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function without what its results do not need, for a converter that keeps it all.
+
+    An agent tells the probability of each action besides, say, in operations that ONNX lacks.
+    """
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+    from jax.interpreters.partial_eval import dce_jaxpr
+
+    def lean(*inputs: jax.Array) -> Any:
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+        closed, out = jax.make_jaxpr(function, return_shape=True)(*shapes)
+        all_results = [True] * len(closed.jaxpr.outvars)
+        jaxpr, _ = dce_jaxpr(closed.jaxpr, all_results, instantiate=True)
+        results = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(*inputs)
+        return jax.tree.unflatten(jax.tree.structure(out), results)
+
+    return lean
+
+
+def _onnx_name(path: Any) -> str:
+    argument, *rest = path
+    first = ("obs", "carry")[argument.idx]
+    return ".".join([first, *(str(getattr(key, "key", key)) for key in rest)])
