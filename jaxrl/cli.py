@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxrl import __version__, commands
+from jaxrl import __version__, commands, sweep_command
 from jaxrl.arguments import Parser, count, kind
 from jaxrl.flags import (
     SHOWN_TYPES,
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = _joined(sys.argv[1:] if argv is None else argv)
     try:
         options = parse_command_line(argv)
+        options.given = argv
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as end:
@@ -118,14 +119,14 @@ def _known(
     flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     if flags:
         known = {"--help", *(_spelled(name) for name in vars(options) if name not in NOT_FLAGS)}
-        if options.run is train_agent:
+        if options.run in (train_agent, sweep_agents):
             chosen = [algorithm] if algorithm else algorithms().values()
             known |= {_spelled(flag.name) for a in chosen for flag in a.flags}
         fail(f"there is no flag {flags[0]!r}: {_did_you_mean(flags[0], sorted(known))}")
     return options, unknown
 
 
-NOT_FLAGS = ("run", "algo", "env")
+NOT_FLAGS = ("run", "algo", "env", "resumed")
 """What the options hold besides flags."""
 
 
@@ -145,6 +146,7 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_train(verbs, algorithm, words)
     commands.add(verbs)
+    _add_sweep(verbs, algorithm)
     listing = verbs.add_parser(
         "list", help="Show the algorithms and the environments", allow_abbrev=False
     )
@@ -179,11 +181,7 @@ def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
     )
     train.set_defaults(run=train_agent)
     if words:
-        train.add_argument("algo", metavar="ALGO", help=f"One of: {', '.join(algorithms())}")
-        train.add_argument(
-            "env", metavar="ENV",
-            help="An id from `jaxrl list`, gymnax/CartPole-v1 say, or your package.module:make_env",
-        )  # fmt: skip
+        _add_words(train)
     run = train.add_argument_group("the run")
     run.add_argument(
         "--config", metavar="FILE",
@@ -195,6 +193,42 @@ def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
         help="Build and compile everything, show sizes, memory and operations, and train nothing",
     )  # fmt: skip
     run.add_argument(
+        "--run-dir", type=Path, metavar="DIR",
+        help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
+    )  # fmt: skip
+    _add_training(train, run, algorithm)
+
+
+def _add_sweep(verbs: Any, algorithm: Algorithm | None) -> None:
+    sweep = verbs.add_parser(
+        "sweep",
+        help="Train many hyper-parameters side by side, and rank them",
+        usage=f"jaxrl sweep {algorithm.name if algorithm else 'ALGO'} ENV [flags]",
+        description=(
+            "Trains ALGO on ENV with hyper-parameters from a grid or drawn at random, every point "
+            "with every seed: real numbers side by side in one program, one program for each "
+            "choice of the others. Ends with a ranked table and a heat map; `jaxrl resume DIR` "
+            "goes on with a sweep that was interrupted."
+        ),
+        allow_abbrev=False,
+    )
+    sweep.set_defaults(run=sweep_agents, config=None, resumed=False)
+    _add_words(sweep)
+    sweep_command.add_flags(sweep)
+    _add_training(sweep, sweep.add_argument_group("each run"), algorithm)
+
+
+def _add_words(parser: Any) -> None:
+    parser.add_argument("algo", metavar="ALGO", help=f"One of: {', '.join(algorithms())}")
+    parser.add_argument(
+        "env", metavar="ENV",
+        help="An id from `jaxrl list`, gymnax/CartPole-v1 say, or your package.module:make_env",
+    )  # fmt: skip
+
+
+def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
+    """Adds the flags of one run to the group `run`, and the hyper-parameters of the algorithm."""
+    run.add_argument(
         "--total-steps", type=count, default=500_000, metavar="INT",
         help="Environment steps of each seed, rounded up to whole iterations (default: 500000)",
     )  # fmt: skip
@@ -205,10 +239,6 @@ def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
     run.add_argument(
         "--seeds", type=count, default=1, metavar="INT",
         help="How many seeds to train at once: seed, seed + 1, ... (default: 1)",
-    )  # fmt: skip
-    run.add_argument(
-        "--run-dir", type=Path, metavar="DIR",
-        help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
     run.add_argument(
         "--env-param", action="append", default=[], metavar="NAME=VALUE", type=kind(_env_param),
@@ -303,11 +333,11 @@ def _config_path(argv: Sequence[str]) -> str | None:
 
 
 def _chosen(argv: Sequence[str]) -> Algorithm | None:
-    """The algorithm that `train` is asked for; its flags may come before it.
+    """The algorithm that `train` or `sweep` is asked for; its flags may come before it.
 
     A word after a flag is likely the value of the flag, so the others are looked at first.
     """
-    if argv[:1] != ["train"]:
+    if argv[:1] not in (["train"], ["sweep"]):
         return None
     words = list(itertools.pairwise(argv))
     words.sort(key=lambda pair: pair[0].startswith("--"))  # stable
@@ -396,6 +426,28 @@ def train_agent(options: argparse.Namespace) -> None:
         directory.discard()  # if nothing was written into it
 
 
+def sweep_agents(options: argparse.Namespace) -> None:
+    """Trains every point of a sweep, and ranks them."""
+    from jaxrl_envs.registry import check_id
+
+    algorithm = _algorithm(options.algo)
+    check_id(options.env)
+    points, recipe = sweep_command.points_of(options, algorithm), _recipe(options)
+    path = options.sweep_dir or _default_directory(options, "sweep-")
+    begun = (path / "sweep.json").exists()
+    if begun and not options.resumed:
+        raise ValueError(f"{path} holds a sweep: go on with it by jaxrl resume {path}")
+    _announce(options, "a sweep")
+    sweep_command.run_sweep(recipe, points, path, options.given, options.max_memory)
+
+
+def resume_sweep(path: Path, words: Sequence[str]) -> None:
+    """Goes on with the sweep in a directory, which these words began."""
+    options = parse_command_line(words)
+    options.given, options.sweep_dir, options.resumed = words, path, True
+    options.run(options)
+
+
 def _announce(options: argparse.Namespace, what: str) -> None:
     """The first line, before anything slow; and a second where a repeated run may differ."""
     print(f"jaxrl {__version__}: {options.algo} on {options.env}, {what}", flush=True)
@@ -444,7 +496,7 @@ def _is_ours(error: BaseException) -> bool:
     return module.partition(".")[0] in ("jaxrl", "jaxrl_envs")
 
 
-def _default_directory(options: argparse.Namespace) -> Path:
+def _default_directory(options: argparse.Namespace, prefix: str = "") -> Path:
     env = options.env.rpartition("/")[2].replace(":", "-")
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{options.algo}-{env}-seed{options.seed}-{stamp}"
+    return Path("runs") / f"{prefix}{options.algo}-{env}-seed{options.seed}-{stamp}"

@@ -181,8 +181,9 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     from jaxrl.runs.progress import reporter
 
     members = build(recipe)
+    who = "members" if recipe.points else "seeds"
     try:
-        with reporter(len(members)) as show:
+        with reporter(len(members), who) as show:
             result = run(
                 members,
                 recipe.settings,
@@ -201,7 +202,7 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     if result.stopped is not None:
         print(f"stopped: {result.stopped}; go on with: jaxrl resume {directory.path}")
     final = result.summary()["final_return"]
-    over = f" over {len(members)} seeds (IQM {final['iqm']:.1f})" if len(members) > 1 else ""
+    over = f" over {len(members)} {who} (IQM {final['iqm']:.1f})" if len(members) > 1 else ""
     print(
         f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
         f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"
@@ -209,10 +210,15 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
 
 
 def resume_run(options: argparse.Namespace) -> None:
-    """Goes on with a run."""
+    """Goes on with a run, or with a sweep of them."""
     from jaxrl.runs.directory import RunDirectory, read_summary
     from jaxrl.runs.recipe import Recipe
 
+    if (options.path / "sweep.json").exists():
+        from jaxrl import cli
+        from jaxrl.runs.sweeps import SweepDirectory
+
+        return cli.resume_sweep(options.path, SweepDirectory(options.path).words)
     recipe = Recipe.of_run(options.path)
     before = recipe.training["total_steps"]
     if options.total_steps is not None:

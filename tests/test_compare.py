@@ -112,7 +112,7 @@ def test_the_table_has_the_right_numbers(tmp_path):
     assert "0.78 [" in second
     assert other == "jaxrl/corridor"
     assert third.split()[-3:] == ["5.0", "3.0", "s"]
-    assert few.startswith("fewer than three seeds say little of ")
+    assert few.startswith("fewer than three seeds say little: ")
 
 
 @pytest.mark.parametrize("num_seeds", [1, 5])

@@ -490,7 +490,7 @@ def test_a_long_silence_is_broken(monkeypatch):
 
 def test_a_live_line_on_a_terminal():
     console = Console(file=io.StringIO(), force_terminal=True, width=60, highlight=False)
-    with progress._live(console, 2) as show:
+    with progress._live(console, progress._Lines(2, "seeds")) as show:
         for event in EVENTS:
             show(event)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).replace("\r", "\n")

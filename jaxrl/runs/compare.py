@@ -67,7 +67,8 @@ def table(groups: Sequence[Group], goal: float | None = None) -> str:
     ]
     few = [group.label for group in groups if group.final.size < 3]
     if few:
-        lines.append(f"fewer than three seeds say little of {', '.join(dict.fromkeys(few))}")
+        who = few[0] if len(few) == 1 else f"{len(few)} of {len(groups)} rows"
+        lines.append(f"fewer than three seeds say little: {who}")
     return "\n".join(lines)
 
 

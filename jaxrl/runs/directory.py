@@ -126,13 +126,14 @@ class RunDirectory:
         """Drops the lines of metrics.jsonl after step `until`, and a torn one at its end."""
         if (self.path / METRICS).exists():
             rows = [row for row in read_metrics(self.path) if row["step"] <= until]
-            self._replace(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+            self.replace(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         content = plain({"schema_version": SCHEMA_VERSION, **content})
-        self._replace(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        self.replace(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
-    def _replace(self, name: str, text: str) -> None:
+    def replace(self, name: str, text: str) -> None:
+        """Writes a file anew, whole or not at all."""
         partial = self.path / f".{name}.partial"
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -315,6 +315,14 @@ class Programs:
         self.init, self.chunk, self.evaluate = (x.compile() for x in lowered)
         self.compiled = Compiled(traced - began, time.perf_counter() - traced)
 
+    def num_bytes(self) -> int:
+        """Memory of the training program: arguments, results, and what lies between them."""
+        stats = self.chunk.memory_analysis()
+        if stats is None:
+            return 0
+        kept = stats.argument_size_in_bytes + stats.output_size_in_bytes
+        return kept - stats.alias_size_in_bytes + stats.temp_size_in_bytes
+
     def no_metrics(self) -> IterationMetrics:
         """Of no iteration: to add to."""
         return jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics)

@@ -22,16 +22,16 @@ Show = Callable[[Event], None]
 
 
 @contextlib.contextmanager
-def reporter(num_seeds: int) -> Iterator[Show]:
+def reporter(num_members: int, who: str = "seeds") -> Iterator[Show]:
     """Shows events while the block runs: compile time apart, return, steps a second, time left."""
     console = Console(file=sys.stdout, highlight=False)
-    with _live(console, num_seeds) if console.is_terminal else _plain(num_seeds) as show:
+    lines = _Lines(num_members, who)
+    with _live(console, lines) if console.is_terminal else _plain(lines) as show:
         yield show
 
 
 @contextlib.contextmanager
-def _plain(num_seeds: int) -> Iterator[Show]:
-    lines = _Lines(num_seeds)
+def _plain(lines: "_Lines") -> Iterator[Show]:
     print("tracing and compiling ...", flush=True)
 
     def show(event: Event) -> None:
@@ -62,8 +62,7 @@ def _plain(num_seeds: int) -> Iterator[Show]:
 
 
 @contextlib.contextmanager
-def _live(console: Console, num_seeds: int) -> Iterator[Show]:
-    lines = _Lines(num_seeds)
+def _live(console: Console, lines: "_Lines") -> Iterator[Show]:
     with Live(_Spinner(lines), console=console, refresh_per_second=8, transient=True) as live:
 
         def show(event: Event) -> None:
@@ -91,8 +90,8 @@ class _Spinner:
 class _Lines:
     """Events as lines of text, and what goes on between them."""
 
-    def __init__(self, num_seeds: int):
-        self.num_seeds = num_seeds
+    def __init__(self, num_members: int, who: str):
+        self.num_members, self.who = num_members, who
         self.doing = "tracing and compiling"
         self.began = self.last = time.perf_counter()  # to do that; and when a line was last printed
         self.latest = ""  # progress
@@ -137,7 +136,7 @@ class _Lines:
         means = event.return_means[np.isfinite(event.return_means)]
         if means.size == 0:
             return f"step {event.steps:>12,}  return: no episode finished  {self.pace}"
-        spread = f" ± {means.std():.1f} ({means.size} seeds)" if self.num_seeds > 1 else ""
+        spread = f" ± {means.std():.1f} ({means.size} {self.who})" if self.num_members > 1 else ""
         return f"step {event.steps:>12,}  return {means.mean():8.1f}{spread}  {self.pace}"
 
 

@@ -1,0 +1,309 @@
+"""A sweep as a directory of runs: what vmap can batch side by side, the rest one after the other.
+
+    sweep.json     what was asked, as words of the command line, and how it was split
+    000/, 001/     runs, each of some points with every seed
+    results.json   every point with its result, the best first
+    sweep.png      a heat map of two hyper-parameters, or a curve of one
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl.flags import ScheduleText
+from jaxrl.runs.directory import RunDirectory, plain, read_summary
+from jaxrl.runs.recipe import Recipe
+
+Point = dict[str, Any]
+"""Names of hyper-parameters to values, as `flags.parse` reads them."""
+
+
+def grid(choices: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """The Cartesian product; the last name varies fastest."""
+    return [
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, uniformly, or uniformly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def draw(self, rng: np.random.Generator) -> float:
+        if self.log:
+            return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        return float(rng.uniform(self.low, self.high))
+
+
+def random_points(
+    ranges: Mapping[str, Range], choices: Mapping[str, Sequence[Any]], num: int, seed: int
+) -> list[Point]:
+    """`num` points: each name from its range, or one of its choices. A seed has its points."""
+    rng = np.random.default_rng(seed)
+    return [
+        {name: among[int(rng.integers(len(among)))] for name, among in choices.items()}
+        | {name: float(f"{span.draw(rng):.6g}") for name, span in ranges.items()}
+        for _ in range(num)
+    ]
+
+
+def split(points: Sequence[Point], batched: Sequence[str]) -> list[tuple[Point, list[Point]]]:
+    """Points by what vmap cannot batch: (that, the rest of each point).
+
+    `batched` names the hyper-parameters that it can, where they are numbers: a schedule or none is
+    another program.
+    """
+    found: dict[str, tuple[Point, list[Point]]] = {}
+    for point in points:
+        rest = {
+            name: value
+            for name, value in point.items()
+            if name in batched and value is not None and not isinstance(value, ScheduleText)
+        }
+        fixed = {name: value for name, value in point.items() if name not in rest}
+        key = json.dumps([sorted(rest), plain(fixed)], sort_keys=True)
+        found.setdefault(key, (fixed, []))[1].append(rest)
+    return list(found.values())
+
+
+def memory_budget() -> int:
+    """Bytes that a sweep may take unless told otherwise: half of what is there."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def batches(recipe: Recipe, points: Sequence[Point], budget: int) -> list[list[Point]]:
+    """The points in parts, as equal as can be, of which each program keeps within `budget` bytes."""
+    from jaxrl.runs.fit import Programs
+
+    programs = Programs(dataclasses.replace(recipe, points=tuple(points)).build())
+    num = min(len(points), max(1, -(-programs.num_bytes() // budget)))
+    edges = [len(points) * i // num for i in range(num + 1)]
+    return [list(points[a:b]) for a, b in itertools.pairwise(edges)]
+
+
+class SweepDirectory:
+    """The directory of a sweep, and the runs in it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str, words: Sequence[str]) -> "SweepDirectory":
+        """Makes the directory.
+
+        Args:
+          path: where.
+          words: the command line, to go on with.
+
+        Raises:
+          ValueError: it holds files already, or cannot be written.
+        """
+        directory = cls(RunDirectory.create(path).path)
+        directory._write({"words": list(words), "batches": {}})
+        return directory
+
+    @property
+    def words(self) -> list[str]:
+        """The command line that began it.
+
+        Raises:
+          ValueError: there is no sweep here.
+        """
+        return self._read()["words"]
+
+    def batches(self, group: int, make: Any) -> list[list[Point]]:
+        """The parts of a group's points, made once and kept, as runs are resumed by their points."""
+        content = self._read()
+        if str(group) not in content["batches"]:
+            content["batches"][str(group)] = make()
+            self._write(content)
+        return content["batches"][str(group)]
+
+    def run(self, number: int) -> tuple[Path, bool, bool]:
+        """The directory of a run, whether it has begun, and whether it is complete."""
+        path = self.path / f"{number:03}"
+        summary = read_summary(path)
+        complete = summary is not None and not summary.get("stopped")
+        return path, (path / "config.json").exists(), complete
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "sweep.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.path} is no sweep: {error}") from None
+
+    def _write(self, content: dict[str, Any]) -> None:
+        RunDirectory(self.path).replace(
+            "sweep.json", json.dumps(plain(content), indent=2) + "\n"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a point reached.
+
+    Attributes:
+      point: its hyper-parameters.
+      path: the run that it was part of.
+      returns: `float64[seeds]` at the end; NaN where no episode finished.
+    """
+
+    point: Point
+    path: Path
+    returns: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        return float(self.returns.mean())
+
+
+def outcomes(runs: Sequence[tuple[Path, Point, Sequence[Point]]]) -> list[Outcome]:
+    """The outcomes of complete runs: (directory, what it fixed, its points); the best first."""
+    found = []
+    for path, fixed, points in runs:
+        summary = read_summary(path)
+        assert summary is not None, path
+        per_seed = [np.nan if x is None else x for x in summary["final_return"]["per_seed"]]
+        rows = np.array(per_seed, float).reshape(max(len(points), 1), -1)
+        for point, row in zip(points or [{}], rows, strict=True):
+            found.append(Outcome({**fixed, **point}, path, row))
+    return sorted(found, key=lambda x: -np.inf if np.isnan(x.mean) else x.mean, reverse=True)
+
+
+def text_of(value: Any) -> str:
+    """A hyper-parameter as the command line writes it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """The ranked outcomes as lines of text, with the 95% bootstrap interval of each mean."""
+    from jaxrl.runs.statistics import bootstrap_interval, iqm
+
+    names = list(found[0].point)
+    rows = [["", *names, "mean", "95% interval", "IQM", "run"]]
+    for rank, outcome in enumerate(found, 1):
+        low, high = bootstrap_interval(outcome.returns, num_samples=2000)
+        interval = "" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
+        values = [text_of(outcome.point[name]) for name in names]
+        rows.append(
+            [f"{rank}.", *values, f"{outcome.mean:.1f}", interval, f"{iqm(outcome.returns):.1f}",
+             outcome.path.name]
+        )  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    )
+
+
+def write_results(found: Sequence[Outcome], path: Path) -> None:
+    """Writes results.json: every point, the best first."""
+    rows = [
+        {
+            **{name: plain(_writable(value)) for name, value in outcome.point.items()},
+            "return_mean": outcome.mean,
+            "per_seed": outcome.returns,
+            "run": outcome.path.name,
+        }
+        for outcome in found
+    ]
+    RunDirectory(path).replace("results.json", json.dumps(plain(rows), indent=2) + "\n")
+
+
+def _writable(value: Any) -> Any:
+    return str(value) if isinstance(value, ScheduleText) else value
+
+
+def draw(found: Sequence[Outcome], path: Path, *, title: str = "") -> None:
+    """Draws the outcomes over the two hyper-parameters that took the most values.
+
+    Where others varied, too, a field shows the best of them. One hyper-parameter alone is drawn as
+    a curve with a point for each seed; numbers that were drawn at random as coloured points.
+    """
+    from matplotlib.figure import Figure
+
+    from jaxrl.runs.plot import COLOUR, finish_axes
+
+    values = {
+        name: list(dict.fromkeys(text_of(x.point[name]) for x in found)) for name in found[0].point
+    }
+    names = sorted(values, key=lambda name: -len(values[name]))[:2]
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(names[0])
+    if len(names) < 2 or len(values[names[1]]) < 2:
+        _draw_curve(axes, found, names[0], COLOUR)
+        finish_axes(axes)
+    elif len(values[names[0]]) * len(values[names[1]]) > 4 * len(found):  # no grid
+        axes.set_ylabel(names[1])
+        x, y = ([outcome.point[name] for outcome in found] for name in names)
+        shown = axes.scatter(x, y, c=[outcome.mean for outcome in found], cmap="viridis")
+        figure.colorbar(shown, label="mean return at the end")
+        for scale, numbers in ((axes.set_xscale, x), (axes.set_yscale, y)):
+            if min(numbers) > 0 and max(numbers) > 20 * min(numbers):
+                scale("log")
+        finish_axes(axes)
+    else:
+        axes.set_ylabel(names[1])
+        _draw_map(figure, axes, found, names)
+    figure.savefig(path, dpi=120)
+
+
+def _order(found: Sequence[Outcome], name: str) -> list[Any]:
+    """The values that a hyper-parameter took, numbers in their order."""
+    values = list({text_of(x.point[name]): x.point[name] for x in found}.values())
+    numbers = all(isinstance(x, int | float) for x in values)
+    return sorted(values) if numbers else values
+
+
+def _draw_curve(axes: Any, found: Sequence[Outcome], name: str, colour: str) -> None:
+    order = _order(found, name)
+    places = {text_of(value): i for i, value in enumerate(order)}
+    best: dict[int, Outcome] = {}
+    for outcome in reversed(found):  # the best comes last, and stays
+        best[places[text_of(outcome.point[name])]] = outcome
+    at = sorted(best)
+    axes.plot(at, [best[i].mean for i in at], color=colour, marker="o")
+    for i in at:
+        axes.plot([i] * best[i].returns.size, best[i].returns, ".", color=colour, alpha=0.4)
+    axes.set_xticks(range(len(order)), [text_of(value) for value in order])
+    axes.set_ylabel("mean return at the end; dots: seeds")
+
+
+def _draw_map(figure: Any, axes: Any, found: Sequence[Outcome], names: Sequence[str]) -> None:
+    columns, rows = (_order(found, name) for name in names)
+    best = np.full((len(rows), len(columns)), np.nan)
+    for outcome in found:
+        i = [text_of(x) for x in rows].index(text_of(outcome.point[names[1]]))
+        j = [text_of(x) for x in columns].index(text_of(outcome.point[names[0]]))
+        best[i, j] = np.fmax(best[i, j], outcome.mean)
+    image = axes.imshow(best, cmap="viridis", origin="lower", aspect="auto")
+    figure.colorbar(image, label="mean return at the end")
+    axes.set_xticks(range(len(columns)), [text_of(x) for x in columns])
+    axes.set_yticks(range(len(rows)), [text_of(x) for x in rows])
+    middle = (np.nanmax(best) + np.nanmin(best)) / 2 if np.isfinite(best).any() else 0.0
+    for (i, j), mean in np.ndenumerate(best):
+        if np.isfinite(mean):
+            colour = "black" if mean > middle else "white"
+            axes.text(j, i, f"{mean:.4g}", ha="center", va="center", color=colour)

@@ -1,0 +1,186 @@
+"""The command `jaxrl sweep`: hyper-parameters by grid or at random. Imports jax late."""
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxrl import commands
+from jaxrl.arguments import count, kind
+from jaxrl.flags import Algorithm, algorithms, finite_number, parse
+
+if TYPE_CHECKING:
+    from jaxrl.runs.recipe import Recipe
+    from jaxrl.runs.sweeps import Point, Range
+
+BATCHED = ("Scalar", "Scalar | None", "Scheduled", "Scheduled | None")
+"""Types of flags that vmap can batch."""
+
+
+def add_flags(sweep: Any) -> None:
+    """Adds the flags that `sweep` has besides those of `train`."""
+    group = sweep.add_argument_group("the sweep")
+    group.add_argument(
+        "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE,...",
+        help="Values of a hyper-parameter, learning_rate=1e-4,3e-4 say; may be repeated, for all "
+        "combinations (lists are separated by /: hidden_sizes=64,64/128,128)",
+    )  # fmt: skip
+    group.add_argument(
+        "--range", action="append", default=[], metavar="NAME=LOW:HIGH[:log]",
+        help="Where --random draws a hyper-parameter from, learning_rate=1e-5:1e-2:log say; may be "
+        "repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--random", type=count, metavar="INT",
+        help="Draw so many points, from every --range and among the values of every --grid",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-memory", type=kind(finite_number), metavar="GIB",
+        help="Memory that one program may take: more is split (default: half of the machine's)",
+    )  # fmt: skip
+    group.add_argument(
+        "--sweep-dir", type=Path, metavar="DIR",
+        help="Directory to make (default: runs/sweep-ALGO-ENV-seedSEED-TIME)",
+    )  # fmt: skip
+
+
+def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]":
+    """The points that the flags ask for.
+
+    Raises:
+      ValueError: a name that the algorithm does not have, or a value that it cannot take.
+    """
+    from jaxrl.runs.sweeps import grid, random_points
+
+    choices = dict(_choices(text, algorithm) for text in options.grid)
+    ranges = dict(_range(text, algorithm) for text in options.range)
+    if twice := choices.keys() & ranges.keys():
+        raise ValueError(f"--grid and --range both give {min(twice)}: leave one out")
+    if len(choices) < len(options.grid) or len(ranges) < len(options.range):
+        raise ValueError("a hyper-parameter is given twice: put all of its values into one --grid")
+    if not choices and not ranges:
+        raise ValueError("nothing to sweep: add --grid learning_rate=1e-4,3e-4 say")
+    if ranges and options.random is None:
+        raise ValueError("--range needs --random N: how many points to draw")
+    if options.random is None:
+        return grid(choices)
+    return random_points(ranges, choices, options.random, options.seed)
+
+
+def _named(text: str, flag: str, example: str, algorithm: Algorithm) -> tuple[Any, str]:
+    name, _, rest = text.partition("=")
+    name = name.strip().replace("-", "_")
+    known = {f.name: f for f in algorithm.flags}
+    if not rest:
+        raise ValueError(f"--{flag} {text}: write {example}")
+    if name not in known:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"use {', '.join(known)}"
+        raise ValueError(f"--{flag}: {algorithm.name} has no hyper-parameter {name!r}: {hint}")
+    return known[name], rest
+
+
+def _choices(text: str, algorithm: Algorithm) -> tuple[str, list[Any]]:
+    flag, rest = _named(text, "grid", "NAME=VALUE,VALUE", algorithm)
+    words = rest.split("/" if flag.type.startswith("tuple") else ",")
+    values = [_value(flag, word.strip()) for word in words]
+    if len({str(value) for value in values}) < len(values):
+        raise ValueError(f"--grid {text}: a value is there twice")
+    return flag.name, values
+
+
+def _value(flag: Any, word: str) -> Any:
+    if flag.type == "bool":
+        if word not in ("true", "false"):
+            raise ValueError(f"--grid {flag.name}: {word!r} is neither true nor false")
+        return word == "true"
+    if flag.choices and word not in flag.choices:
+        raise ValueError(f"--grid {flag.name}: {word!r} is none of {', '.join(flag.choices)}")
+    try:
+        return parse(flag.type, word)
+    except ValueError as error:
+        raise ValueError(f"--grid {flag.name}: {error}") from None
+
+
+def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
+    from jaxrl.runs.sweeps import Range
+
+    flag, rest = _named(text, "range", "NAME=LOW:HIGH or NAME=LOW:HIGH:log", algorithm)
+    low_text, *others = rest.split(":")
+    if flag.type not in BATCHED:
+        raise ValueError(f"--range: {flag.name} is no real number: give its values by --grid")
+    if len(others) not in (1, 2) or others[1:] not in ([], ["log"]):
+        raise ValueError(f"--range {text}: write NAME=LOW:HIGH or NAME=LOW:HIGH:log")
+    low, high = finite_number(low_text), finite_number(others[0])
+    if not low < high or (len(others) == 2 and low <= 0):
+        raise ValueError(f"--range {text}: LOW must be below HIGH, and with log above 0")
+    return flag.name, Range(low, high, len(others) == 2)
+
+
+def run_sweep(
+    recipe: "Recipe", points: "list[Point]", path: Path, words: list[str], max_memory: float | None
+) -> None:
+    """Trains every point, or goes on with what is missing; prints and draws what came of it."""
+    from jaxrl.runs.directory import RunDirectory
+    from jaxrl.runs.sweeps import (
+        SweepDirectory,
+        batches,
+        draw,
+        memory_budget,
+        outcomes,
+        split,
+        table,
+        write_results,
+    )
+
+    flags = algorithms()[recipe.algorithm].flags
+    groups = [
+        (
+            dataclasses.replace(recipe, hyper_parameters={**recipe.hyper_parameters, **fixed}),
+            fixed,
+            [] if rest == [{}] else rest,
+        )
+        for fixed, rest in split(points, [flag.name for flag in flags if flag.type in BATCHED])
+    ]
+    commands.keep_compiled_programs()
+    for of_group, _, rest in groups:  # what does not fit is said before anything is left behind
+        commands.build(dataclasses.replace(of_group, points=tuple(rest)))
+    begun = (path / "sweep.json").exists()
+    directory = SweepDirectory(path) if begun else SweepDirectory.create(path, words)
+    budget = memory_budget() if max_memory is None else int(max_memory * 2**30)
+    print(
+        f"{len(points)} points x {len(recipe.seeds)} seeds, {len(groups)} "
+        f"program{'s' if len(groups) > 1 else ''}, into {path}",
+        flush=True,
+    )
+    runs: list[tuple[Path, Point, list[Point]]] = []
+    for number, (of_group, fixed, rest) in enumerate(groups):
+        parts: list[list[Point]] = [[]]
+        if rest:
+            make = functools.partial(batches, of_group, rest, budget)
+            parts = directory.batches(number, make)
+        for part in parts:
+            run_path, has_begun, complete = directory.run(len(runs))
+            runs.append((run_path, fixed, part))
+            if complete:
+                continue
+            print(f"\n{run_path.name}: {_said(fixed, part)}", flush=True)
+            run = RunDirectory.resume(run_path) if has_begun else RunDirectory.create(run_path)
+            commands.train(dataclasses.replace(of_group, points=tuple(part)), run, resume=has_begun)
+    found = outcomes(runs)
+    write_results(found, path)
+    draw(found, path / "sweep.png", title=f"{recipe.algorithm} on {recipe.environment}")
+    print(f"\n{table(found)}\nheat map: {path / 'sweep.png'}")
+
+
+def _said(fixed: "Point", part: "list[Point]") -> str:
+    from jaxrl.runs.sweeps import text_of
+
+    words = [f"{name}={text_of(value)}" for name, value in fixed.items()]
+    if part:
+        names = ", ".join(part[0])
+        words.append(f"{len(part)} point{'s' if len(part) > 1 else ''} of {names} side by side")
+    return ", ".join(words)
