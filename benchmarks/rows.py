@@ -6,6 +6,8 @@ Plain values: nothing here imports jax, and what a row says can be written into 
 import dataclasses
 from typing import Any
 
+from jaxrl.presets import preset
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -57,200 +59,91 @@ class Row:
         }
 
 
-_CARTPOLE_TRUST_REGION = {
-    "num_envs": 2,
-    "num_steps": 512,
-    "discount": 0.99,
-    "gae_lambda": 0.98,
-    "kl_radius": 0.01,
-    "damping": 1e-3,
-    "cg_iterations": 15,
-    "critic_epochs": 20,
-    "critic_minibatches": 2,
-    "critic_learning_rate": 1e-3,
-    "activation": "tanh",
-    "hidden_sizes": "64,64",
-}
+def _settings(algorithm: str, env: str) -> dict[str, Any]:
+    """A preset of the library as fields of a row; what is no field is a hyper-parameter."""
+    hyper = {k: None if x == "none" else x for k, x in preset(algorithm, env).items()}
+    named = {"environment_parameters": "env_params"} | {
+        name: name for name in ("total_steps", "normalize_observations", "normalize_rewards")
+    }
+    fields = {named[name]: hyper.pop(name) for name in list(hyper) if name in named}
+    return {"hyper": hyper, **fields}
 
-_CLEANRL_DQN = {
-    "num_envs": 1,
-    "num_steps": 10,
-    "num_updates": 1,
-    "batch_size": 128,
-    "capacity": 10_000,
-    "warmup": 10_000,
-    "target_every": 50,
-    "epsilon": "linear:1:0.05:0.5",
-    "learning_rate": 2.5e-4,
-    "huber_delta": None,
-    "max_grad_norm": None,
-    "hidden_sizes": "120,84",
-}
 
-_PENDULUM = {
-    "num_envs": 1,
-    "num_steps": 1,
-    "num_updates": 1,
-    "batch_size": 256,
-    "capacity": 20_000,
-    "discount": 0.98,
-    "learning_rate": 1e-3,
-    "critic_learning_rate": 1e-3,
-    "tau": 0.005,
-}
+def _preset(*, algorithm: str, env: str, **others: Any) -> Row:
+    """A row that trains by the preset, as `jaxrl train ALGORITHM ENV` does."""
+    return Row(algorithm=algorithm, env=env, **_settings(algorithm, env), **others)
+
+
+_CARTPOLE_DQN = _settings("dqn", "gymnax/CartPole-v1")["hyper"]
 
 _ROWS = (
-    Row(
+    _preset(
         id="S1",
         env="gymnax/CartPole-v1",
         algorithm="ppo",
-        hyper={
-            "num_envs": 4,
-            "num_steps": 128,
-            "num_epochs": 4,
-            "num_minibatches": 4,
-            "learning_rate": "linear:2.5e-4:0",
-            "entropy_coefficient": 0.01,
-            "discount": 0.99,
-            "gae_lambda": 0.95,
-            "clip_epsilon": 0.2,
-            "value_coefficient": 0.5,
-            "max_grad_norm": 0.5,
-            "adam_epsilon": 1e-5,
-            "activation": "tanh",
-            "hidden_sizes": "64,64",
-        },
-        total_steps=500_000,
         num_seeds=16,
         published=490.0,
         source="CleanRL docs (490.0 ± 6.1)",
     ),
-    Row(
+    _preset(
         id="S2",
         env="gymnax/CartPole-v1",
         algorithm="trpo",
-        hyper=_CARTPOLE_TRUST_REGION,
-        total_steps=100_000,
         num_seeds=10,
         published=495.0,
         source="ours to reach; rl-zoo has 500 (1 run)",
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S3",
         env="gymnax/CartPole-v1",
         algorithm="npg",
-        hyper=_CARTPOLE_TRUST_REGION,
-        total_steps=100_000,
         num_seeds=10,
         published=485.0,
         source="ours to reach",
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S4-reinforce",
         env="gymnax/CartPole-v1",
         algorithm="reinforce",
-        hyper={
-            "num_envs": 4,
-            "num_steps": 128,
-            "discount": 0.99,
-            "learning_rate": "linear:2e-3:0",
-            "standardize": "advantages",
-            "entropy_coefficient": 0.01,
-            "critic_learning_rate": 2e-3,
-            "critic_epochs": 10,
-            "activation": "tanh",
-            "hidden_sizes": "128,128",
-        },
-        total_steps=200_000,
         num_seeds=10,
         published=483.3,
         source="SLM-Lab",
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S7-trpo",
         env="gymnax/MountainCar-v0",
         algorithm="trpo",
-        hyper={
-            "num_envs": 2,
-            "num_steps": 1024,
-            "discount": 0.99,
-            "gae_lambda": 0.95,
-            "kl_radius": 0.01,
-            "damping": 0.1,
-            "cg_iterations": 15,
-            "critic_epochs": 20,
-            "critic_minibatches": 16,
-            "critic_learning_rate": 1e-3,
-            "activation": "tanh",
-            "hidden_sizes": "64,64",
-        },
-        total_steps=100_000,
         num_seeds=10,
         published=-107.3,
         source="rl-zoo (1 run)",
-        normalize_observations=True,
-        normalize_rewards=True,
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S9-trpo",
         env="gymnax/Pendulum-v1",
         algorithm="trpo",
-        hyper={
-            "num_envs": 2,
-            "num_steps": 1024,
-            "discount": 0.9,
-            "gae_lambda": 0.95,
-            "kl_radius": 0.01,
-            "damping": 0.1,
-            "cg_iterations": 15,
-            "critic_epochs": 15,
-            "critic_minibatches": 16,
-            "critic_learning_rate": 1e-3,
-            "activation": "tanh",
-            "hidden_sizes": "64,64",
-        },
-        total_steps=100_000,
         num_seeds=10,
         published=-174.6,
         source="rl-zoo (1 run, with state-dependent exploration)",
         num_eval_episodes=300,
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S9-ppo",
         env="gymnax/Pendulum-v1",
         algorithm="ppo",
-        hyper={
-            "num_envs": 8,
-            "num_steps": 256,
-            "num_epochs": 10,
-            "num_minibatches": 32,
-            "learning_rate": "linear:1e-3:0",
-            "entropy_coefficient": 0.0,
-            "discount": 0.95,
-            "gae_lambda": 0.95,
-            "clip_epsilon": 0.2,
-            "clip_value": False,
-            "activation": "tanh",
-            "hidden_sizes": "64,64",
-        },
-        total_steps=300_000,
         num_seeds=10,
         published=-174.9,
         source="SLM-Lab",
-        normalize_rewards=True,
         num_eval_episodes=300,
     ),
-    Row(
+    _preset(
         id="S5-dqn",
         env="gymnax/CartPole-v1",
         algorithm="dqn",
-        hyper=_CLEANRL_DQN,
-        total_steps=500_000,
         num_seeds=10,
         published=488.7,
         source="CleanRL (488.7 ± 16.1; its JAX version 498.4 ± 2.3)",
@@ -260,7 +153,7 @@ _ROWS = (
         id="S5-c51",
         env="gymnax/CartPole-v1",
         algorithm="dqn",
-        hyper=_CLEANRL_DQN
+        hyper=_CARTPOLE_DQN
         | {
             "head": "c51",
             "num_atoms": 101,
@@ -298,84 +191,49 @@ _ROWS = (
         source="SLM-Lab",
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S7-dqn",
         env="gymnax/MountainCar-v0",
         algorithm="dqn",
-        hyper={
-            "num_envs": 1,
-            "num_steps": 16,
-            "num_updates": 8,
-            "batch_size": 128,
-            "capacity": 10_000,
-            "warmup": 1000,
-            "discount": 0.98,
-            "learning_rate": 4e-3,
-            "target_every": 300,
-            "epsilon": "linear:1:0.07:0.2",
-            "huber_delta": 1.0,
-            "hidden_sizes": "256,256",
-        },
-        total_steps=120_000,
         num_seeds=10,
         published=-100.8,
         source="rl-zoo (1 run)",
         seeds_at_once=10,
     ),
-    Row(
+    _preset(
         id="S8-sac",
         env="gymnax/Pendulum-v1",
         algorithm="sac",
-        hyper=_PENDULUM | {"warmup": 100, "discount": 0.99, "hidden_sizes": "256,256"},
-        total_steps=20_000,
         num_seeds=10,
         published=-157.0,
         source="rl-zoo (1 run)",
         num_eval_episodes=300,
         seeds_at_once=5,
     ),
-    Row(
+    _preset(
         id="S8-td3",
         env="gymnax/Pendulum-v1",
         algorithm="td3",
-        hyper=_PENDULUM | {"warmup": 1_000, "hidden_sizes": "400,300"},
-        total_steps=20_000,
         num_seeds=10,
         published=-152.0,
         source="rl-zoo (1 run)",
         num_eval_episodes=300,
         seeds_at_once=5,
     ),
-    Row(
+    _preset(
         id="S8-ddpg",
         env="gymnax/Pendulum-v1",
         algorithm="ddpg",
-        hyper=_PENDULUM | {"warmup": 1_000, "hidden_sizes": "400,300"},
-        total_steps=20_000,
         num_seeds=10,
         published=-152.0,
         source="rl-zoo (1 run)",
         num_eval_episodes=300,
         seeds_at_once=5,
     ),
-    Row(
+    _preset(
         id="S10",
         env="gymnax/Breakout-MinAtar",
         algorithm="ppo",
-        hyper={
-            "num_envs": 64,
-            "num_steps": 128,
-            "num_epochs": 4,
-            "num_minibatches": 8,
-            "learning_rate": 5e-4,
-            "entropy_coefficient": 0.01,
-            "discount": 0.999,
-            "gae_lambda": 0.95,
-            "clip_epsilon": 0.2,
-            "activation": "relu",
-            "hidden_sizes": "256,256",
-        },
-        total_steps=10_000_000,
         num_seeds=3,
         published=22.9,
         source="gymnax-blines (1 seed)",
@@ -408,48 +266,19 @@ _ROWS = (
         seeds_at_once=1,
         needs_gpu=True,
     ),
-    Row(
+    _preset(
         id="S12-ppo",
         env="brax/inverted_pendulum",
-        env_params={"backend": "generalized"},
         algorithm="ppo",
-        hyper={
-            "num_envs": 64,
-            "num_steps": 64,
-            "num_epochs": 8,
-            "num_minibatches": 8,
-            "learning_rate": 1e-3,
-            "entropy_coefficient": 0.0,
-            "discount": 0.99,
-            "gae_lambda": 0.95,
-            "clip_epsilon": 0.2,
-            "activation": "tanh",
-            "hidden_sizes": "64,64",
-        },
-        total_steps=1_000_000,
         num_seeds=4,
         published=950.0,
         source="ours to reach; 1000 is the maximum",
-        normalize_observations=True,
         seeds_at_once=4,
     ),
-    Row(
+    _preset(
         id="S12-sac",
         env="brax/inverted_pendulum",
-        env_params={"backend": "generalized"},
         algorithm="sac",
-        hyper={
-            "num_envs": 8,
-            "num_steps": 1,
-            "num_updates": 2,
-            "batch_size": 256,
-            "capacity": 100_000,
-            "warmup": 2_000,
-            "learning_rate": 1e-3,
-            "critic_learning_rate": 1e-3,
-            "hidden_sizes": "64,64",
-        },
-        total_steps=100_000,
         num_seeds=4,
         published=950.0,
         source="ours to reach; 1000 is the maximum",

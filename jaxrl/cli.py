@@ -31,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = _joined(sys.argv[1:] if argv is None else argv)
     try:
         options = parse_command_line(argv)
-        options.given = argv
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as end:
@@ -74,7 +73,38 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options, words = _known(parser, argv, algorithm)
     if words:
         fail(f"{words[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
+    options.given = list(argv)
+    if getattr(options, "preset", False) and algorithm is not None:
+        return _with_preset(parser, options, algorithm)
     return options
+
+
+def _with_preset(
+    parser: Parser, options: argparse.Namespace, algorithm: Algorithm
+) -> argparse.Namespace:
+    """The same options over the preset for this algorithm and environment, if there is one."""
+    from jaxrl.presets import preset
+    from jaxrl.runs.config import words_of
+
+    settings = preset(algorithm.name, options.env)
+    if not settings:
+        return options
+    changes = settings.pop("environment_parameters", {})
+    words = words_of(settings, changes, algorithm, _switches(options))
+    verb, *given = options.given
+    options = parser.parse_args([verb, *words, *given])
+    options.given = [verb, *words, "--no-preset", *given]
+    options.from_preset = words
+    return options
+
+
+def _switches(options: argparse.Namespace) -> dict[str, bool]:
+    """The names of the flags of a run, and whether each is on or off."""
+    return {
+        name: isinstance(value, bool)
+        for name, value in vars(options).items()
+        if not name.startswith(HYPER) and name not in (*NOT_FLAGS, *NOT_SETTINGS)
+    }
 
 
 def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
@@ -95,11 +125,7 @@ def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
     if env is None or not (words or "/" in env or ":" in env):
         named = "names no environment" if env is None else f"has {env}, no id of an environment"
         fail(f"{path} {named}: add one, jaxrl train {algo} gymnax/CartPole-v1 --config {path} say")
-    switches = {
-        name: isinstance(value, bool)
-        for name, value in vars(options).items()
-        if not name.startswith(HYPER) and name not in (*NOT_FLAGS, "config", "dry_run", "env_param")
-    }
+    switches = _switches(options)
     parser, _ = build_parser(algorithm, words=False)
     try:
         of_file = file.words(algorithm, switches)
@@ -107,6 +133,7 @@ def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     options, _ = _known(parser, ["train", *of_file, *argv[1:]], algorithm)
+    options.given = list(argv)
     options.algo, options.env, options.config = algo, env, file
     return options
 
@@ -126,8 +153,11 @@ def _known(
     return options, unknown
 
 
-NOT_FLAGS = ("run", "algo", "env", "resumed")
+NOT_FLAGS = ("run", "algo", "env", "resumed", "given", "from_preset")
 """What the options hold besides flags."""
+NOT_SETTINGS = ("config", "dry_run", "env_param", "preset", "run_dir", "grid", "range", "random",
+                "max_memory", "sweep_dir")  # fmt: skip
+"""Flags that no file of settings has."""
 
 
 def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Parser, list[str]]:
@@ -179,7 +209,7 @@ def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
         ),
         allow_abbrev=False,
     )
-    train.set_defaults(run=train_agent)
+    train.set_defaults(run=train_agent, from_preset=None)
     if words:
         _add_words(train)
     run = train.add_argument_group("the run")
@@ -212,7 +242,7 @@ def _add_sweep(verbs: Any, algorithm: Algorithm | None) -> None:
         ),
         allow_abbrev=False,
     )
-    sweep.set_defaults(run=sweep_agents, config=None, resumed=False)
+    sweep.set_defaults(run=sweep_agents, config=None, resumed=False, from_preset=None)
     _add_words(sweep)
     sweep_command.add_flags(sweep)
     _add_training(sweep, sweep.add_argument_group("each run"), algorithm)
@@ -228,6 +258,11 @@ def _add_words(parser: Any) -> None:
 
 def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     """Adds the flags of one run to the group `run`, and the hyper-parameters of the algorithm."""
+    run.add_argument(
+        "--preset", action=argparse.BooleanOptionalAction, default=True,
+        help="Use the tuned settings for this algorithm and environment, where there are some and "
+        "no --config (default: yes)",
+    )  # fmt: skip
     run.add_argument(
         "--total-steps", type=count, default=500_000, metavar="INT",
         help="Environment steps of each seed, rounded up to whole iterations (default: 500000)",
@@ -449,8 +484,11 @@ def resume_sweep(path: Path, words: Sequence[str]) -> None:
 
 
 def _announce(options: argparse.Namespace, what: str) -> None:
-    """The first line, before anything slow; and a second where a repeated run may differ."""
+    """The first lines, before anything slow: what, a preset, whether a repeated run may differ."""
     print(f"jaxrl {__version__}: {options.algo} on {options.env}, {what}", flush=True)
+    if options.from_preset:
+        said = " ".join(options.from_preset)
+        print(f"preset: {said} (what you give wins; --no-preset leaves it out)", flush=True)
     if options.config is not None and (others := options.config.other_versions):
         print(f"note: {options.config.path} ran on {others}: results may differ", flush=True)
 

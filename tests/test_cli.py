@@ -208,7 +208,7 @@ class Tripwire:
 
 sys.meta_path.insert(0, Tripwire())
 from jaxrl import cli
-cli.main(["train", "ppo", "gymnax/CartPole-v1", "--run-dir", "a/b"])
+cli.main(["train", "ppo", "gymnax/CartPole-v1", "--run-dir", "a/b", "--no-preset"])
 """
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
@@ -245,6 +245,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 )
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, flags, message):
     run_dir = tmp_path / "runs" / "deep"
+    flags = [*flags, "--no-preset"]
     status, out, err = run_in_process("train", *flags, "ppo", ENV, "--run-dir", run_dir)
     assert status == 2
     assert out == [f"jaxrl {jaxrl.__version__}: ppo on {ENV}, into {run_dir}"]
@@ -335,7 +336,7 @@ FLAGS = [
     "--num-envs", "4", "--num-steps", "16", "--num-epochs", "1", "--hidden-sizes", "8",
     "--no-clip-value", "--seed", "7", "--seeds", "2", "--total-steps", "300",
     "--num-evaluations", "3", "--num-eval-episodes", "5", "--normalize-observations",
-    "--env-param", "max_steps_in_episode=20",
+    "--env-param", "max_steps_in_episode=20", "--no-preset",
 ]  # fmt: skip
 
 

@@ -47,14 +47,14 @@ FLAGS = [
     "ppo", ENV, "--total-steps", "5000", "--seed", "3", "--seeds", "2", "--normalize-observations",
     "--reset-policy", "pool", "--learning-rate", "linear:2.5e-4:0", "--num-envs", "8",
     "--hidden-sizes", "32,16", "--no-clip-value", "--target-kl", "0.02", "--max-grad-norm", "none",
-    "--env-param", "length=0.7", "--env-param", "max_steps_in_episode=20",
+    "--env-param", "length=0.7", "--env-param", "max_steps_in_episode=20", "--no-preset",
 ]  # fmt: skip
 
 
 def options_of(*argv):
     return {
         k: v for k, v in vars(cli.parse_command_line(["train", *map(str, argv)])).items()
-        if k not in ("config", "run")
+        if k not in ("config", "run", "given", "preset", "from_preset")
     }  # fmt: skip
 
 

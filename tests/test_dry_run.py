@@ -18,6 +18,7 @@ def test_a_dry_run_shows_sizes_and_leaves_nothing(tmp_path, monkeypatch):
     status, out, err = run_in_process(
         "train", "ppo", ENV, "--dry-run", "--num-envs", "4", "--num-steps", "16",
         "--hidden-sizes", "8", "--total-steps", "300", "--seeds", "2", "--num-eval-episodes", "5",
+        "--no-preset",
     )  # fmt: skip
     assert (status, err) == (0, [])
     assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,11 @@ def metadata(name, version, requirements=()):
 
 def of_project():
     """What a wheel of this checkout says it needs."""
-    extras = [f'{r}; extra == "{extra}"' for extra, needs in EXTRAS.items() for r in needs]
+    extras = [
+        f"{r} and {marker}" if ";" in r else f"{r}; {marker}"
+        for extra, needs in EXTRAS.items()
+        for r, marker in ((need, f'extra == "{extra}"') for need in needs)
+    ]
     text = metadata("jaxrl", PROJECT["version"], [*PROJECT["dependencies"], *extras])
     return text + "".join(f"Provides-Extra: {extra}\n" for extra in EXTRAS)
 

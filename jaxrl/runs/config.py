@@ -64,23 +64,33 @@ class ConfigFile:
         Raises:
           ValueError: a name that is unknown, or a value that no flag can have.
         """
-        kinds = {**switches, **{flag.name: flag.type == "bool" for flag in algorithm.flags}}
-        words = []
-        for name, value in self.settings.items():
-            if name in algorithm.python_only:
-                if value is not None:
-                    raise ValueError(f"{name} is an object of Python: repeat that run in Python")
-            elif name not in kinds:
-                raise ValueError(f"there is no setting {name!r}: {_nearest(name, kinds)}")
-            elif name == "seeds" and isinstance(value, list):
-                words += _seeds(value)
-            elif value is not None or name not in switches:
-                words.append(_word(name, value, kinds[name]))
-        for name, value in self.environment_parameters.items():
-            if isinstance(value, bool) or not isinstance(value, int | float | str):
-                raise ValueError(f"environment_parameters: {name} must be a number or a text")
-            words.append(f"--env-param={name}={value}")
-        return words
+        return words_of(self.settings, self.environment_parameters, algorithm, switches)
+
+
+def words_of(
+    settings: Mapping[str, Any],
+    environment_parameters: Mapping[str, Any],
+    algorithm: Algorithm,
+    switches: Mapping[str, bool],
+) -> list[str]:
+    """Settings by name as words of the command line; see `ConfigFile.words`."""
+    kinds = {**switches, **{flag.name: flag.type == "bool" for flag in algorithm.flags}}
+    words = []
+    for name, value in settings.items():
+        if name in algorithm.python_only:
+            if value is not None:
+                raise ValueError(f"{name} is an object of Python: repeat that run in Python")
+        elif name not in kinds:
+            raise ValueError(f"there is no setting {name!r}: {_nearest(name, kinds)}")
+        elif name == "seeds" and isinstance(value, list):
+            words += _seeds(value)
+        elif value is not None or name not in switches:
+            words.append(_word(name, value, kinds[name]))
+    for name, value in environment_parameters.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"environment_parameters: {name} must be a number or a text")
+        words.append(f"--env-param={name}={value}")
+    return words
 
 
 def read(path: Path | str) -> ConfigFile:

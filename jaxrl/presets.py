@@ -1,0 +1,17 @@
+"""Tuned hyper-parameters by algorithm and environment, in presets.toml. Imports no jax."""
+
+import functools
+import tomllib
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """From algorithm and environment to settings, as a file for `--config` has them."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def preset(algorithm: str, environment: str) -> dict[str, Any]:
+    """The settings for this pair; empty where there are none."""
+    return dict(presets().get(algorithm, {}).get(environment, {}))
