@@ -14,6 +14,7 @@ from jaxrl.flags import finite_number, whole_number
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
+    from jaxrl.runs.load import LoadedPolicy
     from jaxrl.runs.members import Members
     from jaxrl.runs.recipe import Recipe
     from jaxrl.runs.settings import Settings
@@ -52,6 +53,11 @@ def add(verbs: Any) -> None:
     evaluate.add_argument(
         "--seed", type=kind(whole_number), default=0, metavar="INT",
         help="Of starts and chances; not that of training (default: 0)",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--render", action="store_true",
+        help="Draw an episode of the first member, too: RUN/episode.gif of gymnax's environments, "
+        "RUN/episode.html, a page for a browser, of brax's",
     )  # fmt: skip
     evaluate.set_defaults(run=evaluate_run)
 
@@ -259,6 +265,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
     from jaxrl.runs.loggers import member_name
 
     trained = load_run(options.path)
+    if options.render:
+        _render(trained.policy(), jax.random.key(options.seed), options.path)
     for i, label in enumerate(trained.members.labels):
         key = jax.random.fold_in(jax.random.key(options.seed), i)
         played = trained.policy(i).evaluate(key, num_episodes=options.episodes)
@@ -272,6 +280,18 @@ def evaluate_run(options: argparse.Namespace) -> None:
                 f"length {lengths.mean():.1f}, {finished.size} episodes"
             )
         print(f"{member_name(label)}, {trained.steps:,} steps: {text}", flush=True)
+
+
+def _render(policy: "LoadedPolicy", key: Any, path: Path) -> None:
+    """Draws an episode into a run's directory."""
+    from jaxrl_envs import render
+
+    env = policy.training.eval_envs.env
+    file = path / f"episode{render.ending(env)}"
+    states, rewards = policy.episode(key)
+    print(f"drawing {len(rewards)} steps, return {rewards.sum():.1f} ...", flush=True)
+    render.render(env, states, rewards, file)
+    print(file)
 
 
 def export_run(options: argparse.Namespace) -> None:

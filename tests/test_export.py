@@ -1,17 +1,21 @@
 """Policies taken out of a run: loaded, exported, and played by others."""
 
+import base64
 import functools
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from commands import run_in_process
 from environments import BestMixedAction, Counter, MaskedChoice, Picture, Recall
@@ -24,6 +28,7 @@ from jaxrl.engine.train import Training
 from jaxrl.runs.export import export_policy
 from jaxrl.runs.fit import fit
 from jaxrl.runs.load import LoadedPolicy, load_policy, load_run
+from jaxrl_envs import render
 
 KEY = jax.random.key(0)
 RUNS = Path(__file__).parent / "data"
@@ -306,3 +311,61 @@ def test_exported_policies_play_as_well_in_gymnasium(kept, path, ours, theirs):
     error = np.sqrt(there.var(ddof=1) / 200 + here.var(ddof=1) / 200)
     assert there.std() > 0.05 * abs(there.mean())
     assert abs(there.mean() - here.mean()) < 2 * error
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def test_an_episode_is_recorded_state_by_state():
+    policy = load_run(PENDULUM).policy(0)
+    states, rewards = policy.episode(KEY)
+    assert rewards.shape == (200,)
+    assert states.theta.shape == (201,)
+    alone = policy.training.eval_envs.env
+    action = policy(np.stack([np.cos(states.theta), np.sin(states.theta), states.theta_dot], 1)[7])
+    state = jax.tree.map(lambda x: x[7], states)
+    after, timestep = alone.step(KEY, state, action)
+    np.testing.assert_allclose(timestep.reward, rewards[7], rtol=1e-4)
+    np.testing.assert_allclose(after.theta, states.theta[8], rtol=1e-4)
+    states, rewards = load_run(CARTPOLE).policy(0).episode(KEY)
+    assert len(rewards) == rewards.sum() == len(states.x) - 1  # it fell, at its last step
+
+
+@pytest.mark.parametrize("name", ["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar"])
+def test_an_episode_of_gymnax_is_a_moving_picture(tmp_path, name):
+    policy = untrained(PPO(**PPO_2), jaxrl_envs.make(name))
+    states, rewards = policy.episode(KEY)
+    states = jax.tree.map(lambda x: x[:6], states)
+    render.render(jaxrl_envs.make(name), states, rewards[:5], tmp_path / "episode.gif")
+    with PIL.Image.open(tmp_path / "episode.gif") as picture:
+        assert picture.n_frames == 6
+        first = np.asarray(picture.convert("L"))
+        picture.seek(5)
+        last = np.asarray(picture.convert("L"))
+    assert first.std() > 5
+    assert (first != last).any()
+
+
+def test_an_episode_of_brax_is_a_page(tmp_path):
+    env = jaxrl_envs.make("brax/inverted_pendulum", backend="spring", max_steps=5)
+    states, rewards = untrained(PPO(**PPO_2), env).episode(KEY)
+    render.render(env, states, rewards, tmp_path / "episode.html")
+    page = (tmp_path / "episode.html").read_text()
+    assert "<!DOCTYPE html>" in page
+    packed = re.search(r'var system = "([^"]+)"', page).group(1)
+    system = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert len(system["states"]["x"]) == len(rewards) + 1 == 6
+
+
+def test_what_cannot_be_drawn_is_named(tmp_path):
+    with pytest.raises(ValueError, match="there are no pictures of Counter"):
+        render.render(Counter(), (), np.zeros(1), tmp_path / "x.gif")
+    path = tmp_path / "run"
+    status, _, err = run_in_process(
+        "train", "ppo", "jaxrl/corridor", "--total-steps", 64, "--num-envs", 2, "--num-steps", 8,
+        "--num-evaluations", 1, "--num-eval-episodes", 2, "--run-dir", path,
+    )  # fmt: skip
+    assert (status, err) == (0, [])
+    status, _, err = run_in_process("evaluate", path, "--render")
+    assert status == 2
+    assert "there are no pictures of " in err[0]

@@ -50,6 +50,33 @@ def test_quickstart_learns_and_draws(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())  # it leaves nothing behind
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="as above")
+def test_the_sweep_trains_every_agent_and_ranks_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND")
+    (path,) = (path for path in NOTEBOOKS if path.name == "02_sweep_in_one_jit.ipynb")
+    notebook = executed(path, resources={"metadata": {"path": str(tmp_path)}})
+    printed = text(notebook).splitlines()
+    assert printed[0] == "learning_rate (12,) discount (12,)"
+    assert printed[1].startswith("48 agents of 50,000 steps in ")
+    ranked = [float(line.split()[4]) for line in printed if line.startswith("learning_rate 0")]
+    assert len(ranked) == 5
+    assert ranked == sorted(ranked, reverse=True)
+    assert ranked[0] > 400.0
+    assert pictures(notebook) == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="as above")
+def test_a_run_that_died_is_resumed_loaded_and_exported(tmp_path, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND")
+    (path,) = (path for path in NOTEBOOKS if path.name == "03_resume_and_export.ipynb")
+    notebook = executed(path, resources={"metadata": {"path": str(tmp_path)}})
+    printed = text(notebook)
+    assert "the machine is gone after " in printed
+    assert "equal to the bit: True" in printed
+    assert "acts as the original: True" in printed
+    assert pictures(notebook) == 1
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_installs_once_and_shows_what_it_drew(path):
     """One cell installs, and only where jaxrl is missing; the pictures are stored with it."""

@@ -2,9 +2,13 @@
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
+
+DATA = Path(__file__).parent / "data"
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -13,14 +17,21 @@ def small(code):
     return re.sub(r"total_steps=\d+_000", "total_steps=600", code)
 
 
-def test_the_python_examples_run(capsys):
+def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     names: dict = {}
-    first, vmapped, own, exact, wrapped = map(small, blocks)
+    loaded, first, vmapped, hosted, own, exact, wrapped = map(small, blocks)
+    shutil.copytree(DATA / "run_schema_1", "runs/x")
+    exec("import jaxrl\n" + loaded, names)
+    assert names["policy"](np.zeros((3, 4))).shape == (3,)
     first = first.replace("num_envs=64, num_steps=128", "num_envs=4, num_steps=8")
     exec(first + vmapped, names)
     assert names["metrics"].evaluation.returns.shape[0] == 8  # pole lengths
+    exec(hosted.replace("keys,", "keys[:2],"), names)
+    assert names["result"].evaluations[-1].returns.shape[0] == 4  # two points of two seeds
+    assert Path("runs/mine/summary.json").exists()
     exec(own.replace("PPO()", "PPO(num_steps=16)"), names)
     assert names["state"].agent is not None
     exec(exact, names)
@@ -40,9 +51,11 @@ def test_every_flag_and_name_the_readme_shows_exists(tmp_path, monkeypatch):
     Path("cartpole.toml").write_text(settings)
     Path("runs/x").mkdir(parents=True)
     Path("runs/x/config.json").write_text(json.dumps(tomllib.loads(settings)))
-    for line in re.findall(
-        r"^    jaxrl (train .*?)(?:  +#.*)?$", README.replace("\\\n", ""), re.MULTILINE
-    ):
+    lines = re.findall(r"^    jaxrl (.*?)(?:  +#.*)?$", README.replace("\\\n", ""), re.MULTILINE)
+    verbs = {line.split()[0] for line in lines}
+    assert {"train", "resume", "sweep", "plot", "compare", "evaluate", "export"} <= verbs
+    for line in lines:
         arguments = line.split()
         if "--help" not in arguments:
-            assert parse_command_line(arguments).algo == "ppo"
+            options = parse_command_line(arguments)
+            assert getattr(options, "algo", "ppo") == "ppo"

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.agent import Agent
-from jaxrl.engine.evaluate import Episodes, play_episodes
+from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
 from jaxrl.engine.learners import policy_of
 from jaxrl.engine.train import Training
 from jaxrl.environment import Environment, VectorEnv
@@ -184,3 +185,32 @@ class LoadedPolicy:
 
         carry = self.training.agent.initial_carry(num_episodes)
         return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
+
+    def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
+        """One episode, step by step: the environment's states, leaves `[T + 1, ...]`, rewards `[T]`.
+
+        Without an end it is cut at the environment's limit, or after 10,000 steps.
+        """
+        env = self.training.eval_envs.env
+        limit = env.spec.max_steps or PATIENCE
+
+        def play(key: Key) -> Any:
+            start_key, step_key = jax.random.split(key)
+            state, obs = env.reset(start_key)
+
+            def one(loop: Any, key: Key) -> Any:
+                state, obs, carry = loop
+                action, carry = self.act(jax.tree.map(lambda x: x[None], obs), carry)
+                action = jax.tree.map(lambda x: x[0], action)
+                state, timestep = env.step(key, state, action)
+                end = timestep.terminated | timestep.truncated
+                return (state, timestep.obs, carry), (state, timestep.reward, end)
+
+            carry = self.training.agent.initial_carry(1)
+            keys = jax.random.split(step_key, limit)
+            return state, jax.lax.scan(one, (state, obs, carry), keys)[1]
+
+        start, (states, rewards, ends) = jax.device_get(jax.jit(play)(key))
+        num = int(np.argmax(ends)) + 1 if ends.any() else limit
+        states = jax.tree.map(lambda a, x: np.concatenate([a[None], x[:num]]), start, states)
+        return states, rewards[:num]
