@@ -494,7 +494,8 @@ def _announce(options: argparse.Namespace, what: str) -> None:
 
 
 def _show_dry_run(recipe: "Recipe") -> None:
-    members = commands.build(recipe)
+    commands.find_own_modules()
+    members = recipe.build()
     from jaxrl.runs.dry_run import dry_run  # here, and not earlier: it imports jax
 
     print("tracing and compiling ...", flush=True)
@@ -521,7 +522,7 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
         training={name: getattr(options, name) for name in TRAINING},
         settings=commands.settings(options, num_evaluations=options.num_evaluations),
         key_type=options.config and options.config.key_type,
-        warm_start=options.warm_start,
+        warm_start=options.warm_start and str(Path(options.warm_start).absolute()),
     )
 
 

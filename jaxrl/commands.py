@@ -15,10 +15,12 @@ from jaxrl.flags import finite_number, whole_number
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
     from jaxrl.runs.load import LoadedPolicy
-    from jaxrl.runs.members import Members
     from jaxrl.runs.recipe import Recipe
     from jaxrl.runs.settings import Settings
 
+OF_RESUME = ("total_steps", "checkpoint_seconds", "keep_checkpoints", "stop_at_return",
+             "time_budget", "tensorboard", "wandb")  # fmt: skip
+"""Flags of `jaxrl resume`."""
 DEFAULTS = {"checkpoint_seconds": 60.0, "keep_checkpoints": 3, "tensorboard": True}
 
 
@@ -159,11 +161,10 @@ def settings(options: argparse.Namespace, **others: Any) -> "Settings":
     return Settings(**{**others, **given})
 
 
-def build(recipe: "Recipe") -> "Members":
-    """Who trains; imports jax, and an environment of one's own from where the command runs."""
-    if ":" in recipe.environment:  # one's own module lies here, where `python -m` would look for it
+def find_own_modules() -> None:
+    """Lets an environment of one's own be imported from here, where `python -m` would look, too."""
+    if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    return recipe.build()
 
 
 def keep_compiled_programs() -> None:
@@ -186,7 +187,9 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     from jaxrl.runs.interrupt import Interrupted
     from jaxrl.runs.progress import reporter
 
-    members = build(recipe)
+    find_own_modules()
+    saved = resume and any(directory.checkpoints.glob("[0-9]*"))
+    members = recipe.build(warm=not saved)
     who = "members" if recipe.points else "seeds"
     try:
         with reporter(len(members), who) as show:
@@ -224,6 +227,10 @@ def resume_run(options: argparse.Namespace) -> None:
         from jaxrl import cli
         from jaxrl.runs.sweeps import SweepDirectory
 
+        given = [name for name, x in vars(options).items() if x is not None and name in OF_RESUME]
+        if given:
+            flag = "--" + given[0].replace("_", "-")
+            raise ValueError(f"{flag} is for one run, and {options.path} is a sweep: leave it out")
         return cli.resume_sweep(options.path, SweepDirectory(options.path).words)
     recipe = Recipe.of_run(options.path)
     before = recipe.training["total_steps"]
@@ -241,7 +248,9 @@ def resume_run(options: argparse.Namespace) -> None:
     )
     directory = RunDirectory.resume(options.path)
     summary = read_summary(options.path)
-    if summary is not None and not summary.get("stopped") and options.total_steps in (None, before):
+    steps = before * len(recipe.seeds) * max(1, len(recipe.points))
+    complete = summary is not None and not summary.get("stopped") and summary["env_steps"] >= steps
+    if complete and options.total_steps in (None, before):
         print(
             f"{options.path} is complete: {before:,} steps; --total-steps N would go further",
             flush=True,
@@ -258,6 +267,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
     recipe = Recipe.of_run(options.path)
     print(f"jaxrl: {recipe.algorithm} on {recipe.environment}, from {options.path}", flush=True)
+    find_own_modules()
     import jax
     import numpy as np
 
@@ -300,6 +310,7 @@ def export_run(options: argparse.Namespace) -> None:
 
     recipe, out = Recipe.of_run(options.path), options.out or options.path / "export"
     print(f"jaxrl: {recipe.algorithm} on {recipe.environment}, from {options.path}", flush=True)
+    find_own_modules()
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.load import load_policy
 

@@ -36,13 +36,20 @@ def add_flags(sweep: Any) -> None:
         help="Draw so many points, from every --range and among the values of every --grid",
     )  # fmt: skip
     group.add_argument(
-        "--max-memory", type=kind(finite_number), metavar="GIB",
+        "--max-memory", type=kind(_memory), metavar="GIB",
         help="Memory that one program may take: more is split (default: half of the machine's)",
     )  # fmt: skip
     group.add_argument(
         "--sweep-dir", type=Path, metavar="DIR",
         help="Directory to make (default: runs/sweep-ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
+
+
+def _memory(text: str) -> float:
+    size = finite_number(text)
+    if size <= 0:
+        raise ValueError(f"{text} is too small: give GiB, 4 say")
+    return size
 
 
 def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]":
@@ -124,7 +131,7 @@ def run_sweep(
     recipe: "Recipe", points: "list[Point]", path: Path, words: list[str], max_memory: float | None
 ) -> None:
     """Trains every point, or goes on with what is missing; prints and draws what came of it."""
-    from jaxrl.runs.directory import RunDirectory
+    from jaxrl.runs.directory import RunDirectory, read_summary
     from jaxrl.runs.sweeps import (
         SweepDirectory,
         batches,
@@ -146,8 +153,9 @@ def run_sweep(
         for fixed, rest in split(points, [flag.name for flag in flags if flag.type in BATCHED])
     ]
     commands.keep_compiled_programs()
+    commands.find_own_modules()
     for of_group, _, rest in groups:  # what does not fit is said before anything is left behind
-        commands.build(dataclasses.replace(of_group, points=tuple(rest)))
+        dataclasses.replace(of_group, points=tuple(rest)).build()
     begun = (path / "sweep.json").exists()
     directory = SweepDirectory(path) if begun else SweepDirectory.create(path, words)
     budget = memory_budget() if max_memory is None else int(max_memory * 2**30)
@@ -169,11 +177,18 @@ def run_sweep(
                 continue
             print(f"\n{run_path.name}: {_said(fixed, part)}", flush=True)
             run = RunDirectory.resume(run_path) if has_begun else RunDirectory.create(run_path)
-            commands.train(dataclasses.replace(of_group, points=tuple(part)), run, resume=has_begun)
+            of_run = dataclasses.replace(of_group, points=tuple(part))
+            try:
+                commands.train(of_run, run, resume=has_begun)
+            except RuntimeError as error:
+                if read_summary(run_path) is None:
+                    raise
+                print(f"{run_path.name}: {error}", flush=True)  # all diverged, as the summary says
     found = outcomes(runs)
     write_results(found, path)
+    print(f"\n{table(found)}", flush=True)
     draw(found, path / "sweep.png", title=f"{recipe.algorithm} on {recipe.environment}")
-    print(f"\n{table(found)}\nheat map: {path / 'sweep.png'}")
+    print(f"heat map: {path / 'sweep.png'}")
 
 
 def _said(fixed: "Point", part: "list[Point]") -> str:

@@ -26,8 +26,9 @@ from jaxrl.engine.sweep import sweep
 from jaxrl.engine.train import train
 from jaxrl.runs.checkpoint import Checkpoints
 from jaxrl.runs.directory import RunDirectory, read_metrics
-from jaxrl.runs.events import Diverged, Progress, Resumed
+from jaxrl.runs.events import Diverged, Progress, Resumed, Saved
 from jaxrl.runs.fit import DivergenceError, fit
+from jaxrl.runs.groups import read_groups
 from jaxrl.runs.load import load_run
 from jaxrl.schedules import Linear
 from jaxrl.types import Mean, static
@@ -527,3 +528,117 @@ def test_a_complete_run_says_so(tmp_path):
     assert "a horizon can only grow" in err[0]
     status, _, err = run_in_process("resume", tmp_path)
     assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is no run: it has no config.json"])
+
+
+# What a second reading found ----------------------------------------------------------------------
+
+
+def test_an_extension_that_was_interrupted_is_not_complete(tmp_path):
+    """The summary of the shorter run is still there, and says nothing of the longer one."""
+    path = tmp_path / "run"
+    shutil.copytree(SCHEMA_1, path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "total_steps": 768}))
+    status, out, err = run_in_process("resume", path, "--no-tensorboard")
+    assert (status, err) == (0, [])
+    assert not any("is complete" in line for line in out)
+    assert [row["step"] for row in read_metrics(path)][-1] == 768
+
+
+def test_many_diverged_members_leave_checkpoints_that_can_be_read(tmp_path):
+    """Members 2 and 10: numbers that sort one way, and another way as text."""
+    rates = [1.0] * 12
+    rates[2] = rates[10] = float("1.5e38")
+    points = [{"rate": rate} for rate in rates]
+    options = OPTIONS | {"run_dir": tmp_path / "run", "resume": True, "points": points}
+    with pytest.raises(Died):
+        fit(Idle(), Counter(), KEY, callbacks=[ending_after(80)], checkpoint_seconds=0.0, **options)
+    events = []
+    result = fit(Idle(), Counter(), KEY, callbacks=[events.append], **options)
+    (resumed,) = (event for event in events if isinstance(event, Resumed))
+    assert resumed.steps > 0
+    assert resumed.notes == ()
+    assert len(result.diverged) == 2
+
+
+def test_a_reason_to_stop_that_comes_while_saving_ends_the_run_once(tmp_path):
+    def enough(event):
+        return "enough" if isinstance(event, Saved) else None
+
+    result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", checkpoint_seconds=0.0,
+                 callbacks=[enough], **OPTIONS | {"num_evaluations": 10})  # fmt: skip
+    assert result.stopped == "enough"
+    assert [e.steps for e in result.evaluations] == [10]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [10]
+
+
+def test_a_start_that_fails_can_be_tried_again(tmp_path):
+    class Broken(Idle):
+        def update(self, state, batch, key, clock):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(Broken(), Counter(), KEY, run_dir=tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / ".config.json.partial").touch()  # killed while it began
+    assert fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", **OPTIONS).env_steps == 100
+
+
+def test_a_metric_with_the_name_of_what_is_swept_has_another_one(tmp_path):
+    class Warm(Idle):
+        def update(self, state, batch, key, clock):
+            return state, {"rate": Mean.of(7.0)}
+
+    fit(Warm(), Counter(), KEY, points=[{"rate": 1.0}, {"rate": 2.0}], run_dir=tmp_path / "run",
+        **OPTIONS)  # fmt: skip
+    rows = list(read_metrics(tmp_path / "run"))
+    assert [(row["rate"], row["training_rate"]) for row in rows[:2]] == [(1.0, 7.0), (2.0, 7.0)]
+    assert len(read_groups([tmp_path / "run"])) == 2
+
+
+def test_a_horizon_can_only_grow(begun):
+    with pytest.raises(ValueError, match="was to take 100 steps: a horizon can only grow"):
+        fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS | {"total_steps": 50})
+
+
+def test_no_time_at_all_is_no_error(tmp_path):
+    result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", time_budget=0.0, **OPTIONS)
+    assert (result.env_steps, result.steps_per_second) == (0, 0.0)
+    assert (
+        fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", resume=True, **OPTIONS).stopped
+        is None
+    )
+
+
+def test_a_run_with_an_axis_of_one_key_and_one_of_data_are_loaded(tmp_path):
+    fit(Idle(), Counter(), jax.random.split(KEY, 1), run_dir=tmp_path / "one", **OPTIONS)
+    trained = load_run(tmp_path / "one", agent=Idle(), env=Counter())
+    assert trained.learned["agent"].shape == (1, 3)
+    agent, env, options, _ = PLANS["offline, seeds"]
+    data = options["data"]()
+    fit(agent, env, KEY, total_steps=4, num_eval_episodes=2, data=data, run_dir=tmp_path / "off")
+    policy = load_run(tmp_path / "off", agent=agent, env=env, data=data).policy()
+    assert policy(jnp.zeros(env.spec.observation.shape)).shape == ()
+
+
+def test_a_warm_start_of_the_command_needs_its_source_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "train ppo jaxrl/corridor --num-envs 2 --num-steps 8 --hidden-sizes 4 --no-tensorboard"
+    words = [*words.split(), "--num-evaluations", "1", "--num-eval-episodes", "2"]
+    assert run_in_process(*words, "--total-steps", 64, "--run-dir", "source")[0] == 0
+    warm = [*words, "--total-steps", 64, "--warm-start", "source"]
+    assert run_in_process(*warm, "--run-dir", "warm", "--learning-rate", 0)[0] == 0
+    source, started = (load_run(name).agent_state() for name in ("source", "warm"))
+    jax.tree.map(np.testing.assert_array_equal, started.params, source.params)
+    shutil.rmtree("source")
+    assert run_in_process("evaluate", "warm", "--episodes", 2)[0] == 0
+    status, _, err = run_in_process("resume", "warm", "--total-steps", 128)
+    assert (status, err) == (0, [])
+    status, _, err = run_in_process(*warm, "--run-dir", "third")
+    assert (status, len(err)) == (2, 1)
+    assert "source is no run" in err[0]
+    shutil.copytree(SCHEMA_1, "source")
+    status, _, err = run_in_process(*warm, "--run-dir", "third")
+    assert (status, len(err)) == (2, 1)
+    assert "normalised its observations" in err[0]

@@ -90,6 +90,7 @@ def test_one_program_for_each_choice_that_vmap_cannot_batch():
             "both give discount",
         ),
         (["--grid", "num_steps=16,33", "--num-envs", 3], "num_minibatches is 4, which does not"),
+        (["--grid", "discount=0.9", "--max-memory", 0], "0 is too small: give GiB"),
         (["--gird", "discount=0.9"], "there is no flag '--gird': did you mean --grid"),
     ],
 )
@@ -153,6 +154,33 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, tmp_path):
     status, _, err = run_in_process(*BASE, "--grid", "discount=0.9", "--sweep-dir", again)
     assert status == 2
     assert err == [f"jaxrl: error: {again} holds a sweep: go on with it by jaxrl resume {again}"]
+    status, _, err = run_in_process("resume", again, "--total-steps", 999)
+    assert status == 2
+    assert "--total-steps is for one run" in err[0]
+
+
+def test_a_run_that_diverges_ends_no_sweep(tmp_path):
+    path = tmp_path / "sweep"
+    words = [
+        *BASE,
+        "--grid",
+        "learning_rate=linear:1e38:1e38,1e-3",
+        "--grid",
+        "num_steps=16",
+        *SMALL,
+    ]
+    status, out, err = run_in_process(*words, "--seeds", 2, "--sweep-dir", path)
+    assert (status, err) == (0, [])
+    assert any("diverged in iteration" in line for line in out)
+    results = json.loads((path / "results.json").read_text())
+    assert [row["return_mean"] is None for row in results] == [False, True]
+    status, out, _ = run_in_process("resume", path)
+    assert status == 0
+    assert not any("compiled in" in line for line in out)
+
+
+def test_a_point_that_is_drawn_twice_is_there_once():
+    assert len(points("--random", 50, "--grid", "activation=tanh,relu")) == 2
 
 
 def test_a_program_that_is_too_large_is_split(swept):

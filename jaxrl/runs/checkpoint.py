@@ -24,10 +24,15 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
 from jaxrl.engine.learners import TrainState
+from jaxrl.runs.directory import plain
 from jaxrl.types import PyTree
 
 SCHEMA_VERSION = 2
 RECORD = "record"
+
+
+NOT_DAMAGE = (MemoryError, PermissionError)
+"""What is wrong with the machine, not with the checkpoint."""
 
 
 class DamagedCheckpoint(Exception):
@@ -45,7 +50,10 @@ class Checkpoints:
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep, enable_async_checkpointing=True, create=True
+            max_to_keep=self._keep,
+            enable_async_checkpointing=True,
+            create=True,
+            cleanup_tmp_directories=True,  # of a process that was killed while it wrote
         )
         return ocp.CheckpointManager(self.path, options=options)
 
@@ -63,7 +71,7 @@ class Checkpoints:
         """
         copies = {name: _arrays(tree) for name, tree in parts.items()}
         leaves = {name: _described(arrays) for name, arrays in copies.items()}
-        record = {**record, "schema_version": SCHEMA_VERSION, "leaves": leaves}
+        record = plain({**record, "schema_version": SCHEMA_VERSION, "leaves": leaves})
         items = {
             # orbax has no arrays without an entry; their shape is in the record
             name: ocp.args.StandardSave({k: x for k, x in arrays.items() if x.size})
@@ -80,10 +88,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what was saved has been written."""
-        self._manager.wait_until_finished()
+        if "_manager" in self.__dict__:
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and ends the threads that write."""
+        if "_manager" not in self.__dict__:  # nothing was saved, so there is no directory either
+            return
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -102,7 +113,9 @@ class Checkpoints:
             sealed = handler.restore(directory / RECORD, args=ocp.args.JsonRestore())
             record, checksum = sealed["record"], sealed["crc32"]
             version = record["schema_version"]
-        except Exception as error:  # whatever orbax, json and the file system make of it
+        except NOT_DAMAGE:
+            raise
+        except Exception as error:  # whatever orbax and json make of it
             raise DamagedCheckpoint(_first_line(error)) from error
         if _checksum(record) != checksum:
             raise DamagedCheckpoint("its record is not what was written")
@@ -141,6 +154,8 @@ class Checkpoints:
                 self.path / str(step) / part,
                 args=ocp.args.StandardRestore({k: x for k, x in blank.items() if x.size}),
             )
+        except NOT_DAMAGE:
+            raise
         except Exception as error:  # as above
             raise DamagedCheckpoint(_first_line(error)) from error
         arrays = {**blank, **{name: np.asarray(x) for name, x in arrays.items()}}

@@ -16,7 +16,7 @@ from typing import Any
 from jaxrl.flags import SCHEDULES, Algorithm, algorithms
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 
-RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type")
+RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type", "vmapped")
 """What config.json notes about a run without being a setting of it."""
 TABLES = {"hyper_parameters": "learning_rate = 1e-3", "environment_parameters": "length = 0.7"}
 SHORT = {"algo": "algorithm", "env": "environment", "env_param": "environment_parameters"}

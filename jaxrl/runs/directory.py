@@ -9,6 +9,8 @@ import json
 import math
 import os
 import platform
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,7 @@ class RunDirectory:
         path = Path(path)
         directory = cls(path)
         try:
-            if path.is_dir() and any(path.iterdir()):
+            if path.is_dir() and not all(map(_is_leftover, path.iterdir())):
                 raise ValueError(f"the run directory {path} is not empty: choose another")
             directory._made = [p for p in (path, *path.parents) if not p.exists()]
             path.mkdir(parents=True, exist_ok=True)
@@ -122,11 +124,21 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
 
-    def keep_metrics(self, until: int) -> None:
-        """Drops the lines of metrics.jsonl after step `until`, and a torn one at its end."""
+    def keep_metrics(self, until: int) -> int:
+        """Drops the lines of metrics.jsonl after step `until`, and a torn one at its end.
+
+        Returns the last step that is left, -1 without any.
+        """
+        if not (self.path / METRICS).exists():
+            return -1
+        rows = [row for row in read_metrics(self.path) if row["step"] <= until]
+        self.replace(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows[-1]["step"] if rows else -1
+
+    def copy_metrics(self, folder: Path) -> None:
+        """Keeps what metrics.jsonl has now beside something that was put aside."""
         if (self.path / METRICS).exists():
-            rows = [row for row in read_metrics(self.path) if row["step"] <= until]
-            self.replace(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+            shutil.copy(self.path / METRICS, folder / METRICS)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         content = plain({"schema_version": SCHEMA_VERSION, **content})
@@ -140,6 +152,13 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path / name)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a process that was killed before its run began left this behind."""
+    names = (".writable", ".config.json.partial")
+    empty = path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())
+    return empty or path.name in names
 
 
 def read_config(path: Path | str) -> dict[str, Any]:
@@ -224,4 +243,6 @@ def plain(x: Any) -> Any:
         return plain(x.tolist())
     if isinstance(x, float):
         return x if math.isfinite(x) else None
-    return x if isinstance(x, str | int | None) else str(x)
+    if isinstance(x, str | int | None):
+        return x
+    return re.sub(r" at 0x[0-9a-f]+", "", str(x))  # where a function lies this time

@@ -137,7 +137,7 @@ class Result:
     @property
     def steps_per_second(self) -> float:
         """Training only, all seeds together."""
-        return self.env_steps / self.train_seconds
+        return self.env_steps / self.train_seconds if self.train_seconds > 0 else 0.0
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""

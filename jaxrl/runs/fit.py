@@ -124,8 +124,14 @@ def run(
                 recorder.check_resumable()
             with ending_well() as asked:
                 loop = Loop(members, settings, (recorder, *callbacks), recorder, asked)
-                result = loop.run(resume)
-            recorder.finish(result)
+                try:
+                    result = loop.run(resume)
+                except DivergenceError as error:
+                    recorder.give_up(str(error), loop.standing)
+                    raise
+                recorder.finish(result)
+                if number := asked():  # too late to end it early: whoever called is to end
+                    raise Interrupted(f"the run {directory.path} is complete", number)
     finally:
         directory.discard()  # if nothing was written into it
         directory.unlock()
@@ -177,6 +183,7 @@ class Loop:
         self.programs = programs = Programs(self.members)
         self.tell(programs.compiled)
         standing = Standing(programs.init(training, self.members.key), programs.no_metrics())
+        self.standing = standing
         if resume:
             self.recorder.restore(standing, self.tell)
         self.saved_at, self.saved_iteration = time.monotonic(), standing.iteration
@@ -191,6 +198,8 @@ class Loop:
                 break
             if standing.iteration < training.num_iterations:
                 self.pause(standing)
+            if self.stopped is not None:  # while it was saved
+                break
         self.save(standing)
         return Result(
             state=standing.state,

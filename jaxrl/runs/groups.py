@@ -14,7 +14,7 @@ from jaxrl.runs.settings import Settings
 NOT_CONFIGURATION = {
     *(field.name for field in dataclasses.fields(Settings)),
     *("schema_version", "seeds", "versions", "revision", "device", "platform", "key_type"),
-    *("num_eval_episodes", "points", "warm_start"),
+    *("num_eval_episodes", "points", "vmapped"),
 }
 """What two runs of one group may have otherwise."""
 
@@ -55,10 +55,13 @@ def read_groups(paths: Sequence[Path | str], metric: str = "return_mean") -> lis
       ValueError: a path holds no run or no evaluation yet; a run has no such column.
     """
     found: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {}
-    for path in map(Path, paths):
+    for path in dict.fromkeys(map(Path, paths)):
         config = read_config(path)
         for point, members in _members(path, config, metric):
-            configuration = _flat({k: v for k, v in config.items() if k not in NOT_CONFIGURATION})
+            told = {k: x for k, x in config.items() if k not in NOT_CONFIGURATION}
+            if told.get("warm_start") is None:  # as in runs from before there was one
+                told.pop("warm_start", None)
+            configuration = _flat(told)
             configuration |= {f"hyper_parameters.{name}": x for name, x in point.items()}
             key = json.dumps(configuration, sort_keys=True)
             found.setdefault(key, (configuration, []))[1].extend(members)
@@ -92,8 +95,11 @@ def _members(
 def _group(
     label: str, configuration: dict[str, Any], members: list[list[dict[str, Any]]], metric: str
 ) -> Group:
-    """Members at the steps that they all have."""
+    """Members at the steps that they all have; a seed that was trained twice counts once."""
+    members = list({rows[0]["seed"]: rows for rows in reversed(members)}.values())[::-1]
     common = set.intersection(*({row["step"] for row in rows} for rows in members))
+    if not common:
+        raise ValueError(f"the runs of {label} have no step in common: compare them one by one")
     members = [[row for row in rows if row["step"] in common] for rows in members]
 
     def column(name: str) -> np.ndarray:

@@ -60,13 +60,18 @@ class Trained:
 
 
 def load_run(
-    path: Path | str, *, agent: Agent | None = None, env: Environment | None = None
+    path: Path | str,
+    *,
+    agent: Agent | None = None,
+    env: Environment | None = None,
+    data: PyTree = None,
 ) -> Trained:
     """Reads the newest whole checkpoint of the run in `path`.
 
     Args:
       path: the run directory.
       agent, env: what was trained and where, of a run that was started from Python.
+      data: what an offline agent learned from; its shapes matter, and nothing else.
 
     Raises:
       ValueError: there is no run, no checkpoint, or one of another agent.
@@ -75,9 +80,9 @@ def load_run(
     if (agent is None) != (env is None):
         raise ValueError("give agent and env both, or neither")
     if agent is None or env is None:
-        members = Recipe.of_run(path).build()
+        members = Recipe.of_run(path).build(warm=False)
     else:
-        members = _members_of(path, agent, env)
+        members = _members_of(path, agent, env, data)
     checkpoints = Checkpoints(RunDirectory(path).checkpoints)
     init = members.vmap(Training.init, 0)
     template = learned(jax.eval_shape(init, members.training, members.key))
@@ -91,7 +96,7 @@ def load_run(
     raise ValueError(f"{path} has no whole checkpoint yet")
 
 
-def _members_of(path: Path, agent: Agent, env: Environment) -> Members:
+def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Members:
     config = read_config(path)
     training = Training.create(
         agent,
@@ -100,10 +105,11 @@ def _members_of(path: Path, agent: Agent, env: Environment) -> Members:
         num_eval_episodes=config["num_eval_episodes"],
         normalize_observations=config["normalize_observations"],
         normalize_rewards=config["normalize_rewards"],
+        data=data,
     )
     seeds = jnp.asarray([seed % 2**32 for seed in config["seeds"]], jnp.uint32)
     keys = jax.vmap(jax.random.key)(seeds)
-    keys = keys if len(config["seeds"]) > 1 else keys[0]
+    keys = keys if config.get("vmapped", len(config["seeds"]) > 1) else keys[0]
     return Members.of(training, keys, config.get("points"))
 
 
@@ -113,18 +119,19 @@ def load_policy(
     *,
     agent: Agent | None = None,
     env: Environment | None = None,
+    data: PyTree = None,
 ) -> "LoadedPolicy":
     """The policy that a run has learned: `action = load_policy("runs/x")(obs)`.
 
     Args:
       path: the run directory.
       member: which seed, from 0, or which point and seed of a sweep.
-      agent, env: as for `load_run`.
+      agent, env, data: as for `load_run`.
 
     Raises:
       ValueError: as `load_run`; or there is no such member.
     """
-    return load_run(path, agent=agent, env=env).policy(member)
+    return load_run(path, agent=agent, env=env, data=data).policy(member)
 
 
 class LoadedPolicy:

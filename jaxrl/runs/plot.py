@@ -45,7 +45,7 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title:
     axes.set_xlabel("environment steps" + (" of each seed" if num_seeds > 1 else ""))
     axes.set_ylabel("mean return of an evaluation")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlim(0, 1.02 * steps[-1])
+    axes.set_xlim(0, 1.02 * max(steps[-1], 1))
     finish_axes(axes)
     axes.set_title(title, loc="left")
     figure.savefig(path, dpi=120)

@@ -72,7 +72,7 @@ class Recipe:
             environment=env,
             hyper_parameters=_parsed(algorithm, config["hyper_parameters"]),
             environment_parameters=config["environment_parameters"],
-            seeds=tuple(config["seeds"]),
+            seeds=tuple(seed % 2**32 for seed in config["seeds"]),  # the words of rbg repeat it
             training={name: config[name] for name in TRAINING if name in config},
             settings=Settings(**{name: config[name] for name in settings}),
             points=tuple(config.get("points", ())),
@@ -86,8 +86,11 @@ class Recipe:
             self.algorithm, self.environment, dict(self.environment_parameters), self.warm_start
         )
 
-    def build(self) -> Any:
+    def build(self, *, warm: bool = True) -> Any:
         """The `Members` that train; imports jax and the environment.
+
+        Args:
+          warm: whether a warm start is needed: not where a checkpoint will be read.
 
         Raises:
           ValueError, TypeError: something does not fit.
@@ -100,10 +103,16 @@ class Recipe:
         from jaxrl.runs.members import Members
 
         start = None
-        if self.warm_start is not None:
+        if self.warm_start is not None and warm:
             from jaxrl.runs.load import load_run
 
-            start = load_run(self.warm_start).agent_state()
+            source = load_run(self.warm_start)
+            if source.members.training.normalize_observations:
+                raise ValueError(
+                    f"{self.warm_start} normalised its observations, by statistics that a warm "
+                    "start does not carry over: start from a run without normalize_observations"
+                )
+            start = source.agent_state()
         training = Training.create(
             algorithms()[self.algorithm].build(self.hyper_parameters),
             jaxrl_envs.make(self.environment, **self.environment_parameters),

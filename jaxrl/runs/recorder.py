@@ -27,6 +27,7 @@ from jaxrl.runs.loggers import Logger, TensorBoard, WeightsAndBiases, check_wand
 from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
+from jaxrl.runs.statistics import summarize
 from jaxrl.schedules import Schedule
 
 MAY_CHANGE = (
@@ -60,7 +61,7 @@ class Recorder:
         self.config = plain(self._config())
         self.environment = fingerprint.of(training)
         self.checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
-        self.resumed_at = -1  # steps that metrics.jsonl has already
+        self.told_until = -1  # the last step that metrics.jsonl has already
         self._loggers: list[Logger] = []
 
     def __enter__(self) -> Self:
@@ -81,6 +82,7 @@ class Recorder:
             "hyper_parameters": describe(self.members.base),
             **({"points": self.members.points} if self.members.points else {}),
             "seeds": self.members.seeds,
+            "vmapped": self.members.key.ndim > 0,
             "key_type": str(jax.random.key_impl(self.members.key)),
             "total_steps": training.total_steps,
             "num_evaluations": settings.pop("num_evaluations"),
@@ -101,7 +103,7 @@ class Recorder:
         leaves nothing; a line a member of metrics.jsonl for an evaluation. Other events pass."""
         if isinstance(event, Compiled):
             self._begin()
-        if isinstance(event, Evaluation) and event.steps > self.resumed_at:
+        if isinstance(event, Evaluation) and event.steps > self.told_until:
             rows = self._rows(event)
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
@@ -116,7 +118,7 @@ class Recorder:
         if not self._loggers:
             path, settings = self.directory.path, self.settings
             if settings.tensorboard:
-                logs = TensorBoard(self.directory.tensorboard, self.labels, self.resumed_at)
+                logs = TensorBoard(self.directory.tensorboard, self.labels, self.told_until)
                 self._loggers.append(logs)
             if settings.wandb is not None:
                 self._loggers.append(
@@ -133,7 +135,11 @@ class Recorder:
                 **label,
                 **_of_episodes(event.returns[i], event.lengths[i]),
                 "train_seconds": event.train_seconds,
-                **{name: values[i] for name, values in event.training.items()},
+                # a swept hyper-parameter and what became of it may have one name
+                **{
+                    f"training_{name}" if name in label else name: values[i]
+                    for name, values in event.training.items()
+                },
             }
             for i, label in enumerate(self.labels)
         ]
@@ -172,6 +178,19 @@ class Recorder:
         learning_curve(steps, returns, self.directory.plot, title=title)
         self.directory.write_summary(result.summary())
 
+    def give_up(self, why: str, standing: Standing) -> None:
+        """Writes summary.json of a run that cannot go on: nothing was reached."""
+        plan = self.members.training.agent.plan
+        self.directory.write_summary(
+            {
+                "env_steps": standing.iteration * plan.steps_per_iteration * len(self.members),
+                "train_seconds": standing.train_seconds,
+                "final_return": summarize(np.full(len(self.members), np.nan)),
+                "stopped": why,
+                "diverged": [dataclasses.asdict(x) for x in standing.diverged.values()],
+            }
+        )
+
     # Where it stood -------------------------------------------------------------------------------
 
     def check_resumable(self) -> None:
@@ -183,6 +202,12 @@ class Recorder:
                 f"{self.directory.path} holds a run of another configuration: "
                 + ", ".join(changed)
                 + "; give it as it was, or train anew in another directory"
+            )
+        if (iterations := record.get("num_iterations", 0)) > self.members.training.num_iterations:
+            per_iteration = self.members.training.agent.plan.steps_per_iteration
+            raise ValueError(
+                f"{self.directory.path} was to take {iterations * per_iteration} steps: a horizon "
+                f"can only grow, and total_steps is {self.members.training.total_steps}"
             )
         fingerprint.check(record.get("environment"), self.environment, record.get("versions", {}))
 
@@ -197,22 +222,23 @@ class Recorder:
 
         Tells what one should know: damaged checkpoints, other versions, another horizon.
         """
-        notes = []
+        notes, restored = [], -1
         for step in self.checkpoints.steps():
             try:
                 record = self.checkpoints.record(step)
                 self._restore(standing, step, record)
             except DamagedCheckpoint as damage:
                 aside = self.checkpoints.put_aside(step)
+                self.directory.copy_metrics(aside)
                 notes.append(f"the checkpoint {step} is damaged ({damage}), now {aside}")
                 continue
-            self.resumed_at = step
+            restored = step
             notes += self._notes(record, standing)
             break
         else:
             notes.append("there is no checkpoint yet: beginning anew, with the same seeds")
-        self.directory.keep_metrics(self.resumed_at)
-        tell(Resumed(max(self.resumed_at, 0), tuple(notes)))
+        self.told_until = self.directory.keep_metrics(restored)
+        tell(Resumed(max(restored, 0), tuple(notes)))
 
     def _restore(self, standing: Standing, step: int, record: dict[str, Any]) -> None:
         plan = self.members.training.agent.plan
@@ -255,7 +281,10 @@ class Recorder:
         """A phrase on what is left of a run that cannot go on."""
         self.checkpoints.wait()
         for step in self.checkpoints.steps():
-            part = self.checkpoints.load(step, "learned", learned(standing.state))
+            try:
+                part = self.checkpoints.load(step, "learned", learned(standing.state))
+            except DamagedCheckpoint:
+                continue
             floats = (x for x in jax.tree.leaves(part) if jnp.issubdtype(x.dtype, jnp.inexact))
             if all(np.isfinite(np.asarray(x, np.float64)).all() for x in floats):
                 return f"the last good checkpoint is {self.directory.checkpoints / str(step)}"
@@ -279,8 +308,9 @@ def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Any:
     """Phrases on what differs between two configurations."""
     ignored = {*MAY_CHANGE, "schema_version", "versions", "revision"}
+    old_schema = then.get("schema_version") == 1  # which had fewer names
     for name in {**then, **now}:
-        if name in ignored or (name not in then and now[name] is None):
+        if name in ignored or (name not in then and (old_schema or now[name] is None)):
             continue
         old, new = then.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):

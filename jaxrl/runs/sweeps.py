@@ -48,13 +48,17 @@ class Range:
 def random_points(
     ranges: Mapping[str, Range], choices: Mapping[str, Sequence[Any]], num: int, seed: int
 ) -> list[Point]:
-    """`num` points: each name from its range, or one of its choices. A seed has its points."""
+    """`num` points: each name from its range, or one of its choices. A seed has its points.
+
+    A point that is drawn twice is there once.
+    """
     rng = np.random.default_rng(seed)
-    return [
+    drawn = [
         {name: among[int(rng.integers(len(among)))] for name, among in choices.items()}
         | {name: float(f"{span.draw(rng):.6g}") for name, span in ranges.items()}
         for _ in range(num)
     ]
+    return list({json.dumps(plain(point)): point for point in drawn}.values())
 
 
 def split(points: Sequence[Point], batched: Sequence[str]) -> list[tuple[Point, list[Point]]]:
@@ -91,7 +95,7 @@ def batches(recipe: Recipe, points: Sequence[Point], budget: int) -> list[list[P
     from jaxrl.runs.fit import Programs
 
     programs = Programs(dataclasses.replace(recipe, points=tuple(points)).build())
-    num = min(len(points), max(1, -(-programs.num_bytes() // budget)))
+    num = min(len(points), max(1, -(-programs.num_bytes() // max(budget, 1))))
     edges = [len(points) * i // num for i in range(num + 1)]
     return [list(points[a:b]) for a, b in itertools.pairwise(edges)]
 
@@ -135,11 +139,9 @@ class SweepDirectory:
         return content["batches"][str(group)]
 
     def run(self, number: int) -> tuple[Path, bool, bool]:
-        """The directory of a run, whether it has begun, and whether it is complete."""
+        """The directory of a run, whether it has begun, and whether it has ended, late or early."""
         path = self.path / f"{number:03}"
-        summary = read_summary(path)
-        complete = summary is not None and not summary.get("stopped")
-        return path, (path / "config.json").exists(), complete
+        return path, (path / "config.json").exists(), read_summary(path) is not None
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -255,7 +257,7 @@ def draw(found: Sequence[Outcome], path: Path, *, title: str = "") -> None:
     if len(names) < 2 or len(values[names[1]]) < 2:
         _draw_curve(axes, found, names[0], COLOUR)
         finish_axes(axes)
-    elif len(values[names[0]]) * len(values[names[1]]) > 4 * len(found):  # no grid
+    elif _are_scattered(found, names):
         axes.set_ylabel(names[1])
         x, y = ([outcome.point[name] for outcome in found] for name in names)
         shown = axes.scatter(x, y, c=[outcome.mean for outcome in found], cmap="viridis")
@@ -268,6 +270,17 @@ def draw(found: Sequence[Outcome], path: Path, *, title: str = "") -> None:
         axes.set_ylabel(names[1])
         _draw_map(figure, axes, found, names)
     figure.savefig(path, dpi=120)
+
+
+def _are_scattered(found: Sequence[Outcome], names: Sequence[str]) -> bool:
+    """Whether these are two numbers that were drawn at random, and no grid."""
+    values = [{text_of(x.point[name]) for x in found} for name in names]
+    numbers = all(
+        isinstance(x.point[name], int | float) and not isinstance(x.point[name], bool)
+        for x in found
+        for name in names
+    )
+    return numbers and len(values[0]) * len(values[1]) > 4 * len(found)
 
 
 def _order(found: Sequence[Outcome], name: str) -> list[Any]:
@@ -299,7 +312,9 @@ def _draw_map(figure: Any, axes: Any, found: Sequence[Outcome], names: Sequence[
         j = [text_of(x) for x in columns].index(text_of(outcome.point[names[0]]))
         best[i, j] = np.fmax(best[i, j], outcome.mean)
     image = axes.imshow(best, cmap="viridis", origin="lower", aspect="auto")
-    figure.colorbar(image, label="mean return at the end")
+    others = [name for name in found[0].point if name not in names]
+    best_of = f", the best over {', '.join(others)}" if others else ""
+    figure.colorbar(image, label=f"mean return at the end{best_of}")
     axes.set_xticks(range(len(columns)), [text_of(x) for x in columns])
     axes.set_yticks(range(len(rows)), [text_of(x) for x in rows])
     middle = (np.nanmax(best) + np.nanmin(best)) / 2 if np.isfinite(best).any() else 0.0
