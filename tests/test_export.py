@@ -52,9 +52,9 @@ def test_what_fit_learned_is_what_is_loaded(tmp_path):
     """Also of a run that was started from Python, which needs its agent and environment again."""
     agent, env = PPO(num_envs=2, num_steps=8, hidden_sizes=(4,)), Counter()
     result = fit(agent, env, KEY, total_steps=32, num_eval_episodes=2, run_dir=tmp_path / "run",
-                 tensorboard=False)  # fmt: skip
+                 tensorboard=False, normalize_observations=True)  # fmt: skip
     policy = load_policy(tmp_path / "run", agent=agent, env=env)
-    obs = jax.random.normal(KEY, (20, 2))
+    obs = 5.0 * jax.random.normal(KEY, (200, 2))
     _, expected, _ = result.training.policy(result.state)((), obs, KEY)
     np.testing.assert_array_equal(policy(obs), expected)
     with pytest.raises(ValueError, match="was started from Python, with PPO on Counter"):

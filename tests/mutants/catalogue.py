@@ -52,9 +52,11 @@ NORMALIZATION = "jaxrl/normalization.py"
 NPG = "jaxrl/agents/npg.py"
 OPTIMIZERS = "jaxrl/optimizers.py"
 PPO = "jaxrl/agents/ppo.py"
+RECORDER = "jaxrl/runs/recorder.py"
 REINFORCE = "jaxrl/agents/reinforce.py"
 ROLLOUT = "jaxrl/engine/rollout.py"
 SOLVERS = "jaxrl/solvers.py"
+STATISTICS = "jaxrl/runs/statistics.py"
 TRAIN = "jaxrl/engine/train.py"
 TRPO = "jaxrl/agents/trpo.py"
 TYPES = "jaxrl/types.py"
@@ -87,6 +89,8 @@ VALUES = (
     "::test_values_equal_a_slow_loop_that_looks_at_every_next_observation[False-none]"
 )
 
+RESUME = "tests/test_resume.py"
+GOES_ON = f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[on-policy]"
 HAPPENED = "tests/test_replay.py::test_every_row_is_one_that_happened"
 TARGET_MOVES = "tests/test_dqn.py::test_the_target_moves_when_it_is_due_also_under_vmap"
 
@@ -1201,5 +1205,83 @@ MUTANTS = (
         "            terminated=stepped.done > 0,\n            truncated=jnp.bool_(False),",
         "            terminated=jnp.bool_(False),\n            truncated=stepped.done > 0,",
         ("tests/test_brax.py::test_a_fall_terminates_and_the_time_limit_truncates",),
+    ),
+    # Runs ----------------------------------------------------------------------------------------
+    Mutant(
+        "a-checkpoint-without-the-environments",
+        "A resumed run begins new episodes instead of going on with those it had (most libraries).",
+        RECORDER,
+        "standing.state = state.replace(**part, **rest)",
+        "standing.state = state.replace(**part, **rest | {'envs': state.envs})",
+        (GOES_ON,),
+    ),
+    Mutant(
+        "a-checkpoint-without-replay",
+        "A resumed run has an empty replay memory (most libraries).",
+        RECORDER,
+        "standing.state = state.replace(**part, **rest)",
+        "standing.state = state.replace(**part, **rest | {'buffer': state.buffer})",
+        (f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[replay]",),
+    ),
+    Mutant(
+        "resume-at-iteration-zero",
+        "A resumed run starts its schedules and its counts anew.",
+        RECORDER,
+        'standing.iteration = record["iteration"]',
+        "standing.iteration = 0",
+        (GOES_ON,),
+    ),
+    Mutant(
+        "a-checkpoint-that-is-believed",
+        "A bit that turned on the disk is read as if it had been written.",
+        "jaxrl/runs/checkpoint.py",
+        'if x["crc32"] != leaves[k]["crc32"]]',
+        "if False]",
+        ("tests/test_runs.py::test_every_damage_is_noticed",),
+    ),
+    Mutant(
+        "one-member-stops-all",
+        "A run ends when one of its members diverges.",
+        "jaxrl/runs/fit.py",
+        "if len(standing.diverged) == num_members:",
+        "if standing.diverged:",
+        (f"{RESUME}::test_a_member_that_diverges_neither_stops_nor_poisons_the_others",),
+        error="jaxrl.runs.fit.DivergenceError",
+    ),
+    Mutant(
+        "divergence-without-its-beginning",
+        "Of numbers that are not finite the last iteration is named, not the first.",
+        LEARNERS,
+        "jnp.where(fine & any_bad, iteration, self.iteration)",
+        "jnp.where(any_bad, iteration, self.iteration)",
+        (f"{RESUME}::test_train_tells_of_divergence_too",),
+    ),
+    Mutant(
+        "a-bootstrap-across-tasks",
+        "Resampled seeds of one task are scores of another.",
+        STATISTICS,
+        "of_one[rows, np.arange(num_tasks)]",
+        "of_one[rows, rng.integers(0, num_tasks, rows.shape)]",
+        ("tests/test_statistics.py::test_resamples_stay_within_their_task",),
+    ),
+    Mutant(
+        "ties-are-wins",
+        "The probability of improvement counts a tie as an improvement.",
+        STATISTICS,
+        "np.mean(x == y, (-3, -2)) / 2",
+        "np.mean(x == y, (-3, -2))",
+        (
+            "tests/test_statistics.py::test_the_probability_of_improvement_is_that_of_rliable"
+            "_and_of_mann_and_whitney",
+        ),
+    ),
+    Mutant(
+        "an-export-without-normalisation",
+        "An exported policy sees raw observations (a common mistake of deployment).",
+        "jaxrl/runs/load.py",
+        "policy_of(self.training.agent, self.state, self.stats, clock, explore=False)",
+        "policy_of(self.training.agent, self.state, self.stats.replace(obs=()), clock, "
+        "explore=False)",
+        ("tests/test_export.py::test_what_fit_learned_is_what_is_loaded",),
     ),
 )
