@@ -166,8 +166,8 @@ def test_the_temperature_keeps_the_entropy_it_is_asked_for():
     agent = FAST["sac"].replace(target_entropy=-1.5)
     training = Training.create(agent, BestContinuousAction(), total_steps=400 * 32)
     run = jax.jit(training.chunk)
-    state, _ = run(jax.jit(training.init)(KEY), KEY, jnp.int32(0), jnp.int32(300))
-    _, metrics = run(state, KEY, jnp.int32(300), jnp.int32(400))
+    state, *_ = run(jax.jit(training.init)(KEY), KEY, jnp.int32(0), jnp.int32(300))
+    _, metrics, _ = run(state, KEY, jnp.int32(300), jnp.int32(400))
     np.testing.assert_allclose(metrics.updates["entropy"].value, -1.5, atol=0.25)
 
 

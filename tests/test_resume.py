@@ -201,7 +201,9 @@ def test_ten_killed_runs_are_resumed_to_the_same_bits(tmp_path, plan):
         assert arrays_of(folder / "run") == arrays_of(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_chunk_saves_and_says_how_to_go_on(tmp_path, number):
     words = COMMANDS["on-policy"].replace("150_000", "100_000_000")
     process = command(*words.split(), *QUICK, "--run-dir", "run", cwd=tmp_path)

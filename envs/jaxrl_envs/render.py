@@ -31,7 +31,7 @@ def render(env: Any, states: PyTree, rewards: np.ndarray, path: Path) -> None:
 
     Args:
       env: as `jaxrl_envs.make` built it.
-      states: of the environment before each step and after the last, leaves `[T + 1, ...]`.
+      states: of the environment before each step, leaves `[T, ...]`.
       rewards: `float[T]`.
       path: the file to write; it ends in `ending(env)`.
 
@@ -56,8 +56,8 @@ def _animate(env: GymnaxEnv, states: PyTree, rewards: np.ndarray, path: Path) ->
     try:
         from gymnax.visualize import Visualizer
 
-        sequence = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(rewards) + 1)]
-        returns = np.concatenate([[0.0], np.cumsum(rewards)])
+        sequence = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(rewards))]
+        returns = np.cumsum(rewards) - rewards  # until then
         Visualizer(env.env, env.params, sequence, returns).animate(str(path))
     except ImportError as error:
         raise ValueError(

@@ -197,7 +197,7 @@ def _impl(key: Any) -> Any:
 
 
 def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "value"  # of one array alone
 
 
 def _arrays(tree: PyTree) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl.agent import Agent
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
 from jaxrl.engine.learners import policy_of
+from jaxrl.engine.rollout import rollout
 from jaxrl.engine.train import Training
 from jaxrl.environment import Environment, VectorEnv
 from jaxrl.normalization import Normalizer
@@ -194,30 +195,33 @@ class LoadedPolicy:
         return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
 
     def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
-        """One episode, step by step: the environment's states, leaves `[T + 1, ...]`, rewards `[T]`.
+        """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.
 
         Without an end it is cut at the environment's limit, or after 10,000 steps.
         """
-        env = self.training.eval_envs.env
-        limit = env.spec.max_steps or PATIENCE
+        envs = VectorEnv(self.training.eval_envs.env, 1)
+        limit = envs.spec.max_steps or PATIENCE
+        start_carry = self.training.agent.initial_carry(1)
+
+        def policy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
+            action, carry = self.act(obs, carry)
+            return carry, action, ()
 
         def play(key: Key) -> Any:
-            start_key, step_key = jax.random.split(key)
-            state, obs = env.reset(start_key)
-
             def one(loop: Any, key: Key) -> Any:
-                state, obs, carry = loop
-                action, carry = self.act(jax.tree.map(lambda x: x[None], obs), carry)
-                action = jax.tree.map(lambda x: x[0], action)
-                state, timestep = env.step(key, state, action)
-                end = timestep.terminated | timestep.truncated
-                return (state, timestep.obs, carry), (state, timestep.reward, end)
+                env_state, carry = loop
+                after, carry, trajectory, _ = rollout(
+                    policy, envs, env_state, carry, start_carry, key, 1
+                )
+                steps = jax.tree.map(lambda x: x[0, 0], trajectory.steps)
+                end = steps.terminated | steps.truncated
+                state = jax.tree.map(lambda x: x[0], env_state.state)
+                return (after, carry), (state, steps.reward, end)
 
-            carry = self.training.agent.initial_carry(1)
-            keys = jax.random.split(step_key, limit)
-            return state, jax.lax.scan(one, (state, obs, carry), keys)[1]
+            start_key, step_key = jax.random.split(key)
+            loop = (envs.reset(start_key), start_carry)
+            return jax.lax.scan(one, loop, jax.random.split(step_key, limit))[1]
 
-        start, (states, rewards, ends) = jax.device_get(jax.jit(play)(key))
+        states, rewards, ends = jax.device_get(jax.jit(play)(key))
         num = int(np.argmax(ends)) + 1 if ends.any() else limit
-        states = jax.tree.map(lambda a, x: np.concatenate([a[None], x[:num]]), start, states)
-        return states, rewards[:num]
+        return jax.tree.map(lambda x: x[:num], states), rewards[:num]
