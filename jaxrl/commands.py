@@ -125,14 +125,19 @@ def add_following(parser: Any, defaults: Mapping[str, Any]) -> None:
     """Adds the flags on how a run is followed and saved."""
     group = parser.add_argument_group("following it")
     defaults = {**DEFAULTS, **defaults}
+
+    def default(name: str, shown: str) -> str:
+        return "" if defaults[name] is None else f" (default: {shown})"
+
     group.add_argument(
         "--checkpoint-seconds", type=seconds, metavar="FLOAT",
         default=defaults["checkpoint_seconds"],
-        help="Time between checkpoints, at least; the end is saved in any case (default: 60)",
+        help="Time between checkpoints, at least; the end is saved in any case"
+        + default("checkpoint_seconds", "60"),
     )  # fmt: skip
     group.add_argument(
         "--keep-checkpoints", type=count, default=defaults["keep_checkpoints"], metavar="INT",
-        help="How many checkpoints stay (default: 3)",
+        help="How many checkpoints stay" + default("keep_checkpoints", "3"),
     )  # fmt: skip
     group.add_argument(
         "--stop-at-return", type=kind(finite_number), metavar="FLOAT",
@@ -144,7 +149,7 @@ def add_following(parser: Any, defaults: Mapping[str, Any]) -> None:
     )  # fmt: skip
     group.add_argument(
         "--tensorboard", action=argparse.BooleanOptionalAction, default=defaults["tensorboard"],
-        help="Write event files for TensorBoard (default: yes)",
+        help="Write event files for TensorBoard" + default("tensorboard", "yes"),
     )  # fmt: skip
     group.add_argument(
         "--wandb", metavar="PROJECT",
