@@ -353,6 +353,7 @@ def test_an_episode_of_brax_is_a_page(tmp_path):
     render.render(env, states, rewards, tmp_path / "episode.html")
     page = (tmp_path / "episode.html").read_text()
     assert "<!DOCTYPE html>" in page
+    assert "height: 100vh;" in page  # a number without a unit would be no height
     packed = re.search(r'var system = "([^"]+)"', page).group(1)
     system = json.loads(zlib.decompress(base64.b64decode(packed)))
     assert len(system["states"]["x"]) == len(rewards) == 5

@@ -78,5 +78,6 @@ def _write_page(env: Any, states: PyTree, path: Path) -> None:
     poses = states[0].pipeline_state
     num = jax.tree.leaves(poses)[0].shape[0]
     sequence = [jax.tree.map(lambda x, i=i: x[i], poses) for i in range(num)]
-    path.write_text(html.render(physics.sys.tree_replace({"opt.timestep": env.env.dt}), sequence,
-                                colab=False), encoding="utf-8")  # fmt: skip
+    system = physics.sys.tree_replace({"opt.timestep": env.env.dt})
+    page = html.render(system, sequence, height="100vh", colab=False)
+    path.write_text(page, encoding="utf-8")
