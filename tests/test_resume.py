@@ -193,7 +193,8 @@ def test_a_killed_run_is_resumed_to_the_same_bits(tmp_path, plan):
 @pytest.mark.parametrize("plan", COMMANDS)
 def test_ten_killed_runs_are_resumed_to_the_same_bits(tmp_path, plan):
     whole = command(*COMMANDS[plan].split(), *QUICK, "--run-dir", "whole", cwd=tmp_path)
-    assert whole.wait() == 0
+    _, err = whole.communicate()
+    assert whole.returncode == 0, err
     for seed in range(10):
         folder = tmp_path / str(seed)
         folder.mkdir()
