@@ -1,8 +1,8 @@
 """Callbacks of `fit` that end a run early. One's own are as short: a function of an event.
 
-    def stop_when_bored(event):
-        if isinstance(event, Evaluation) and event.return_means.mean() < 10:
-            return "it learns nothing"
+>>> def stop_when_bored(event):
+...     if isinstance(event, Evaluation) and event.return_means.mean() < 10:
+...         return "it learns nothing"
 """
 
 import time

@@ -172,9 +172,7 @@ class Checkpoints:
                 tree = checkpointer.restore(self.path / str(step))
         except Exception as error:  # as above
             raise DamagedCheckpoint(_first_line(error)) from error
-        flat = {
-            _name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)
-        }
+        flat = {_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
         return {name: flat[name] for name in _arrays(like) if name in flat}
 
 

@@ -20,9 +20,8 @@ from jaxrl.runs.statistics import (
 )
 
 
-
 def median_of_seeds(scores: np.ndarray) -> np.ndarray:
-    """The median over seeds of one task, `[..., seeds, 1]`; `statistics.median` is one over tasks."""
+    """The median over seeds of one task, `[..., seeds, 1]`; `statistics.median` is over tasks."""
     return np.median(scores[..., 0], -1)
 
 
@@ -54,9 +53,7 @@ def table(groups: Sequence[Group], goal: float | None = None) -> str:
             cells = [_with_interval(name, scores, goal) for name in names]
             better = "" if group is here[0] else _improvement(group, here[0])
             steps, seconds = f"{group.steps[-1]:,}", f"{group.seconds[-1]:.1f} s"
-            rows.append(
-                [f"  {group.label}", str(scores.size), steps, *cells, better, seconds]
-            )
+            rows.append([f"  {group.label}", str(scores.size), steps, *cells, better, seconds])
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = [
         "  ".join(
@@ -78,7 +75,9 @@ def _with_goal(goal: float) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 def _with_interval(name: str, scores: np.ndarray, goal: float | None) -> str:
     statistic = SHOWN[name] if goal is None else _with_goal(goal)[name]
-    return _interval_text(float(statistic(scores)), stratified_interval(statistic, scores), "{:.1f}")
+    return _interval_text(
+        float(statistic(scores)), stratified_interval(statistic, scores), "{:.1f}"
+    )
 
 
 def _improvement(group: Group, first: Group) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 2
-"""Of config.json, summary.json and metrics.jsonl; 1 had no revision and no settings of recording."""
+"""Of config.json, summary.json and metrics.jsonl; 1 had neither revision nor settings."""
 LIBRARIES = ("brax", "craftax", "jumanji", "navix")
 """Packages of environments that are not always there; each is an extra of its own name."""
 METRICS = "metrics.jsonl"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.load import LoadedPolicy
 from jaxrl.types import PyTree
@@ -24,7 +24,7 @@ HOW_TO_CALL = (
 
 
 def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False) -> None:
-    """Writes `policy` into the directory `path`: policy.jax, policy.json and, asked for, policy.onnx.
+    """Writes policy.jax and policy.json and, asked for, policy.onnx into the directory `path`.
 
     An observation that is not one array is a dict by the names in policy.json; so are the recurrent
     carry, which a recurrent policy takes after the observation and returns after the action, and

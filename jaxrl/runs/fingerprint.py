@@ -31,7 +31,9 @@ def of(training: Training) -> dict[str, str]:
     }
 
 
-def check(then: Mapping[str, str] | None, now: Mapping[str, str], ran_on: Mapping[str, str]) -> None:
+def check(
+    then: Mapping[str, str] | None, now: Mapping[str, str], ran_on: Mapping[str, str]
+) -> None:
     """Raises ValueError where the environment is not the one of an earlier time.
 
     Args:

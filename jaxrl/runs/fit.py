@@ -71,7 +71,8 @@ def fit(
 
     Raises:
       ValueError, TypeError: a field does not fit, `run_dir` holds files already or cannot be
-        written, or holds a run of another configuration or environment; before anything is compiled.
+        written, or holds a run of another configuration or environment; before anything is
+        compiled.
       DivergenceError: no member's metrics are finite any more.
       Interrupted: by Ctrl-C or SIGTERM; with `run_dir`, after the state was saved.
     """
@@ -252,9 +253,7 @@ class Loop:
             bad = {k: np.broadcast_to(x, num_members)[i] for k, x in divergence.metrics.items()}
             iteration = int(iterations[i])
             names = tuple(name for name, is_bad in bad.items() if is_bad)
-            standing.diverged[int(i)] = Diverged(
-                self.steps(iteration), iteration, labels[i], names
-            )
+            standing.diverged[int(i)] = Diverged(self.steps(iteration), iteration, labels[i], names)
             self.tell(standing.diverged[int(i)])
         if len(standing.diverged) == num_members:
             last = list(standing.diverged.values())[-1]

@@ -22,8 +22,8 @@ class Interrupted(KeyboardInterrupt):
 def ending_well() -> Iterator[Callable[[], int]]:
     """Within the block the first SIGINT or SIGTERM is only noted; the second one interrupts.
 
-    Yields what tells the number of the one that has come, or 0. In other threads than the main one, where Python sets no handlers,
-    signals do what they did before.
+    Yields what tells the number of the one that has come, or 0. In other threads than the main one,
+    where Python sets no handlers, signals do what they did before.
     """
     asked = 0
 

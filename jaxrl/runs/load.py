@@ -1,4 +1,4 @@
-"""What a run has learned, read from its directory: to act, to evaluate, to start from, to export."""
+"""What a run has learned, read from its directory: to act, evaluate, start from, export."""
 
 import dataclasses
 import functools
@@ -162,7 +162,7 @@ class LoadedPolicy:
         return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
 
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
-        """Actions `[N, ...]`, within their bounds, and the next carry, for observations `[N, ...]`."""
+        """Actions `[N, ...]` within their bounds, and the next carry, for observations `[N, ...]`."""
         clock = self.training.clock(self.iteration)
         policy = policy_of(self.training.agent, self.state, self.stats, clock, explore=False)
         carry, action, _ = policy(carry, obs, jax.random.key(0))

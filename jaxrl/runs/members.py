@@ -19,7 +19,7 @@ class Members:
     """Who trains.
 
     Attributes:
-      training: what they have in common, and, where there are `points`, agents with leaves `[M, ...]`.
+      training: what they have in common; with `points`, the agent has leaves `[M, ...]`.
       key: a key, or `[M]` of them.
       base: the agent before any point changed it.
       seeds: those of the keys, without repetition for each point.

@@ -44,7 +44,7 @@ class Recipe:
     environment_parameters: Mapping[str, Any]
     seeds: tuple[int, ...]
     training: Mapping[str, Any]
-    settings: Settings = Settings()
+    settings: Settings = dataclasses.field(default_factory=Settings)
     points: tuple[Mapping[str, Any], ...] = ()
     key_type: str | None = None
     warm_start: str | None = None
@@ -125,7 +125,7 @@ class Recipe:
 
 
 def _parsed(algorithm: Algorithm, described: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters as config.json has them, in the form in which the command line reads them."""
+    """Hyper-parameters as config.json has them, in the form that the command line reads."""
     kinds = {flag.name: flag for flag in algorithm.flags}
     parsed = {}
     for name, value in described.items():

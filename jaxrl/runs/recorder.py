@@ -254,7 +254,9 @@ class Recorder:
         else:
             rest = self.checkpoints.load(step, "progress", self._progress(standing))
             if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
-                raise ValueError(f"{self.directory.path} holds a run with another key: give it that")
+                raise ValueError(
+                    f"{self.directory.path} holds a run with another key: give it that"
+                )
             standing.since = rest.pop("since")
         standing.state = state.replace(**part, **rest)
         standing.iteration = record["iteration"]
@@ -273,7 +275,9 @@ class Recorder:
             per_iteration = training.agent.plan.steps_per_iteration
             notes.append(
                 f"the horizon is {training.total_steps:,} steps and was {then * per_iteration:,}: "
-                + _of_schedules(self.members.base, standing.iteration, then, training.num_iterations)
+                + _of_schedules(
+                    self.members.base, standing.iteration, then, training.num_iterations
+                )
             )
         return notes
 

@@ -98,7 +98,7 @@ def optimality_gap(scores: np.ndarray, goal: float = 1.0) -> np.ndarray:
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How likely a seed of `x` beats one of `y` on the same task, averaged over tasks; a tie is half.
+    """How likely a seed of `x` beats one of `y` on a task, averaged over tasks; a tie is half.
 
     Args:
       x, y: `[..., seeds, tasks]`, of as many tasks; the numbers of seeds may differ.

@@ -1,9 +1,9 @@
 """A sweep as a directory of runs: what vmap can batch side by side, the rest one after the other.
 
-    sweep.json     what was asked, as words of the command line, and how it was split
-    000/, 001/     runs, each of some points with every seed
-    results.json   every point with its result, the best first
-    sweep.png      a heat map of two hyper-parameters, or a curve of one
+sweep.json     what was asked, as words of the command line, and how it was split
+000/, 001/     runs, each of some points with every seed
+results.json   every point with its result, the best first
+sweep.png      a heat map of two hyper-parameters, or a curve of one
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ def memory_budget() -> int:
 
 
 def batches(recipe: Recipe, points: Sequence[Point], budget: int) -> list[list[Point]]:
-    """The points in parts, as equal as can be, of which each program keeps within `budget` bytes."""
+    """The points in parts, as equal as can be, whose programs keep within `budget` bytes each."""
     from jaxrl.runs.fit import Programs
 
     programs = Programs(dataclasses.replace(recipe, points=tuple(points)).build())
@@ -131,7 +131,7 @@ class SweepDirectory:
         return self._read()["words"]
 
     def batches(self, group: int, make: Any) -> list[list[Point]]:
-        """The parts of a group's points, made once and kept, as runs are resumed by their points."""
+        """The parts of a group's points, made once and kept: runs are resumed by their points."""
         content = self._read()
         if str(group) not in content["batches"]:
             content["batches"][str(group)] = make()
@@ -150,9 +150,7 @@ class SweepDirectory:
             raise ValueError(f"{self.path} is no sweep: {error}") from None
 
     def _write(self, content: dict[str, Any]) -> None:
-        RunDirectory(self.path).replace(
-            "sweep.json", json.dumps(plain(content), indent=2) + "\n"
-        )
+        RunDirectory(self.path).replace("sweep.json", json.dumps(plain(content), indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +212,8 @@ def table(found: Sequence[Outcome]) -> str:
         )  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
     )
 
 
