@@ -30,7 +30,7 @@ from benchmarks.rows import ROWS, Row
 from jaxrl import host
 from jaxrl.flags import algorithms, parse
 from jaxrl.runs.directory import versions
-from jaxrl.runs.statistics import bootstrap_interval, iqm, iqm_of_rows
+from jaxrl.runs.statistics import bootstrap_interval, interquartile_mean, iqm
 
 FIRST_SEED = 100
 ROOT = Path(__file__).parent.parent
@@ -243,7 +243,7 @@ class Statistics:
             std=float(np.std(per_seed)),
             mean_interval=bootstrap_interval(per_seed),
             iqm=iqm(per_seed),
-            iqm_interval=bootstrap_interval(per_seed, statistic=iqm_of_rows),
+            iqm_interval=bootstrap_interval(per_seed, statistic=interquartile_mean),
         )
 
     def reached(self, published: float) -> bool:

@@ -1,7 +1,8 @@
 """What the command line's parsers share. Imports no jax."""
 
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from jaxrl.flags import finite_number, whole_number
@@ -24,6 +25,15 @@ def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return converter
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """A hint at the names nearest to `word`; without any, `otherwise`, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return otherwise or f"use {' or '.join(known)}"
 
 
 @kind

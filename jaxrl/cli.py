@@ -1,17 +1,16 @@
 """The command `jaxrl`. Imports jax only once there is something to train."""
 
 import argparse
-import difflib
 import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxrl import __version__, commands, sweep_command
-from jaxrl.arguments import Parser, count, kind
+from jaxrl.arguments import Parser, count, did_you_mean, kind
 from jaxrl.flags import (
     SHOWN_TYPES,
     Algorithm,
@@ -69,7 +68,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     if not argv[0].startswith("-") and argv[0] not in commands:
-        fail(f"there is no command {argv[0]!r}: {_did_you_mean(argv[0], commands)}")
+        fail(f"there is no command {argv[0]!r}: {did_you_mean(argv[0], commands)}")
     options, words = _known(parser, argv, algorithm)
     if words:
         fail(f"{words[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
@@ -149,7 +148,7 @@ def _known(
         if options.run in (train_agent, sweep_agents):
             chosen = [algorithm] if algorithm else algorithms().values()
             known |= {_spelled(flag.name) for a in chosen for flag in a.flags}
-        fail(f"there is no flag {flags[0]!r}: {_did_you_mean(flags[0], sorted(known))}")
+        fail(f"there is no flag {flags[0]!r}: {did_you_mean(flags[0], sorted(known))}")
     return options, unknown
 
 
@@ -305,7 +304,7 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
         "--pool-size", type=count, metavar="INT",
         help="Starts in that pool (default: as many as environments, and at least 64)",
     )  # fmt: skip
-    commands.add_following(train, {})
+    commands.add_following(train)
     run.add_argument(
         "--warm-start", metavar="RUN",
         help="Start from the agent (of the first seed) that the run in this directory has learned",
@@ -398,12 +397,6 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"use {' or '.join(known)}"
-
-
 # list ---------------------------------------------------------------------------------------------
 
 
@@ -438,7 +431,7 @@ def examine(options: argparse.Namespace) -> None:
 
 def _algorithm(name: str) -> Algorithm:
     if name not in algorithms():
-        fail(f"there is no algorithm {name!r}: {_did_you_mean(name, algorithms())}")
+        fail(f"there is no algorithm {name!r}: {did_you_mean(name, algorithms())}")
     return algorithms()[name]
 
 

@@ -5,23 +5,21 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.arguments import count, kind, seconds
 from jaxrl.flags import finite_number, whole_number
+from jaxrl.runs.settings import Settings
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
     from jaxrl.runs.load import LoadedPolicy
     from jaxrl.runs.recipe import Recipe
-    from jaxrl.runs.settings import Settings
 
-OF_RESUME = ("total_steps", "checkpoint_seconds", "keep_checkpoints", "stop_at_return",
-             "time_budget", "tensorboard", "wandb")  # fmt: skip
-"""Flags of `jaxrl resume`."""
-DEFAULTS = {"checkpoint_seconds": 60.0, "keep_checkpoints": 3, "tensorboard": True}
+OF_RESUME = {"total_steps", *(field.name for field in dataclasses.fields(Settings))}
+"""Names of the flags of `jaxrl resume`."""
 
 
 def add(verbs: Any) -> None:
@@ -39,7 +37,7 @@ def add(verbs: Any) -> None:
         "--total-steps", type=count, metavar="INT",
         help="A new horizon in environment steps of each seed; schedules stretch over it",
     )  # fmt: skip
-    add_following(resume, dict.fromkeys(DEFAULTS))
+    add_following(resume, anew=False)
     resume.set_defaults(run=resume_run)
 
     evaluate = verbs.add_parser(
@@ -121,23 +119,24 @@ def add(verbs: Any) -> None:
     compare.set_defaults(run=compare_runs)
 
 
-def add_following(parser: Any, defaults: Mapping[str, Any]) -> None:
-    """Adds the flags on how a run is followed and saved."""
+def add_following(parser: Any, *, anew: bool = True) -> None:
+    """Adds the flags on how a run is followed and saved; a run that goes on has no defaults."""
     group = parser.add_argument_group("following it")
-    defaults = {**DEFAULTS, **defaults}
 
-    def default(name: str, shown: str) -> str:
-        return "" if defaults[name] is None else f" (default: {shown})"
+    def add(flag: str, text: str, shown: str, **others: Any) -> None:
+        name = flag.removeprefix("--").replace("-", "_")
+        default = getattr(Settings(), name) if anew else None
+        text += f" (default: {shown})" if anew else ""
+        group.add_argument(flag, default=default, help=text, **others)
 
-    group.add_argument(
-        "--checkpoint-seconds", type=seconds, metavar="FLOAT",
-        default=defaults["checkpoint_seconds"],
-        help="Time between checkpoints, at least; the end is saved in any case"
-        + default("checkpoint_seconds", "60"),
+    add(
+        "--checkpoint-seconds", "Time between checkpoints, at least; the end is saved in any case",
+        "60", type=seconds, metavar="FLOAT",
     )  # fmt: skip
-    group.add_argument(
-        "--keep-checkpoints", type=count, default=defaults["keep_checkpoints"], metavar="INT",
-        help="How many checkpoints stay" + default("keep_checkpoints", "3"),
+    add("--keep-checkpoints", "How many checkpoints stay", "3", type=count, metavar="INT")
+    add(
+        "--tensorboard", "Write event files for TensorBoard", "yes",
+        action=argparse.BooleanOptionalAction,
     )  # fmt: skip
     group.add_argument(
         "--stop-at-return", type=kind(finite_number), metavar="FLOAT",
@@ -148,19 +147,13 @@ def add_following(parser: Any, defaults: Mapping[str, Any]) -> None:
         help="End after so much time, compilation not counted; the run can be resumed",
     )  # fmt: skip
     group.add_argument(
-        "--tensorboard", action=argparse.BooleanOptionalAction, default=defaults["tensorboard"],
-        help="Write event files for TensorBoard" + default("tensorboard", "yes"),
-    )  # fmt: skip
-    group.add_argument(
         "--wandb", metavar="PROJECT",
         help="Log to this project of Weights & Biases, too; needs pip install 'jaxrl[wandb]'",
     )  # fmt: skip
 
 
-def settings(options: argparse.Namespace, **others: Any) -> "Settings":
+def settings(options: argparse.Namespace, **others: Any) -> Settings:
     """What `add_following` read; what was not given is left to `others`, or the default."""
-    from jaxrl.runs.settings import Settings
-
     names = {field.name for field in dataclasses.fields(Settings)}
     given = {k: v for k, v in vars(options).items() if k in names and v is not None}
     return Settings(**{**others, **given})
@@ -239,19 +232,11 @@ def resume_run(options: argparse.Namespace) -> None:
         return cli.resume_sweep(options.path, SweepDirectory(options.path).words)
     recipe = Recipe.of_run(options.path)
     before = recipe.training["total_steps"]
-    if options.total_steps is not None:
-        recipe = dataclasses.replace(
-            recipe, training={**recipe.training, "total_steps": options.total_steps}
-        )
-    if options.total_steps is not None and options.total_steps < before:
-        raise ValueError(
-            f"--total-steps is {options.total_steps}, and the run was to take {before}: a horizon "
-            "can only grow"
-        )
     recipe = dataclasses.replace(
-        recipe, settings=settings(options, **dataclasses.asdict(recipe.settings))
+        recipe,
+        training={**recipe.training, "total_steps": options.total_steps or before},
+        settings=settings(options, **dataclasses.asdict(recipe.settings)),
     )
-    directory = RunDirectory.resume(options.path)
     summary = read_summary(options.path)
     steps = before * len(recipe.seeds) * max(1, len(recipe.points))
     complete = summary is not None and not summary.get("stopped") and summary["env_steps"] >= steps
@@ -261,6 +246,7 @@ def resume_run(options: argparse.Namespace) -> None:
             flush=True,
         )
         return
+    directory = RunDirectory.resume(options.path)
     print(f"jaxrl: going on with {recipe.algorithm} on {recipe.environment}", flush=True)
     train(recipe, directory, resume=True)
 
@@ -278,6 +264,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
     from jaxrl.runs.load import load_run
     from jaxrl.runs.loggers import member_name
+    from jaxrl.runs.statistics import of_episodes
 
     trained = load_run(options.path)
     if options.render:
@@ -285,15 +272,14 @@ def evaluate_run(options: argparse.Namespace) -> None:
     for i, label in enumerate(trained.members.labels):
         key = jax.random.fold_in(jax.random.key(options.seed), i)
         played = trained.policy(i).evaluate(key, num_episodes=options.episodes)
-        finished = np.asarray(played.returns, np.float64)[np.asarray(played.finished)]
-        lengths = np.asarray(played.lengths)[np.asarray(played.finished)]
+        returns = np.where(played.finished, played.returns, np.nan)
+        told = of_episodes(returns, np.asarray(played.lengths))
         text = "no episode finished"
-        if finished.size:
+        if told["episodes"]:
             text = (
-                f"return {finished.mean():.1f} ± {finished.std():.1f} "
-                f"(from {finished.min():.1f} to {finished.max():.1f}), "
-                f"length {lengths.mean():.1f}, {finished.size} episodes"
-            )
+                "return {return_mean:.1f} ± {return_std:.1f} (from {return_min:.1f} to "
+                "{return_max:.1f}), length {length_mean:.1f}, {episodes} episodes"
+            ).format(**told)
         print(f"{member_name(label)}, {trained.steps:,} steps: {text}", flush=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl import commands
-from jaxrl.arguments import count, kind
+from jaxrl.arguments import count, did_you_mean, kind
 from jaxrl.flags import Algorithm, algorithms, finite_number, parse
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def _named(text: str, flag: str, example: str, algorithm: Algorithm) -> tuple[An
     if not rest:
         raise ValueError(f"--{flag} {text}: write {example}")
     if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"use {', '.join(known)}"
+        hint = did_you_mean(name, known)
         raise ValueError(f"--{flag}: {algorithm.name} has no hyper-parameter {name!r}: {hint}")
     return known[name], rest
 

@@ -373,6 +373,12 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(one, tree)
 
 
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves by name, `params.Dense_0.kernel` say; that of a tree that is one leaf is empty."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+
+
 def num_values(shape: tuple[int, ...]) -> int:
     """The number of entries of an array of this shape."""
     return math.prod(shape)

@@ -5,10 +5,10 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
+from agents import idle
 from environments import Counter
 from tensorboardX.proto import event_pb2
 
-from jaxrl.agent import Agent, OnPolicy
 from jaxrl.runs import loggers
 from jaxrl.runs.directory import read_metrics
 from jaxrl.runs.events import Progress
@@ -18,18 +18,8 @@ KEY = jax.random.key(0)
 OPTIONS = dict(total_steps=40, num_evaluations=4, num_eval_episodes=2)
 
 
-class Idle(Agent):
-    """Learns nothing, and compiles at once."""
-
-    @property
-    def plan(self):
-        return OnPolicy(2, 5, 1, 1)
-
-    def init(self, key):
-        return jnp.zeros(3)
-
-    def act(self, state, carry, obs, key, clock, *, explore):
-        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
+class Idle(idle.Idle):
+    """With a metric of its own."""
 
     def update(self, state, batch, key, clock):
         return state, {"progress": clock.fraction}

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agents import idle
 from commands import run_in_process
 from environments import Counter
 from plans import PLANS, equal
 
 import jaxrl
 from jaxrl import wrappers
-from jaxrl.agent import Agent, OnPolicy
 from jaxrl.agents import DQN, PPO
 from jaxrl.engine.sweep import sweep
 from jaxrl.engine.train import train
@@ -31,7 +31,7 @@ from jaxrl.runs.fit import DivergenceError, fit
 from jaxrl.runs.groups import read_groups
 from jaxrl.runs.load import load_run
 from jaxrl.schedules import Linear
-from jaxrl.types import Mean, static
+from jaxrl.types import Mean
 
 KEY = jax.random.key(0)
 
@@ -224,22 +224,11 @@ def test_a_signal_ends_the_chunk_saves_and_says_how_to_go_on(tmp_path, number):
 # What is refused ----------------------------------------------------------------------------------
 
 
-class Idle(Agent):
-    """Learns nothing, and compiles at once."""
+class Idle(idle.Idle):
+    """Adds `rate` to its numbers."""
 
-    num_envs: int = static(default=2)
     rate: float = 1.0
     decay: float = Linear(1.0, 0.0)
-
-    @property
-    def plan(self):
-        return OnPolicy(self.num_envs, 5, 1, 1)
-
-    def init(self, key):
-        return jax.random.uniform(key, (3,))
-
-    def act(self, state, carry, obs, key, clock, *, explore):
-        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
 
     def update(self, state, batch, key, clock):
         return state + self.rate, {"level": Mean.of(state[0])}

@@ -17,12 +17,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 import scipy.stats
+from agents.idle import Idle
 from environments import Counter
 from rich.console import Console
 
 import jaxrl
 import jaxrl_envs
-from jaxrl.agent import Agent, OnPolicy
 from jaxrl.agents import PPO
 from jaxrl.engine.train import Training
 from jaxrl.runs import fit, progress
@@ -35,28 +35,8 @@ from jaxrl.runs.recorder import Recorder, describe
 from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import bootstrap_interval, iqm, mean_of_finished, summarize
 from jaxrl.schedules import Linear
-from jaxrl.types import static
 
 KEY = jax.random.key(0)
-
-
-class Idle(Agent):
-    """Learns nothing, and compiles at once."""
-
-    num_envs: int = static(default=2)
-
-    @property
-    def plan(self):
-        return OnPolicy(self.num_envs, 5, 1, 1)
-
-    def init(self, key):
-        return jax.random.uniform(key, (3,))
-
-    def act(self, state, carry, obs, key, clock, *, explore):
-        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
-
-    def update(self, state, batch, key, clock):
-        return state, {"fraction": clock.fraction}
 
 
 # Statistics ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from jaxrl import cli, sweep_command
 from jaxrl.flags import ScheduleText, algorithms
 from jaxrl.runs import sweeps
 from jaxrl.runs.directory import read_config, read_metrics
-from jaxrl.runs.fit import Programs
+from jaxrl.runs.fit import Programs, memory_of
 from jaxrl.runs.groups import read_groups
 
 ENV = "jaxrl/corridor"
@@ -191,7 +191,8 @@ def test_a_program_that_is_too_large_is_split(swept):
     found = points("--grid", "learning_rate=1e-3,1e-2,1e-1,1")
     assert sweeps.batches(recipe, found, 2**40) == [found]
     assert sweeps.batches(recipe, found, 1) == [[point] for point in found]
-    whole = Programs(dataclasses.replace(recipe, points=tuple(found)).build()).num_bytes()
+    programs = Programs(dataclasses.replace(recipe, points=tuple(found)).build())
+    whole = sum(memory_of(programs.chunk))
     assert sweeps.batches(recipe, found, whole - 1) == [found[:2], found[2:]]
     stored = json.loads((path / "sweep.json").read_text())["batches"]
     assert [[len(part) for part in stored[group]] for group in ("0", "1")] == [[3], [3]]

@@ -130,7 +130,11 @@ class Training(struct.PyTreeNode):
     @property
     def total_steps(self) -> int:
         """The steps that will really be taken: whole iterations."""
-        return self.num_iterations * self.agent.plan.steps_per_iteration
+        return self.steps_after(self.num_iterations)
+
+    def steps_after(self, iterations: int) -> int:
+        """Environment steps (updates, for an offline agent) in so many iterations."""
+        return iterations * self.agent.plan.steps_per_iteration
 
     def clock(self, iteration: jax.Array | int) -> Clock:
         """The clock at the beginning of an iteration."""

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
 from jaxrl.engine.learners import TrainState
 from jaxrl.runs.directory import plain
-from jaxrl.types import PyTree
+from jaxrl.types import PyTree, named_leaves
 
 SCHEMA_VERSION = 2
 RECORD = "record"
@@ -93,10 +93,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and ends the threads that write."""
-        if "_manager" not in self.__dict__:  # nothing was saved, so there is no directory either
-            return
-        self._manager.wait_until_finished()
-        self._manager.close()
+        self.wait()
+        if "_manager" in self.__dict__:  # if something was saved: else there is no directory either
+            self._manager.close()
 
     def record(self, step: int) -> dict[str, Any]:
         """What the checkpoint says of itself.
@@ -172,8 +171,8 @@ class Checkpoints:
                 tree = checkpointer.restore(self.path / str(step))
         except Exception as error:  # as above
             raise DamagedCheckpoint(_first_line(error)) from error
-        flat = {_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-        return {name: flat[name] for name in _arrays(like) if name in flat}
+        flat = {name: np.asarray(x) for name, x in _leaves(tree).items()}
+        return {name: flat[name] for name in _leaves(like) if name in flat}
 
 
 def learned(state: TrainState) -> PyTree:
@@ -194,15 +193,16 @@ def _impl(key: Any) -> Any:
     return jax.random.key_impl(jnp.empty((), key.dtype))  # also of a mere shape
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".") or "value"  # of one array alone
+def _leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves by names, none of which is empty."""
+    return {name or "value": x for name, x in named_leaves(tree).items()}
 
 
 def _arrays(tree: PyTree) -> dict[str, np.ndarray]:
     """The leaves by name, copied to the host; keys as their words."""
     return {
-        _name(path): np.array(jax.random.key_data(x) if _is_key(x) else x)
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        name: np.array(jax.random.key_data(x) if _is_key(x) else x)
+        for name, x in _leaves(tree).items()
     }
 
 
@@ -228,8 +228,8 @@ def _dtype(name: str) -> np.dtype:
 def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree:
     """`like` with the arrays of its names."""
 
-    def one(path, leaf):
-        name, key = _name(path), _is_key(leaf)
+    def one(name: str, leaf: Any) -> Any:
+        key = _is_key(leaf)
         words = jax.eval_shape(jax.random.key_data, leaf) if key else leaf
         if name not in arrays:
             raise ValueError(f"{what} has no {name}")
@@ -244,14 +244,11 @@ def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree
         array = jnp.array(x, copy=True)  # nobody else's memory, so that it can be donated
         return jax.random.wrap_key_data(array, impl=_impl(leaf)) if key else array
 
-    filled = jax.tree_util.tree_map_with_path(one, like)
-    if unused := arrays.keys() - _names(like):
+    leaves = _leaves(like)
+    filled = [one(name, leaf) for name, leaf in leaves.items()]
+    if unused := arrays.keys() - leaves.keys():
         raise ValueError(f"{what} has {min(unused)}, for which there is no place")
-    return filled
-
-
-def _names(tree: PyTree) -> set[str]:
-    return {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+    return jax.tree.unflatten(jax.tree.structure(like), filled)
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from jaxrl.runs.statistics import (
     probability_of_improvement,
     stratified_interval,
 )
+from jaxrl.runs.text import aligned
 
 
 def median_of_seeds(scores: np.ndarray) -> np.ndarray:
@@ -54,14 +55,7 @@ def table(groups: Sequence[Group], goal: float | None = None) -> str:
             better = "" if group is here[0] else _improvement(group, here[0])
             steps, seconds = f"{group.steps[-1]:,}", f"{group.seconds[-1]:.1f} s"
             rows.append([f"  {group.label}", str(scores.size), steps, *cells, better, seconds])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = [aligned(rows, left=1)]
     few = [group.label for group in groups if group.final.size < 3]
     if few:
         who = few[0] if len(few) == 1 else f"{len(few)} of {len(groups)} rows"

@@ -6,13 +6,13 @@ jax.
 """
 
 import dataclasses
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxrl.arguments import did_you_mean
 from jaxrl.flags import SCHEDULES, Algorithm, algorithms
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 
@@ -21,6 +21,7 @@ RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_
 TABLES = {"hyper_parameters": "learning_rate = 1e-3", "environment_parameters": "length = 0.7"}
 SHORT = {"algo": "algorithm", "env": "environment", "env_param": "environment_parameters"}
 """The command line's words for them."""
+ALL = "jaxrl train ALGO --help has them all"
 SCHEDULE_FIELDS = ("start", "end", "share")
 
 
@@ -81,7 +82,7 @@ def words_of(
             if value is not None:
                 raise ValueError(f"{name} is an object of Python: repeat that run in Python")
         elif name not in kinds:
-            raise ValueError(f"there is no setting {name!r}: {_nearest(name, kinds)}")
+            raise ValueError(f"there is no setting {name!r}: {did_you_mean(name, kinds, ALL)}")
         elif name == "seeds" and isinstance(value, list):
             words += _seeds(value)
         elif value is not None or name not in switches:
@@ -197,8 +198,3 @@ def _seeds(seeds: list[Any]) -> list[str]:
     if not seeds or seeds != [*range(seeds[0], seeds[0] + len(seeds))]:
         raise ValueError(f"seeds is {seeds}: give how many, and the first one as seed")
     return [f"--seed={seeds[0]}", f"--seeds={len(seeds)}"]
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else "jaxrl train ALGO --help has them all"

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy, Population, Replay
 from jaxrl.engine.train import Training
-from jaxrl.runs.fit import Programs
+from jaxrl.runs.fit import Programs, memory_of
 from jaxrl.runs.members import Members
-from jaxrl.types import PyTree
+from jaxrl.types import PyTree, named_leaves
 
 
 def dry_run(members: Members) -> dict[str, str]:
@@ -64,11 +64,9 @@ def _trajectory(training: Training) -> str:
 
 def _shapes(tree: PyTree) -> str:
     """`obs float32[4], reward float32[]`: the leaves by name."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True, separator='.')} "
-        f"{leaf.dtype}{list(leaf.shape)}".strip()
-        for path, leaf in leaves
+        f"{name} {leaf.dtype}{list(leaf.shape)}".strip()
+        for name, leaf in named_leaves(tree).items()
     )
 
 
@@ -79,13 +77,10 @@ def _parameters(agent_state: PyTree) -> int:
 
 
 def _memory(program: Any) -> str:
-    """Arguments, results and what lies between them; results written over arguments count once."""
-    stats = program.memory_analysis()
-    if stats is None:
+    size = memory_of(program)
+    if size is None:
         return "unknown"
-    kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-    temporary = stats.temp_size_in_bytes
-    return f"{_mib(kept + temporary)} MiB ({_mib(temporary)} of it temporary)"
+    return f"{_mib(size.kept + size.temporary)} MiB ({_mib(size.temporary)} of it temporary)"
 
 
 def _mib(size: int) -> str:

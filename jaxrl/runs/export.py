@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.load import LoadedPolicy
-from jaxrl.types import PyTree
+from jaxrl.types import PyTree, named_leaves
 
 PROGRAM, ONNX, DESCRIPTION = "policy.jax", "policy.onnx", "policy.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -90,10 +90,7 @@ def _flat(policy: LoadedPolicy) -> tuple[Callable[..., Any], tuple[PyTree, ...]]
 
 def _named(tree: PyTree) -> PyTree:
     """An array as itself, any other tree as a dict of its leaves by their names."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    if jax.tree_util.all_leaves([tree]):
-        return tree
-    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+    return tree if jax.tree_util.all_leaves([tree]) else named_leaves(tree)
 
 
 def _own(named: PyTree, like: PyTree) -> PyTree:

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -195,18 +195,16 @@ class Loop:
                 if standing.iteration < stop and self.stopped is None:
                     self.pause(standing)
             self.evaluate(standing)
-            if self.stopped is not None:
-                break
-            if standing.iteration < training.num_iterations:
+            if self.stopped is None and standing.iteration < training.num_iterations:
                 self.pause(standing)
-            if self.stopped is not None:  # while it was saved
+            if self.stopped is not None:
                 break
         self.save(standing)
         return Result(
             state=standing.state,
             training=training,
             evaluations=self.evaluations,
-            env_steps=self.steps(standing.iteration) * len(self.members),
+            env_steps=training.steps_after(standing.iteration) * len(self.members),
             train_seconds=standing.train_seconds,
             compiled=programs.compiled,
             diverged=tuple(standing.diverged.values()),
@@ -232,12 +230,13 @@ class Loop:
         self.stride = max(1, min(2 * self.stride, longest))
         self.look_for_divergence(standing, jax.device_get(divergence))
         so_far, left = standing.train_seconds / to, training.num_iterations - to
+        steps = training.steps_after(to)
         self.tell(
             Progress(
-                steps=self.steps(to),
+                steps=steps,
                 total_steps=training.total_steps,
                 train_seconds=standing.train_seconds,
-                steps_per_second=self.steps(to) * len(self.members) / standing.train_seconds,
+                steps_per_second=steps * len(self.members) / standing.train_seconds,
                 seconds_left=so_far * left,
                 return_mean=_mean(standing.since.episodes.returns),
             )
@@ -245,7 +244,7 @@ class Loop:
 
     def look_for_divergence(self, standing: Standing, divergence: Any) -> None:
         """Tells of each member that has just diverged; raises when none is left."""
-        labels, num_members = self.members.labels, len(self.members)
+        num_members = len(self.members)
         iterations = np.broadcast_to(divergence.iteration, num_members)
         for i in np.flatnonzero(iterations >= 0):
             if int(i) in standing.diverged:
@@ -253,7 +252,8 @@ class Loop:
             bad = {k: np.broadcast_to(x, num_members)[i] for k, x in divergence.metrics.items()}
             iteration = int(iterations[i])
             names = tuple(name for name, is_bad in bad.items() if is_bad)
-            standing.diverged[int(i)] = Diverged(self.steps(iteration), iteration, labels[i], names)
+            steps, member = self.members.training.steps_after(iteration), self.members.labels[i]
+            standing.diverged[int(i)] = Diverged(steps, iteration, member, names)
             self.tell(standing.diverged[int(i)])
         if len(standing.diverged) == num_members:
             last = list(standing.diverged.values())[-1]
@@ -267,7 +267,7 @@ class Loop:
         episodes = self.programs.evaluate(training, standing.state, key, jnp.int32(iteration))
         rows = (len(self.members), -1)
         evaluation = Evaluation(
-            steps=self.steps(iteration),
+            steps=training.steps_after(iteration),
             train_seconds=standing.train_seconds,
             returns=np.where(episodes.finished, episodes.returns, np.nan).reshape(rows),
             lengths=np.asarray(episodes.lengths).reshape(rows),
@@ -297,10 +297,6 @@ class Loop:
             reason = callback(event)
             self.stopped = self.stopped or reason
 
-    def steps(self, iteration: int) -> int:
-        """Environment steps of a member in so many iterations."""
-        return iteration * self.members.training.agent.plan.steps_per_iteration
-
 
 class Programs:
     """The three compiled programs of a run, vmapped where there are several members."""
@@ -323,17 +319,30 @@ class Programs:
         self.init, self.chunk, self.evaluate = (x.compile() for x in lowered)
         self.compiled = Compiled(traced - began, time.perf_counter() - traced)
 
-    def num_bytes(self) -> int:
-        """Memory of the training program: arguments, results, and what lies between them."""
-        stats = self.chunk.memory_analysis()
-        if stats is None:
-            return 0
-        kept = stats.argument_size_in_bytes + stats.output_size_in_bytes
-        return kept - stats.alias_size_in_bytes + stats.temp_size_in_bytes
-
     def no_metrics(self) -> IterationMetrics:
         """Of no iteration: to add to."""
         return jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics)
+
+
+class Memory(NamedTuple):
+    """Bytes of a compiled program.
+
+    Attributes:
+      kept: arguments and results; results written over arguments count once.
+      temporary: what lies between them.
+    """
+
+    kept: int
+    temporary: int
+
+
+def memory_of(program: Any) -> Memory | None:
+    """The memory of a compiled program; None where the device does not tell."""
+    stats = program.memory_analysis()
+    if stats is None:
+        return None
+    kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return Memory(kept, stats.temp_size_in_bytes)
 
 
 def _mean(mean: Any) -> float:

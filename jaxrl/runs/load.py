@@ -18,7 +18,7 @@ from jaxrl.environment import Environment, VectorEnv
 from jaxrl.normalization import Normalizer
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned
 from jaxrl.runs.directory import RunDirectory, read_config
-from jaxrl.runs.members import Members
+from jaxrl.runs.members import Members, keys_of
 from jaxrl.runs.recipe import Recipe
 from jaxrl.types import EnvSpec, Key, PyTree, into_bounds
 
@@ -108,9 +108,9 @@ def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Mem
         normalize_rewards=config["normalize_rewards"],
         data=data,
     )
-    seeds = jnp.asarray([seed % 2**32 for seed in config["seeds"]], jnp.uint32)
-    keys = jax.vmap(jax.random.key)(seeds)
-    keys = keys if config.get("vmapped", len(config["seeds"]) > 1) else keys[0]
+    seeds = [seed % 2**32 for seed in config["seeds"]]
+    vmapped = config.get("vmapped", len(seeds) > 1)
+    keys = keys_of(seeds, config["key_type"], vmapped=vmapped)
     return Members.of(training, keys, config.get("points"))
 
 
@@ -162,7 +162,7 @@ class LoadedPolicy:
         return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
 
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
-        """Actions `[N, ...]` within their bounds, and the next carry, for observations `[N, ...]`."""
+        """For observations `[N, ...]` actions `[N, ...]` within bounds, and the next carry."""
         clock = self.training.clock(self.iteration)
         policy = policy_of(self.training.agent, self.state, self.stats, clock, explore=False)
         carry, action, _ = policy(carry, obs, jax.random.key(0))
@@ -183,16 +183,17 @@ class LoadedPolicy:
         action, self._carry = self._act(obs, self._carry)
         return jax.tree.map(lambda x: x[0], action) if alone else action
 
+    def _policy(self, carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
+        """`act` as a `Policy`."""
+        action, carry = self.act(obs, carry)
+        return carry, action, ()
+
     def evaluate(self, key: Key, *, num_episodes: int = 100) -> Episodes:
         """Plays whole episodes, each in a copy of the environment of its own."""
         envs = VectorEnv(self.training.eval_envs.env, num_episodes)
 
-        def policy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
-            action, carry = self.act(obs, carry)
-            return carry, action, ()
-
         carry = self.training.agent.initial_carry(num_episodes)
-        return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
+        return jax.jit(lambda key: play_episodes(self._policy, envs, carry, key))(key)
 
     def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
         """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.
@@ -203,15 +204,11 @@ class LoadedPolicy:
         limit = envs.spec.max_steps or PATIENCE
         start_carry = self.training.agent.initial_carry(1)
 
-        def policy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
-            action, carry = self.act(obs, carry)
-            return carry, action, ()
-
         def play(key: Key) -> Any:
             def one(loop: Any, key: Key) -> Any:
                 env_state, carry = loop
                 after, carry, trajectory, _ = rollout(
-                    policy, envs, env_state, carry, start_carry, key, 1
+                    self._policy, envs, env_state, carry, start_carry, key, 1
                 )
                 steps = jax.tree.map(lambda x: x[0, 0], trajectory.steps)
                 end = steps.terminated | steps.truncated

@@ -87,3 +87,13 @@ def seeds_of(key: Key) -> list[int]:
     words = np.asarray(jax.random.key_data(key))
     rows = words.reshape(-1, words.shape[-1]).tolist()
     return [sum(word << 32 * i for i, word in enumerate(reversed(row))) for row in rows]
+
+
+def keys_of(seeds: Sequence[int], key_type: str | None, *, vmapped: bool) -> Key:
+    """The keys of these seeds, `[seeds]`; not `vmapped`, the one key of the one seed.
+
+    `key_type` is the generator of random numbers, None for jax's default.
+    """
+    numbers = jnp.asarray(seeds, jnp.uint32)
+    keys = jax.vmap(lambda seed: jax.random.key(seed, impl=key_type))(numbers)
+    return keys if vmapped else keys[0]

@@ -95,12 +95,9 @@ class Recipe:
         Raises:
           ValueError, TypeError: something does not fit.
         """
-        import jax
-        import jax.numpy as jnp
-
         import jaxrl_envs
         from jaxrl.engine.train import Training
-        from jaxrl.runs.members import Members
+        from jaxrl.runs.members import Members, keys_of
 
         start = None
         if self.warm_start is not None and warm:
@@ -119,9 +116,8 @@ class Recipe:
             agent_state=start,
             **self.training,
         )
-        seeds = jnp.asarray(self.seeds, jnp.uint32)
-        keys = jax.vmap(lambda seed: jax.random.key(seed, impl=self.key_type))(seeds)
-        return Members.of(training, keys if len(self.seeds) > 1 else keys[0], self.points)
+        keys = keys_of(self.seeds, self.key_type, vmapped=len(self.seeds) > 1)
+        return Members.of(training, keys, self.points)
 
 
 def _parsed(algorithm: Algorithm, described: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from jaxrl.runs.loggers import Logger, TensorBoard, WeightsAndBiases, check_wand
 from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
-from jaxrl.runs.statistics import summarize
+from jaxrl.runs.statistics import of_episodes, summarize
 from jaxrl.schedules import Schedule
 
 MAY_CHANGE = (
@@ -133,7 +133,7 @@ class Recorder:
             {
                 "step": event.steps,
                 **label,
-                **_of_episodes(event.returns[i], event.lengths[i]),
+                **of_episodes(event.returns[i], event.lengths[i]),
                 "train_seconds": event.train_seconds,
                 # a swept hyper-parameter and what became of it may have one name
                 **{
@@ -146,8 +146,7 @@ class Recorder:
 
     def save(self, standing: Standing) -> Saved:
         """Hands a checkpoint to the thread that writes it."""
-        plan = self.members.training.agent.plan
-        steps = standing.iteration * plan.steps_per_iteration
+        steps = self.members.training.steps_after(standing.iteration)
         self.checkpoints.save(
             steps,
             {
@@ -180,10 +179,10 @@ class Recorder:
 
     def give_up(self, why: str, standing: Standing) -> None:
         """Writes summary.json of a run that cannot go on: nothing was reached."""
-        plan = self.members.training.agent.plan
+        steps = self.members.training.steps_after(standing.iteration)
         self.directory.write_summary(
             {
-                "env_steps": standing.iteration * plan.steps_per_iteration * len(self.members),
+                "env_steps": steps * len(self.members),
                 "train_seconds": standing.train_seconds,
                 "final_return": summarize(np.full(len(self.members), np.nan)),
                 "stopped": why,
@@ -195,19 +194,19 @@ class Recorder:
 
     def check_resumable(self) -> None:
         """Raises ValueError, with the names, where the run in the directory was another one."""
-        record = self._newest_record()
-        then = record.get("config") or read_config(self.directory.path)
+        record, declared = self._newest_record(), read_config(self.directory.path)
+        then = record.get("config") or declared
         if changed := list(_changes(then, self.config)):
             raise ValueError(
                 f"{self.directory.path} holds a run of another configuration: "
                 + ", ".join(changed)
                 + "; give it as it was, or train anew in another directory"
             )
-        if (iterations := record.get("num_iterations", 0)) > self.members.training.num_iterations:
-            per_iteration = self.members.training.agent.plan.steps_per_iteration
+        before, now = declared["total_steps"], self.members.training.total_steps
+        if now < before:
             raise ValueError(
-                f"{self.directory.path} was to take {iterations * per_iteration} steps: a horizon "
-                f"can only grow, and total_steps is {self.members.training.total_steps}"
+                f"{self.directory.path} was to take {before} steps: a horizon can only grow, and "
+                f"total_steps is {now}"
             )
         fingerprint.check(record.get("environment"), self.environment, record.get("versions", {}))
 
@@ -272,12 +271,10 @@ class Recorder:
             notes.append(f"it ran on {others}: it may go on to other bits")
         training, then = self.members.training, record.get("num_iterations")
         if then is not None and then != training.num_iterations:
-            per_iteration = training.agent.plan.steps_per_iteration
+            now, steps = training.num_iterations, training.steps_after(then)
             notes.append(
-                f"the horizon is {training.total_steps:,} steps and was {then * per_iteration:,}: "
-                + _of_schedules(
-                    self.members.base, standing.iteration, then, training.num_iterations
-                )
+                f"the horizon is {training.total_steps:,} steps and was {steps:,}: "
+                + _of_schedules(self.members.base, standing.iteration, then, now)
             )
         return notes
 
@@ -297,7 +294,7 @@ class Recorder:
     def how_to_resume(self, standing: Standing) -> str:
         """A sentence for someone who has just interrupted the run."""
         self.checkpoints.wait()
-        steps = standing.iteration * self.members.training.agent.plan.steps_per_iteration
+        steps = self.members.training.steps_after(standing.iteration)
         return f"saved after {steps:,} steps; go on with: jaxrl resume {self.directory.path}"
 
 
@@ -334,21 +331,6 @@ def _of_schedules(agent: Any, iteration: int, then: int, now: int) -> str:
     if not lines:
         return "no schedule depends on it"
     return "schedules stretch over it, " + ", ".join(lines)
-
-
-def _of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
-    lengths = lengths[np.isfinite(returns)]
-    finished = returns[np.isfinite(returns)].astype(np.float64)
-    some = finished.size > 0
-    return {
-        "return_mean": finished.mean() if some else None,
-        "return_std": finished.std() if some else None,
-        "return_min": finished.min() if some else None,
-        "return_max": finished.max() if some else None,
-        "length_mean": lengths.mean() if some else None,
-        "episodes": finished.size,
-        "unfinished_episodes": returns.size - finished.size,
-    }
 
 
 def describe(x: Any) -> Any:

@@ -13,45 +13,25 @@ def mean_of_finished(returns: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def iqm(scores: np.ndarray) -> float:
-    """The interquartile mean: of the entries without a quarter at each end; NaN if any is."""
-    ordered = np.sort(np.asarray(scores, np.float64), axis=None)
-    if np.isnan(ordered).any():  # sorted last, where it might be cut
-        return float("nan")
-    cut = ordered.size // 4
-    return float(ordered[cut : ordered.size - cut].mean())
+def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    """What an evaluation's episodes tell, None where none finished.
 
-
-def _mean_of_rows(rows: np.ndarray) -> np.ndarray:
-    return rows.mean(axis=1)
-
-
-def iqm_of_rows(rows: np.ndarray) -> np.ndarray:
-    """The interquartile mean of each row, for `bootstrap_interval`."""
-    return np.apply_along_axis(iqm, 1, rows)
-
-
-def bootstrap_interval(
-    per_seed: np.ndarray,
-    *,
-    level: float = 0.95,
-    num_samples: int = 10_000,
-    statistic: Callable[[np.ndarray], np.ndarray] = _mean_of_rows,
-) -> tuple[float, float]:
-    """The percentile-bootstrap interval of the mean over seeds; NaN for fewer than two seeds.
-
-    `statistic` is another one, from rows of seeds `[num_samples, seeds]` to `[num_samples]`.
-
-    With one environment the stratified bootstrap is the plain one: seeds drawn with replacement.
-    The draw is fixed, so that the same scores give the same interval.
+    Args:
+      returns: `[episodes]`, NaN for an episode that did not finish.
+      lengths: `[episodes]`.
     """
-    per_seed = np.asarray(per_seed, np.float64)
-    if per_seed.size < 2:
-        return float("nan"), float("nan")
-    draws = np.random.default_rng(0).integers(0, per_seed.size, (num_samples, per_seed.size))
-    values = statistic(per_seed[draws])
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    lengths = lengths[np.isfinite(returns)]
+    finished = returns[np.isfinite(returns)].astype(np.float64)
+    some = finished.size > 0
+    return {
+        "return_mean": finished.mean() if some else None,
+        "return_std": finished.std() if some else None,
+        "return_min": finished.min() if some else None,
+        "return_max": finished.max() if some else None,
+        "length_mean": lengths.mean() if some else None,
+        "episodes": finished.size,
+        "unfinished_episodes": returns.size - finished.size,
+    }
 
 
 def summarize(per_seed: np.ndarray) -> dict[str, Any]:
@@ -66,6 +46,24 @@ def summarize(per_seed: np.ndarray) -> dict[str, Any]:
         "ci_high": high,
         "per_seed": per_seed.tolist(),
     }
+
+
+def iqm(scores: np.ndarray) -> float:
+    """The interquartile mean of all entries; NaN if any is."""
+    return float(interquartile_mean(np.asarray(scores, np.float64).reshape(-1, 1)))
+
+
+def bootstrap_interval(
+    per_seed: np.ndarray,
+    *,
+    level: float = 0.95,
+    num_samples: int = 10_000,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[float, float]:
+    """`stratified_interval` of one task, by default of the mean: seeds `[N]` to two numbers."""
+    scores = np.asarray(per_seed, np.float64).reshape(-1, 1)
+    low, high = stratified_interval(statistic or mean, scores, level=level, num_samples=num_samples)
+    return float(low), float(high)
 
 
 # Several tasks ------------------------------------------------------------------------------------
@@ -124,8 +122,7 @@ def stratified_interval(
     NaN where a task has fewer than two seeds. The draw is fixed, so that the same scores give the
     same interval.
     """
-    rng = np.random.default_rng(0)
-    drawn = []
+    rng, drawn = np.random.default_rng(0), []
     for of_one in scores:
         num_seeds, num_tasks = of_one.shape
         rows = rng.integers(0, num_seeds, (num_samples, num_seeds, num_tasks))

@@ -19,6 +19,7 @@ import numpy as np
 from jaxrl.flags import ScheduleText
 from jaxrl.runs.directory import RunDirectory, plain, read_summary
 from jaxrl.runs.recipe import Recipe
+from jaxrl.runs.text import aligned
 
 Point = dict[str, Any]
 """Names of hyper-parameters to values, as `flags.parse` reads them."""
@@ -92,10 +93,13 @@ def memory_budget() -> int:
 
 def batches(recipe: Recipe, points: Sequence[Point], budget: int) -> list[list[Point]]:
     """The points in parts, as equal as can be, whose programs keep within `budget` bytes each."""
-    from jaxrl.runs.fit import Programs
+    from jaxrl.runs.fit import Programs, memory_of
 
+    if len(points) == 1:
+        return [list(points)]
     programs = Programs(dataclasses.replace(recipe, points=tuple(points)).build())
-    num = min(len(points), max(1, -(-programs.num_bytes() // max(budget, 1))))
+    size = sum(memory_of(programs.chunk) or (0,))
+    num = min(len(points), max(1, -(-size // max(budget, 1))))
     edges = [len(points) * i // num for i in range(num + 1)]
     return [list(points[a:b]) for a, b in itertools.pairwise(edges)]
 
@@ -210,11 +214,7 @@ def table(found: Sequence[Outcome]) -> str:
             [f"{rank}.", *values, f"{outcome.mean:.1f}", interval, f"{iqm(outcome.returns):.1f}",
              outcome.path.name]
         )  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def write_results(found: Sequence[Outcome], path: Path) -> None:
