@@ -21,7 +21,7 @@ class Row:
         numbers; the others are the agent's defaults.
       total_steps: of each seed.
       num_seeds: how many the verdict needs.
-      published: the figure to reach.
+      published: the figure to reach; None where there is none.
       source: where it was published, and what it means.
       env_params: parameters of the environment that are not the default ones.
       normalize_observations, normalize_rewards: as in `jaxrl.train`.
@@ -36,7 +36,7 @@ class Row:
     hyper: dict[str, Any]
     total_steps: int
     num_seeds: int
-    published: float
+    published: float | None
     source: str
     env_params: dict[str, Any] = dataclasses.field(default_factory=dict)
     normalize_observations: bool = False
@@ -62,6 +62,8 @@ class Row:
 def _settings(algorithm: str, env: str) -> dict[str, Any]:
     """A preset of the library as fields of a row; what is no field is a hyper-parameter."""
     hyper = {k: None if x == "none" else x for k, x in preset(algorithm, env).items()}
+    for name in ("num_evaluations", "num_eval_episodes"):  # those of the protocol, for every row
+        hyper.pop(name, None)
     named = {"environment_parameters": "env_params"} | {
         name: name for name in ("total_steps", "normalize_observations", "normalize_rewards")
     }
@@ -283,6 +285,18 @@ _ROWS = (
         published=950.0,
         source="ours to reach; 1000 is the maximum",
         seeds_at_once=4,
+    ),
+    *(
+        _preset(
+            id=f"hopper-{algorithm}",
+            env="brax/hopper",
+            algorithm=algorithm,
+            num_seeds=3,
+            published=None,
+            source="none: compared with each other",
+            seeds_at_once=1,
+        )
+        for algorithm in ("ppo", "sac", "td3")
     ),
 )
 

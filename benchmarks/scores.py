@@ -261,6 +261,8 @@ def verdict(row: Row, result: Result) -> str:
         return f"{result.unfinished} episodes did not finish"
     if len(result.seeds) < row.num_seeds:
         return f"{len(result.seeds)} of {row.num_seeds} seeds so far"
+    if row.published is None:
+        return "-"
     return "yes" if Statistics.of(result.per_seed).reached(row.published) else "**no**"
 
 
@@ -282,7 +284,7 @@ def table(results: dict[str, Result]) -> str:
         result = results.get(row.id)
         params = "".join(f", {name} {value}" for name, value in row.env_params.items())
         cells = [row.id, row.env.partition("/")[2] + params, row.algorithm.upper()]
-        published = f"{row.published:g}: {row.source}"
+        published = _published(row)
         if result is None:
             blank = [f"{row.total_steps:,}", "", "", "", "", "", published, "not measured"]
             scores.append(_line(cells + blank))
@@ -321,6 +323,10 @@ def table(results: dict[str, Result]) -> str:
 
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _published(row: Row) -> str:
+    return row.source if row.published is None else f"{row.published:g}: {row.source}"
 
 
 def _interval(interval: tuple[float, float]) -> str:
@@ -363,7 +369,7 @@ def _shown(path: Path) -> Path:
 def build_parser() -> argparse.ArgumentParser:
     lines = [
         f"  {row.id:<8} {row.algorithm} on {row.env}, {row.num_seeds} seeds of "
-        f"{row.total_steps:,} steps; published {row.published:g}, {row.source}"
+        f"{row.total_steps:,} steps; published {_published(row)}"
         for row in ROWS.values()
     ]
     parser = argparse.ArgumentParser(
@@ -437,7 +443,7 @@ def main(argv: list[str] | None = None) -> int:
         s = Statistics.of(result.per_seed)
         print(
             f"{row.id}: {s.mean:.1f} ± {s.std:.1f} {_interval(s.mean_interval)}, IQM {s.iqm:.1f} "
-            f"{_interval(s.iqm_interval)}; published {row.published:g}; "
+            f"{_interval(s.iqm_interval)}; published {_published(row)}; "
             f"reached: {verdict(row, result).strip('*')}"
         )
     write_table()

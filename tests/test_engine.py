@@ -17,8 +17,9 @@ from environments import BestAction, Chain, Counter, Recall
 from plans import PLANS, equal, random_policy
 
 import jaxrl
+import jaxrl_envs
 from jaxrl.agent import Agent, OnPolicy, Replay
-from jaxrl.agents import PPO
+from jaxrl.agents import PPO, SAC, Rainbow
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.sweep import sweep
@@ -507,9 +508,30 @@ def test_chunks_are_even_and_end_with_the_end():
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", PLANS)
 def test_fit_equals_train_bit_for_bit(name):
-    agent, env, options, seeds = PLANS[name]
+    check_that_fit_equals_train(*PLANS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "env"),
+    [
+        (Rainbow(num_steps=4, batch_size=8, capacity=64, warmup=16), "gymnax/CartPole-v1"),
+        (
+            SAC(num_envs=2, num_updates=2, batch_size=8, capacity=64, warmup=16),
+            "gymnax/Pendulum-v1",
+        ),
+    ],
+    ids=["Rainbow", "SAC"],
+)
+@pytest.mark.parametrize("seeds", [None, 3])
+def test_fit_equals_train_off_policy(agent, env, seeds):
+    """With priorities, noise and a learned temperature."""
+    check_that_fit_equals_train(agent, jaxrl_envs.make(env), {}, seeds, iterations=40)
+
+
+def check_that_fit_equals_train(agent, env, options, seeds, iterations=7):
     options = {k: v() if callable(v) else v for k, v in options.items()}
-    steps = agent.bind(env.spec).plan.steps_per_iteration * 7
+    steps = agent.bind(env.spec).plan.steps_per_iteration * iterations
     options |= {"total_steps": steps, "num_evaluations": 3, "num_eval_episodes": 4}
     data = options.pop("data", None)
 
