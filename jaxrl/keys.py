@@ -2,7 +2,9 @@
 
 On a CPU jax lowers each use of threefry to a loop over its rounds: a dozen small kernels, compiled
 one by one and launched five times. A training program has some sixty of them. Here the rounds are
-plain arithmetic, which XLA fuses into one kernel.
+plain arithmetic, which XLA fuses into one kernel, and keys are computed once: without a barrier XLA
+repeats the rounds of a split in each kernel that uses one of its keys (SAC: 24 s of compiling
+instead of 8).
 """
 
 import math
@@ -20,13 +22,11 @@ PARITY = 0x1BD11BDA
 def fast(key: Key) -> Key:
     """The same key (or keys), drawn from by the generator of this module.
 
-    Every draw, split and fold gives the bits that jax's own threefry gives. On jax 0.11 all keys
-    come back unchanged, on 0.10 keys of another kind and threefry keys under
-    `jax_threefry_partitionable=False`. An environment whose state holds a key must keep one that it
-    was given, or split from it: a key made anew by `jax.random.key` is of another dtype.
+    Every draw, split and fold gives the bits that jax's own threefry gives. Keys of another kind,
+    and threefry keys under `jax_threefry_partitionable=False`, come back unchanged. An environment
+    whose state holds a key must keep one that it was given, or split from it: a key made anew by
+    `jax.random.key` is of another dtype.
     """
-    if jax.__version_info__ >= (0, 11):  # there XLA can take minutes over the fused rounds
-        return key
     partitionable = getattr(jax.config, "jax_threefry_partitionable", False)
     if jax.random.key_impl(key) != "threefry2x32" or not partitionable:
         return key
@@ -61,17 +61,22 @@ def _hash_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     return _hash(key, jnp.zeros_like(low), low)
 
 
+def _once(keys: Array) -> Array:
+    """The same keys, not computed anew wherever one of them is used."""
+    return jax.lax.optimization_barrier(keys)
+
+
 def _seed(seed: Array) -> Array:
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(_hash_indices(key, shape), axis=-1)
+    return _once(jnp.stack(_hash_indices(key, shape), axis=-1))
 
 
 def _fold_in(key: Array, data: int) -> Array:
     word = jnp.asarray(data).astype(jnp.uint32)
-    return jnp.stack(_hash(key, jnp.zeros_like(word), word))
+    return _once(jnp.stack(_hash(key, jnp.zeros_like(word), word)))
 
 
 def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:

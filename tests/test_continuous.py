@@ -73,6 +73,7 @@ def test_probe_action_by_observation(name):
     np.testing.assert_allclose(found[:, 0], [-0.5, 0.5], atol=0.15)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["td3", "sac", "search"])
 def test_probe_truncation_is_not_termination(name):
     """1 / (1 - 0.8) = 5; who takes the time limit for a death learns at most 3.4."""
@@ -83,6 +84,7 @@ def test_probe_truncation_is_not_termination(name):
     np.testing.assert_allclose(critic_values(agent, state, [[1.0]], [[0.0, 0.0]]), 5.0, atol=0.25)
 
 
+@pytest.mark.thorough
 def test_probe_few_actions():
     agent, state, _ = learned(
         FAST["sac"].replace(target_entropy=0.1), BestActionByObservation(), 150
@@ -92,6 +94,7 @@ def test_probe_few_actions():
     assert metrics.evaluation.returns.mean() >= 3.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "iterations", "num_updates", "share"), [("td3", 1500, 8, 1.15), ("sac", 500, 32, 1.3)]
 )
@@ -162,6 +165,7 @@ def test_tanh_gaussian_is_a_density():
     np.testing.assert_array_equal(policy.sample(KEY), sample)
 
 
+@pytest.mark.thorough
 def test_the_temperature_keeps_the_entropy_it_is_asked_for():
     agent = FAST["sac"].replace(target_entropy=-1.5)
     training = Training.create(agent, BestContinuousAction(), total_steps=400 * 32)
@@ -171,6 +175,7 @@ def test_the_temperature_keeps_the_entropy_it_is_asked_for():
     np.testing.assert_allclose(metrics.updates["entropy"].value, -1.5, atol=0.25)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("delay", [1, 2, 3])
 def test_the_policy_moves_when_it_is_due_also_under_vmap(delay):
     """Counted over seeds and step sizes: 12 updates, one an iteration."""
@@ -229,6 +234,7 @@ def test_targets_take_the_least_critic_and_noise_stays_clipped():
     assert (close < 1e-4).mean() > 0.9  # nearly all draws are clipped
 
 
+@pytest.mark.thorough
 def test_search_refines_what_a_sample_found():
     agent = FAST["search"].bind(BestContinuousAction().spec)
     params, obs = jax.jit(agent.init)(KEY).params, jax.random.normal(KEY, (256, 1))
@@ -261,6 +267,7 @@ def test_the_warmup_is_random_over_the_whole_box():
     assert stats.kstest(late.ravel(), "uniform", args=(-2, 6)).pvalue < 1e-3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_sixteen_seeds_in_one_program_differ_and_learn(name):
     agent = FAST[name].replace(num_envs=2, num_steps=4, hidden_sizes=(16,))

@@ -38,6 +38,7 @@ def step():
     return both
 
 
+@pytest.mark.thorough
 def test_the_environment_keeps_the_contract(env):
     jaxrl_envs.check(env, num_steps=21)
 
@@ -120,6 +121,7 @@ def test_every_id_is_known_to_craftax():
             assert make_craftax_env_from_name(name, auto_reset=False).num_actions
 
 
+@pytest.mark.thorough
 def test_ppo_trains(env):
     agent = jaxrl.agents.PPO(num_envs=2, num_steps=16, num_epochs=1, hidden_sizes=(8,))
     state, metrics = quick(

@@ -74,6 +74,7 @@ def test_probe_action_by_observation(name):
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["dqn", "c51", "online", "pqn"])
 def test_probe_discounting(name):
     agent = ALL[name].replace(discount=0.5)
@@ -81,6 +82,7 @@ def test_probe_discounting(name):
     np.testing.assert_allclose(q(agent, state, [[0.0], [1.0]]), [[0.5] * 2, [1] * 2], atol=0.1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["dqn", "prioritised, n-step", "rainbow", "pqn"])
 def test_probe_truncation_is_not_termination(name):
     """One endless state, cut every 5 steps: 1 / (1 - 0.8) = 5; who sees a death learns 3.4."""
@@ -89,6 +91,7 @@ def test_probe_truncation_is_not_termination(name):
     np.testing.assert_allclose(q(agent, state, [[1.0]]), [[5.0] * 2], atol=0.2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["dqn", "two networks", "iqn", "pqn"])
 def test_masked_actions_are_neither_taken_nor_looked_up(name):
     agent, _, metrics = learned(ALL[name], MaskedChoice(), 150)
@@ -145,6 +148,7 @@ def test_fitted_q_iteration_converges_to_the_optimal_values():
     np.testing.assert_allclose(found, OPTIMAL, atol=0.1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["dqn", "two networks", "quantile", "online"])
 def test_q_learning_finds_the_optimal_policy_of_a_random_problem(name):
     agent = ALL[name].replace(
@@ -231,6 +235,7 @@ def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
     assert which[1].any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("every", "tau"), [(5, 1.0), (3, 0.5), (1, 0.1)])
 def test_the_target_moves_when_it_is_due_also_under_vmap(every, tau):
     """Counted over seeds and step sizes: 20 updates, the target against a loop by hand."""

@@ -426,6 +426,7 @@ class KeyQLearning(QLearning):
         return super().update(state, batch, key, clock)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reset_policy", ["fresh", "pool"])
 @pytest.mark.parametrize("agent", [KeyPPO(num_envs=4, num_steps=8), KeyQLearning(warmup=1)])
 def test_nobody_gets_anybody_elses_key(agent, reset_policy):
@@ -505,6 +506,7 @@ def test_chunks_are_even_and_end_with_the_end():
 # train and fit ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", PLANS)
 def test_fit_equals_train_bit_for_bit(name):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # Compiled without optimisation, which takes a third of the time.
 QUICK = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
@@ -75,7 +77,6 @@ def test_sweep_names_the_best_of_its_table(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("brax") is None, reason="needs brax")
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="half a minute of compiling is enough once")
 def test_domain_randomisation_plays_on_three_masses():
     out = run("domain_randomisation", "--total-steps", 4096, "--max-steps", 20)
     lines = out.splitlines()

@@ -347,6 +347,7 @@ def test_an_episode_of_gymnax_is_a_moving_picture(tmp_path, name):
     assert (first != last).any()
 
 
+@pytest.mark.thorough
 def test_an_episode_of_brax_is_a_page(tmp_path):
     env = jaxrl_envs.make("brax/inverted_pendulum", backend="spring", max_steps=5)
     states, rewards = untrained(PPO(**PPO_2), env).episode(KEY)

@@ -67,6 +67,7 @@ def check_play(env):
         assert np.isfinite(np.asarray(leaf)).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OFFLINE)
 def test_every_id_is_made_and_stepped(name):
     check_play(jaxrl_envs.make(f"gymnax/{name}"))

@@ -83,6 +83,7 @@ def same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, *jax.tree.map(plain, (ours, theirs)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Snake-v1", "Tetris-v0", "Connector-v3"])
 def test_steps_are_those_of_jumanji(name):
     """A random episode of at most 15 steps, each from the same state through Jumanji's own object:
@@ -208,6 +209,7 @@ def test_a_download_that_fails_is_named(monkeypatch):
         jaxrl_envs.make("jumanji/Sokoban-v0", time_limit=50)
 
 
+@pytest.mark.thorough
 def test_ppo_trains():
     """With a mask over combinations."""
     env = jaxrl_envs.make("jumanji/Tetris-v0", time_limit=6)

@@ -34,6 +34,7 @@ def test_an_environment_keeps_the_contract():
     jaxrl_envs.check(env, num_steps=12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Navix-DoorKey-Random-6x6-v0", "Navix-Dynamic-Obstacles-6x6-v0"])
 def test_steps_are_those_of_navix(name):
     """A random episode of at most 20 steps through navix's own object: observations with the last
@@ -129,6 +130,7 @@ def test_a_parameter_that_cannot_be_is_named(params, message):
         jaxrl_envs.make("navix/Navix-Empty-5x5-v0", **params)
 
 
+@pytest.mark.thorough
 def test_ppo_trains():
     env = jaxrl_envs.make("navix/Navix-Dynamic-Obstacles-5x5-v0", max_steps=6)
     agent = jaxrl.agents.PPO(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))

@@ -1,13 +1,14 @@
 """The notebooks run from top to bottom, as they are, in a kernel of their own."""
 
 import ast
-import sys
 from pathlib import Path
 
 import pytest
 
 nbclient = pytest.importorskip("nbclient", reason="needs the extra notebooks")
 nbformat = pytest.importorskip("nbformat", reason="needs the extra notebooks")
+
+pytestmark = pytest.mark.thorough
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
@@ -30,7 +31,6 @@ def pictures(notebook):
     return sum("image/png" in out.get("data", {}) for out in outputs)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Colab's Python is enough, once")
 def test_quickstart_learns_and_draws(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")  # draw where a person would see it
     (path,) = (path for path in NOTEBOOKS if path.name == "01_quickstart.ipynb")
@@ -50,7 +50,6 @@ def test_quickstart_learns_and_draws(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())  # it leaves nothing behind
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="as above")
 def test_the_sweep_trains_every_agent_and_ranks_them(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")
     (path,) = (path for path in NOTEBOOKS if path.name == "02_sweep_in_one_jit.ipynb")
@@ -65,7 +64,6 @@ def test_the_sweep_trains_every_agent_and_ranks_them(tmp_path, monkeypatch):
     assert pictures(notebook) == 1
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="as above")
 def test_a_run_that_died_is_resumed_loaded_and_exported(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")
     (path,) = (path for path in NOTEBOOKS if path.name == "03_resume_and_export.ipynb")

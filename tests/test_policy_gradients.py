@@ -54,6 +54,7 @@ def of_reinforce(options, value=VALUE):
 # REINFORCE ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "truth", "other"),
     [
@@ -74,6 +75,7 @@ def test_reinforce_is_unbiased_whatever_the_baseline(options, truth, other):
     assert np.abs(truth - other).max() < np.abs(truth).max()
 
 
+@pytest.mark.thorough
 def test_the_variance_falls_with_each_idea():
     """Whole return > reward to go > a baseline by time > GAE, where rewards are not centred."""
     paid = MDP.replace(reward=MDP.reward + 2.0)
@@ -134,6 +136,7 @@ ACTOR_CRITIC = gradients.policy_gradient(MDP, POLICY, DISCOUNT, STATES).reshape(
 """The endless problem's advantages in the states that a rollout with restarts visits."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "gradient_of", "gae_lambda"),
     [
@@ -276,6 +279,7 @@ def expected_return(theta, discount):
     return total
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
@@ -337,6 +341,7 @@ def test_a_scorer_scores_each_action_by_the_same_network():
     assert np.abs(logits[:, 0] - logits[:, 2]).min() > 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("standardize", ["returns", "advantages"])
 def test_standardised_gradients_do_not_know_the_scale_of_rewards(standardize):
     """Rewards -1 / +1 and +4 / +5 in episodes of one length: the same gradient, and only then."""

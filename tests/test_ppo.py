@@ -100,6 +100,7 @@ class Eyes(nn.Module):
         return jnp.concatenate([x, obs["noise"][..., None]], axis=-1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("torso", [None, Eyes()], ids=["flattened", "own module"])
 def test_probe_pictures_in_a_dictionary(torso):
     agent = FAST.replace(torso=torso, learning_rate=1e-3 if torso is None else 3e-3)
@@ -107,6 +108,7 @@ def test_probe_pictures_in_a_dictionary(torso):
     assert metrics.evaluation.returns.mean() == 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("core", "shared"), [("gru", False), ("lstm", True)])
 def test_probe_memory(core, shared):
     agent = FAST.replace(core=core, core_size=16, shared_torso=shared)
@@ -217,6 +219,7 @@ def test_the_learning_rate_is_annealed_by_the_clock():
         np.testing.assert_allclose(step["a"], [-rate, rate], rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_target_kl_stops_the_rest_of_the_iteration_only():
     agent = PPO(num_envs=8, num_steps=16, learning_rate=1e-2, target_kl=1e-7)
     env = Counter(limit=5)
@@ -289,6 +292,7 @@ def test_a_nan_does_not_cross_lanes():
     assert not all(np.isfinite(x[1]).all() for x in lanes)
 
 
+@pytest.mark.thorough
 def test_odd_sizes_and_one_environment():
     for agent in (
         PPO(num_envs=1, num_steps=7, num_minibatches=7, num_epochs=2),

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 DATA = Path(__file__).parent / "data"
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -17,6 +18,7 @@ def small(code):
     return re.sub(r"total_steps=\d+_000", "total_steps=600", code)
 
 
+@pytest.mark.thorough
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -60,6 +60,7 @@ def test_probe_mixed_action():
     np.testing.assert_array_equal(pair, [[0, 2], [1, 2]])
 
 
+@pytest.mark.thorough
 def test_probe_memory():
     _, _, metrics = learned(FAST.replace(core="gru", core_size=16), Recall(delay=3), 150)
     assert metrics.evaluation.returns.mean() == 1.0

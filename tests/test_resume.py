@@ -71,6 +71,7 @@ MORE = {
 }  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*PLANS, *MORE])
 def test_a_run_that_died_goes_on_to_the_same_bits(tmp_path, name):
     """Twice: in the middle between two evaluations, and just after one."""
@@ -93,6 +94,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(tmp_path, name):
     assert len(Checkpoints(tmp_path / "run" / "checkpoints").steps()) == 3
 
 
+@pytest.mark.thorough
 def test_points_of_a_sweep_train_as_under_vmap_and_go_on_to_the_same_bits(tmp_path):
     agent, env, options, _ = PLANS["on-policy, normalised, seeds"]
     options |= {"total_steps": 8 * 64, "num_evaluations": 2, "num_eval_episodes": 4}
@@ -178,6 +180,7 @@ def kill_and_resume(tmp_path, words, draw):
             return kills
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("plan", COMMANDS)
 def test_a_killed_run_is_resumed_to_the_same_bits(tmp_path, plan):
     whole = command(*COMMANDS[plan].split(), *QUICK, "--run-dir", "whole", cwd=tmp_path)
@@ -614,6 +617,7 @@ def test_a_run_with_an_axis_of_one_key_and_one_of_data_are_loaded(tmp_path):
     assert policy(jnp.zeros(env.spec.observation.shape)).shape == ()
 
 
+@pytest.mark.thorough
 def test_a_warm_start_of_the_command_needs_its_source_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "train ppo jaxrl/corridor --num-envs 2 --num-steps 8 --hidden-sizes 4 --no-tensorboard"

@@ -222,6 +222,7 @@ def explicit_fisher(policy_of, params):
     return total / rows
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("space", "masked"),
     [(name, False) for name in SPACES] + [("discrete", True), ("wide", True), ("multi", True)],
@@ -240,6 +241,7 @@ def test_the_fisher_product_is_the_explicit_matrix_times_the_vector(space, maske
         assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("space", ["discrete", "multi", "box", "mixed"])
 def test_the_fisher_product_is_the_second_derivative_of_the_kl(space):
     policy_of, params = a_policy(SPACES[space])

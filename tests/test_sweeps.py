@@ -16,6 +16,8 @@ from jaxrl.runs.directory import read_config, read_metrics
 from jaxrl.runs.fit import Programs, memory_of
 from jaxrl.runs.groups import read_groups
 
+pytestmark = pytest.mark.thorough
+
 ENV = "jaxrl/corridor"
 BASE = ("sweep", "ppo", ENV)
 SMALL = [

@@ -79,6 +79,7 @@ def bits(tree):
 # What each step promises --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("env", "options"),
@@ -111,6 +112,7 @@ def test_every_step_is_within_the_radius_and_better_or_no_step_at_all(env, optio
     assert 0 < sum(accepted) < 40
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("env", "options"),
     [
@@ -166,6 +168,7 @@ def test_a_recurrent_critic_learns_from_the_memory_it_had():
         np.testing.assert_allclose(report["value_loss"], report["before"], rtol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("fisher", "stride"), [("empirical", 1), ("exact", 4)])
 def test_fisher_matrices_lead_to_the_same_policy(fisher, stride):
     agent = FAST.replace(fisher=fisher, fisher_stride=stride)
@@ -302,6 +305,7 @@ class FactorNPG(Factor, NPG):
     first: float = 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [FactorTRPO, FactorNPG])
 def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
     """Of the members of a vmap one learns as if alone; the others have nothing to learn from, be it
@@ -333,6 +337,7 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("agent", [TRPO(**SMALL), NPG(**SMALL)], ids=["trpo", "npg"])
 def test_a_singular_fisher_matrix_cannot_poison_them(agent):
     """Without damping it always is: softmax logits may all be raised together."""
@@ -366,6 +371,7 @@ def test_probe_mixed_action():
     np.testing.assert_array_equal(pair, [[0, 2], [1, 2]])
 
 
+@pytest.mark.thorough
 def test_probe_memory():
     agent = FAST.replace(core="gru", core_size=16)
     _, _, metrics = learned(agent, Recall(delay=3), 100)

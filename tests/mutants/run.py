@@ -11,9 +11,9 @@ exception inside the mutated code are no proof either. Exit code 1 if a mutant s
 import argparse
 import concurrent.futures
 import dataclasses
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +25,7 @@ from mutants.catalogue import MUTANTS, Mutant
 ROOT = Path(__file__).parents[2]
 COPIED = ("jaxrl", "envs", "tests", "benchmarks", "pyproject.toml")
 SECONDS = 180  # for the tests of one mutant
+NOT_THE_COPY = 90
 ASSERTIONS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
 
 
@@ -47,55 +48,75 @@ def copy_of_the_library(folder: Path) -> None:
             shutil.copy(source, target)
 
 
-def python(folder: Path, *arguments: str, seconds: float) -> subprocess.CompletedProcess:
-    """Runs Python in `folder`, where it imports the copy instead of what is installed."""
-    environment = {
-        "PYTHONPATH": os.pathsep.join((str(folder), str(folder / "envs"))),
+SERVER = multiprocessing.get_context("forkserver")
+"""Its processes begin with what takes seconds to import: of gymnax only what it imports itself,
+since it starts jax's backend, which must not be forked."""
+SERVER.set_forkserver_preload(["pytest", "jax", "flax.linen", "optax", "seaborn"])
+
+
+def prepare(work: Path) -> None:
+    """Sets the environment that all tests run in; before the first of them."""
+    os.environ |= {
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Most of what a mutant compiles, the unchanged library has compiled: programs are found
-        # by their content.
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled")
-        ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    # Most of what a mutant compiles, the unchanged library has compiled: programs are found by
+    # their content.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
 
 
-def pytest(folder: Path, *arguments: str, seconds: float) -> subprocess.CompletedProcess:
-    """Runs tests of the copy in `folder`; the report is `report.xml` in it."""
+def pytest(folder: Path, *arguments: str, seconds: float) -> int | None:
+    """Runs tests of the copy in `folder`: pytest's exit code, None where it found no end.
+
+    The report is `report.xml` in the folder, what was printed `output.txt`.
+    """
+    process = SERVER.Process(target=_pytest, args=(folder, arguments))
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None
+    return process.exitcode
+
+
+def _pytest(folder: Path, arguments: tuple[str, ...]) -> None:
+    """In a process of its own: what is imported from now on is the copy."""
+    packages = [str(folder), str(folder / "envs")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(packages)  # of the tests' own processes
+    sys.path[:0] = packages
+    os.chdir(folder)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output, stream.fileno())
+    import pytest
+
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--junitxml=report.xml"]
     # Another process may be writing the compiled program that this one finds: it compiles its own.
     for verb in ("reading", "writing"):
         options += ["-W", f"ignore:Error {verb} persistent compilation cache"]
-    return python(folder, "-m", "pytest", *options, *arguments, seconds=seconds)
+    code = int(pytest.main([*options, *arguments]))
+    import jaxrl
+    import jaxrl_envs
+
+    for module in (jaxrl, jaxrl_envs):
+        if module.__file__ is None or not module.__file__.startswith(str(folder)):
+            print(f"not the copy was tested, but {module.__file__}")
+            code = NOT_THE_COPY
+    sys.stdout.flush()
+    os._exit(code)  # threads of jax may outlive the tests
 
 
 def check_the_unchanged_copy(mutants: tuple[Mutant, ...], folder: Path, jobs: int) -> str:
     """Why the mutants would prove nothing; empty where all their tests pass without them."""
     copy_of_the_library(folder)
-    where = "import jaxrl, jaxrl_envs; print(jaxrl.__file__, jaxrl_envs.__file__, sep='\\n')"
-    imported = python(folder, "-c", where, seconds=SECONDS).stdout.splitlines()
-    packages = [folder / "jaxrl" / "__init__.py", folder / "envs" / "jaxrl_envs" / "__init__.py"]
-    if imported != [str(package) for package in packages]:
-        return f"not the copy is imported, but {imported}"
     tests = sorted({test for mutant in mutants for test in mutant.tests})
-    try:
-        done = pytest(folder, "-n", str(jobs), *tests, seconds=5 * SECONDS)
-    except subprocess.TimeoutExpired:
+    code = pytest(folder, "-n", str(jobs), *tests, seconds=5 * SECONDS)
+    if code is None:
         return f"OUT OF TIME: no answer in {5 * SECONDS} s without any mutant"
-    return "" if done.returncode == 0 else f"fails without any mutant:\n{done.stdout}"
+    printed = (folder / "output.txt").read_text(encoding="utf-8")
+    return "" if code == 0 else f"fails without any mutant:\n{printed}"
 
 
 def verdict_on(mutant: Mutant, folder: Path) -> Verdict:
@@ -103,14 +124,13 @@ def verdict_on(mutant: Mutant, folder: Path) -> Verdict:
     copy_of_the_library(folder)
     file = folder / mutant.file
     file.write_text(mutant.apply(file.read_text(encoding="utf-8")), encoding="utf-8")
-    try:
-        done = pytest(folder, "--exitfirst", *mutant.tests, seconds=SECONDS)
-    except subprocess.TimeoutExpired:
+    code = pytest(folder, "--exitfirst", *mutant.tests, seconds=SECONDS)
+    if code is None:
         return Verdict(mutant, complaint=f"OUT OF TIME: no answer in {SECONDS} s")
-    if done.returncode == 0:
+    if code == 0:
         return Verdict(mutant, complaint="SURVIVED: its tests pass")
-    if done.returncode != 1:  # 2: not collected, 4: no such test, 5: no test
-        return Verdict(mutant, complaint=f"BROKEN: pytest's exit code {done.returncode}")
+    if code != 1:  # 2: not collected, 4: no such test, 5: no test
+        return Verdict(mutant, complaint=f"BROKEN: pytest's exit code {code}")
     return _verdict_of_the_report(mutant, folder / "report.xml")
 
 
@@ -175,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     verdicts = []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name).resolve()
+        prepare(work)
         if complaint := check_the_unchanged_copy(mutants, work / "unchanged", options.jobs):
             print(complaint)
             return 1
