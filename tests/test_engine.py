@@ -537,12 +537,13 @@ def check_that_fit_equals_train(agent, env, options, seeds, iterations=7):
     options |= {"total_steps": steps, "num_evaluations": 3, "num_eval_episodes": 4}
     data = options.pop("data", None)
 
-    def run(agent, data, key):
+    def run(agent, env, data, key):
         return train(agent, env, key, data=data, **options)
 
     key = KEY if seeds is None else jax.random.split(KEY, seeds)
-    run = run if seeds is None else jax.vmap(run, (None, None, 0))
-    state, metrics = jax.jit(run)(agent, data, key)
+    run = run if seeds is None else jax.vmap(run, (None, None, None, 0))
+    # as arguments, agent and environment are no constants for XLA to compute with
+    state, metrics = jax.jit(run)(agent, env, data, key)
     result = fit(agent, env, key, data=data, **options)
     assert equal(state, result.state)
     for i, evaluation in enumerate(result.evaluations):

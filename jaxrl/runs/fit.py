@@ -51,6 +51,10 @@ def fit(
 ) -> Result:
     """Trains as `train` does, with checkpoints and files; prints nothing itself.
 
+    On a CPU the two give equal bits, where `train` is jitted as a function of the agent, the
+    environment and the key. A function that closes over them makes their numbers constants, which
+    XLA computes with beforehand: the last digit may differ.
+
     Args:
       agent, env, total_steps, num_evaluations, **options: as for `train`.
       key: one typed key, or `[seeds]` of them for as many runs in one program.
