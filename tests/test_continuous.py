@@ -96,7 +96,7 @@ def test_probe_few_actions():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("name", "iterations", "num_updates", "share"), [("td3", 1500, 8, 1.15), ("sac", 500, 32, 1.3)]
+    ("name", "iterations", "num_updates", "share"), [("td3", 1500, 8, 1.15), ("sac", 1500, 32, 1.2)]
 )
 def test_the_best_gain_of_a_regulator_is_found(name, iterations, num_updates, share):
     """Linear-quadratic, cut after 20 steps: the cost is near that of the Riccati equation's gain.
