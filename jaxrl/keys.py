@@ -24,9 +24,8 @@ def fast(key: Key) -> Key:
 
     Every draw, split and fold gives the bits that jax's own threefry gives. On jax 0.11 all keys
     come back unchanged, on 0.10 keys of another kind and threefry keys under
-    `jax_threefry_partitionable=False`. An environment
-    whose state holds a key must keep one that it was given, or split from it: a key made anew by
-    `jax.random.key` is of another dtype.
+    `jax_threefry_partitionable=False`. An environment whose state holds a key must keep one that it
+    was given, or split from it: a key made anew by `jax.random.key` is of another dtype.
     """
     if jax.__version_info__ >= (0, 11):
         return key
