@@ -27,7 +27,7 @@ def fast(key: Key) -> Key:
     `jax_threefry_partitionable=False`. An environment whose state holds a key must keep one that it
     was given, or split from it: a key made anew by `jax.random.key` is of another dtype.
     """
-    if jax.__version_info__ >= (0, 11):
+    if jax.__version_info__ >= (0, 11):  # not tried there with all agents and environments yet
         return key
     partitionable = getattr(jax.config, "jax_threefry_partitionable", False)
     if jax.random.key_impl(key) != "threefry2x32" or not partitionable:
