@@ -22,13 +22,11 @@ PARITY = 0x1BD11BDA
 def fast(key: Key) -> Key:
     """The same key (or keys), drawn from by the generator of this module.
 
-    Every draw, split and fold gives the bits that jax's own threefry gives. On jax 0.11 all keys
-    come back unchanged, on 0.10 keys of another kind and threefry keys under
-    `jax_threefry_partitionable=False`. An environment whose state holds a key must keep one that it
-    was given, or split from it: a key made anew by `jax.random.key` is of another dtype.
+    Every draw, split and fold gives the bits that jax's own threefry gives. Keys of another kind
+    come back unchanged, as do threefry keys under `jax_threefry_partitionable=False`. An
+    environment whose state holds a key must keep one that it was given, or split from it: a key
+    made anew by `jax.random.key` is of another dtype.
     """
-    if jax.__version_info__ >= (0, 11):  # not tried there with all agents and environments yet
-        return key
     partitionable = getattr(jax.config, "jax_threefry_partitionable", False)
     if jax.random.key_impl(key) != "threefry2x32" or not partitionable:
         return key

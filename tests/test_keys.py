@@ -42,7 +42,6 @@ def test_other_keys_are_left_alone():
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(KEY))
 
 
-@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="for jax 0.10 alone, see jaxrl.keys")
 def test_no_rolled_loops_are_left_in_a_training_program(monkeypatch):
     """jax's own threefry, a primitive of its own, is nowhere in the program."""
     from environments import Counter
