@@ -3,11 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxrl.engine.train import train
 from jaxrl.types import Clock
 
 KEY = jax.random.key(0)
+
+
+def cases(names, *fast):
+    """Names to parametrize a test by: all but those of `fast` are `thorough`."""
+    return [
+        name if name in fast else pytest.param(name, marks=pytest.mark.thorough) for name in names
+    ]
 
 
 def learned(agent, env, iterations, **options):

@@ -97,6 +97,7 @@ def random_steps(env, num_envs, num_steps, policy="pool", action=None, batched=F
     return jax.device_get(run(envs, KEY))
 
 
+@pytest.mark.thorough
 def test_a_fall_terminates_and_the_time_limit_truncates(pendulum):
     """brax marks a fallen pendulum as `time_out`; it is none."""
     assert pendulum.spec.max_steps == 20
@@ -166,6 +167,7 @@ def test_gravity_and_whole_fields_can_be_changed(pendulum):
     np.testing.assert_allclose(changed.link.inertia.mass, 2 * system.link.inertia.mass)
 
 
+@pytest.mark.thorough
 def test_swimmer_moves_in_its_fluid():
     """brax's own code for that calls `jnp.clip` by names that jax no longer has."""
     env = jaxrl_envs.make("brax/swimmer")

@@ -13,7 +13,7 @@ from environments import (
     timestep,
 )
 from flax import struct
-from probes import KEY, learned, mode
+from probes import KEY, cases, learned, mode
 from scipy import stats
 
 from jaxrl.agents import DDPG, SAC, TD3, QSearch
@@ -65,7 +65,7 @@ def critic_values(agent, state, obs, action):
 # Probes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", cases(FAST, "sac", "ddpg"))
 def test_probe_action_by_observation(name):
     """Half the observation is best, -0.5 or 0.5."""
     agent, state, _ = learned(FAST[name], BestContinuousAction(), 150)

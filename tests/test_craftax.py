@@ -43,6 +43,7 @@ def test_the_environment_keeps_the_contract(env):
     jaxrl_envs.check(env, num_steps=21)
 
 
+@pytest.mark.thorough
 def test_the_larger_game_keeps_its_types():
     """Traced only, also its parameters: it takes minutes to compile for all of `check`."""
     env = jaxrl_envs.make("craftax/Craftax-Symbolic-v1")
@@ -70,6 +71,7 @@ def same(ours, theirs):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6), ours, theirs)
 
 
+@pytest.mark.thorough
 def test_steps_are_those_of_craftax(env, step):
     """20 random steps: states, observations, rewards; the last of them meets the time limit."""
     theirs = env.env

@@ -15,7 +15,7 @@ from environments import (
     MaskedChoice,
     RewardIsObservation,
 )
-from probes import KEY, learned, mode
+from probes import KEY, cases, learned, mode
 
 from jaxrl.agents import DQN, PQN, FittedQ, OnlineQ, Rainbow
 from jaxrl.agents.action_values import of_actions, weighted_mean
@@ -53,6 +53,8 @@ ON_POLICY = {
     "pqn": PQN(**SIMPLE, num_epochs=2, num_minibatches=4),
 }
 ALL = KINDS | ON_POLICY
+VALUES = [name for name in ALL if name not in ("rainbow", "noisy", "iqn")]
+"""Whose values settle within a probe's few steps."""
 
 
 def q(agent, state, obs):
@@ -62,13 +64,13 @@ def q(agent, state, obs):
 # Probes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ("rainbow", "noisy", "iqn")])
+@pytest.mark.parametrize("name", cases(VALUES, "c51", "pqn"))
 def test_probe_values_by_observation(name):
     agent, state, _ = learned(ALL[name], RewardIsObservation(), 150)
     np.testing.assert_allclose(q(agent, state, [[-1.0], [1.0]]), [[-1] * 2, [1] * 2], atol=0.1)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", cases(ALL, "dqn", "rainbow", "online"))
 def test_probe_action_by_observation(name):
     agent, state, _ = learned(ALL[name], BestActionByObservation(), 100)
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])

@@ -459,6 +459,7 @@ def test_a_long_evaluation_uses_no_key_twice():
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.thorough
 def test_traced_once_whatever_the_length_and_the_values():
     traces = []
 

@@ -19,6 +19,7 @@ import PIL.Image
 import pytest
 from commands import run_in_process
 from environments import BestMixedAction, Counter, MaskedChoice, Picture, Recall
+from probes import cases
 
 import jaxrl
 import jaxrl_envs
@@ -190,7 +191,7 @@ def write_inputs(folder, **arguments):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", cases(POLICIES, "recurrent", "box, normalised"))
 def test_an_exported_policy_acts_as_the_original(kept, name):
     """On 1,000 observations, to the bit; recurrent ones over three steps."""
     policy = POLICIES[name]()
@@ -360,6 +361,7 @@ def test_an_episode_of_brax_is_a_page(tmp_path):
     assert len(system["states"]["x"]) == len(rewards) == 5
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_drawn_is_named(tmp_path):
     with pytest.raises(ValueError, match="there are no pictures of Counter"):
         render.render(Counter(), (), np.zeros(1), tmp_path / "x.gif")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from mutants.catalogue import MUTANTS
-from mutants.run import ROOT, verdict_on
+from mutants.run import ROOT, part, verdict_on
 
 every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 
@@ -30,6 +30,13 @@ def test_a_mutant_names_tests_that_exist(mutant):
         source = (ROOT / file).read_text(encoding="utf-8")
         for name in scope:
             assert re.search(rf"^ *(class|def) {name}\b", source, re.MULTILINE), test
+
+
+def test_parts_are_the_whole():
+    names = [mutant.name for k in (1, 2, 3, 4) for mutant in MUTANTS[part(f"{k}/4")]]
+    assert sorted(names) == sorted(mutant.name for mutant in MUTANTS)
+    with pytest.raises(ValueError, match="5/4"):
+        part("5/4")
 
 
 def test_the_page_lists_every_mutant():

@@ -79,6 +79,7 @@ def _from_npm(match):
     return f"/node_modules/{name}/" + path.replace("+esm", f"dist/{name}.esm.js")
 
 
+@pytest.mark.thorough
 def test_the_page_draws_the_cart_and_its_pole(opened):
     picture, console = opened
     said = [line for line in console.splitlines() if "CONSOLE" in line]

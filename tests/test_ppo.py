@@ -265,6 +265,7 @@ def test_an_optimizer_may_read_the_parameters():
     assert not any(x.any() for x in jax.tree.leaves(run(KEY).params))
 
 
+@pytest.mark.thorough
 def test_a_lane_of_a_sweep_is_the_run_alone():
     env, agent = Counter(limit=5), PPO(num_envs=4, num_steps=16)
     grid = sweep(agent, learning_rate=[1e-4, 1e-2], clip_epsilon=[0.1, 0.3])

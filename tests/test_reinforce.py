@@ -33,12 +33,17 @@ WHOLE = {"whole_episodes": True, "num_steps": 20}
     "options",
     [
         {},
-        {"standardize": "advantages"},
-        WHOLE | {"baseline": "none"},
-        WHOLE | {"baseline": "constant", "standardize": "advantages"},
-        WHOLE | {"baseline": "time", "standardize": "returns"},
         WHOLE | {"baseline": "optimal", "credit": "return"},
-        WHOLE | {"discount_states": True},
+        *(
+            pytest.param(options, marks=pytest.mark.thorough)
+            for options in (
+                {"standardize": "advantages"},
+                WHOLE | {"baseline": "none"},
+                WHOLE | {"baseline": "constant", "standardize": "advantages"},
+                WHOLE | {"baseline": "time", "standardize": "returns"},
+                WHOLE | {"discount_states": True},
+            )
+        ),
     ],
     ids=lambda options: options.get("baseline", "learned"),
 )
@@ -72,6 +77,7 @@ def test_probe_truncation_is_not_termination():
     np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
 
 
+@pytest.mark.thorough
 def test_the_entropy_bonus_keeps_the_policy_random():
     env = BestActionByObservation()
     entropies = [
@@ -127,6 +133,7 @@ def test_equal_returns_say_nothing(standardize):
     np.testing.assert_array_equal(batch.steps.sample.advantage, 0.0)
 
 
+@pytest.mark.thorough
 def test_the_optimal_baseline_pays_with_enough_episodes():
     """Total variance of the gradient of 64 episodes whose rewards are far from 0."""
     mdp = garnet.make(num_states=6, num_actions=3, max_steps=4, seed=3)

@@ -1,7 +1,7 @@
 """Puts each mutant into a copy of the library and runs the tests that must notice it.
 
     make mutants
-    PYTHONPATH=tests python -m mutants.run [NAME ...] [--jobs 2] [--write docs/mutants.md]
+    PYTHONPATH=tests python -m mutants.run [NAME ...] [--part 1/4] [--jobs 2] [--write FILE]
 
 First the same tests must pass on an unchanged copy: a test that fails anyway proves nothing. Then
 one of them must fail for each mutant, by an assertion; an import that fails, a syntax error or an
@@ -179,9 +179,20 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+def part(text: str) -> slice:
+    """Of "2/4": each fourth, from the second on."""
+    k, n = (int(number) for number in text.split("/"))
+    if not 1 <= k <= n:
+        raise ValueError(text)
+    return slice(k - 1, None, n)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Do the tests notice the defects of others?")
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all unless given")
+    parser.add_argument(
+        "--part", type=part, default=slice(None), metavar="K/N", help="each N-th, from the K-th on"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (%(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the report there")
     options = parser.parse_args(arguments)
@@ -189,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names:
         if name not in known:
             parser.error(f"no mutant is called {name!r}; there are: {', '.join(known)}")
-    mutants = tuple(known[name] for name in options.names) or MUTANTS
+    mutants = (tuple(known[name] for name in options.names) or MUTANTS)[options.part]
 
     start = time.monotonic()
     verdicts = []
