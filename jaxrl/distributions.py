@@ -309,8 +309,13 @@ class TanhGaussian:
 
     def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
         """Draws actions [..., *event] and returns their log p [...]; differentiable."""
-        u = self._gaussian.sample(key)
-        return jnp.tanh(u), self._log_prob_of(u)
+        gaussian = self._gaussian
+        mean, log_std = gaussian._parameters()
+        noise = jax.random.normal(key, mean.shape, mean.dtype)
+        u = mean + jnp.exp(log_std) * noise
+        # By the noise itself: u - mean has lost digits where std is small beside the mean.
+        normal = -0.5 * jnp.square(noise) - (log_std + 0.5 * math.log(2 * math.pi))
+        return jnp.tanh(u), gaussian._sum_event(normal) - self._slope(u)
 
     def mode(self) -> Array:
         """Returns tanh(mean), float [..., *event]: the median."""
@@ -319,12 +324,13 @@ class TanhGaussian:
     def log_prob(self, action: Array) -> Array:
         """Returns log p(action), float [...]; -1 and 1 count as numbers just inside of them."""
         inside = jnp.clip(_at_least_float32(action), -1.0 + 2.0**-23, 1.0 - 2.0**-23)
-        return self._log_prob_of(jnp.arctanh(inside))
+        u = jnp.arctanh(inside)
+        return self._gaussian.log_prob(u) - self._slope(u)
 
-    def _log_prob_of(self, u: Array) -> Array:
+    def _slope(self, u: Array) -> Array:
         # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which no u makes infinite.
         slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
-        return self._gaussian.log_prob(u) - self._gaussian._sum_event(slope)
+        return self._gaussian._sum_event(slope)
 
 
 @flax.struct.dataclass

@@ -199,7 +199,7 @@ def vtrace(
     cut = _cut(rewards, terminated, truncated)
     discount = _per_step(rewards, "discount", discount)
     lambda_ = _per_step(rewards, "lambda_", lambda_)
-    ratios = jnp.exp(log_ratios)
+    ratios = importance_ratio(log_ratios)
     rho = jnp.minimum(ratios, _per_step(rewards, "clip_rho", clip_rho))
     c = lambda_ * jnp.minimum(ratios, _per_step(rewards, "clip_c", clip_c))
     pg_rho = jnp.minimum(ratios, _per_step(rewards, "clip_pg_rho", clip_pg_rho))
@@ -247,10 +247,15 @@ def retrace(
     )
     cut = _cut(rewards, terminated, truncated)
     discount = _per_step(rewards, "discount", discount)
-    c = _per_step(rewards, "lambda_", lambda_) * jnp.minimum(jnp.exp(log_ratios), 1)
+    c = _per_step(rewards, "lambda_", lambda_) * jnp.minimum(importance_ratio(log_ratios), 1)
     c = jnp.concatenate([c[1:], c[-1:]])  # of the action after; the last has none
     deltas = rewards + discount * jnp.where(terminated, 0, next_values) - action_values
     return action_values + _accumulate(deltas, jnp.where(cut, 0, discount * c))
+
+
+def importance_ratio(log_ratio: Array) -> Array:
+    """exp(log_ratio), at most exp(80): where it is clipped, an infinite one has no gradient."""
+    return jnp.exp(jnp.minimum(log_ratio, 80.0))
 
 
 def _accumulate(x: Array, decay: Array) -> Array:

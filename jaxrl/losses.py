@@ -7,6 +7,7 @@ Arrays of one call have one shape, whatever its axes; ValueError where they diff
 import jax
 import jax.numpy as jnp
 
+from jaxrl.estimators import importance_ratio
 from jaxrl.types import Array, Scalar
 
 
@@ -74,7 +75,7 @@ def clipped_surrogate(log_ratio: Array, advantages: Array, clip_epsilon: Scalar)
     """
     _check_shapes(log_ratio=log_ratio, advantages=advantages)
     advantages = jax.lax.stop_gradient(advantages)
-    ratio = jnp.exp(log_ratio)
+    ratio = importance_ratio(log_ratio)
     clipped = jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon)
     return -mean(jnp.minimum(ratio * advantages, clipped * advantages))
 

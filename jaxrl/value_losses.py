@@ -58,7 +58,8 @@ def quantile_huber(quantiles: Array, levels: Array, targets: Array, kappa: Scala
       kappa: where the loss of an error becomes linear; the Python number 0 for nowhere else.
 
     Source: Dabney, Rowland, Bellemare and Munos, "Distributional reinforcement learning with
-    quantile regression", 2018, eq. 10.
+    quantile regression", 2018, eq. 10; the division by kappa is that of Dabney, Ostrovski, Silver
+    and Munos, "Implicit quantile networks", 2018, eq. 3.
     """
     error = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
     levels = jnp.broadcast_to(levels.reshape((1,) * (quantiles.ndim - levels.ndim) + levels.shape),

@@ -80,6 +80,27 @@ def test_fitted_q_iteration_on_random_batches_of_the_data():
     np.testing.assert_allclose(state.agent[:4], chain_values(0.8)[:4], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: {"reward": d.reward[:, None]},
+            r"data.reward is float32\[8, 1\], but must be float32\[8\]",
+        ),
+        (lambda d: {"terminated": d.terminated[:, None]}, r"data.terminated is bool\[8, 1\]"),
+        (lambda d: {"truncated": d.truncated[:4]}, r"data.truncated is bool\[4\]"),
+        (lambda d: {"obs": d.obs[:, :2]}, r"data.obs is float32\[8, 2\]"),
+        (lambda d: {"action": d.action + 1}, "data.action lies in 1 to 2, .* in 0 to 1"),
+        (lambda d: {"reward": jnp.float32(1.0)}, "no Transition with leaves"),
+    ],
+    ids=["reward", "terminated", "truncated", "obs", "action", "no axis"],
+)
+def test_data_of_another_shape_are_refused_by_name(change, message):
+    data = all_chain_transitions(copies=1)
+    with pytest.raises(ValueError, match=message):
+        train(FittedQ(), Chain(), KEY, total_steps=1, data=data.replace(**change(data)))
+
+
 def test_the_data_are_an_argument_not_a_constant():
     """Another data set of the same shape runs in the compiled program."""
     traces = []

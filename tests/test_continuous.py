@@ -309,6 +309,20 @@ def test_no_more_entropy_is_wanted_than_the_available_actions_have():
     np.testing.assert_allclose(wanted, 0.89 * np.log([2, num]), rtol=1e-6)
 
 
+def test_the_log_probability_of_a_sample_keeps_its_digits():
+    """Beside a mean of 1 a deviation of 2e-9 is rounded away, and with it (u - mean) / std."""
+    log_std = jnp.full((4096, 1), -20.0)
+
+    def log_prob(log_std):
+        return TanhGaussian(jnp.ones((4096, 1)), log_std).sample_and_log_prob(KEY)[1]
+
+    entropy = -20.0 + 0.5 * np.log(2 * np.pi * np.e)
+    expected = -entropy - np.log(1 - np.tanh(1.0) ** 2)
+    np.testing.assert_allclose(log_prob(log_std).mean(), expected, atol=0.05)
+    slope = jax.grad(lambda x: log_prob(x).mean())(log_std).sum()
+    np.testing.assert_allclose(slope, -1.0, atol=1e-3)
+
+
 # Bad input ----------------------------------------------------------------------------------------
 
 
@@ -316,7 +330,7 @@ def test_no_more_entropy_is_wanted_than_the_available_actions_have():
     ("agent", "spec", "message"),
     [
         (TD3(), Counter().spec, "TD3 acts in a box of real numbers.*use DQN or SAC"),
-        (QSearch(), lqr.make().spec, "not finite: give the environment finite bounds"),
+        (QSearch(), lqr.make().spec, "not finite, .* give the environment finite bounds"),
         (SAC(), lqr.make().spec, "SAC stretches its actions"),
         (TD3(tau=0.0), Cut().spec, "tau is 0.0"),
         (TD3(policy_delay=0), Cut().spec, "policy_delay is 0"),
@@ -325,7 +339,10 @@ def test_no_more_entropy_is_wanted_than_the_available_actions_have():
         (SAC(critic_learning_rate=np.nan), Cut().spec, "critic_learning_rate is nan"),
         (SAC(hidden_sizes=()), Cut().spec, "hidden_sizes"),
         (QSearch(num_elites=9, num_candidates=8), Cut().spec, "num_elites is 9, more than"),
+        (QSearch(num_elites=1), Cut().spec, "num_elites is 1, which has no spread"),
         (QSearch(proposal="sobol"), Cut().spec, "proposal is 'sobol'"),
+        (SAC(n_step=3), Cut().spec, "n_step is 3: sums of rewards lack the entropy"),
+        (TD3(), EnvSpec(Cut().spec.observation, Box.of(-3e38, 3e38, (1,))), "too far apart"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(agent, spec, message):

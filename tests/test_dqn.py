@@ -416,6 +416,46 @@ def test_old_data_of_a_rollout_is_not_touched_by_the_warmup():
         assert metrics.updates["loss"].count == 8 * moved
 
 
+class TwoReturns(DQN):
+    """Where obs is 1, action 0 returns 0 and action 1 anything from -10 to 10; elsewhere -100."""
+
+    def outputs(self, params, obs, key, level_key=None):
+        _, levels = super().outputs(params, obs, key, level_key)
+        both = jnp.stack([jnp.zeros_like(levels), 20.0 * (levels - 0.5)], axis=1)
+        return jnp.where(obs[:, :, None] == 1.0, both, -100.0), levels
+
+
+def test_iqn_chooses_at_other_levels_than_it_looks_up():
+    """The best mean of eight draws is worth 0, the mean of all, and not itself (1.2)."""
+    agent = TwoReturns(head="iqn", num_atoms=8).bind(RewardIsObservation().spec)
+    num = 20_000
+    rows = Replayed.once(
+        Transition(
+            obs=jnp.zeros((num, 1)),
+            action=jnp.zeros(num, jnp.int32),
+            reward=jnp.zeros(num),
+            terminated=jnp.zeros(num, bool),
+            truncated=jnp.zeros(num, bool),
+            next_obs=jnp.ones((num, 1)),
+        )
+    )
+    params = agent.init_params(KEY)
+    _, distance = agent.errors(params, params, params, rows, KEY)  # from -100
+    np.testing.assert_allclose(distance.mean() - 100.0, 0.0, atol=0.1)
+
+
+def test_where_nothing_is_available_everything_is():
+    """The mask of a last state may be empty: what is looked up there is a value, not -1e30."""
+    agent = ON_POLICY["pqn"].bind(MaskedChoice().spec)
+    state = jax.jit(agent.init)(KEY)
+    obs = agent.spec.dummy_observation(2)
+    mask = jnp.zeros_like(obs.action_mask).at[1, 0].set(True)
+    found = agent.q_values(state.params, obs._replace(action_mask=mask))
+    free = agent.q_values(state.params, obs)
+    np.testing.assert_array_equal(found[0], free[0])
+    np.testing.assert_array_equal(found[1] == -1e30, ~mask[1])
+
+
 # Bad input ----------------------------------------------------------------------------------------
 
 
@@ -434,6 +474,7 @@ def test_old_data_of_a_rollout_is_not_touched_by_the_warmup():
         (DQN, {"head": "c51", "value_min": jnp.float32(20.0)}, "value_min is 20.0, not below"),
         (DQN, {"num_atoms": 1, "head": "c51"}, "num_atoms is 1"),
         (DQN, {"priority_exponent": -1.0}, "priority_exponent is -1.0"),
+        (DQN, {"priority_exponent": 8.0}, "priority_exponent is 8.0"),
         (DQN, {"importance_exponent": 2.0}, "importance_exponent is 2.0"),
         (DQN, {"hidden_sizes": ()}, "hidden_sizes"),
         (PQN, {"head": "c51"}, "head is 'c51': PQN's returns are numbers"),

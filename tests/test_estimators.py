@@ -381,6 +381,21 @@ class TestEnds:
         assert all(np.isfinite(g).all() for g in gradient.values())
         assert not gradient["next_values"][p.terminated].any()
 
+    @pytest.mark.parametrize("name", ["vtrace", "retrace"])
+    def test_gradients_are_finite_where_a_ratio_is_huge(self, name):
+        """exp(100) is infinite in float32, and 0 times it, the slope of what is clipped, is NaN."""
+        p = problem(43, (9, 4))
+        log_ratios = np.where(p.log_ratios > 0, 100.0, p.log_ratios).astype(np.float32)
+        assert (log_ratios == 100.0).any()
+
+        def total(log_ratios):
+            if name == "vtrace":
+                return sum(jnp.sum(x) for x in estimators.vtrace(*arguments, log_ratios, 0.9))
+            return jnp.sum(estimators.retrace(*arguments, log_ratios, 0.9))
+
+        arguments = (p.rewards, p.values, p.next_values, p.terminated, p.truncated)
+        assert np.isfinite(jax.grad(total)(log_ratios)).all()
+
     @pytest.mark.parametrize("end", ["terminated", "truncated"])
     @every_estimator
     def test_nothing_crosses_the_end_of_an_episode(self, name, end):

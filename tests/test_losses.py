@@ -176,6 +176,10 @@ class TestClippedSurrogate:
         gradient = jax.grad(losses.clipped_surrogate, argnums=1)(normal(8, 3), ADVANTAGES, 0.2)
         np.testing.assert_array_equal(gradient, np.zeros(3))
 
+    def test_a_clipped_ratio_that_is_infinite_has_no_gradient(self):
+        slope = jax.grad(lambda x: losses.clipped_surrogate(x, jnp.ones(2), 0.2))
+        np.testing.assert_array_equal(slope(jnp.array([100.0, 0.0])), [0.0, -0.5])
+
     def test_epsilon_may_be_vmapped(self):
         log_ratio, advantages = normal(8, 4, 3), normal(9, 4, 3)
         epsilons = jnp.array([0.1, 0.2, 0.3])

@@ -42,7 +42,7 @@ class QAgent(Agent):
     dueling: bool = static(default=False)
     """A stream for the state and one for the actions."""
     noisy: bool = static(default=False)
-    """Noisy layers, whose noise explores."""
+    """Noisy layers, whose noise explores: the paper takes epsilon 0 beside it."""
     layer_norm: bool = static(default=False)
     """Normalise the features of every layer but your own torso's: keeps values from diverging."""
     num_atoms: int = static(default=51)
@@ -60,8 +60,8 @@ class QAgent(Agent):
     temperature: Scheduled = 1.0
     """Of the softmax: the difference of values that matters."""
     huber_delta: Scalar | None = None
-    """Where the loss of an error becomes linear, which thinks too well of rare bad ends; none: the
-    square, and for quantiles 1. Not for c51."""
+    """Where the loss of an error becomes linear (1 in the DQN of 2015), which thinks too well of
+    rare bad ends; none: the square, and for quantiles 1. Not for c51."""
     max_grad_norm: Scalar | None = 10.0
     """Global norm above which gradients are scaled down; none: never."""
     adam_epsilon: Scalar = 1e-8
@@ -135,20 +135,25 @@ class QAgent(Agent):
 
     # Values ---------------------------------------------------------------------------------------
 
-    def outputs(self, params: PyTree, obs: PyTree, key: Key | None) -> tuple[Array, Array]:
+    def outputs(
+        self, params: PyTree, obs: PyTree, key: Key | None, level_key: Key | None = None
+    ) -> tuple[Array, Array]:
         """What the network says of every action, `[N, A, K]`, and the quantile levels `[N, K]`.
 
-        Without a key there is no noise, and levels are the midpoints of K equal parts.
+        Without a key there is no noise, and levels are the midpoints of K equal parts. With a
+        `level_key`, too, noise is that of `key` and levels are others.
         """
         num = jax.tree.leaves(obs)[0].shape[0]
         levels = (jnp.arange(self.num_atoms, dtype=jnp.float32) + 0.5) / self.num_atoms
         levels = jnp.broadcast_to(levels, (num, self.num_atoms))
         rngs = {}
         if key is not None:
-            noise_key, level_key = jax.random.split(key)
+            noise_key, own_level_key = jax.random.split(key)
             rngs = {"noise": noise_key} if self.noisy else {}
             if self.head == "iqn":
-                levels = jax.random.uniform(level_key, levels.shape)
+                levels = jax.random.uniform(
+                    own_level_key if level_key is None else level_key, levels.shape
+                )
         apply: Any = self.network.apply
         return apply(params, obs, levels if self.head == "iqn" else None, rngs=rngs), levels
 
@@ -209,10 +214,13 @@ class QAgent(Agent):
         """
         key, select_key, evaluate_key = jax.random.split(key, 3)
         following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
-        if selector is evaluator:  # one draw of noise and of levels for both
-            q = _available(self.means(following), rows.next_obs)
-        else:
+        if selector is not evaluator:
             q = self.q_values(selector, rows.next_obs, select_key)
+        else:  # one draw of noise for both
+            chooses = following
+            if self.head == "iqn":  # what looks best at some levels is worth less at others
+                chooses, _ = self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)
+            q = _available(self.means(chooses), rows.next_obs)
         following = jax.lax.stop_gradient(of_actions(following, jnp.argmax(q, axis=-1)))  # [B, K]
         predicted, levels = self.outputs(params, rows.obs, key)
         predicted = of_actions(predicted, rows.action)
@@ -254,8 +262,11 @@ def _over_quantiles(x: Array) -> Array:
 
 
 def _available(q: Array, obs: PyTree) -> Array:
+    """-1e30 for what is not available; where nothing is, as in some last states, all stay."""
     mask = split_mask(obs)[1]
-    return q if mask is None else jnp.where(mask, q, -1e30)
+    if mask is None:
+        return q
+    return jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)
 
 
 def weighted_mean(loss: Array, rows: Replayed, exponent: Any) -> Array:

@@ -139,10 +139,12 @@ class ContinuousAgent(Agent):
                 "or SAC for a few actions, PPO or TRPO for others"
             )
         low, high = space.bounds()
-        if not (np.isfinite(low) & np.isfinite(high) & (high - low > 0)).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            width = high - low  # float32's whole range is wider than its largest number
+        if not (np.isfinite(width) & (width > 0)).all():
             raise ValueError(
                 f"{name} stretches its actions to the bounds of the box, and some of {space} are "
-                "not finite: give the environment finite bounds, or use PPO"
+                "not finite, or too far apart: give the environment finite bounds, or use PPO"
             )
 
     # Networks -------------------------------------------------------------------------------------

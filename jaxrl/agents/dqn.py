@@ -57,7 +57,7 @@ class DQN(QAgent):
     prioritized: bool = static(default=False)
     """Replay transitions in proportion to their error."""
     priority_exponent: Scalar = 0.6
-    """How much the error matters, alpha."""
+    """How much the error matters, alpha, in [0, 1]."""
     importance_exponent: Scheduled = Linear(0.4, 1.0)
     """How much of the bias that brings is weighted away, beta."""
 
@@ -79,7 +79,7 @@ class DQN(QAgent):
             raise ValueError(f"double is {self.double!r}: use one of {', '.join(get_args(Double))}")
         check_whole("target_every", self.target_every)
         check_range(self, "tau", 0.0, 1.0, open_low=True)
-        check_range(self, "priority_exponent")
+        check_range(self, "priority_exponent", 0.0, 1.0)
         check_range(self, "importance_exponent", 0.0, 1.0)
         return super().bind(spec)
 

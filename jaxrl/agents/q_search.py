@@ -31,7 +31,11 @@ class QSearchState(struct.PyTreeNode):
 
 
 class QSearch(ContinuousAgent):
-    """max Q(s, a) over sampled actions, refined by cross-entropy search: no policy network."""
+    """max Q(s, a) over sampled actions, refined by cross-entropy search: no policy network.
+
+    Q is the least of the critics, also in the search; QT-Opt searches by one critic, and takes the
+    least at what it found.
+    """
 
     num_critics: int = static(default=2)
     """Critics; the least of their values counts."""
@@ -56,6 +60,11 @@ class QSearch(ContinuousAgent):
         for field in ("num_critics", "num_candidates", "num_elites"):
             check_whole(field, getattr(self, field))
         check_whole("num_refinements", self.num_refinements, 0)
+        if self.num_refinements and self.num_elites < 2:
+            raise ValueError(
+                "num_elites is 1, which has no spread to refine by: give at least 2, or "
+                "num_refinements=0"
+            )
         if self.num_refinements and self.num_elites > self.num_candidates:
             raise ValueError(
                 f"num_elites is {self.num_elites}, more than num_candidates = {self.num_candidates}"

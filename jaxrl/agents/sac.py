@@ -65,13 +65,18 @@ class SAC(ContinuousAgent):
     learn_temperature: bool = static(default=True)
     """Move the temperature so that the entropy becomes target_entropy."""
     target_entropy: Scalar | None = None
-    """Entropy to keep, in nats of actions in [-1, 1]; none: minus the action's numbers, or 0.89 log
-    of how many of a few actions are available."""
+    """Entropy to keep, in nats of actions in [-1, 1]; none: minus the action's numbers, or of a few
+    actions 0.89 log of how many are available (Christodoulou, 2019, takes 0.98)."""
 
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "learning_rate")
         check_range(self, "temperature", open_low=self.learn_temperature)
         check_range(self, "target_entropy", -math.inf)
+        if self.n_step != 1:
+            raise ValueError(
+                f"n_step is {self.n_step}: sums of rewards lack the entropy of the steps between, "
+                "which SAC's value counts. Use 1"
+            )
         return super().bind(spec)
 
     def check_space(self, spec: EnvSpec) -> None:

@@ -10,6 +10,7 @@ from flax import struct
 from jaxrl import host
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine import learners
+from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
@@ -91,6 +92,8 @@ class Training(struct.PyTreeNode):
                 f"{type(agent).__name__} learns from a fixed data set: pass data=Transition(...) "
                 "with leaves [num_transitions, ...]"
             )
+        if isinstance(plan, Offline):
+            check_data(spec, data)
         if not isinstance(plan, Offline) and data is not None:
             raise ValueError(f"{type(agent).__name__} collects its own experience: leave data out")
         if batched_env and eval_env is None:

@@ -815,8 +815,8 @@ MUTANTS = (
         "masked-actions-looked-up",
         "The best next action may be one that is not available.",
         ACTION_VALUES,
-        "return q if mask is None else jnp.where(mask, q, -1e30)",
-        "return q",
+        "jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)",
+        "q",
         ("tests/test_dqn.py::test_masked_actions_are_neither_taken_nor_looked_up[dqn]",),
     ),
     Mutant(
@@ -845,6 +845,14 @@ MUTANTS = (
             "tests/test_value_losses.py"
             "::test_the_projection_conserves_mass_and_within_the_support_the_mean",
         ),
+    ),
+    Mutant(
+        "iqn-believes-its-own-draw",
+        "IQN looks an action up at the quantile levels by which it was chosen, and finds too much.",
+        ACTION_VALUES,
+        "self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)",
+        "self.outputs(evaluator, rows.next_obs, evaluate_key)",
+        ("tests/test_dqn.py::test_iqn_chooses_at_other_levels_than_it_looks_up",),
     ),
     Mutant(
         "quantiles-upside-down",
@@ -908,16 +916,16 @@ MUTANTS = (
         "tanh's likelihood inverts the action, which is NaN or infinite where it saturates (SAC "
         "ports).",
         DISTRIBUTIONS,
-        "return jnp.tanh(u), self._log_prob_of(u)",
-        "return jnp.tanh(u), self._log_prob_of(jnp.arctanh(jnp.tanh(u)))",
+        "return jnp.tanh(u), gaussian._sum_event(normal) - self._slope(u)",
+        "return jnp.tanh(u), gaussian._sum_event(normal) - self._slope(jnp.arctanh(jnp.tanh(u)))",
         ("tests/test_continuous.py::test_tanh_gaussian_is_a_density",),
     ),
     Mutant(
         "likelihood-without-its-slope",
         "The change of variables is left out.",
         DISTRIBUTIONS,
-        "return self._gaussian.log_prob(u) - self._gaussian._sum_event(slope)",
-        "return self._gaussian.log_prob(u) - 0.0 * self._gaussian._sum_event(slope)",
+        "return self._gaussian._sum_event(slope)",
+        "return 0.0 * self._gaussian._sum_event(slope)",
         ("tests/test_continuous.py::test_tanh_gaussian_is_a_density",),
     ),
     Mutant(
