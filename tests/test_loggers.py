@@ -72,6 +72,15 @@ def test_each_member_has_curves_of_its_own_and_a_resumed_run_goes_on_with_them(t
         assert steps == {10, 20, 30, 40}
 
 
+def test_what_goes_on_within_a_second_overwrites_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
+    for step in (10, 20):
+        logger = loggers.TensorBoard(tmp_path, [{}], steps=step - 10)
+        logger.write([{"step": step, "return_mean": 1.0}])
+        logger.close()
+    assert [step for step, tag, _ in scalars(tmp_path) if tag] == [10, 20]
+
+
 def test_no_event_files_where_none_are_wanted(tmp_path):
     fit(Idle(), Counter(limit=4), KEY, run_dir=tmp_path / "run", tensorboard=False, **OPTIONS)
     assert not (tmp_path / "run" / "tensorboard").exists()

@@ -1,6 +1,7 @@
 """Where else the numbers of a run go: TensorBoard, which a run directory has, Weights & Biases."""
 
 import importlib.util
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,14 @@ class TensorBoard:
         """Logs into `path`; what was logged there after `steps` steps is not shown any more."""
         from tensorboardX import SummaryWriter  # deferred: it takes a third of a second
 
+        # A name by the second, tensorboardX's own, would overwrite what a run that goes on within
+        # that second has logged.
+        suffix = f".{time.time_ns()}"
         self._writers = [
             SummaryWriter(
-                str(path / member_name(label) if len(labels) > 1 else path), purge_step=steps + 1
+                str(path / member_name(label) if len(labels) > 1 else path),
+                purge_step=steps + 1,
+                filename_suffix=suffix,
             )
             for label in labels
         ]
