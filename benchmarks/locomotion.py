@@ -1,7 +1,9 @@
 """PPO, SAC and TD3 on brax's hopper, by steps and by time: writes docs/locomotion_*.png.
 
-python -m benchmarks.scores hopper-ppo hopper-sac hopper-td3    trains what is missing
-python -m benchmarks.locomotion                                 draws what is there
+    python -m benchmarks.scores hopper-ppo hopper-sac hopper-td3    trains what is missing
+    python -m benchmarks.locomotion                                 draws what is there
+
+Each row must have been trained on a quiet machine: its seconds are the second figure's axis.
 """
 
 from pathlib import Path

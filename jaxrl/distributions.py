@@ -241,7 +241,10 @@ class DiagonalGaussian:
     def log_prob(self, action: Array) -> Array:
         """Returns sum_i -(z_i^2 / 2 + log std_i + log(2 pi) / 2), z = (action - mean) / std."""
         mean, log_std = self._parameters()
-        z = (_at_least_float32(action) - mean) * jnp.exp(-log_std)
+        return self._log_prob_of((_at_least_float32(action) - mean) * jnp.exp(-log_std))
+
+    def _log_prob_of(self, z: Array) -> Array:  # z: how many deviations from the mean
+        _, log_std = self._parameters()
         return self._sum_event(-0.5 * jnp.square(z) - (log_std + 0.5 * math.log(2 * math.pi)))
 
     def entropy(self) -> Array:
@@ -314,8 +317,7 @@ class TanhGaussian:
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         u = mean + jnp.exp(log_std) * noise
         # By the noise itself: u - mean has lost digits where std is small beside the mean.
-        normal = -0.5 * jnp.square(noise) - (log_std + 0.5 * math.log(2 * math.pi))
-        return jnp.tanh(u), gaussian._sum_event(normal) - self._slope(u)
+        return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(u)
 
     def mode(self) -> Array:
         """Returns tanh(mean), float [..., *event]: the median."""

@@ -916,8 +916,8 @@ MUTANTS = (
         "tanh's likelihood inverts the action, which is NaN or infinite where it saturates (SAC "
         "ports).",
         DISTRIBUTIONS,
-        "return jnp.tanh(u), gaussian._sum_event(normal) - self._slope(u)",
-        "return jnp.tanh(u), gaussian._sum_event(normal) - self._slope(jnp.arctanh(jnp.tanh(u)))",
+        "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(u)",
+        "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(jnp.arctanh(jnp.tanh(u)))",
         ("tests/test_continuous.py::test_tanh_gaussian_is_a_density",),
     ),
     Mutant(
