@@ -28,7 +28,7 @@ def by_time(batch: Batch) -> np.ndarray:
     return np.array(batch.steps) / batch.steps[-1] * batch.train_seconds / 60
 
 
-def draw(name: str, xlabel: str, position) -> None:
+def draw(name: str, xlabel: str, position, xscale: str) -> None:
     """One figure: each seed a thin line, their mean a thick one."""
     with figure(
         DOCS / f"locomotion_{name}.png",
@@ -36,6 +36,7 @@ def draw(name: str, xlabel: str, position) -> None:
         ylabel="return (mean action, whole episodes)",
         title="brax hopper, 2 CPU cores, 3 seeds each",
     ) as axes:
+        axes.set_xscale(xscale)
         for algorithm, color in zip(ALGORITHMS, ("C0", "C1", "C2"), strict=True):
             result = load(ROWS[f"hopper-{algorithm}"])
             if result is None:
@@ -52,8 +53,8 @@ def draw(name: str, xlabel: str, position) -> None:
 
 
 def main() -> None:
-    draw("steps", "thousands of environment steps", by_steps)
-    draw("time", "minutes of training", by_time)
+    draw("steps", "thousands of environment steps", by_steps, "log")
+    draw("time", "minutes of training", by_time, "linear")
 
 
 if __name__ == "__main__":

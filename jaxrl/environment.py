@@ -10,7 +10,6 @@ from flax import struct
 from jaxrl.types import (
     Array,
     EnvSpec,
-    EpisodeStats,
     Key,
     PyTree,
     ResetPolicy,
@@ -172,7 +171,7 @@ class VectorEnv(struct.PyTreeNode):
 
     def step(
         self, keys: Key, state: VectorState, action: PyTree, start: tuple[PyTree, PyTree]
-    ) -> tuple[VectorState, Timestep, EpisodeStats]:
+    ) -> tuple[VectorState, Timestep, tuple[Array, Array]]:
         """Steps every copy and resets those whose episode ended.
 
         Args:
@@ -182,8 +181,8 @@ class VectorEnv(struct.PyTreeNode):
           start: (state, obs) `[N, ...]` where the next episode begins.
 
         Returns:
-          The next state; the timestep `[N]`, whose `obs` is where the step really ended; and the
-          statistics of the episodes that ended with it, `[N]`.
+          The next state; the timestep `[N]`, whose `obs` is where the step really ended; and, with
+          this step, the return `float32[N]` and the length `int32[N]` of the running episodes.
         """
         space = self.spec.action
 
@@ -204,7 +203,7 @@ class VectorEnv(struct.PyTreeNode):
             episode_return=jnp.where(done, 0.0, episode_return),
             episode_length=jnp.where(done, 0, episode_length),
         )
-        return next_state, timestep, EpisodeStats.of(episode_return, episode_length, done)
+        return next_state, timestep, (episode_return, episode_length)
 
 
 class FirstStep(NamedTuple):

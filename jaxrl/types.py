@@ -326,10 +326,10 @@ class EpisodeStats(struct.PyTreeNode):
     lengths: Mean
 
     @classmethod
-    def none(cls, *shape: int) -> "EpisodeStats":
+    def none(cls) -> "EpisodeStats":
         """Of no episode at all."""
-        zeros = jnp.zeros(shape, jnp.float32)
-        return cls(Mean(zeros, zeros), Mean(zeros, zeros))
+        zero = jnp.float32(0)
+        return cls(Mean(zero, zero), Mean(zero, zero))
 
     @classmethod
     def of(cls, episode_return: Array, episode_length: Array, ended: Array) -> "EpisodeStats":

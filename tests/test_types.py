@@ -288,9 +288,9 @@ def test_a_mean_of_what_holds_a_condition():
 def test_episode_statistics_pool_episodes():
     returns, lengths = jnp.array([1.0, 50.0, 3.0]), jnp.array([10, 99, 30])
     ended = EpisodeStats.of(returns, lengths, jnp.array([True, False, True]))
-    pooled = (EpisodeStats.none(3) + ended + ended).pooled()
+    pooled = (EpisodeStats.none() + ended + ended).pooled()
     assert (pooled.count, pooled.returns.value, pooled.lengths.value) == (4.0, 2.0, 20.0)
-    assert np.isnan(EpisodeStats.none(2).pooled().returns.value)
+    assert np.isnan(EpisodeStats.none().returns.value)
 
 
 # Small tools --------------------------------------------------------------------------------------

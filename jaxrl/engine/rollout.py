@@ -50,13 +50,11 @@ def rollout(
     )
 
     def one_step(loop, draws):
-        env_state, carry, ended = loop
+        env_state, carry = loop
         act_key, step_keys, restart = draws
         carry = tree_where(env_state.first, initial_carry, carry)
         carry, action, extras = policy(carry, env_state.obs, act_key)
-        next_state, timestep, just_ended = envs.step(
-            step_keys, env_state, action, start_of(restart)
-        )
+        next_state, timestep, episode = envs.step(step_keys, env_state, action, start_of(restart))
         transition = Transition(
             obs=env_state.obs,
             action=action,
@@ -66,9 +64,9 @@ def rollout(
             next_obs=timestep.obs,
             extras=extras,
         )
-        return (next_state, carry, ended + just_ended), (transition, env_state.first)
+        return (next_state, carry), (transition, env_state.first, episode)
 
-    loop = (env_state, carry, EpisodeStats.none(num_envs))
-    loop, (steps, first) = jax.lax.scan(one_step, loop, draws)
-    env_state, last_carry, ended = loop
-    return env_state, last_carry, Trajectory(steps, first, carry), ended.pooled()
+    loop, (steps, first, (returns, lengths)) = jax.lax.scan(one_step, (env_state, carry), draws)
+    env_state, last_carry = loop
+    ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated).pooled()
+    return env_state, last_carry, Trajectory(steps, first, carry), ended

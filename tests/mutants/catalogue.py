@@ -1016,6 +1016,14 @@ MUTANTS = (
         (ONE_LOOP,),
     ),
     Mutant(
+        "episodes-cut-off-are-forgotten",
+        "An episode that a time limit ends is in no statistics.",
+        ROLLOUT,
+        "steps.terminated | steps.truncated",
+        "steps.terminated",
+        (ONE_LOOP,),
+    ),
+    Mutant(
         "no-episode-is-a-zero",
         "An iteration in which no episode ended reports a return of zero.",
         TYPES,
