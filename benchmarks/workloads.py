@@ -77,7 +77,7 @@ WORKLOADS = {
     "P7": SAC_PENDULUM,
     "P8": dataclasses.replace(SAC_PENDULUM, algorithm="td3"),
     "P9": DQN_CARTPOLE,
-    "P10": dataclasses.replace(DQN_CARTPOLE, capacity=1_000_000, programs=("jaxrl",)),
+    "P10": dataclasses.replace(DQN_CARTPOLE, capacity=1_000_000),
     "P6-same": Workload("trpo", 64, 128, 8, critic_minibatches=64, programs=("jaxrl", "sb3")),
 }
 """P5 is the compile time of P1. P6 gives sb3-contrib the 2 x 512 steps for which it is tuned, with

@@ -363,6 +363,17 @@ def tree_where(condition: Array, x: PyTree, y: PyTree) -> PyTree:
     return jax.tree.map(select, x, y)
 
 
+@jax.custom_batching.custom_vmap
+def in_any_lane(flag: Array) -> Array:
+    """`bool[]`: under `vmap`, whether the flag is true in any lane, so that a branch stays one."""
+    return flag
+
+
+@in_any_lane.def_vmap
+def _(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
+    return in_any_lane(jnp.any(flag)), False
+
+
 def strong(tree: PyTree) -> PyTree:
     """Turns every leaf into an array of a strong type, so that carries keep their dtypes."""
 

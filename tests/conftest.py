@@ -1,6 +1,7 @@
 """Strict settings for every test: one CPU device, float32, no implicit rank promotion."""
 
 import os
+import zlib
 
 # One CPU device, whatever the shell asks for; `JAX_PLATFORMS=cuda pytest -m gpu` chooses another.
 # A test of several devices starts its own process.
@@ -26,6 +27,29 @@ host.protect()  # while jax has not started: tests of brax and of solvers call L
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        default="1/1",
+        metavar="K/N",
+        help="of the thorough tests, the K-th of N parts",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the thorough tests of the other parts; a test's name says which is its part."""
+    part, parts = map(int, config.getoption("--thorough").split("/"))
+
+    def is_left_out(item: pytest.Item) -> bool:
+        thorough = item.get_closest_marker("thorough") is not None
+        return thorough and zlib.crc32(item.nodeid.encode()) % parts != part - 1
+
+    left_out = [item for item in items if is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(tryfirst=True)

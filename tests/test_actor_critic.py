@@ -1,5 +1,7 @@
 """What the on-policy agents share: acting, values across episode ends, values in blocks."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -159,6 +161,21 @@ def test_only_the_next_observations_that_are_needed_are_read(core):
     other = trajectory.replace(steps=steps.replace(next_obs=poisoned))
     for x, y in zip(run(params, other), run(params, trajectory), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_under_vmap_they_are_read_where_any_lane_needs_them():
+    """The branch stays a branch, with the values of each lane alone, also two vmaps deep."""
+    agent, params = build()
+    trajectory = trajectory_of(agent, num_steps=8, num_envs=5)
+    nowhere = jnp.zeros((8, 5), jnp.bool_)
+    uncut = trajectory.replace(steps=trajectory.steps.replace(truncated=nowhere))
+    lanes = jax.tree.map(lambda x, y: jnp.stack([x, y])[None], trajectory, uncut)
+    values = jax.vmap(jax.vmap(functools.partial(agent.values, params)))
+    assert "cond[" in str(jax.make_jaxpr(values)(lanes))
+    together = jax.jit(values)(lanes)
+    for lane, alone in enumerate([trajectory, uncut]):
+        for x, y in zip(together, jax.jit(agent.values)(params, alone), strict=True):
+            np.testing.assert_allclose(x[0, lane], y, rtol=1e-5, atol=1e-6)
 
 
 def test_advantages_bootstrap_from_those_values():

@@ -22,6 +22,7 @@ from jaxrl.types import (
     PyTree,
     Scalar,
     Trajectory,
+    in_any_lane,
     static,
 )
 
@@ -156,7 +157,7 @@ class NetworkAgent(Agent):
             next_obs, carries, cut = block
             nothing = jnp.zeros(cut.shape, jnp.float32)
             return jax.lax.cond(
-                jnp.any(cut), lambda: value_after(next_obs, carries), lambda: nothing
+                in_any_lane(jnp.any(cut)), lambda: value_after(next_obs, carries), lambda: nothing
             )
 
         last = jax.tree.map(lambda x: x[-1:], (steps.next_obs, carries))
