@@ -3,8 +3,8 @@
     python -m benchmarks.rainbow
 
 Three seeds of each under one vmap, 200,000 steps; hyper-parameters of Obando-Ceron and Castro,
-"Revisiting Rainbow", 2021, for MinAtar. Results are kept in benchmarks/results/rainbow.json, so an
-interrupted command goes on with what is missing.
+"Revisiting Rainbow", 2021, for MinAtar. Results are kept in benchmarks/results/rainbow.json beside
+what they were made with, so an interrupted command goes on with what is missing or has changed.
 """
 
 import argparse
@@ -83,11 +83,13 @@ def main() -> None:
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.names or ABLATIONS:
         label = f"{name}, {options.total_steps} steps, {options.seeds} seeds"
-        if label not in found:
-            found[label] = returns(name, options.total_steps, options.seeds)
+        configuration = repr(RAINBOW | ABLATIONS[name])
+        if found.get(label, {}).get("configuration") != configuration:
+            measured = returns(name, options.total_steps, options.seeds)
+            found[label] = {"configuration": configuration, "returns": measured}
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_text(json.dumps(found, indent=1))
-        last = np.array(found[label])[:, -3:].mean(-1)
+        last = np.array(found[label]["returns"])[:, -3:].mean(-1)
         print(f"{label:40} last three evaluations: {last.mean():.2f} ± {last.std(ddof=1):.2f}")
     draw(found, options)
 
@@ -103,9 +105,9 @@ def draw(found, options) -> None:
     ) as axes:
         steps = np.linspace(0.1, 1.0, 10) * options.total_steps
         for name in ABLATIONS:
-            rows = found.get(f"{name}, {options.total_steps} steps, {options.seeds} seeds")
-            if rows is not None:
-                rows = np.array(rows)
+            there = found.get(f"{name}, {options.total_steps} steps, {options.seeds} seeds")
+            if there is not None:
+                rows = np.array(there["returns"])
                 width = 2.5 if name == "Rainbow" else 1.3
                 (line,) = axes.plot(steps, rows.mean(0), lw=width, label=name)
                 color = line.get_color()
