@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from environments import (
     BestActionByObservation,
@@ -74,7 +75,7 @@ def test_probe_action_by_observation(name):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["td3", "sac", "search"])
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac", "search"])
 def test_probe_truncation_is_not_termination(name):
     """1 / (1 - 0.8) = 5; who takes the time limit for a death learns at most 3.4."""
     agent = FAST[name].replace(discount=0.8)
@@ -205,6 +206,19 @@ def test_the_policy_moves_when_it_is_due_also_under_vmap(delay):
     assert moved[..., 1].all()
     for part in (0, 2, 3):
         np.testing.assert_array_equal(moved[..., part], np.broadcast_to(due, (2, 2, 12)))
+
+
+@pytest.mark.thorough
+def test_the_policy_moves_when_it_is_due_between_iterations():
+    """Three updates an iteration, each second one due: one and two by turns."""
+    agent = FAST["td3"].replace(policy_delay=2, num_updates=3, warmup=1)
+    training = Training.create(agent, BestContinuousAction(), total_steps=4 * 32)
+    state, iterate, steps = training.init(KEY), jax.jit(training.iteration), [0]
+    for i in range(4):
+        state, _ = iterate(state, KEY, jnp.int32(i))
+        steps.append(int(optax.tree_utils.tree_get(state.agent.actor_optimizer, "count")))
+    np.testing.assert_array_equal(np.diff(steps), [1, 2, 1, 2])
+    assert optax.tree_utils.tree_get(state.agent.critic_optimizer, "count") == 12
 
 
 def test_targets_take_the_least_critic_and_noise_stays_clipped():

@@ -271,6 +271,23 @@ def test_the_target_moves_when_it_is_due_also_under_vmap(every, tau):
     assert (np.abs(targets[:, :, -1] - start) > 0).any(-1).all()
 
 
+def test_the_target_moves_when_it_is_due_between_iterations():
+    """Three updates an iteration, each fifth one due; now and then it is the iteration's last."""
+    agent = FAST.replace(target_every=5, num_updates=3, warmup=1)
+    training = Training.create(agent, Counter(limit=5), total_steps=10 * 32)
+    state, iterate = training.init(KEY), jax.jit(training.iteration)
+    for i in range(10):
+        before = state.agent.target
+        state, _ = iterate(state, KEY, jnp.int32(i))
+
+        def equal(a, b):
+            return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+        due = [update for update in range(3 * i, 3 * i + 3) if (update + 1) % 5 == 0]
+        assert equal(before, state.agent.target) == (not due)
+        assert equal(state.agent.params, state.agent.target) == (due == [3 * i + 2])
+
+
 def test_the_targets_of_pqn_equal_a_slow_loop():
     """r + discount ((1 - lambda) max Q(s', .) + lambda G'), which ends with the episode."""
     agent = PQN(**SIMPLE, discount=0.9, q_lambda=0.6).bind(Counter().spec)

@@ -67,6 +67,7 @@ CONTINUOUS = "jaxrl/agents/continuous.py"
 DDPG = "jaxrl/agents/ddpg.py"
 DQN = "jaxrl/agents/dqn.py"
 PQN = "jaxrl/agents/pqn.py"
+Q_SEARCH = "jaxrl/agents/q_search.py"
 REPLAY = "jaxrl/replay.py"
 SAC = "jaxrl/agents/sac.py"
 SUM_TREE = "jaxrl/sum_tree.py"
@@ -91,6 +92,7 @@ VALUES = (
 
 RESUME = "tests/test_resume.py"
 GOES_ON = f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[on-policy]"
+UPDATES = "tests/test_off_policy_updates.py"
 HAPPENED = "tests/test_replay.py::test_every_row_is_one_that_happened"
 TARGET_MOVES = "tests/test_dqn.py::test_the_target_moves_when_it_is_due_also_under_vmap"
 
@@ -812,6 +814,17 @@ MUTANTS = (
         (f"{TARGET_MOVES}[5-1.0]",),
     ),
     Mutant(
+        "updates-of-an-iteration-at-one-time",
+        "All updates of an iteration read the clock of its first: what is due between is missed.",
+        LEARNERS,
+        "fold_in(update_key, index)\n        now = clock.replace(update=clock.update + index)",
+        "fold_in(update_key, index)\n        now = clock",
+        (
+            "tests/test_dqn.py::test_the_target_moves_when_it_is_due_between_iterations",
+            "tests/test_continuous.py::test_the_policy_moves_when_it_is_due_between_iterations",
+        ),
+    ),
+    Mutant(
         "masked-actions-looked-up",
         "The best next action may be one that is not available.",
         ACTION_VALUES,
@@ -888,12 +901,28 @@ MUTANTS = (
         ("tests/test_continuous.py::test_probe_truncation_is_not_termination[td3]",),
     ),
     Mutant(
+        "n-step-target-of-a-box-discounted-once",
+        "The value after n steps is discounted by gamma, not gamma**n (Stoix Rainbow, D4PG).",
+        CONTINUOUS,
+        "weight = self.discount ** rows.num_steps.astype(jnp.float32)",
+        "weight = self.discount + 0.0 * rows.num_steps",
+        (f"{UPDATES}::test_the_value_after_several_steps_is_discounted_as_often[ddpg]",),
+    ),
+    Mutant(
         "one-critic-of-two",
         "The target takes the first critic's value, not the least.",
         DDPG,
         "self.backed_up(rows, jnp.min(next_q, axis=0))",
         "self.backed_up(rows, next_q[0])",
         ("tests/test_continuous.py::test_targets_take_the_least_critic_and_noise_stays_clipped",),
+    ),
+    Mutant(
+        "targets-almost-copies",
+        "Polyak's weights are exchanged: targets go 1 - tau of the way.",
+        DDPG,
+        "optax.incremental_update(params, state.target, self.tau)",
+        "optax.incremental_update(params, state.target, 1.0 - self.tau)",
+        (f"{UPDATES}::test_targets_go_a_tenth_of_the_way_to_what_was_just_learned[td3]",),
     ),
     Mutant(
         "target-noise-not-clipped",
@@ -935,6 +964,46 @@ MUTANTS = (
         "mean(entropy - self._wanted_entropy(rows.obs))",
         "mean(self._wanted_entropy(rows.obs) - entropy)",
         ("tests/test_continuous.py::test_the_temperature_keeps_the_entropy_it_is_asked_for",),
+    ),
+    Mutant(
+        "soft-target-without-entropy",
+        "The policy is paid for its entropy now, and the critics' target leaves out what follows.",
+        SAC,
+        "state.actor, state.target, rows.next_obs, next_key, temperature",
+        "state.actor, state.target, rows.next_obs, next_key, 0.0 * temperature",
+        (f"{UPDATES}::test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic",),
+    ),
+    Mutant(
+        "soft-value-of-few-actions-without-entropy",
+        "The value of a choice among few actions lacks its entropy.",
+        SAC,
+        "return expected + temperature * entropy, entropy",
+        "return expected, entropy",
+        (f"{UPDATES}::test_the_soft_value_of_an_endless_coin_stays_where_it_is",),
+    ),
+    Mutant(
+        "first-critic-of-sac",
+        "The soft value is that of the first critic, not the least.",
+        SAC,
+        "jnp.min(q, axis=0) - temperature * log_prob, -log_prob",
+        "q[0] - temperature * log_prob, -log_prob",
+        (f"{UPDATES}::test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic",),
+    ),
+    Mutant(
+        "targets-of-sac-almost-copies",
+        "Polyak's weights are exchanged: targets go 1 - tau of the way.",
+        SAC,
+        "optax.incremental_update(critic, state.target, self.tau)",
+        "optax.incremental_update(critic, state.target, 1.0 - self.tau)",
+        (f"{UPDATES}::test_targets_go_a_tenth_of_the_way_to_what_was_just_learned[sac]",),
+    ),
+    Mutant(
+        "search-around-the-worst",
+        "The search refines around the candidates of the lowest value.",
+        Q_SEARCH,
+        "jax.lax.top_k(q, self.num_elites)",
+        "jax.lax.top_k(-q, self.num_elites)",
+        (f"{UPDATES}::test_search_climbs_a_peak_that_is_known[uniform]",),
     ),
     # Acting and memory ---------------------------------------------------------------------------
     Mutant(
