@@ -2,14 +2,21 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import timestep
+from flax import struct
 from scipy import stats
 
 from jaxrl.agent import Replay
+from jaxrl.agents import DQN
+from jaxrl.engine.train import Training
 from jaxrl.replay import Ring
+from jaxrl.runs.fit import Programs
+from jaxrl.runs.members import Members
 from jaxrl.sum_tree import WIDTH, SumTree
 from jaxrl.types import Discrete, EnvSpec, Transition, num_bytes
 
@@ -230,6 +237,70 @@ def test_memory_is_capacity_times_the_bytes_of_a_step(max_steps):
     memory = jax.eval_shape(ring.init, one)
     bytes_of_a_step = 400 + 4 + 4 + 2
     np.testing.assert_allclose(num_bytes(memory), 100_000 * bytes_of_a_step, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "prioritized", "expected"),
+    [(None, False, 31), (None, True, 35.1), (200, False, 30.1), (4, False, 34)],
+)
+def test_small_observations_take_what_the_readme_says(max_steps, prioritized, expected):
+    """Four floats: 26 bytes a step, 4 to find a last observation, those, and priorities of 4.1."""
+    obs, flag = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
+    number = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    plan = Replay(8, 1, 1, batch_size=32, capacity=1_000_000, prioritized=prioritized)
+    ring = Ring.of(plan, EnvSpec(obs, Discrete(3), max_steps))
+    memory = jax.eval_shape(ring.init, Transition(obs, *number, flag, flag, obs))
+    np.testing.assert_allclose(num_bytes(memory) / 1_000_000, expected, rtol=2e-3)
+
+
+class Film(struct.PyTreeNode):
+    """Images of 400 bytes, all of one shade; 100 of them an episode."""
+
+    spec = EnvSpec(jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8), Discrete(3), max_steps=100)
+
+    def reset(self, key):
+        return jnp.int32(0), jnp.zeros((10, 10, 4), jnp.uint8)
+
+    def step(self, key, state, action):
+        image = jnp.full((10, 10, 4), state + 1).astype(jnp.uint8)
+        return state + 1, timestep(image, action, False, state + 1 >= 100)
+
+
+class Flat(nn.Module):
+    """A torso that is small beside the memory."""
+
+    @nn.compact
+    def __call__(self, obs):
+        return obs.reshape(*obs.shape[:-3], -1) / 255.0
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    ("num_seeds", "prioritized"),
+    [(1, False), pytest.param(3, True, marks=pytest.mark.thorough)],
+)
+def test_compiled_training_takes_the_memory_once(num_seeds, prioritized):
+    """The program that `fit` calls, measured: its arguments are the capacity times the bytes of a
+    step within a tenth, results are written over them, and nothing of that size lies between.
+
+    Of images; with small observations what a step takes besides is more than a tenth.
+    """
+    agent = DQN(
+        num_envs=4, num_steps=2, num_updates=2, batch_size=8, capacity=20_000, warmup=100,
+        hidden_sizes=(4,), torso=Flat(), prioritized=prioritized,
+    )  # fmt: skip
+    training = Training.create(agent, Film(), total_steps=1000, num_eval_episodes=1)
+    key = KEY if num_seeds == 1 else jax.random.split(KEY, num_seeds)
+    members = Members.of(training, key)
+    state = jax.eval_shape(members.vmap(Training.init, 0), training, key)
+    found = Programs(members).chunk.memory_analysis()
+    memory = num_seeds * 20_000 * (400 + 4 + 4 + 2)
+    rest = num_bytes(state.replace(buffer=()))
+    assert rest < 0.01 * memory
+    np.testing.assert_allclose(found.argument_size_in_bytes, memory + rest, rtol=0.1)
+    assert found.alias_size_in_bytes >= num_bytes(state.buffer)
+    assert found.output_size_in_bytes - found.alias_size_in_bytes < 0.01 * memory
+    assert found.temp_size_in_bytes < 0.1 * memory
 
 
 # The tree -----------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ FISHER = "tests/test_solvers.py::test_the_fisher_product_is_the_explicit_matrix_
 IDENTITIES = "tests/test_estimators.py::TestIdentities"
 IMMOVABLE = "tests/test_trpo.py::test_advantages_that_are_not_finite_or_nothing_move_nothing"
 KEYS = "tests/test_engine.py::test_nobody_gets_anybody_elses_key[agent0-fresh]"
+ONCE = "tests/test_replay.py::test_compiled_training_takes_the_memory_once"
 ONE_LOOP = "tests/test_engine.py::test_rollout_equals_a_slow_loop"
 PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
 LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
@@ -771,6 +772,23 @@ MUTANTS = (
         'levels.append(above.at[index].set(sums, mode="drop"))',
         "levels.append(above + 0.0 * sums[0])",
         ("tests/test_replay.py::test_the_tree_holds_the_sums_of_its_leaves",),
+    ),
+    Mutant(
+        "memory-beside-its-successor",
+        "The state is not donated: the memory is there twice.",
+        "jaxrl/runs/fit.py",
+        "jax.jit(chunk, donate_argnums=1)",
+        "jax.jit(chunk)",
+        (f"{ONCE}[1-False]",),
+    ),
+    Mutant(
+        "memory-chosen-from-two",
+        "Each iteration chooses between the memory before it and the one after: both are there.",
+        LEARNERS,
+        "agent=agent_state, stats=stats, buffer=memory)",
+        "agent=agent_state, stats=stats, buffer=jax.tree.map(lambda new, old: jnp.where("
+        "clock.iteration >= 0, new, old), memory, state.buffer))",
+        (f"{ONCE}[1-False]",),
     ),
     # The DQN family ------------------------------------------------------------------------------
     Mutant(
