@@ -444,6 +444,26 @@ def test_nobody_gets_anybody_elses_key(agent, reset_policy):
     assert len(set(map(tuple, keys))) == len(keys)
 
 
+@pytest.mark.parametrize("agent", [KeyPPO(num_envs=4, num_steps=8), KeyQLearning(warmup=1)])
+def test_two_seeds_share_no_key(agent):
+    """Neither in acting, stepping and resetting nor in updates nor in evaluation."""
+    training = Training.create(agent, KeyCounter(limit=4), total_steps=256, num_eval_episodes=2)
+    state, two = jax.jit(training.init)(KEY), jnp.int32(2)
+    kinds = {"iteration": {"reset", "step", "update"}, "evaluate": {"reset", "step"}}
+    for name, expected in kinds.items():
+        run = jax.jit(getattr(training, name))
+        seeds = []
+        for seed in (1, 2):
+            SEEN.clear()
+            jax.block_until_ready(run(state, jax.random.key(seed), two))
+            jax.effects_barrier()
+            seeds.append(set(SEEN))
+        for kind in {kind for kind, *_ in SEEN} | expected:
+            words = [{tuple(w) for k, *w in seen if k == kind} for seen in seeds]
+            assert all(words), (name, kind)
+            assert not words[0] & words[1], (name, kind)
+
+
 def test_a_long_evaluation_uses_no_key_twice():
     """Its rollouts follow each other until the last episode has ended: here there are four."""
 

@@ -85,6 +85,7 @@ PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
 LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
 PROMISE = "tests/test_trpo.py::test_every_step_is_within_the_radius_and_better_or_no_step_at_all"
 SURROGATE = "tests/test_losses.py::TestClippedSurrogate::test_each_case_of_the_paper"
+TWO_SEEDS = "tests/test_engine.py::test_two_seeds_share_no_key"
 UNBIASED = "tests/test_policy_gradients.py::test_reinforce_is_unbiased_whatever_the_baseline"
 VALUES = (
     "tests/test_actor_critic.py"
@@ -1206,6 +1207,24 @@ MUTANTS = (
         "(self.agent, stream(key, Stream.INIT))",
         "(self.agent, stream(jax.random.key(0), Stream.INIT))",
         ("tests/test_engine.py::test_different_seeds_differ_in_everything",),
+    ),
+    Mutant(
+        "the-seed-is-overwritten-in-training",
+        "Rollouts and updates of every seed are those of `PRNGKey(0)`, whatever the start (akin "
+        "to PureJaxRL DQN).",
+        TRAIN,
+        "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
+        "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.ITERATION), iteration)",
+        (TWO_SEEDS,),
+    ),
+    Mutant(
+        "the-seed-is-overwritten-in-evaluation",
+        "Every seed is judged by the episodes of `PRNGKey(0)`, so that their errors do not "
+        "average out (akin to PureJaxRL DQN).",
+        TRAIN,
+        "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
+        "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
+        (TWO_SEEDS,),
     ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
