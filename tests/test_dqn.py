@@ -1,5 +1,7 @@
 """The DQN family: probes with known answers, exact values, and each choice by what it should do."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from probes import KEY, cases, learned, mode
 
 from jaxrl.agents import DQN, PQN, FittedQ, OnlineQ, Rainbow
 from jaxrl.agents.action_values import of_actions, weighted_mean
+from jaxrl.agents.online_q import OnlineQState
 from jaxrl.engine.train import Training, train
 from jaxrl.q_networks import NoisyDense
 from jaxrl.replay import Replayed
@@ -182,6 +185,102 @@ def test_a_time_limit_biases_nothing_on_the_corridor():
     np.testing.assert_allclose(found, truth, atol=0.01 * np.abs(truth).max())
 
 
+# By hand ------------------------------------------------------------------------------------------
+
+
+def random_rows(num, seed=0):
+    """Rows of one to three steps in `Counter`, some of them to an end."""
+    rng = np.random.default_rng(seed)
+    return Replayed.once(
+        Transition(
+            jnp.asarray(rng.standard_normal((num, 2)), jnp.float32),
+            jnp.asarray(rng.integers(0, 2, num)),
+            jnp.asarray(rng.standard_normal(num), jnp.float32),
+            jnp.asarray(rng.random(num) < 0.3),
+            jnp.zeros(num, bool),
+            jnp.asarray(5 * rng.standard_normal((num, 2)), jnp.float32),
+        )
+    ).replace(num_steps=jnp.asarray(rng.integers(1, 4, num)))
+
+
+def table_rows(reward, action, terminated):
+    """Row i begins in state i of a table and ends in the next of as many states."""
+    num = len(reward)
+    return Replayed.once(
+        Transition(
+            obs=jnp.arange(num),
+            action=jnp.asarray(action, jnp.int32),
+            reward=jnp.asarray(reward, jnp.float32),
+            terminated=jnp.asarray(terminated, bool),
+            truncated=jnp.zeros(num, bool),
+            next_obs=num + jnp.arange(num),
+        )
+    )
+
+
+class FromATable:
+    """Its parameters are what a network would say, `[S, A, K]`; an observation is a row of them."""
+
+    def outputs(self, params, obs, key, level_key=None):
+        levels = (jnp.arange(params.shape[-1]) + 0.5) / params.shape[-1]
+        return params[obs], jnp.broadcast_to(levels, (obs.shape[0], params.shape[-1]))
+
+
+class TableDQN(FromATable, DQN):
+    """DQN from a table."""
+
+
+class TableOnlineQ(FromATable, OnlineQ):
+    """Online Q from a table."""
+
+
+def test_double_q_learning_of_rlax():
+    """And its gradient, which moves nothing but the value of the action that was taken."""
+    agent = TableDQN(double="target", discount=1.0).bind(Counter().spec)
+    online = jnp.array([[1, 1, 0], [1, 2, 0], [2, 10, 1], [11, 20, 1]], jnp.float32)[..., None]
+    target = jnp.array([[0, 0, 0], [0, 0, 0], [99, 1, 98], [91, 2, 66]], jnp.float32)[..., None]
+    rows = table_rows([1.0, 1.0], [0, 1], [True, False])  # its discounts are 0 and 1
+    _, error = agent._errors(online, target, rows, KEY)
+    np.testing.assert_allclose(error, [0.0, 1.0], atol=1e-6)
+    slope = jax.grad(lambda params: agent._errors(params, target, rows, KEY)[0].sum())(online)
+    expected = np.zeros_like(online)
+    expected[1, 1] = -1.0
+    np.testing.assert_allclose(slope, expected)
+
+
+@pytest.mark.parametrize(("fraction", "beta"), [(0.0, 0.4), (0.5, 0.7), (1.0, 1.0)])
+def test_a_prioritised_update_is_that_of_the_paper(fraction, beta):
+    """The weights are (N P)^-beta, annealed, and new priorities (|error| + 1e-6)^alpha."""
+    agent = FAST.replace(prioritized=True, priority_exponent=0.7).bind(Counter().spec)
+    state, rows = jax.jit(agent.init)(KEY), random_rows(32)
+    relative = np.random.default_rng(1).uniform(0.1, 4.0, 32).astype(np.float32)
+    rows = rows.replace(relative_probability=jnp.asarray(relative))
+    clock = Clock.start().replace(fraction=jnp.float32(fraction))
+    _, metrics, priorities = jax.jit(agent.update)(state, rows, KEY, clock)
+    best = np.asarray(agent.q_values(state.target, rows.next_obs)).max(-1) * ~rows.terminated
+    taken = np.asarray(agent.q_values(state.params, rows.obs))[np.arange(32), rows.action]
+    error = rows.reward + 0.99 ** np.asarray(rows.num_steps) * best - taken
+    weight = relative**-beta / (relative**-beta).max()
+    np.testing.assert_allclose(metrics["loss"], (weight * error**2 / 2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(priorities, (np.abs(error) + 1e-6) ** 0.7, rtol=1e-3)
+
+
+def test_online_q_takes_a_semi_gradient_step():
+    """An end is worth its reward; what is looked up stays where it is."""
+    agent = TableOnlineQ(discount=0.5, learning_rate=0.1).bind(Counter().spec)
+    table = jnp.array([[1, 9], [1, 9], [2, 4], [2, 4]], jnp.float32)[..., None]
+    rows = table_rows([1.0, 1.0], [0, 0], [False, True])
+    steps = Transition(**{name: getattr(rows, name) for name in Transition.__dataclass_fields__})
+    state = OnlineQState(table, agent.optimizer(Clock.start()).init(table))
+    batch = Trajectory(steps, jnp.zeros(2, bool))
+    state, metrics = jax.jit(agent.update)(state, batch, KEY, Clock.start())
+    # Errors 1 + 0.5 * 4 - 1 = 2 and 1 - 1 = 0; Adam's first step is as long as its rate.
+    np.testing.assert_allclose([metrics["loss"], metrics["error"]], [1.0, 1.0])
+    moved = np.zeros_like(table)
+    moved[0, 0] = 0.1
+    np.testing.assert_allclose(state.params, table + moved, atol=1e-6)
+
+
 # Each choice by what it should do -----------------------------------------------------------------
 
 
@@ -196,21 +295,22 @@ def test_dueling_streams_are_centred():
     np.testing.assert_allclose(agent.q_values({"params": shifted}, obs), before, atol=1e-5)
 
 
+def test_the_mean_of_dueling_values_is_the_stream_of_the_state():
+    agent = FAST.replace(dueling=True).bind(Counter().spec)
+    params = agent.init(KEY).params["params"]
+    obs = jax.random.normal(KEY, (5, 2))
+    out = jax.tree.map(jnp.zeros_like, params["actions_out"])
+    state = agent.q_values({"params": params | {"actions_out": out}}, obs)
+    found = np.asarray(agent.q_values({"params": params}, obs))
+    assert found.std(-1).min() > 1e-3
+    np.testing.assert_allclose(found.mean(-1), state[:, 0], rtol=1e-5, atol=1e-6)
+
+
 def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
     """Its target by hand, for each of the three ways."""
     agent = FAST.bind(Counter().spec)
     online, target = (agent.init(k).params for k in jax.random.split(KEY))
-    rng = np.random.default_rng(0)
-    rows = Replayed.once(
-        Transition(
-            jnp.asarray(rng.standard_normal((32, 2)), jnp.float32),
-            jnp.asarray(rng.integers(0, 2, 32)),
-            jnp.asarray(rng.standard_normal(32), jnp.float32),
-            jnp.asarray(rng.random(32) < 0.3),
-            jnp.zeros(32, bool),
-            jnp.asarray(5 * rng.standard_normal((32, 2)), jnp.float32),
-        )
-    ).replace(num_steps=jnp.asarray(rng.integers(1, 4, 32)))
+    rows = random_rows(32)
     q_target, q_online = (np.asarray(agent.q_values(p, rows.next_obs)) for p in (target, online))
     assert (q_target.argmax(-1) != q_online.argmax(-1)).any()
     taken = np.asarray(of_actions(agent.q_values(online, rows.obs)[..., None], rows.action))[:, 0]
@@ -286,6 +386,32 @@ def test_the_target_moves_when_it_is_due_between_iterations():
         due = [update for update in range(3 * i, 3 * i + 3) if (update + 1) % 5 == 0]
         assert equal(before, state.agent.target) == (not due)
         assert equal(state.agent.params, state.agent.target) == (due == [3 * i + 2])
+
+
+def widths_of_norms(params):
+    """The widths of the layers that hold a scale and a bias and nothing else, sorted."""
+    if set(params) == {"scale", "bias"}:
+        return list(params["scale"].shape)
+    inner = (widths_of_norms(p) for p in params.values() if isinstance(p, dict))
+    return sorted(itertools.chain.from_iterable(inner))
+
+
+def test_pqn_normalises_every_hidden_layer():
+    agent = PQN(hidden_sizes=(16, 12, 8)).bind(Counter().spec)
+    params = jax.eval_shape(agent.init, KEY).params
+    assert widths_of_norms(params["params"]) == [8, 12, 16]
+
+
+def test_rainbow_has_its_six_parts():
+    agent = Rainbow().bind(Counter().spec)
+    assert agent.double == "target"
+    assert agent.plan.prioritized
+    assert agent.plan.n_step > 1
+    assert agent.head == "c51"
+    params = jax.eval_shape(agent.init, KEY).params["params"]
+    assert {"state_out", "actions_out"} <= set(params)
+    assert all("kernel_std" in params[f"{name}_out"] for name in ("state", "actions"))
+    assert params["state_out"]["bias"].shape == (agent.num_atoms,)
 
 
 def test_the_targets_of_pqn_equal_a_slow_loop():

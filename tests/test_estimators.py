@@ -107,6 +107,15 @@ class TestGoldenNumbers:
         actual = estimators.gae(np.ones(4, np.float32), zeros, zeros, none, none, 0.9, 0.5)
         close(actual, [1.743625, 1.6525, 1.45, 1.0])
 
+    def test_gae_of_one_step_is_the_td_error_of_rlax(self):
+        """At each discount of 0, 0.5 and 1, each next value of 0, 1 and 2."""
+        ones, never = np.ones((1, 9), np.float32), np.zeros((1, 9), bool)
+        discounts, next_values = np.meshgrid([0, 0.5, 1], [0, 1, 2], indexing="ij")
+        actual = estimators.gae(
+            -ones, ones, next_values.reshape(1, 9), never, never, discounts.reshape(1, 9), 0.0
+        )
+        close(actual, [[-2, -2, -2, -2, -1.5, -1, -2, -1, 0]])
+
     def test_lambda_returns_of_rlax(self):
         actual = estimators.lambda_returns(
             RLAX_REWARDS, RLAX_NEXT_VALUES, FOREVER, FOREVER, RLAX_DISCOUNTS, 0.75

@@ -68,6 +68,7 @@ DDPG = "jaxrl/agents/ddpg.py"
 DQN = "jaxrl/agents/dqn.py"
 PQN = "jaxrl/agents/pqn.py"
 Q_SEARCH = "jaxrl/agents/q_search.py"
+Q_NETWORKS = "jaxrl/q_networks.py"
 REPLAY = "jaxrl/replay.py"
 SAC = "jaxrl/agents/sac.py"
 SUM_TREE = "jaxrl/sum_tree.py"
@@ -83,6 +84,7 @@ ONCE = "tests/test_replay.py::test_compiled_training_takes_the_memory_once"
 ONE_LOOP = "tests/test_engine.py::test_rollout_equals_a_slow_loop"
 PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
 LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
+PRIORITISED = "tests/test_dqn.py::test_a_prioritised_update_is_that_of_the_paper"
 PROMISE = "tests/test_trpo.py::test_every_step_is_within_the_radius_and_better_or_no_step_at_all"
 SURROGATE = "tests/test_losses.py::TestClippedSurrogate::test_each_case_of_the_paper"
 TWO_SEEDS = "tests/test_engine.py::test_two_seeds_share_no_key"
@@ -854,10 +856,35 @@ MUTANTS = (
     Mutant(
         "advantages-not-centred",
         "Dueling streams are added as they are.",
-        "jaxrl/q_networks.py",
+        Q_NETWORKS,
         "per_action = value + per_action - jnp.mean(per_action, axis=-2, keepdims=True)",
         "per_action = value + per_action",
         ("tests/test_dqn.py::test_dueling_streams_are_centred",),
+    ),
+    Mutant(
+        "advantages-less-the-largest",
+        "Dueling takes the largest advantage away, not the mean (equation 8 of its paper for 9).",
+        Q_NETWORKS,
+        "- jnp.mean(per_action, axis=-2, keepdims=True)",
+        "- jnp.max(per_action, axis=-2, keepdims=True)",
+        ("tests/test_dqn.py::test_the_mean_of_dueling_values_is_the_stream_of_the_state",),
+    ),
+    Mutant(
+        "noise-not-factorised",
+        "Every weight of a noisy layer draws noise of its own, of another size than the paper "
+        "says.",
+        Q_NETWORKS,
+        "kernel_std * into[:, None] * out[None]",
+        'kernel_std * jax.random.normal(self.make_rng("noise"), kernel.shape)',
+        ("tests/test_dqn.py::test_noise_is_factorised_and_vanishes_without_a_key",),
+    ),
+    Mutant(
+        "rainbow-without-noise",
+        "One of the six parts of Rainbow is off.",
+        "jaxrl/agents/rainbow.py",
+        "noisy: bool = static(default=True)",
+        "noisy: bool = static(default=False)",
+        ("tests/test_dqn.py::test_rainbow_has_its_six_parts",),
     ),
     Mutant(
         "importance-weights-upside-down",
@@ -866,6 +893,22 @@ MUTANTS = (
         "jnp.maximum(rows.relative_probability, 1e-20) ** -exponent",
         "jnp.maximum(rows.relative_probability, 1e-20) ** exponent",
         ("tests/test_dqn.py::test_importance_weights_undo_the_priorities",),
+    ),
+    Mutant(
+        "priority-exponent-never-read",
+        "`priority_exponent` is accepted and the error itself is the priority.",
+        DQN,
+        "priorities = (error + 1e-6) ** self.priority_exponent",
+        "priorities = error + 1e-6",
+        (PRIORITISED,),
+    ),
+    Mutant(
+        "importance-exponent-never-annealed",
+        "The share of the bias that is weighted away stays where it began.",
+        DQN,
+        "at(self.importance_exponent, clock)",
+        "at(self.importance_exponent, Clock.start())",
+        (PRIORITISED,),
     ),
     Mutant(
         "mass-lost-beyond-the-support",
@@ -901,6 +944,22 @@ MUTANTS = (
         "            steps.truncated,\n            self.discount,",
         "            steps.truncated & False,\n            self.discount,",
         ("tests/test_dqn.py::test_the_targets_of_pqn_equal_a_slow_loop",),
+    ),
+    Mutant(
+        "pqn-without-layer-norm",
+        "PQN has no target network and no layer norm in its place.",
+        PQN,
+        "layer_norm: bool = static(default=True)",
+        "layer_norm: bool = static(default=False)",
+        ("tests/test_dqn.py::test_pqn_normalises_every_hidden_layer",),
+    ),
+    Mutant(
+        "online-q-looks-behind-the-end",
+        "Online Q looks up a value where the episode is over.",
+        "jaxrl/agents/online_q.py",
+        "rows = Replayed.once(batch.steps)",
+        "rows = Replayed.once(batch.steps).replace(terminated=batch.steps.truncated)",
+        ("tests/test_dqn.py::test_online_q_takes_a_semi_gradient_step",),
     ),
     Mutant(
         "retrace-with-the-ratio-of-now",
