@@ -962,6 +962,14 @@ MUTANTS = (
         ("tests/test_dqn.py::test_online_q_takes_a_semi_gradient_step",),
     ),
     Mutant(
+        "fitted-target-never-moves",
+        "Every fit is to the values of the first network.",
+        "jaxrl/agents/fitted_q.py",
+        "opens = clock.update % self.num_updates == 0",
+        "opens = clock.update < 0",
+        ("tests/test_dqn.py::test_fitted_q_iteration_converges_to_the_optimal_values",),
+    ),
+    Mutant(
         "retrace-with-the-ratio-of-now",
         "Retrace weighs the correction by the ratio of the action before it.",
         ESTIMATORS,
