@@ -44,6 +44,16 @@ class ConstantReward(OneStep):
     """Probe 1: the value of the only state is 1."""
 
 
+class Coin(OneStep):
+    """The step pays 1 or -1, whatever is seen and done."""
+
+    def draw(self, key):
+        return jnp.ones(1)
+
+    def step(self, key, state, action):
+        return state, timestep(state, jax.random.rademacher(key), True)
+
+
 class RewardIsObservation(OneStep):
     """Probe 2: the value is the observation, -1 or 1."""
 

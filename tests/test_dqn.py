@@ -10,6 +10,7 @@ from environments import (
     BestAction,
     BestActionByObservation,
     BestContinuousAction,
+    Coin,
     ConstantReward,
     Counter,
     DelayedReward,
@@ -111,6 +112,24 @@ def test_masked_actions_are_neither_taken_nor_looked_up(name):
 def test_probe_constant_reward():
     agent, state, _ = learned(FAST, ConstantReward(), 150)
     np.testing.assert_allclose(q(agent, state, [[0.0]]), [[1.0] * 2], atol=0.1)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["c51", "quantile", "iqn"])
+def test_probe_distribution(name):
+    """A coin: half of the mass at each side, or a side for each half of the levels."""
+    agent = ALL[name].replace(
+        num_envs=32, learning_rate=Linear(1e-2, 1e-4), value_min=-2.0, value_max=2.0,
+        num_atoms=9 if name == "c51" else 2, huber_delta=0.1,
+    )  # fmt: skip
+    agent, state, _ = learned(agent, Coin(), 200)
+    outputs, _ = agent.outputs(state.agent.params, jnp.ones((1, 1)), None)
+    if name == "c51":
+        expected = np.zeros(9)
+        expected[[2, 6]] = 0.5
+        np.testing.assert_allclose(jax.nn.softmax(outputs)[0], [expected] * 2, atol=0.1)
+    else:
+        np.testing.assert_allclose(outputs[0], [[-1.0, 1.0]] * 2, atol=0.1)
 
 
 # Exact values -------------------------------------------------------------------------------------
@@ -294,6 +313,40 @@ def test_online_q_takes_a_semi_gradient_step():
     moved = np.zeros_like(table)
     moved[0, 0] = 0.1
     np.testing.assert_allclose(state.params, table + moved, atol=1e-6)
+
+
+SIXTEENTHS = {
+    "c51": [[0, 0, 4, 0, 0, 0, 12, 0, 0], [0, 1, 0, 3, 0, 3, 0, 9, 0]],
+    "quantile": [[-16, 16, 16, 16], [-8, 8, 24, 24]],
+}
+"""What the two coins below are worth: probabilities of -2, -1.5, ..., 2, or quantiles."""
+
+
+@pytest.mark.parametrize("head", SIXTEENTHS)
+def test_two_coins_in_a_row_have_the_distribution_of_their_sum(head):
+    """Each pays 1 three times in four, else -1; the second counts half."""
+    num_atoms = len(SIXTEENTHS[head][0])
+    agent = TableDQN(
+        head=head, num_atoms=num_atoms, value_min=-2.0, value_max=2.0, huber_delta=0.01,
+        discount=0.5,
+    ).bind(Counter().spec)  # fmt: skip
+    rows = Replayed.once(
+        Transition(
+            obs=jnp.array([0, 0, 0, 0, 1, 1, 1, 1]),
+            action=jnp.zeros(8, jnp.int32),
+            reward=jnp.array([-1.0, 1.0, 1.0, 1.0] * 2),
+            terminated=jnp.arange(8) < 4,
+            truncated=jnp.zeros(8, bool),
+            next_obs=jnp.zeros(8, jnp.int32),
+        )
+    )
+    slope = jax.grad(lambda table, fixed: agent.errors(table, fixed, fixed, rows, KEY)[0].sum())
+    rate = 1.0 if head == "c51" else 0.005
+    table = jax.lax.fori_loop(
+        0, 5000, lambda _, x: x - rate * slope(x, x), jnp.zeros((2, 1, num_atoms))
+    )
+    found = jax.nn.softmax(table[:, 0]) if head == "c51" else table[:, 0]
+    np.testing.assert_allclose(found, np.array(SIXTEENTHS[head]) / 16, atol=0.01)
 
 
 # Each choice by what it should do -----------------------------------------------------------------

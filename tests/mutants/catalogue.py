@@ -922,6 +922,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "backed-up-too-sure",
+        "C51 backs up a distribution that is narrower than what the network says.",
+        ACTION_VALUES,
+        "jax.nn.softmax(following), support",
+        "jax.nn.softmax(2.0 * following), support",
+        ("tests/test_dqn.py::test_two_coins_in_a_row_have_the_distribution_of_their_sum[c51]",),
+    ),
+    Mutant(
         "iqn-believes-its-own-draw",
         "IQN looks an action up at the quantile levels by which it was chosen, and finds too much.",
         ACTION_VALUES,
@@ -936,6 +944,16 @@ MUTANTS = (
         "(jax.lax.stop_gradient(error) < 0)",
         "(jax.lax.stop_gradient(error) > 0)",
         ("tests/test_value_losses.py::test_quantile_losses_of_rlax",),
+    ),
+    Mutant(
+        "every-quantile-is-the-median",
+        "The levels of quantile regression are not read: right wherever the return is certain.",
+        ACTION_VALUES,
+        "quantile_huber(predicted, levels, target, kappa)",
+        "quantile_huber(predicted, 0.0 * levels + 0.5, target, kappa)",
+        (
+            "tests/test_dqn.py::test_two_coins_in_a_row_have_the_distribution_of_their_sum[quantile]",
+        ),
     ),
     Mutant(
         "pqn-runs-on-after-truncation",
