@@ -618,6 +618,8 @@ def test_environment_parameters_can_be_vmapped():
 
 # Bad input ----------------------------------------------------------------------------------------
 
+MANY_UPDATES = "total_steps is 2147483648, which takes 536870912 iterations times 4 updates"
+MANY_ITERATIONS = "total_steps is 8589934592, which takes 2147483648 iterations times 1 updates"
 BAD = [
     (dict(agent=PPO(num_envs=3, num_steps=5)), "num_minibatches is 4, which does not divide"),
     (dict(agent=PPO(num_envs=3, core="gru")), "which does not divide num_envs = 3"),
@@ -631,6 +633,8 @@ BAD = [
     (dict(agent=PPO(activation="tanhh")), "activation is 'tanhh'"),
     (dict(agent=PPO(core="rnn")), "core is 'rnn'"),
     (dict(total_steps=0), "total_steps is 0"),
+    (dict(agent=PPO(num_envs=4, num_steps=1, num_epochs=1), total_steps=2**31), MANY_UPDATES),
+    (dict(agent=Poser(), total_steps=2**33), MANY_ITERATIONS),
     (dict(num_evaluations=-1), "num_evaluations is -1"),
     (dict(num_eval_episodes=0), "num_eval_episodes is 0"),
     (dict(reset_policy="cached"), "reset_policy is 'cached'"),
@@ -691,10 +695,15 @@ def test_a_flat_layout_cannot_carry_a_recurrent_state():
 
 def test_a_long_replay_run_goes_on_learning():
     """The warm-up is compared in iterations: in steps, int32 would overflow after 2**31."""
-    training = Training.create(QLearning(), Chain(), total_steps=2**40)
+    training = Training.create(QLearning(), Chain(), total_steps=2**32)
     state = training.init(KEY)
     _, metrics = training.iteration(state, KEY, jnp.int32(2**26 + 5))
     assert metrics.updates["error"].count == 8
+
+
+def test_the_longest_training_counts_every_update():
+    training = Training.create(Poser(), BestAction(), total_steps=4 * (2**31 - 1))
+    assert training.clock(training.num_iterations).update == 2**31 - 1
 
 
 def test_sweep_names_what_it_cannot_sweep():

@@ -84,9 +84,11 @@ class DQN(QAgent):
         return super().bind(spec)
 
     def init(self, key: Key) -> DQNState:
-        params: Any = self.init_params(key)
+        params: Any
         if self.double == "two_networks":
             params = tuple(map(self.init_params, jax.random.split(key)))
+        else:
+            params = self.init_params(key)
         return DQNState(params, params, self.optimizer(Clock.start()).init(params))
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:

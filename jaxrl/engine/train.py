@@ -112,6 +112,13 @@ class Training(struct.PyTreeNode):
                 )
         if eval_env is not None and eval_env.spec != env.spec:
             raise ValueError("eval_env has another spec than env: one agent cannot act in both")
+        num_iterations = math.ceil(total_steps / plan.steps_per_iteration)
+        if num_iterations * plan.updates_per_iteration >= 2**31:  # the clock's int32
+            raise ValueError(
+                f"total_steps is {total_steps}, which takes {num_iterations} iterations times "
+                f"{plan.updates_per_iteration} updates, and only 2**31 - 1 can be counted: take "
+                "fewer steps, or more of them or fewer updates an iteration"
+            )
         policy = reset_policy or env.spec.reset_policy
         envs = VectorEnv(strong(env), plan.num_envs, policy, pool_size, batched_env)
         eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
@@ -125,7 +132,7 @@ class Training(struct.PyTreeNode):
             eval_envs=eval_envs,
             data=data,
             agent_state=agent_state,
-            num_iterations=math.ceil(total_steps / plan.steps_per_iteration),
+            num_iterations=num_iterations,
             normalize_observations=normalize_observations,
             normalize_rewards=normalize_rewards,
         )
