@@ -1311,6 +1311,22 @@ MUTANTS = (
         "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
         (TWO_SEEDS,),
     ),
+    # Memory --------------------------------------------------------------------------------------
+    Mutant(
+        "memory-grows-with-training",
+        "An entry is kept of every iteration, and added up at the end (akin to PureJaxRL).",
+        TRAIN,
+        "        return jax.lax.fori_loop(start, stop, one, loop)",
+        "        def kept(i, both):\n"
+        "            loop = one(i, both[0])\n"
+        "            return loop, both[1].at[i].set(loop[1].episodes.count)\n\n"
+        "        both = (loop, jnp.zeros(self.num_iterations))\n"
+        "        loop, counts = jax.lax.fori_loop(start, stop, kept, both)\n"
+        "        returns = loop[1].episodes.returns.replace(count=jnp.sum(counts))\n"
+        "        episodes = loop[1].episodes.replace(returns=returns)\n"
+        "        return loop[0], loop[1].replace(episodes=episodes), loop[2]",
+        ("tests/test_engine.py::test_memory_does_not_grow_with_the_length_of_training",),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "shuffle-repeats-rows",
