@@ -112,6 +112,25 @@ def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) ->
     return rows
 
 
+def factors(rows: list[dict]) -> list[tuple[str, float, bool]]:
+    """Each peer's name, jaxrl's speed over its own, and whether both did the same work.
+
+    Empty where jaxrl itself was skipped.
+    """
+    ours = next((row for row in rows if row["program"] == "jaxrl"), None)
+    if ours is None:
+        return []
+    return [
+        (
+            row["program"],
+            ours["steps_per_second"] / row["steps_per_second"],
+            all(row[name] == ours[name] for name in ("parameters", "env_steps")),
+        )
+        for row in rows
+        if row is not ours
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -153,12 +172,10 @@ def main() -> None:
                 f"{row['peak_mib']:>5.0f} MiB",
                 flush=True,
             )
-        ours = of_workload[0]
-        for row in of_workload[1:]:
-            if row["parameters"] != ours["parameters"] or row["env_steps"] != ours["env_steps"]:
-                print(f"     {row['program']} did other work: not comparable", file=sys.stderr)
-            factor = ours["steps_per_second"] / row["steps_per_second"]
-            print(f"     jaxrl / {row['program']}: {factor:.2f}")
+        for peer, factor, same_work in factors(of_workload):
+            if not same_work:
+                print(f"     {peer} did other work: not comparable", file=sys.stderr)
+            print(f"     jaxrl / {peer}: {factor:.2f}")
         rows += of_workload
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
