@@ -465,6 +465,30 @@ def test_two_seeds_share_no_key(agent):
             assert not words[0] & words[1], (name, kind)
 
 
+class Drawer(Agent):
+    """Remembers which rows of the memory its last batch was."""
+
+    plan = Replay(4, 8, 1, batch_size=16, capacity=32)
+
+    def init(self, key):
+        return jnp.zeros(16, jnp.int32)
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    def update(self, state, batch, key, clock):
+        return batch.index, {}
+
+
+@pytest.mark.parametrize("agent", [Collector(), Drawer()])
+def test_two_seeds_learn_from_other_rows(agent):
+    """The shuffle of one rollout, and the draw from one memory."""
+    training = Training.create(agent, Counter(), total_steps=1200)
+    state, run = jax.jit(training.init)(KEY), jax.jit(training.iteration)
+    one, two = (run(state, jax.random.key(seed), jnp.int32(0))[0].agent for seed in (1, 2))
+    assert (one != two).mean() > 0.5
+
+
 def test_a_long_evaluation_uses_no_key_twice():
     """Its rollouts follow each other until the last episode has ended: here there are four."""
 

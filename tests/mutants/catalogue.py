@@ -1311,6 +1311,22 @@ MUTANTS = (
         "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
         (TWO_SEEDS,),
     ),
+    Mutant(
+        "one-shuffle-for-all-seeds",
+        "Every seed goes through its data in the same order (akin to PureJaxRL DQN).",
+        LEARNERS,
+        "minibatch_indices(stream(key, Stream.SHUFFLE), rows",
+        "minibatch_indices(stream(jax.random.key(0), Stream.SHUFFLE), rows",
+        ("tests/test_engine.py::test_two_seeds_learn_from_other_rows",),
+    ),
+    Mutant(
+        "one-draw-for-all-seeds",
+        "Every seed replays the same slots of its memory (akin to PureJaxRL DQN).",
+        LEARNERS,
+        "memory, stream(key_i, Stream.SAMPLE), iterations",
+        "memory, stream(jax.random.key(0), Stream.SAMPLE), iterations",
+        ("tests/test_engine.py::test_two_seeds_learn_from_other_rows",),
+    ),
     # Memory --------------------------------------------------------------------------------------
     Mutant(
         "memory-grows-with-training",
