@@ -206,7 +206,7 @@ def test_q_learning_finds_the_optimal_policy_of_a_random_problem(name):
 
 
 def test_a_time_limit_biases_nothing_on_the_corridor():
-    """The values of the endless corridor, another in every cell, within 1% of the largest."""
+    """The values of the endless corridor, which rise towards its end, within 1% of the largest."""
     env = corridor.make(max_steps=10, goal_reward=1.0)
     agent = FAST.replace(
         discount=0.9, epsilon=1.0, hidden_sizes=(64,), learning_rate=Linear(5e-3, 1e-5),
