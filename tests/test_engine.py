@@ -15,6 +15,7 @@ from agents.q_learning import QLearning
 from agents.recurrent import RecurrentPolicyGradient
 from environments import BestAction, Chain, Counter, Recall
 from plans import PLANS, equal, random_policy
+from probes import cases
 from sources import imports
 
 import jaxrl
@@ -557,9 +558,8 @@ def test_chunks_are_even_and_end_with_the_end():
 # train and fit ------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", cases(PLANS, "on-policy, normalised, seeds"))
 def test_fit_equals_train_bit_for_bit(name):
     check_that_fit_equals_train(*PLANS[name])
 
