@@ -155,6 +155,7 @@ def test_masses_are_leaves_that_vmap_and_copies_take(pendulum):
     assert first[0] > first[1] > first[2]
 
 
+@pytest.mark.thorough
 def test_gravity_and_whole_fields_can_be_changed(pendulum):
     """A pole without weight never falls by itself."""
     weightless = pendulum.with_params(gravity_scale=0.0)
@@ -203,6 +204,7 @@ def test_arguments_of_the_class_reach_brax():
     assert env.env.env._terminate_when_unhealthy is False
 
 
+@pytest.mark.thorough
 def test_the_environment_keeps_the_contract(pendulum):
     jaxrl_envs.check(pendulum, num_steps=30)
 

@@ -66,7 +66,7 @@ def critic_values(agent, state, obs, action):
 # Probes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cases(FAST, "sac", "ddpg"))
+@pytest.mark.parametrize("name", cases(FAST, "sac"))
 def test_probe_action_by_observation(name):
     """Half the observation is best, -0.5 or 0.5."""
     agent, state, _ = learned(FAST[name], BestContinuousAction(), 150)

@@ -93,6 +93,7 @@ def test_steps_are_those_of_craftax(env, step):
         assert not timestep.terminated
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("limit", [1, 20])
 def test_a_death_terminates_also_at_the_time_limit(env, step, limit):
     state, _ = quick(env.reset)(KEY)

@@ -68,13 +68,13 @@ def q(agent, state, obs):
 # Probes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cases(VALUES, "c51", "pqn"))
+@pytest.mark.parametrize("name", cases(VALUES, "pqn"))
 def test_probe_values_by_observation(name):
     agent, state, _ = learned(ALL[name], RewardIsObservation(), 150)
     np.testing.assert_allclose(q(agent, state, [[-1.0], [1.0]]), [[-1] * 2, [1] * 2], atol=0.1)
 
 
-@pytest.mark.parametrize("name", cases(ALL, "dqn", "rainbow", "online"))
+@pytest.mark.parametrize("name", cases(ALL, "dqn", "online"))
 def test_probe_action_by_observation(name):
     agent, state, _ = learned(ALL[name], BestActionByObservation(), 100)
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])

@@ -131,7 +131,7 @@ def test_without_a_core_there_is_no_memory():
         (PPO(num_envs=8, num_steps=16), Counter(limit=9)),
         (PPO(num_envs=8, num_steps=16, shared_torso=True), Counter(limit=9)),
         (PPO(num_envs=8, num_steps=16, core="gru"), Recall()),
-        (PPO(num_envs=8, num_steps=16), MaskedChoice()),
+        pytest.param(PPO(num_envs=8, num_steps=16), MaskedChoice(), marks=pytest.mark.thorough),
     ],
     ids=["separate", "shared", "recurrent", "masked"],
 )

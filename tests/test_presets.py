@@ -83,6 +83,7 @@ def test_a_sweep_keeps_the_preset_that_it_began_with():
     assert changed <= {"from_preset", "preset", "given"}
 
 
+@pytest.mark.thorough
 def test_the_command_says_what_it_picked_up():
     status, out, err = run_in_process(*CARTPOLE, "--dry-run", "--num-steps", 8)
     assert (status, err) == (0, [])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from environments import Counter, MaskedChoice, timestep
 from flax import struct
+from probes import cases
 
 import jaxrl
 import jaxrl_envs
@@ -226,7 +227,9 @@ def test_a_broken_contract_is_named(env, message):
         check(env())
 
 
-@pytest.mark.parametrize("env_id", ["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar"])
+@pytest.mark.parametrize(
+    "env_id", cases(["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar"], "gymnax/CartPole-v1")
+)
 def test_environments_of_gymnax_pass(env_id):
     check(jaxrl_envs.make(env_id), num_steps=20)
 

@@ -52,11 +52,13 @@ def test_probe_action_by_observation(options):
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
 
 
+@pytest.mark.thorough
 def test_probe_masks():
     _, _, metrics = learned(FAST, MaskedChoice(), 60)
     assert metrics.evaluation.returns.mean() >= 3.5
 
 
+@pytest.mark.thorough
 def test_probe_mixed_action():
     agent, state, _ = learned(FAST, BestMixedAction(), 200)
     choice, position, pair = mode(agent, state, [[-1.0], [1.0]])

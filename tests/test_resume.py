@@ -490,6 +490,7 @@ def test_a_warm_start_begins_with_the_given_state():
 SCHEMA_1 = Path(__file__).parent / "data" / "run_schema_1"
 
 
+@pytest.mark.thorough
 def test_a_run_of_schema_1_is_read_and_goes_on(tmp_path):
     """Written by the version before: PPO, two seeds, normalised observations, 640 steps."""
     path = tmp_path / "run"
@@ -540,6 +541,7 @@ def test_an_extension_that_was_interrupted_is_not_complete(tmp_path):
     assert [row["step"] for row in read_metrics(path)][-1] == 768
 
 
+@pytest.mark.thorough
 def test_many_diverged_members_leave_checkpoints_that_can_be_read(tmp_path):
     """Members 2 and 10: numbers that sort one way, and another way as text."""
     rates = [1.0] * 12
@@ -606,6 +608,7 @@ def test_no_time_at_all_is_no_error(tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_a_run_with_an_axis_of_one_key_and_one_of_data_are_loaded(tmp_path):
     fit(Idle(), Counter(), jax.random.split(KEY, 1), run_dir=tmp_path / "one", **OPTIONS)
     trained = load_run(tmp_path / "one", agent=Idle(), env=Counter())

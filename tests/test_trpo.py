@@ -160,6 +160,7 @@ class CriticSpied(TRPO):
         return new, metrics | {"before": value_loss(sample.value, sample.target)}
 
 
+@pytest.mark.thorough
 def test_a_recurrent_critic_learns_from_the_memory_it_had():
     """In a single pass over one part, the error before the step is that of the rollout's values."""
     options = SMALL | {"num_steps": 7, "critic_minibatches": 1, "hidden_sizes": (4,)}
@@ -254,6 +255,7 @@ def test_the_fisher_matrix_is_the_curvature_of_the_kl_divergence(case):
     np.testing.assert_allclose(ravel_pytree(found)[0], expected, rtol=1e-3, atol=1e-3 * scale)
 
 
+@pytest.mark.thorough
 def test_the_stride_takes_every_nth_row():
     """The direction from every second row is the direction from a batch of those rows alone: of
     step t the copies t, t + 2, ..., so that no copy is left out."""
@@ -363,6 +365,7 @@ def test_probe_action_by_observation(agent):
     assert metrics.training.updates["cg_residual"].value < 1.0
 
 
+@pytest.mark.thorough
 def test_probe_mixed_action():
     agent, state, _ = learned(FAST.replace(num_envs=64), BestMixedAction(), 100)
     choice, position, pair = mode(agent, state, [[-1.0], [1.0]])
