@@ -165,7 +165,8 @@ def count_parameters(out) -> int:
 
     def is_weight(path, leaf):
         names = [str(getattr(k, "name", getattr(k, "key", ""))) for k in path]
-        return "params" in names and not {"opt_state", "optimizer"} & set(names)
+        learns = "params" in names or "log_temperature" in names  # which rejax keeps as params
+        return learns and not {"opt_state", "optimizer"} & set(names)
 
     leaves = jax.tree_util.tree_leaves_with_path(out)
     return sum(leaf.size for path, leaf in leaves if is_weight(path, leaf))
