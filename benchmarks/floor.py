@@ -1,4 +1,4 @@
-"""The time that the matrix products of P1, P2, P3, P7 and P8 take here: the floor of each.
+"""The time that the operations of P1, P2, P3, P7 and P8 take by themselves: the floor of each.
 
     python -m benchmarks.floor          all rows
     python -m benchmarks.floor P3 P7    these
@@ -6,7 +6,10 @@
 Each product of the algorithm is timed by itself, in a compiled loop, at its own shape; times how
 often an iteration needs it, that is a bound for any program of these products. XLA computes a
 product of up to some thousand rows on one core, so two cores halve the bound at best, where
-independent products meet. The last columns are jaxrl's own time and what part of it the bound is.
+independent products meet. The rest is what goes with them: an activation behind a product forward,
+its gradient before one back, a sum of the bias's gradient beside that of the weights, Adam, and
+off-policy the move of the target networks. The last columns are jaxrl's own time, and what part of
+it are the products and all of these.
 """
 
 import argparse
@@ -15,6 +18,8 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +36,8 @@ KINDS = {
     "weights": lambda x, w, y: x.T @ y,
 }
 """A layer's three products: its output `y`, the gradient of its inputs and that of its weights."""
+ACTIVATIONS = {"ppo": (jnp.tanh, lambda y: 1 - y * y), "": (jax.nn.relu, lambda y: y > 0)}
+"""Of PPO and of the others: the function, and its derivative from its value."""
 
 
 def layers(rows: int, inputs: int, outputs: int) -> list[tuple[int, int, int]]:
@@ -77,24 +84,65 @@ def products_of(work: Workload) -> Counter[Product]:
 
 
 def seconds_of(product: Product) -> float:
-    """Of one product, the median of five loops of it."""
+    """Of one product by itself."""
     kind, rows, inputs, outputs = product
     x, w = jnp.ones((rows, inputs)), jnp.full((inputs, outputs), 1e-3)
-    length = max(20, int(2e9 / (2 * rows * inputs * outputs + 1e4)))
 
-    def once(_, operands):
+    def once(operands):
         x, w, y, _ = operands
         product = KINDS[kind](x, w, y)
         # One entry of an operand depends on the last product: no product can be left out.
         return x.at[0, 0].set(product[0, 0]), w.at[0, 0].set(product[0, 0]), y, product
 
-    @jax.jit
-    def loop(x, w, y):
-        return jax.lax.fori_loop(0, length, once, (x, w, y, KINDS[kind](x, w, y)))
+    y = x @ w
+    return seconds(once, (x, w, y, KINDS[kind](x, w, y)), 2 * rows * inputs * outputs)
 
-    operands = (x, w, x @ w)
-    jax.block_until_ready(loop(*operands))
-    return statistics.median(_seconds(loop, *operands) for _ in range(5)) / length
+
+def seconds_beside(product: Product, algorithm: str) -> float:
+    """Of what goes with one product: activation, its gradient, or the gradient of the bias."""
+    kind, rows, inputs, outputs = product
+    function, slope = ACTIVATIONS.get(algorithm, ACTIVATIONS[""])
+    if kind == "weights":
+        g = jnp.ones((rows, outputs))
+        return seconds(lambda c: (c[0] + 1e-9 * c[1], jnp.sum(c[0], 0)), (g, g[0]), 2 * g.size)
+    width = outputs if kind == "forward" else inputs
+    if width not in HIDDEN:
+        return 0.0
+    y, bias = jnp.ones((rows, width)), jnp.full(width, 1e-3)
+    if kind == "forward":
+        return seconds(lambda c: (function(c[0] + c[1]), c[1]), (y, bias[None]), 4 * y.size)
+    return seconds(lambda c: (c[0] * slope(c[1]), c[1]), (y, y), 2 * y.size)
+
+
+def seconds_of_learning(work: Workload) -> float:
+    """Of Adam on all parameters, and of Polyak's average of the critics', per iteration."""
+    ppo, sac = work.algorithm == "ppo", work.algorithm == "sac"
+    actor, critic = (
+        sum(i * o + o for _, i, o in layers(1, inputs, outputs))
+        for inputs, outputs in (((4, 2), (4, 1)) if ppo else ((3, 2 if sac else 1), (4, 1)))
+    )
+    learned = actor + critic if ppo else actor / (1 if sac else 2) + 2 * critic
+    values = jnp.ones(int(learned))
+
+    def adam(c):
+        p, m, v, g = c
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        return p - 1e-3 * m / (jnp.sqrt(v) + 1e-8), m, v, g
+
+    once = seconds(adam, (values, values, values, values), 12 * values.size)
+    if ppo:
+        return 16 * once
+    target = jnp.ones(2 * critic)
+    polyak = seconds(lambda c: (c[0] + 5e-3 * (c[1] - c[0]), c[1]), (target, 2 * target), 9_000)
+    return once + polyak / (1 if sac else 2)
+
+
+def seconds(once: Callable, carry: Any, operations: int) -> float:
+    """Of one turn of a loop, the median of five."""
+    length = max(20, int(2e9 / (operations + 1e4)) if operations > 2e5 else 2_000)
+    loop = jax.jit(lambda carry: jax.lax.fori_loop(0, length, lambda _, c: once(c), carry))
+    jax.block_until_ready(loop(carry))
+    return statistics.median(_seconds(loop, carry) for _ in range(5)) / length
 
 
 def _seconds(function, *arguments) -> float:
@@ -112,17 +160,23 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.rows) - set(rows):
         parser.error(f"no row is called {unknown.pop()!r}: choose from {', '.join(rows)}")
-    print(f"{'row':4} {'MFLOP':>8} {'GFLOP/s':>8} {'products':>12} {'jaxrl':>12} {'part':>5}")
+    print(
+        f"{'row':4} {'MFLOP':>8} {'GFLOP/s':>8} {'products':>12} {'+ the rest':>12} {'jaxrl':>12} "
+        f"{'products':>8} {'all':>5}"
+    )
     for row in options.rows or rows:
         work = WORKLOADS[row]
         products = products_of(work)
         flop = sum(n * 2 * r * i * o for (_, r, i, o), n in products.items())
         floor = sum(n * seconds_of(product) for product, n in products.items())
+        rest = sum(n * seconds_beside(p, work.algorithm) for p, n in products.items())
+        rest += seconds_of_learning(work)
         (measured,) = measure(row, {"jaxrl": (sys.executable, "")}, rounds=3)
         whole = work.num_envs * work.num_steps / measured["steps_per_second"]
         print(
             f"{row:4} {flop / 1e6:8.1f} {flop / floor / 1e9:8.0f} {floor * 1e6:9,.0f} us "
-            f"{whole * 1e6:9,.0f} us {floor / whole:5.0%}"
+            f"{rest * 1e6:9,.0f} us {whole * 1e6:9,.0f} us {floor / whole:8.0%} "
+            f"{(floor + rest) / whole:5.0%}"
         )
 
 
