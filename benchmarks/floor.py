@@ -36,8 +36,8 @@ KINDS = {
     "weights": lambda x, w, y: x.T @ y,
 }
 """A layer's three products: its output `y`, the gradient of its inputs and that of its weights."""
-ACTIVATIONS = {"ppo": (jnp.tanh, lambda y: 1 - y * y), "": (jax.nn.relu, lambda y: y > 0)}
-"""Of PPO and of the others: the function, and its derivative from its value."""
+TANH, RELU = (jnp.tanh, lambda y: 1 - y * y), (jax.nn.relu, lambda y: y > 0)
+"""An activation, and its derivative from its value."""
 
 
 def layers(rows: int, inputs: int, outputs: int) -> list[tuple[int, int, int]]:
@@ -101,7 +101,7 @@ def seconds_of(product: Product) -> float:
 def seconds_beside(product: Product, algorithm: str) -> float:
     """Of what goes with one product: activation, its gradient, or the gradient of the bias."""
     kind, rows, inputs, outputs = product
-    function, slope = ACTIVATIONS.get(algorithm, ACTIVATIONS[""])
+    function, slope = TANH if algorithm == "ppo" else RELU
     if kind == "weights":
         g = jnp.ones((rows, outputs))
         return seconds(lambda c: (c[0] + 1e-9 * c[1], jnp.sum(c[0], 0)), (g, g[0]), 2 * g.size)
@@ -114,32 +114,30 @@ def seconds_beside(product: Product, algorithm: str) -> float:
     return seconds(lambda c: (c[0] * slope(c[1]), c[1]), (y, y), 2 * y.size)
 
 
-def seconds_of_learning(work: Workload) -> float:
-    """Of Adam on all parameters, and of Polyak's average of the critics', per iteration."""
-    ppo, sac = work.algorithm == "ppo", work.algorithm == "sac"
-    actor, critic = (
-        sum(i * o + o for _, i, o in layers(1, inputs, outputs))
-        for inputs, outputs in (((4, 2), (4, 1)) if ppo else ((3, 2 if sac else 1), (4, 1)))
-    )
-    learned = actor + critic if ppo else actor / (1 if sac else 2) + 2 * critic
-    values = jnp.ones(int(learned))
+def seconds_of_learning(work: Workload, products: Counter[Product]) -> float:
+    """Of Adam on all that has a gradient, and of the move of twin target critics, an iteration."""
+    num_updates = 16 if work.algorithm == "ppo" else 1
+    learned = sum(n * (i + 1) * o for (kind, _, i, o), n in products.items() if kind == "weights")
+    values = jnp.ones(int(learned / num_updates))
 
     def adam(c):
         p, m, v, g = c
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         return p - 1e-3 * m / (jnp.sqrt(v) + 1e-8), m, v, g
 
-    once = seconds(adam, (values, values, values, values), 12 * values.size)
-    if ppo:
-        return 16 * once
-    target = jnp.ones(2 * critic)
-    polyak = seconds(lambda c: (c[0] + 5e-3 * (c[1] - c[0]), c[1]), (target, 2 * target), 9_000)
-    return once + polyak / (1 if sac else 2)
+    found = num_updates * seconds(adam, (values, values, values, values), 12 * values.size)
+    if work.algorithm == "ppo":
+        return found
+    target = jnp.ones(2 * sum((i + 1) * o for _, i, o in layers(1, 4, 1)))
+    polyak = seconds(
+        lambda c: (c[0] + 5e-3 * (c[1] - c[0]), c[1]), (target, 2 * target), 3 * target.size
+    )
+    return found + polyak / (1 if work.algorithm == "sac" else 2)  # TD3's are delayed
 
 
 def seconds(once: Callable, carry: Any, operations: int) -> float:
     """Of one turn of a loop, the median of five."""
-    length = max(20, int(2e9 / (operations + 1e4)) if operations > 2e5 else 2_000)
+    length = max(20, min(2_000, int(2e9 / operations)))
     loop = jax.jit(lambda carry: jax.lax.fori_loop(0, length, lambda _, c: once(c), carry))
     jax.block_until_ready(loop(carry))
     return statistics.median(_seconds(loop, carry) for _ in range(5)) / length
@@ -170,7 +168,7 @@ def main() -> None:
         flop = sum(n * 2 * r * i * o for (_, r, i, o), n in products.items())
         floor = sum(n * seconds_of(product) for product, n in products.items())
         rest = sum(n * seconds_beside(p, work.algorithm) for p, n in products.items())
-        rest += seconds_of_learning(work)
+        rest += seconds_of_learning(work, products)
         (measured,) = measure(row, {"jaxrl": (sys.executable, "")}, rounds=3)
         whole = work.num_envs * work.num_steps / measured["steps_per_second"]
         print(

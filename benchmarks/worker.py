@@ -160,7 +160,7 @@ def sb3_trpo(work: Workload):
 
 
 def count_parameters(out) -> int:
-    """Array entries under the name "params": the same for every library, if the networks are."""
+    """Array entries that learn: the same for every library, if the networks are."""
     import jax
 
     def is_weight(path, leaf):

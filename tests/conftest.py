@@ -13,15 +13,16 @@ os.environ["XLA_FLAGS"] = " ".join(
     if not flag.startswith("--xla_force_host_platform_device_count")
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxrl import host  # which imports no jax
+
 # Side by side, each worker of pytest-xdist gets its share of the cores, and XLA as many threads.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = host.cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("NPROC", str(max(1, share)))
 
 import jax
 import pytest
-
-from jaxrl import host
 
 host.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
 
