@@ -5,7 +5,7 @@ An algorithm is one file that subclasses `Agent`; the engine (`jaxrl.engine`) do
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from flax import struct
 
@@ -199,6 +199,10 @@ class Agent(struct.PyTreeNode):
     """
 
     spec: EnvSpec | None = static(default=None, kw_only=True)
+
+    raveled: ClassVar[tuple[str, ...]] = ()
+    """Fields of the state that reach `update` as one vector each, `jaxrl.raveled.Raveled`, which is
+    faster where many updates follow one another; `optimizers.descend` takes either."""
 
     @property
     def plan(self) -> Plan:

@@ -26,10 +26,10 @@ def permutation(key: Key, num_rows: int) -> Array:
         return jax.random.permutation(key, num_rows)
     other = num_rows // side
     j, i = jnp.meshgrid(jnp.arange(side), jnp.arange(other), indexing="ij")
-    for round_key in jax.random.split(key, NUM_ROUNDS):
-        key_i, key_j = jax.random.split(round_key)
-        i = (i + jax.random.randint(key_i, (side,), 0, other)[j]) % other
-        j = (j + jax.random.randint(key_j, (other,), 0, side)[i]) % side
+    below = jnp.asarray([other] * side + [side] * other)
+    for shifts in jax.random.randint(key, (NUM_ROUNDS, side + other), 0, below):
+        i = (i + shifts[:side][j]) % other
+        j = (j + shifts[side:][i]) % side
     return (j * other + i).reshape(-1)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import optax
 
+from jaxrl.raveled import Raveled, plain
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
 
@@ -41,9 +42,19 @@ def descend(
 ) -> tuple[PyTree, optax.OptState, Array, Any]:
     """One gradient step on `loss(params) -> (float32[], aux)`.
 
+    Args:
+      transform: the optimiser.
+      loss: of the parameters as a tree.
+      params: a tree, or `Raveled`.
+      optimizer: the optimiser's state.
+
     Returns:
-      The new parameters, the optimiser's state, the loss and aux, both before the step.
+      The new parameters, kept as the old ones were, the optimiser's state, the loss and aux, both
+      before the step.
     """
-    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, optimizer = transform.update(gradient, optimizer, params)
+    tree = plain(params)
+    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(tree)
+    updates, optimizer = transform.update(gradient, optimizer, tree)
+    if isinstance(params, Raveled):
+        return params + updates, optimizer, value, aux
     return optax.apply_updates(params, updates), optimizer, value, aux

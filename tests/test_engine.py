@@ -1,5 +1,6 @@
 """The engine's promises, whatever the agent: one truth a test."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -611,9 +612,7 @@ def test_every_float_hyper_parameter_can_be_swept():
         "entropy_coefficient": 0.2, "value_coefficient": 1.0, "max_grad_norm": 1e-3,
         "adam_epsilon": 1e-2, "target_kl": 1e-9,
     }  # fmt: skip
-    leaves = {
-        f.name for f in base.__dataclass_fields__.values() if f.metadata.get("pytree_node", True)
-    }
+    leaves = {f.name for f in dataclasses.fields(base) if f.metadata.get("pytree_node", True)}
     assert leaves == set(others)
     lanes = [base, *(base.replace(**{name: value}) for name, value in others.items())]
     stacked = jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *lanes)

@@ -1,6 +1,7 @@
 """What a run leaves behind: statistics, files, checkpoints, lines on the screen."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -176,7 +177,7 @@ def test_an_agent_is_described_by_plain_numbers():
     assert described["discount"] == 0.99
     assert described["hidden_sizes"] == (8,)
     assert "spec" not in described
-    assert set(described) == {*PPO.__dataclass_fields__} - {"spec"}
+    assert set(described) == {field.name for field in dataclasses.fields(PPO)} - {"spec"}
 
 
 def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):

@@ -354,9 +354,13 @@ def test_a_singular_fisher_matrix_cannot_poison_them(agent):
 # Probes -------------------------------------------------------------------------------------------
 
 
+def names(agent):
+    return [field.name for field in dataclasses.fields(agent)]
+
+
 @pytest.mark.parametrize(
     "agent",
-    [FAST, NPG(**{n: getattr(FAST, n) for n in NPG.__dataclass_fields__ if hasattr(FAST, n)})],
+    [FAST, NPG(**{n: getattr(FAST, n) for n in names(NPG) if hasattr(FAST, n)})],
     ids=["trpo", "npg"],
 )
 def test_probe_action_by_observation(agent):

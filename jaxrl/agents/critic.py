@@ -10,7 +10,8 @@ from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean, value_loss
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.networks import ActorCritic
-from jaxrl.optimizers import adam
+from jaxrl.optimizers import adam, descend
+from jaxrl.raveled import Raveled
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, Key, PyTree, Trajectory
 
@@ -86,12 +87,11 @@ def fit_critic(
         def loss(critic):
             apply: Any = agent.network.apply
             values, _ = apply(critic, sample.obs, part.carry, part.first, method="value")
-            return value_loss(values, sample.target, sample.counts)
+            return value_loss(values, sample.target, sample.counts), None
 
-        error, gradient = jax.value_and_grad(loss)(critic)
-        updates, optimizer = transform.update(gradient, optimizer, critic)
-        return (optax.apply_updates(critic, updates), optimizer), error
+        critic, optimizer, error, _ = descend(transform, loss, critic, optimizer)
+        return (critic, optimizer), error
 
     index = minibatch_indices(key, rows, agent.critic_epochs, agent.critic_minibatches)
-    (critic, optimizer), errors = jax.lax.scan(one, (critic, optimizer), index)
-    return critic, optimizer, mean(errors[-agent.critic_minibatches :])
+    (fitted, optimizer), errors = jax.lax.scan(one, (Raveled.of(critic), optimizer), index)
+    return fitted.tree, optimizer, mean(errors[-agent.critic_minibatches :])

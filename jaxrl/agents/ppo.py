@@ -76,6 +76,8 @@ class PPO(ActorCriticAgent):
     target_kl: Scalar | None = None
     """Stop an iteration's updates once the policy has moved this far (nats); none: never."""
 
+    raveled = ("params",)
+
     @property
     def plan(self) -> OnPolicy:
         return OnPolicy(

@@ -57,6 +57,8 @@ class PQN(QAgent):
     layer_norm: bool = static(default=True)
     """Normalise the features of every layer but your own torso's: keeps values from diverging."""
 
+    raveled = ("params",)
+
     @property
     def plan(self) -> OnPolicy:
         return OnPolicy(self.num_envs, self.num_steps, self.num_epochs, self.num_minibatches)

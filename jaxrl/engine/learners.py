@@ -17,6 +17,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.environment import VectorEnv
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
+from jaxrl.raveled import raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.types import (
     Array,
@@ -135,8 +136,9 @@ def _update_many(
         now = clock.replace(update=clock.update + index)
         return agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
 
-    agent_state, metrics = jax.lax.scan(one, agent_state, jnp.arange(length))
-    return agent_state, {name: Mean.of(values).pooled() for name, values in metrics.items()}
+    state, metrics = jax.lax.scan(one, raveled(agent_state, agent.raveled), jnp.arange(length))
+    pooled = {name: Mean.of(values).pooled() for name, values in metrics.items()}
+    return restored(state, agent.raveled), pooled
 
 
 def _collect(

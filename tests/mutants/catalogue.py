@@ -1345,11 +1345,19 @@ MUTANTS = (
     ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
+        "updates-at-the-wrong-parameters",
+        "The vector of the parameters and that of their updates are not in the same order.",
+        "jaxrl/raveled.py",
+        "self.vector + ravel_pytree(updates)[0]",
+        "self.vector + ravel_pytree(updates)[0][::-1]",
+        ("tests/test_raveled.py::test_a_step_on_the_vector_is_that_on_the_tree[flat]",),
+    ),
+    Mutant(
         "shuffle-repeats-rows",
         "Some rows come twice in a pass over the data, others never.",
         MINIBATCHES,
-        "i = (i + jax.random.randint(key_i, (side,), 0, other)[j]) % other",
-        "i = jax.random.randint(key_i, i.shape, 0, other)",
+        "i = (i + shifts[:side][j]) % other",
+        "i = jax.random.randint(key, i.shape, 0, other)",
         ("tests/test_engine.py::test_a_shuffle_is_a_permutation[64]",),
     ),
     Mutant(
