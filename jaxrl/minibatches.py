@@ -26,7 +26,7 @@ def permutation(key: Key, num_rows: int) -> Array:
         return jax.random.permutation(key, num_rows)
     other = num_rows // side
     j, i = jnp.meshgrid(jnp.arange(side), jnp.arange(other), indexing="ij")
-    below = jnp.asarray([other] * side + [side] * other)
+    below = jnp.asarray([[other] * side + [side] * other])
     for shifts in jax.random.randint(key, (NUM_ROUNDS, side + other), 0, below):
         i = (i + shifts[:side][j]) % other
         j = (j + shifts[side:][i]) % side
