@@ -21,7 +21,7 @@ import jaxrl_envs
 from jaxrl.agents import NPG, TRPO
 from jaxrl.agents.actor_critic import Sample
 from jaxrl.agents.critic import split
-from jaxrl.engine.train import Training
+from jaxrl.engine.train import Training, train
 from jaxrl.losses import mean, value_loss
 from jaxrl.types import Masked, Trajectory
 
@@ -367,6 +367,19 @@ def test_probe_action_by_observation(agent):
     agent, state, metrics = learned(agent, BestActionByObservation(), 30)
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
     assert metrics.training.updates["cg_residual"].value < 1.0
+
+
+def test_npg_keeps_a_policy_that_is_sure_of_itself():
+    """There the divergence of a step is nothing but rounding, and may be below zero."""
+    env = BestActionByObservation()
+    agent = NPG(**{n: getattr(FAST, n) for n in names(NPG) if hasattr(FAST, n)})
+    steps = 30 * agent.bind(env.spec).plan.steps_per_iteration
+    state, metrics = jax.jit(
+        jax.vmap(lambda key: train(agent, env, key, total_steps=steps, num_evaluations=1))
+    )(jax.random.split(KEY, 16))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent.params))
+    np.testing.assert_array_equal(metrics.evaluation.returns, 1.0)
+    assert np.abs(metrics.training.updates["kl"].value).max() <= FAST.kl_radius
 
 
 @pytest.mark.thorough

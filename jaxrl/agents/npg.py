@@ -43,8 +43,9 @@ class NPG(NaturalGradientAgent):
 
         new, kl = step(scale)
         if self.kl_radius is not None:
-            shrink = jnp.minimum(1.0, jnp.sqrt(at(self.kl_radius, clock) / kl))
-            scale = scale * jnp.where(jnp.isnan(kl), 0.0, shrink)
+            # Where there is next to no divergence, rounding may bring it below zero.
+            share = jnp.clip(kl / at(self.kl_radius, clock), 1.0)
+            scale = jnp.where(jnp.isfinite(share), scale / jnp.sqrt(share), 0.0)
             new, kl = step(scale)
         return new, {
             "kl": kl,

@@ -370,7 +370,7 @@ MUTANTS = (
         "optimizer-without-params",
         "`optimizer.update(grads, state)` without params: AdamW breaks (several).",
         OPTIMIZERS,
-        ".update(gradient, optimizer, params)",
+        ".update(gradient, optimizer, tree)",
         ".update(gradient, optimizer)",
         ("tests/test_ppo.py::test_an_optimizer_may_read_the_parameters",),
         "ValueError: You are using a transformation that requires the current value of parameters",
@@ -576,6 +576,17 @@ MUTANTS = (
         "scale = jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)",
         "scale = jnp.asarray(scale)",
         (f"{IMMOVABLE}[FactorNPG]",),
+    ),
+    Mutant(
+        "root-of-a-divergence-below-zero",
+        "NPG divides by the root of a divergence, which rounding brings below zero where the policy is "
+        "sure: it is NaN from then on (ours, once).",
+        NPG,
+        "share = jnp.clip(kl / at(self.kl_radius, clock), 1.0)\n"
+        "            scale = jnp.where(jnp.isfinite(share), scale / jnp.sqrt(share), 0.0)",
+        "shrink = jnp.minimum(1.0, jnp.sqrt(at(self.kl_radius, clock) / kl))\n"
+        "            scale = scale * jnp.where(jnp.isnan(kl), 0.0, shrink)",
+        ("tests/test_trpo.py::test_npg_keeps_a_policy_that_is_sure_of_itself",),
     ),
     Mutant(
         "critic-gives-in-to-nan",
