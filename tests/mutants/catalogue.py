@@ -579,7 +579,7 @@ MUTANTS = (
     ),
     Mutant(
         "root-of-a-divergence-below-zero",
-        "NPG divides by the root of a divergence, which rounding brings below zero where the policy is "
+        "NPG takes the root of a divergence, which rounding brings below zero where the policy is "
         "sure: it is NaN from then on (ours, once).",
         NPG,
         "share = jnp.clip(kl / at(self.kl_radius, clock), 1.0)\n"
