@@ -164,6 +164,43 @@ def a_batch(agent, rows=64):
     return Trajectory(sample, jnp.zeros(rows, bool))
 
 
+class FirstRatio(PPO):
+    """Reports how far the importance ratio is from 1."""
+
+    def loss(self, params, batch, clock):
+        sample = batch.steps
+        policy, *_ = self.network.apply(params, sample.obs, batch.carry, batch.first)
+        ratio = jnp.exp(policy.log_prob(sample.action) - sample.log_prob)
+        loss, metrics = super().loss(params, batch, clock)
+        return loss, metrics | {"error": jnp.max(jnp.abs(ratio - 1.0))}
+
+
+UNMOVED = FirstRatio(num_envs=8, num_steps=16, learning_rate=0.0, hidden_sizes=(16,))
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    ("agent", "env", "limit"),
+    [
+        (UNMOVED, BestActionByObservation(), 0.0),
+        pytest.param(UNMOVED, MaskedChoice(), 0.0, marks=pytest.mark.thorough),
+        pytest.param(UNMOVED, BestContinuousAction(), 1e-5, marks=pytest.mark.thorough),
+        (UNMOVED, BestMixedAction(), 1e-5),
+        (UNMOVED.replace(core="gru", core_size=8), Recall(delay=3), 1e-5),
+    ],
+    ids=["discrete", "masked", "box", "mixed", "recurrent"],
+)
+def test_the_importance_ratio_of_an_unmoved_policy_is_one(agent, env, limit):
+    """In a whole training, observations normalised by statistics that move between iterations."""
+    steps = 4 * agent.plan.steps_per_iteration
+    _, metrics = jax.jit(
+        lambda key: train(
+            agent, env, key, total_steps=steps, num_evaluations=0, normalize_observations=True
+        )
+    )(KEY)
+    assert metrics.training.updates["error"].value[0] <= limit
+
+
 @pytest.mark.parametrize("clip_value", [False, True])
 @pytest.mark.parametrize("normalize_advantages", [False, True])
 def test_the_loss_is_that_of_the_paper(clip_value, normalize_advantages):
