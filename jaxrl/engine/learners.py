@@ -3,7 +3,6 @@
 Each learner is one iteration of training: (agent state, environments, ...) -> the same and metrics.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.environment import VectorEnv
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
-from jaxrl.raveled import raveled, restored
+from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.types import (
     Array,
@@ -85,12 +84,12 @@ class Divergence(struct.PyTreeNode):
 
     def watch(self, metrics: IterationMetrics, iteration: Array) -> "Divergence":
         """Takes in an iteration; what came first stays."""
-        bad = {name: ~jnp.isfinite(total) for name, total in _totals(metrics).items()}
+        bad = ~jnp.isfinite(Raveled.of(_totals(metrics)).vector)
         fine = self.iteration < 0
-        any_bad = functools.reduce(jnp.logical_or, bad.values())
+        found: Any = self.metrics
         return Divergence(
-            jnp.where(fine & any_bad, iteration, self.iteration),
-            {name: jnp.where(fine, now, self.metrics[name]) for name, now in bad.items()},
+            jnp.where(fine & jnp.any(bad), iteration, self.iteration),
+            found.replace(vector=jnp.where(fine, bad, found.vector)),
         )
 
 
@@ -134,11 +133,12 @@ def _update_many(
         key_i = jax.random.fold_in(key, index)
         batch = batch_of(agent_state, index, stream(key_i, Stream.SAMPLE))
         now = clock.replace(update=clock.update + index)
-        return agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
+        agent_state, new = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
+        return agent_state, Raveled.of({name: Mean.of(x) for name, x in new.items()})
 
-    state, metrics = jax.lax.scan(one, raveled(agent_state, agent.raveled), jnp.arange(length))
-    pooled = {name: Mean.of(values).pooled() for name, values in metrics.items()}
-    return restored(state, agent.raveled), pooled
+    state, each = jax.lax.scan(one, raveled(agent_state, agent.raveled), jnp.arange(length))
+    metrics = each.replace(vector=jnp.sum(each.vector, axis=0)).tree
+    return restored(state, agent.raveled), {name: x.pooled() for name, x in metrics.items()}
 
 
 def _collect(

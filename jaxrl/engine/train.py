@@ -17,6 +17,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, FirstStep, VectorEnv, differences
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
+from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
@@ -233,8 +234,10 @@ class Training(struct.PyTreeNode):
             state, new = self.iteration(state, key, i)
             return state, metrics + new, divergence.watch(new, i)
 
-        loop = (state, none, Divergence.none(none))
-        return jax.lax.fori_loop(start, stop, one, loop)
+        divergence = raveled(Divergence.none(none), ("metrics",))
+        loop = (state, Raveled.of(none), divergence)
+        state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)
+        return state, metrics.tree, restored(divergence, ("metrics",))
 
     def policy(self, state: TrainState, iteration: jax.Array | int | None = None) -> Policy:
         """What was learned after that iteration (None: the last), without exploration, on raw
