@@ -1343,15 +1343,14 @@ MUTANTS = (
         "memory-grows-with-training",
         "An entry is kept of every iteration, and added up at the end (akin to PureJaxRL).",
         TRAIN,
-        "        return jax.lax.fori_loop(start, stop, one, loop)",
+        "        state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)",
         "        def kept(i, both):\n"
         "            loop = one(i, both[0])\n"
-        "            return loop, both[1].at[i].set(loop[1].episodes.count)\n\n"
+        "            return loop, both[1].at[i].set(loop[1].vector[0])\n\n"
         "        both = (loop, jnp.zeros(self.num_iterations))\n"
-        "        loop, counts = jax.lax.fori_loop(start, stop, kept, both)\n"
-        "        returns = loop[1].episodes.returns.replace(count=jnp.sum(counts))\n"
-        "        episodes = loop[1].episodes.replace(returns=returns)\n"
-        "        return loop[0], loop[1].replace(episodes=episodes), loop[2]",
+        "        (state, metrics, divergence), kept = jax.lax.fori_loop(start, stop, kept, both)\n"
+        "        vector = metrics.vector.at[0].set(jnp.max(kept))\n"
+        "        metrics = metrics.replace(vector=vector)",
         ("tests/test_engine.py::test_memory_does_not_grow_with_the_length_of_training",),
     ),
     # Minibatches and replay ----------------------------------------------------------------------
@@ -1409,8 +1408,8 @@ MUTANTS = (
         'The count of updates stands still within an iteration, and with it "every k updates" '
         "(akin to PureJaxRL DQN).",
         LEARNERS,
-        "now = clock.replace(update=clock.update + index)\n        return agent.update(",
-        "now = clock\n        return agent.update(",
+        "now = clock.replace(update=clock.update + index)\n        agent_state, new = agent.update(",
+        "now = clock\n        agent_state, new = agent.update(",
         ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
     ),
     # Environments ---------------------------------------------------------------------------------
@@ -1510,8 +1509,8 @@ MUTANTS = (
         "divergence-without-its-beginning",
         "Of numbers that are not finite the last iteration is named, not the first.",
         LEARNERS,
-        "jnp.where(fine & any_bad, iteration, self.iteration)",
-        "jnp.where(any_bad, iteration, self.iteration)",
+        "jnp.where(fine & jnp.any(bad), iteration, self.iteration)",
+        "jnp.where(jnp.any(bad), iteration, self.iteration)",
         (f"{RESUME}::test_train_tells_of_divergence_too",),
     ),
     Mutant(
