@@ -1408,8 +1408,8 @@ MUTANTS = (
         'The count of updates stands still within an iteration, and with it "every k updates" '
         "(akin to PureJaxRL DQN).",
         LEARNERS,
-        "now = clock.replace(update=clock.update + index)\n        agent_state, new = agent.update(",
-        "now = clock\n        agent_state, new = agent.update(",
+        "now = clock.replace(update=clock.update + index)\n        agent_state, new = agent.update",
+        "now = clock\n        agent_state, new = agent.update",
         ("tests/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
     ),
     # Environments ---------------------------------------------------------------------------------
