@@ -124,6 +124,38 @@ def test_activations():
         activation("tanhh")
 
 
+@pytest.mark.parametrize("features", [1, 2, 4, 5])
+def test_a_layer_is_a_product_however_narrow(features):
+    """Value, gradient, tangent and a batch of kernels, against the formula."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    x, t = jax.random.normal(keys[0], (3, 7, 6)), jax.random.normal(keys[1], (3, 7, features))
+    layer = dense(features, 1.0)
+    params = {
+        "kernel": jax.random.normal(keys[2], (2, 6, features)),
+        "bias": jax.random.normal(keys[3], (2, features)),
+    }
+    direction = jax.tree.map(lambda p: jnp.cos(7 * p), params)
+
+    def ours(p):
+        return jnp.sum(jnp.sin(layer.apply({"params": p}, x)) * t)
+
+    def formula(p):
+        product = jnp.einsum("abi,ij->abj", x, p["kernel"]) + p["bias"][None, None]
+        return jnp.sum(jnp.sin(product) * t)
+
+    def everything(f):
+        def of(p, d):
+            return jax.value_and_grad(f)(p), jax.jvp(f, (p,), (d,))
+
+        return jax.jit(jax.vmap(of))(params, direction)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        everything(ours),
+        everything(formula),
+    )
+
+
 def test_an_mlp_is_the_formula():
     params = some_params(MLP((3, 2), "relu"), gaussian(4))
     x = np.asarray(gaussian(7, 4), np.float64)

@@ -1353,6 +1353,14 @@ MUTANTS = (
         "        metrics = metrics.replace(vector=vector)",
         ("tests/test_engine.py::test_memory_does_not_grow_with_the_length_of_training",),
     ),
+    Mutant(
+        "columns-in-the-wrong-order",
+        "A narrow layer's outputs come out in reverse.",
+        "jaxrl/networks.py",
+        "dimensions, **options) for column in kernel.T]",
+        "dimensions, **options) for column in kernel.T[::-1]]",
+        ("tests/test_networks.py::test_a_layer_is_a_product_however_narrow[2]",),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "updates-at-the-wrong-parameters",
