@@ -35,8 +35,9 @@ class Raveled(struct.PyTreeNode):
         return self.restore(self.vector)
 
     def __add__(self, updates: PyTree) -> Self:
-        """The sum with a tree of the same shapes."""
-        return self.replace(vector=self.vector + ravel_pytree(updates)[0])
+        """The sum with a tree of the same shapes; of the same dtype, as `optax.apply_updates`."""
+        total = self.vector + ravel_pytree(updates)[0]
+        return self.replace(vector=total.astype(self.vector.dtype))
 
 
 def raveled(state: PyTree, fields: tuple[str, ...]) -> PyTree:

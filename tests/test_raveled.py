@@ -70,6 +70,17 @@ def test_a_step_on_the_vector_is_that_on_the_tree(name):
     assert not np.array_equal(tree["bias"], FLOATS["bias"])
 
 
+def test_half_precision_stays_half_precision():
+    """Where the step size is a float32, updates are, too; the loop wants its dtypes back."""
+    tree = {"w": jnp.ones(3, jnp.bfloat16)}
+    transform = optax.adam(jnp.float32(0.1))
+    for params in (tree, Raveled.of(tree)):
+        new, *_ = descend(
+            transform, lambda p: (jnp.sum(p["w"] ** 2), None), params, transform.init(tree)
+        )
+        assert jax.tree.leaves(new)[0].dtype == jnp.bfloat16
+
+
 AGENTS = {
     "ppo": (PPO(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
     "ppo-recurrent": (PPO(num_envs=4, num_steps=8, core="gru", shared_torso=True), Recall()),
