@@ -3,6 +3,7 @@
     python -m benchmarks.scores S1              train what is missing of row S1
     python -m benchmarks.scores S1 S9-ppo       rows one after the other
     python -m benchmarks.scores S10 --seeds 1   fewer seeds than the row asks for: a first look
+    python -m benchmarks.scores S10 --at-once 3 train them under one vmap, as suits a GPU
     python -m benchmarks.scores S1 --again      measure anew, also what is there
     python -m benchmarks.scores                 write the table from what is there
 
@@ -127,8 +128,14 @@ class Changed(Exception):
 # Measuring ----------------------------------------------------------------------------------------
 
 
-def measure(row: Row, num_seeds: int, *, again: bool = False) -> Result:
+def measure(row: Row, num_seeds: int, *, again: bool = False, at_once: int | None = None) -> Result:
     """Trains the seeds that are missing, a batch after the other, and keeps each batch.
+
+    Args:
+      row: what to train.
+      num_seeds: how many seeds are wanted, with those that are there.
+      again: drops what is there.
+      at_once: seeds of a batch; the row's own number where None.
 
     Raises:
       Changed: what is there was measured with another configuration.
@@ -144,8 +151,9 @@ def measure(row: Row, num_seeds: int, *, again: bool = False) -> Result:
     done = num_seeds - len(missing)
     if done:
         print(f"{row.id}: {done} of {num_seeds} seeds are there already", flush=True)
-    for i in range(0, len(missing), row.seeds_at_once):
-        seeds = missing[i : i + row.seeds_at_once]
+    at_once = at_once or row.seeds_at_once
+    for i in range(0, len(missing), at_once):
+        seeds = missing[i : i + at_once]
         named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         print(
             f"{row.id}: {row.algorithm} on {row.env}, {named}, {row.total_steps:,} steps each",
@@ -384,6 +392,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--seeds", type=int, metavar="N", help="how many seeds (default: those of the row)"
     )
     parser.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="how many of them under one vmap (default: what suits 2 CPU cores)",
+    )
+    parser.add_argument(
         "--again", action="store_true", help="measure anew; the old result stays until a new one is"
     )
     parser.add_argument(
@@ -415,8 +429,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in options.rows:
         if name not in ROWS:
             parser.error(f"there is no row {name!r}: choose from {', '.join(ROWS)}")
-    if options.seeds is not None and options.seeds < 1:
-        parser.error(f"--seeds is {options.seeds}: it must be at least 1")
+    for flag, value in (("--seeds", options.seeds), ("--at-once", options.at_once)):
+        if value is not None and value < 1:
+            parser.error(f"{flag} is {value}: it must be at least 1")
 
     failed = False
     for name in options.rows:
@@ -424,7 +439,12 @@ def main(argv: list[str] | None = None) -> int:
         reason = obstacle(row, force=options.force)
         if reason is None:
             try:
-                result = measure(row, options.seeds or row.num_seeds, again=options.again)
+                result = measure(
+                    row,
+                    options.seeds or row.num_seeds,
+                    again=options.again,
+                    at_once=options.at_once,
+                )
             except Changed as error:
                 reason = str(error)
             except KeyboardInterrupt:

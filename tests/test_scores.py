@@ -200,8 +200,17 @@ def test_the_table_stands_between_the_markers(place, trained):
     assert tables == [12] * 3 + [7] * 3
 
 
+def test_as_many_seeds_at_once_as_one_says(place, trained):
+    assert scores.main(["T", "--at-once", "3"]) == 0
+    assert trained == [[100, 101, 102]]
+
+
 def test_a_wrong_word_is_named(place, capsys):
-    for argv, said in ((["S99"], "no row 'S99'"), (["T", "--seeds", "0"], "at least 1")):
+    for argv, said in (
+        (["S99"], "no row 'S99'"),
+        (["T", "--seeds", "0"], "--seeds is 0: it must be at least 1"),
+        (["T", "--at-once", "0"], "--at-once is 0: it must be at least 1"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             scores.main(argv)
         assert said in capsys.readouterr().err
