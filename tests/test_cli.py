@@ -219,6 +219,17 @@ cli.main(["train", "ppo", "gymnax/CartPole-v1", "--run-dir", "a/b", "--no-preset
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_as_a_module():
+    run = subprocess.run(
+        [sys.executable, "-m", "jaxrl", "train", "pppo", ENV],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "did you mean ppo or trpo?" in run.stderr
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     command = [sys.executable, "-c", "from jaxrl.cli import main; main(['list'])"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
