@@ -201,8 +201,8 @@ class Agent(struct.PyTreeNode):
     spec: EnvSpec | None = static(default=None, kw_only=True)
 
     raveled: ClassVar[tuple[str, ...]] = ()
-    """Fields of the state that reach `update` as one vector each, `jaxrl.raveled.Raveled`, which is
-    faster where many updates follow one another; `optimizers.descend` takes either."""
+    """Fields of the state that on a CPU reach `update` as one vector each, `jaxrl.raveled.Raveled`:
+    faster there where many updates follow one another. `optimizers.descend` takes either."""
 
     @property
     def plan(self) -> Plan:

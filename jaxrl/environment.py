@@ -91,6 +91,7 @@ class VectorEnv(struct.PyTreeNode):
       pool_size: how many starts the pool holds, at least N; with `batched`, how many each copy's
         own pool holds. None for N or 64, whichever is more (16 for each copy with `batched`).
       batched: whether each copy has parameters of its own.
+      steps_a_turn: steps that a rollout takes in each turn of its loop; see `jaxrl.device`.
     """
 
     env: Any
@@ -98,6 +99,7 @@ class VectorEnv(struct.PyTreeNode):
     reset_policy: ResetPolicy = static(default="fresh")
     pool_size: int | None = static(default=None)
     batched: bool = static(default=False)
+    steps_a_turn: int = static(default=1)
 
     @property
     def spec(self) -> EnvSpec:

@@ -58,7 +58,7 @@ def protect_or_warn(what: str, jaxpr: Any) -> None:
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if _leaves_us_out(flags) or not is_affected():
         return
-    calls = sorted(set(_primitives(jaxpr)) & LAPACK)
+    calls = sorted(set(primitives(jaxpr)) & LAPACK)
     if not calls:
         return
     protect()
@@ -122,7 +122,7 @@ def _backend_has_started() -> bool:
     return bool(bridge and getattr(bridge, "_backends", None))
 
 
-def _primitives(jaxpr: Any) -> Iterator[str]:
+def primitives(jaxpr: Any) -> Iterator[str]:
     """The names of the primitives in a jaxpr, with those in its loops and branches."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for equation in jaxpr.eqns:
@@ -130,4 +130,4 @@ def _primitives(jaxpr: Any) -> Iterator[str]:
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from _primitives(inner)
+                    yield from primitives(inner)

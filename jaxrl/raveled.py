@@ -13,8 +13,9 @@ class Raveled(struct.PyTreeNode):
     """A tree of arrays that is kept as one vector: a step on it is one operation, not one a leaf.
 
     A network reads its arrays out of the vector where it needs them. Where a loop carried the tree,
-    a processor without an accelerator would copy and add a dozen small arrays an update, all ready
-    at once: XLA then wakes a second thread for work of a microsecond each.
+    a CPU would copy and add a dozen small arrays an update, all ready at once: XLA then wakes a
+    second thread for work of a microsecond each. On an accelerator the tree is kept: there it is as
+    fast for one agent, and reading the vector costs 2,048 of them side by side a tenth of the time.
 
     Attributes:
       vector: all entries, in the order of the leaves; of the dtype that theirs have in common.

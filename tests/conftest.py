@@ -28,6 +28,8 @@ host.protect()  # while jax has not started: tests of brax and of solvers call L
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
+if os.environ["JAX_PLATFORMS"] != "cpu":  # a GPU multiplies in TF32, unless told otherwise
+    jax.config.update("jax_default_matmul_precision", "float32")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,7 @@ import pytest
 from environments import Chain
 from flax import struct
 
+from jaxrl import device
 from jaxrl.agents import PPO, actor_critic
 from jaxrl.agents.actor_critic import ActorCriticAgent, map_blocks
 from jaxrl.engine.train import Training
@@ -196,6 +197,7 @@ def test_advantages_bootstrap_from_those_values():
 @pytest.mark.parametrize("core", ["none", "lstm"])
 def test_values_in_blocks_equal_values_at_once(core, monkeypatch):
     """16,800 rows: blocks of 3 of the 24 steps, of which some have truncations and some not."""
+    monkeypatch.setattr(device, "is_cpu", lambda: True)  # an accelerator has no blocks
     agent, params = build(core)
     trajectory = trajectory_of(agent, num_steps=24, num_envs=700, ends=0.0)
     assert 0 < trajectory.steps.truncated.any(axis=1).reshape(8, 3).any(axis=1).sum() < 8
@@ -221,7 +223,9 @@ def test_values_in_blocks_equal_values_at_once(core, monkeypatch):
         (100_000, 1, 2500),
     ],
 )
-def test_blocks_are_whole_steps_in_order(num_steps, num_envs, block):
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_blocks_are_whole_steps_in_order(num_steps, num_envs, block, is_cpu, monkeypatch):
+    monkeypatch.setattr(device, "is_cpu", lambda: is_cpu)
     seen = []
 
     def f(xs):
@@ -232,7 +236,7 @@ def test_blocks_are_whole_steps_in_order(num_steps, num_envs, block):
     x = jnp.arange(num_steps * num_envs, dtype=jnp.float32).reshape(num_steps, num_envs)
     y = map_blocks(f, (x[..., None], 2 * x))
     np.testing.assert_array_equal(y, 3 * x)
-    assert set(seen) == {(block, num_envs)}
+    assert set(seen) == {(block if is_cpu else num_steps, num_envs)}
 
 
 # Acting -------------------------------------------------------------------------------------------

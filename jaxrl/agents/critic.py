@@ -5,13 +5,14 @@ from typing import Any, Protocol
 import jax
 import optax
 
+from jaxrl import device
 from jaxrl.agents.actor_critic import Sample
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean, value_loss
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.networks import ActorCritic
 from jaxrl.optimizers import adam, descend
-from jaxrl.raveled import Raveled
+from jaxrl.raveled import Raveled, plain
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, Key, PyTree, Trajectory
 
@@ -93,5 +94,6 @@ def fit_critic(
         return (critic, optimizer), error
 
     index = minibatch_indices(key, rows, agent.critic_epochs, agent.critic_minibatches)
-    (fitted, optimizer), errors = jax.lax.scan(one, (Raveled.of(critic), optimizer), index)
-    return fitted.tree, optimizer, mean(errors[-agent.critic_minibatches :])
+    start = Raveled.of(critic) if device.is_cpu() else critic
+    (fitted, optimizer), errors = jax.lax.scan(one, (start, optimizer), index)
+    return plain(fitted), optimizer, mean(errors[-agent.critic_minibatches :])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl import device
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
@@ -136,9 +137,10 @@ def _update_many(
         agent_state, new = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
         return agent_state, Raveled.of({name: Mean.of(x) for name, x in new.items()})
 
-    state, each = jax.lax.scan(one, raveled(agent_state, agent.raveled), jnp.arange(length))
+    fields = agent.raveled if device.is_cpu() else ()
+    state, each = jax.lax.scan(one, raveled(agent_state, fields), jnp.arange(length))
     metrics = each.replace(vector=jnp.sum(each.vector, axis=0)).tree
-    return restored(state, agent.raveled), {name: x.pooled() for name, x in metrics.items()}
+    return restored(state, fields), {name: x.pooled() for name, x in metrics.items()}
 
 
 def _collect(

@@ -66,7 +66,9 @@ def rollout(
         )
         return (next_state, carry), (transition, env_state.first, episode)
 
-    loop, (steps, first, (returns, lengths)) = jax.lax.scan(one_step, (env_state, carry), draws)
+    loop, (steps, first, (returns, lengths)) = jax.lax.scan(
+        one_step, (env_state, carry), draws, unroll=envs.steps_a_turn
+    )
     env_state, last_carry = loop
     ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated).pooled()
     return env_state, last_carry, Trajectory(steps, first, carry), ended

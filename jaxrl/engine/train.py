@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl import host
+from jaxrl import device, host
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine import learners
 from jaxrl.engine.data import check_data
@@ -121,7 +121,14 @@ class Training(struct.PyTreeNode):
                 "fewer steps, or more of them or fewer updates an iteration"
             )
         policy = reset_policy or env.spec.reset_policy
-        envs = VectorEnv(strong(env), plan.num_envs, policy, pool_size, batched_env)
+        envs = VectorEnv(
+            strong(env),
+            plan.num_envs,
+            policy,
+            pool_size,
+            batched_env,
+            device.steps_a_turn(first_step.jaxpr),
+        )
         eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
         envs.check()
         if agent_state is not None:

@@ -1,0 +1,35 @@
+"""How a program is laid out for the device that runs it: the same numbers, but for rounding.
+
+On a CPU data should stay in the cache from one layer to the next, and a small operation costs the
+waking of a thread. An accelerator runs one kernel after the other, each of microseconds: what
+counts is how many there are, and then the bytes that they move.
+"""
+
+from typing import Any
+
+import jax
+
+from jaxrl.host import primitives
+
+STEPS_A_TURN = 4
+SMALL_STEP = 1000
+"""Operations. gymnax's classic control has 100 to 600, brax's bodies have 5,000 to 14,000."""
+
+
+def is_cpu() -> bool:
+    """Whether jax computes on a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def steps_a_turn(jaxpr: Any) -> int:
+    """How many steps of an environment each turn of the rollout's loop should take.
+
+    Args:
+      jaxpr: a start and a step of one copy.
+
+    Returns:
+      Four on an accelerator, where a turn's own copies and counters are as many kernels as a small
+      step; one on a CPU, and where compiling a large step four times would take minutes.
+    """
+    is_small = sum(1 for _ in primitives(jaxpr)) <= SMALL_STEP
+    return STEPS_A_TURN if is_small and not is_cpu() else 1

@@ -1,0 +1,81 @@
+"""The layouts for a CPU and for an accelerator: the same training, and each where it belongs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from environments import Counter, Recall
+from probes import cases
+
+import jaxrl
+import jaxrl_envs
+from jaxrl import device
+from jaxrl.agents import DQN, PPO, TRPO
+from jaxrl.environment import FirstStep
+
+KEY = jax.random.key(0)
+AGENTS = {
+    # Six and three steps, four a turn: the last turn is not whole. One step: less than a turn.
+    "ppo": (PPO(num_envs=4, num_steps=6, hidden_sizes=(8,)), Counter()),
+    "ppo-recurrent": (PPO(num_envs=4, num_steps=3, core="gru", hidden_sizes=(8,)), Recall()),
+    "trpo": (TRPO(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
+    "dqn": (
+        DQN(num_envs=4, num_steps=1, capacity=64, batch_size=8, warmup=8, hidden_sizes=(8,)),
+        Counter(),
+    ),
+}
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Programs as for an accelerator, which a CPU computes, too."""
+    monkeypatch.setattr(device, "is_cpu", lambda: False)
+
+
+@pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
+def test_an_accelerator_learns_what_a_cpu_learns(name, monkeypatch):
+    agent, env = AGENTS[name]
+    outcomes = {}
+    for is_cpu in (True, False):
+        monkeypatch.setattr(device, "is_cpu", lambda is_cpu=is_cpu: is_cpu)
+        program = jax.vmap(lambda key: jaxrl.train(agent, env, key, total_steps=120))
+        outcomes[is_cpu] = jax.jit(program)(jax.random.split(KEY, 2))
+    assert jax.tree.structure(outcomes[True]) == jax.tree.structure(outcomes[False])
+    plain = [jax.tree.leaves(jax.device_get(as_numbers(outcomes[x]))) for x in (True, False)]
+    for x, y in zip(*plain, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def as_numbers(tree):
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+@pytest.mark.parametrize(("num_actions", "turns"), [(2, 4), (1500, 1)])
+def test_small_steps_of_an_environment_are_taken_four_a_turn(accelerator, num_actions, turns):
+    """1,500 additions are not small."""
+
+    def step(x):
+        for _ in range(num_actions):
+            x = x + 1
+        return x
+
+    assert device.steps_a_turn(jax.make_jaxpr(step)(0.0)) == turns
+
+
+def test_the_rollout_follows_the_device(monkeypatch):
+    agent = PPO(num_envs=2, num_steps=8, hidden_sizes=(4,))
+    env = jaxrl_envs.make("gymnax/CartPole-v1")
+    for is_cpu, seen in ((False, True), (True, False)):
+        monkeypatch.setattr(device, "is_cpu", lambda is_cpu=is_cpu: is_cpu)
+        jaxpr = jax.make_jaxpr(lambda k: jaxrl.train(agent, env, k, total_steps=16))(KEY)
+        assert (f"unroll={device.STEPS_A_TURN}" in str(jaxpr)) == seen
+
+
+def test_classic_control_is_small_and_brax_is_not(accelerator):
+    pytest.importorskip("brax")
+    turns = [
+        device.steps_a_turn(FirstStep.of(jaxrl_envs.make(name)).jaxpr)
+        for name in ("gymnax/CartPole-v1", "gymnax/Breakout-MinAtar", "brax/inverted_pendulum")
+    ]
+    assert turns == [4, 4, 1]
