@@ -224,7 +224,7 @@ def carry_of(policy, num=1000):
     return policy.training.agent.initial_carry(num)
 
 
-@pytest.mark.parametrize("name", ["masked", "recurrent"])
+@pytest.mark.parametrize("name", cases(["masked", "recurrent"], "recurrent"))
 def test_an_exported_policy_needs_no_jaxrl(kept, name):
     policy = POLICIES[name]()
     export_policy(policy, kept)

@@ -38,6 +38,7 @@ FAST = PPO(
 # Probes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # the next asks more
 def test_probe_value_of_one_state():
     agent, state, _ = learned(FAST, ConstantReward(), 40)
     np.testing.assert_allclose(value(agent, state, [[0.0]]), [1.0], atol=0.02)
@@ -53,6 +54,7 @@ def test_probe_discounting():
     np.testing.assert_allclose(value(agent, state, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
 
 
+@pytest.mark.thorough  # the next asks more
 def test_probe_action_choice():
     _agent, _state, metrics = learned(FAST, BestAction(), 40)
     assert metrics.evaluation.returns.mean() == 1.0
@@ -129,7 +131,11 @@ def test_without_a_core_there_is_no_memory():
     ("agent", "env"),
     [
         (PPO(num_envs=8, num_steps=16), Counter(limit=9)),
-        (PPO(num_envs=8, num_steps=16, shared_torso=True), Counter(limit=9)),
+        pytest.param(
+            PPO(num_envs=8, num_steps=16, shared_torso=True),
+            Counter(limit=9),
+            marks=pytest.mark.thorough,
+        ),
         (PPO(num_envs=8, num_steps=16, core="gru"), Recall()),
         pytest.param(PPO(num_envs=8, num_steps=16), MaskedChoice(), marks=pytest.mark.thorough),
     ],

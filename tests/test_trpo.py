@@ -15,7 +15,7 @@ from environments import (
     Recall,
 )
 from jax.flatten_util import ravel_pytree
-from probes import KEY, learned, mode, value
+from probes import KEY, cases, learned, mode, value
 
 import jaxrl_envs
 from jaxrl.agents import NPG, TRPO
@@ -220,7 +220,7 @@ MASKED_MIXED = dataclasses.replace(
 """Where the observation is above 1, the first choice is none: action 1 is not available."""
 
 
-@pytest.mark.parametrize("case", ["masked and mixed", "recurrent"])
+@pytest.mark.parametrize("case", cases(["masked and mixed", "recurrent"], "masked and mixed"))
 def test_the_fisher_matrix_is_the_curvature_of_the_kl_divergence(case):
     """At the old policy both are the same: solved densely in float64, and by the agent."""
     recurrent = case == "recurrent"
@@ -358,13 +358,15 @@ def names(agent):
     return [field.name for field in dataclasses.fields(agent)]
 
 
-@pytest.mark.parametrize(
-    "agent",
-    [FAST, NPG(**{n: getattr(FAST, n) for n in names(NPG) if hasattr(FAST, n)})],
-    ids=["trpo", "npg"],
-)
-def test_probe_action_by_observation(agent):
-    agent, state, metrics = learned(agent, BestActionByObservation(), 30)
+LEARNERS = {
+    "trpo": FAST,
+    "npg": NPG(**{n: getattr(FAST, n) for n in names(NPG) if hasattr(FAST, n)}),
+}
+
+
+@pytest.mark.parametrize("name", cases(LEARNERS, "trpo"))
+def test_probe_action_by_observation(name):
+    agent, state, metrics = learned(LEARNERS[name], BestActionByObservation(), 30)
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
     assert metrics.training.updates["cg_residual"].value < 1.0
 
