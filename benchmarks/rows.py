@@ -115,6 +115,15 @@ _ROWS = (
         seeds_at_once=10,
     ),
     _preset(
+        id="S4-a2c",
+        env="gymnax/CartPole-v1",
+        algorithm="a2c",
+        num_seeds=10,
+        published=496.7,
+        source="SLM-Lab",
+        seeds_at_once=10,
+    ),
+    _preset(
         id="S7-trpo",
         env="gymnax/MountainCar-v0",
         algorithm="trpo",

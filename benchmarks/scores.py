@@ -318,7 +318,7 @@ def table(results: dict[str, Result]) -> str:
             _line(
                 [
                     row.id,
-                    f"`python -m benchmarks.scores {row.id} --again`",
+                    f"`python -m benchmarks.scores {row.id} --again{_unlike(row, result)}`",
                     _each(batch.date for batch in result.batches),
                     _each(batch.machine for batch in result.batches),
                     f"{seconds:,.0f} s",
@@ -327,6 +327,13 @@ def table(results: dict[str, Result]) -> str:
             )
         )
     return "\n".join([*scores, "", *repeats])
+
+
+def _unlike(row: Row, result: Result) -> str:
+    """The options with which the seeds were trained where they are not the row's own."""
+    num_seeds, at_once = len(result.seeds), max(len(batch.seeds) for batch in result.batches)
+    options = f" --seeds {num_seeds}" if num_seeds != row.num_seeds else ""
+    return options + (f" --at-once {at_once}" if at_once > row.seeds_at_once else "")
 
 
 def _line(cells: list[str]) -> str:

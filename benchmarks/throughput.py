@@ -35,25 +35,31 @@ class Worker:
     def __init__(self, program: str, python: str, workload: str, path: str):
         self.program = program
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (lives as long as the worker)
-        self.process = subprocess.Popen(
-            [python, str(HERE / "worker.py"), program, workload, "--path", path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            # On a GPU the first process would otherwise take three quarters of its memory.
-            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
-        )
+        try:
+            self.process = subprocess.Popen(
+                [python, str(HERE / "worker.py"), program, workload, "--path", path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                # On a GPU the first process would otherwise take three quarters of its memory.
+                env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
+            )
+        except OSError:
+            self.errors.close()
+            raise
         self.lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
         self.ready = self.hear()
         self.seconds: list[float] = []
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                self.lines.put(line)
+        with self.process.stdout as stdout:
+            for line in stdout:
+                if line.startswith("{"):
+                    self.lines.put(line)
         self.lines.put("")
 
     def hear(self) -> dict:
@@ -62,12 +68,23 @@ class Worker:
             line = self.lines.get(timeout=PATIENCE)
         except queue.Empty:
             self.process.kill()
+            self.end()
             raise RuntimeError(f"said nothing for {PATIENCE} s: it hangs") from None
         if not line:
             self.errors.seek(0)
             last = self.errors.read().strip().splitlines()
-            raise RuntimeError(last[-1] if last else f"exit code {self.process.wait()}")
+            code = self.end()
+            raise RuntimeError(last[-1] if last else f"exit code {code}")
         return json.loads(line)
+
+    def end(self) -> int:
+        """Waits for the process to end; its exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        code = self.process.wait()
+        self.listener.join()
+        self.errors.close()
+        return code
 
     def ask(self, command: str) -> dict:
         assert self.process.stdin is not None
@@ -80,7 +97,7 @@ class Worker:
 
     def quit(self) -> dict:
         peak = self.ask("quit")
-        self.process.wait()
+        self.end()
         return peak
 
 

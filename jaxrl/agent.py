@@ -67,6 +67,8 @@ class OnPolicy:
 class Replay:
     """Collect into a ring of steps, update on batches drawn from it (`jaxrl.replay`).
 
+    A row is a transition: it holds no recurrent carry, and nothing of the steps before it.
+
     Attributes:
       num_envs: copies of the environment, N.
       num_steps: steps of each copy in an iteration, T.
@@ -196,6 +198,10 @@ class Agent(struct.PyTreeNode):
     Subclasses add their fields, `plan`, `init`, `act`, `update` and, where it applies, the rest.
     The state is any pytree of arrays. No method may print, mutate or keep a count of its own:
     schedules and "every k" read the clock.
+
+    The engine reads a field `discount`, 1 where there is none: it sums the rewards of a row of
+    several steps by it (`Replay.n_step`), and scales rewards by the returns that it makes
+    (`normalize_rewards`).
     """
 
     spec: EnvSpec | None = static(default=None, kw_only=True)

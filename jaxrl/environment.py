@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl.checks import check_whole
 from jaxrl.types import (
     Array,
     EnvSpec,
@@ -111,6 +112,7 @@ class VectorEnv(struct.PyTreeNode):
             raise ValueError(f"num_envs is {self.num_envs}: it must be at least 1")
         if self.reset_policy not in get_args(ResetPolicy):
             raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
+        check_whole("steps_a_turn", self.steps_a_turn)
         if self.pool_size is not None and self.pool_size < (1 if self.batched else self.num_envs):
             raise ValueError(
                 f"pool_size is {self.pool_size}, less than num_envs ({self.num_envs}): "

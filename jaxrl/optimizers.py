@@ -1,4 +1,4 @@
-"""Adam as the agents use it, and one step of it."""
+"""Adam and RMSprop as the agents use them, and one step of an optimiser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +28,41 @@ def adam(
       epsilon: Adam's.
       max_grad_norm: global norm above which gradients are scaled down; None: never.
     """
+    return _clipped(optax.adam(at(learning_rate, clock), eps=epsilon), max_grad_norm)
+
+
+def rmsprop(
+    learning_rate: Scheduled,
+    clock: Clock,
+    *,
+    decay: Scalar = 0.99,
+    epsilon: Scalar = 1e-5,
+    max_grad_norm: Scalar | None = None,
+) -> optax.GradientTransformation:
+    """RMSprop on the gradient scaled to a global norm: g / sqrt(m + epsilon), m the mean of g^2.
+
+    m begins at 1, as in TensorFlow, with which A2C's figures were made: the first steps are small.
+
+    Args:
+      learning_rate: the step size, a number or a schedule.
+      clock: where training stands.
+      decay: how much of m each step keeps.
+      epsilon: added to m.
+      max_grad_norm: global norm above which gradients are scaled down; None: never.
+
+    Source: Mnih et al., 2016, eq. S2 and S3.
+    """
+    rate = at(learning_rate, clock)
+    return _clipped(optax.rmsprop(rate, decay, epsilon, initial_scale=1.0), max_grad_norm)
+
+
+def _clipped(
+    transform: optax.GradientTransformation, max_grad_norm: Scalar | None
+) -> optax.GradientTransformation:
     clip = optax.identity()
     if max_grad_norm is not None:
         clip = optax.clip_by_global_norm(max_grad_norm)
-    return optax.flatten(optax.chain(clip, optax.adam(at(learning_rate, clock), eps=epsilon)))
+    return optax.flatten(optax.chain(clip, transform))
 
 
 def descend(

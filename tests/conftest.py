@@ -6,6 +6,8 @@ import zlib
 # One CPU device, whatever the shell asks for; `JAX_PLATFORMS=cuda pytest -m gpu` chooses another.
 # A test of several devices starts its own process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if os.environ["JAX_PLATFORMS"] != "cpu":  # a GPU multiplies in TF32, unless told otherwise
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
 os.environ.pop("JAX_NUM_CPU_DEVICES", None)
 os.environ["XLA_FLAGS"] = " ".join(
     flag
@@ -28,8 +30,6 @@ host.protect()  # while jax has not started: tests of brax and of solvers call L
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
-if os.environ["JAX_PLATFORMS"] != "cpu":  # a GPU multiplies in TF32, unless told otherwise
-    jax.config.update("jax_default_matmul_precision", "float32")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,5 @@
 """The seams: agents of every plan, each one file in tests/agents, learn what is there to learn."""
 
-import agents.recurrent
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,10 +196,21 @@ def test_masks_travel_from_the_observation_to_the_loss():
         return agent.act(state, carry, obs, key, None, explore=True)
 
     _, _, trajectory, _ = rollout(policy, envs, envs.reset(KEY), (), (), KEY, 50)
-    mask = split_mask(trajectory.steps.obs)[1]
+    features, mask = split_mask(trajectory.steps.obs)
     taken = jnp.take_along_axis(mask, trajectory.steps.action[..., None], axis=-1)
     assert taken.all()
     assert (mask.sum(-1) == 2).all()
+
+    # From zeros each of the two actions has probability 1/2: the gradient of log pi at an allowed
+    # action is +-1/2 of the features, and 0 at a forbidden one.
+    new, _ = agent.update(state, trajectory, KEY, None)
+    steps = jax.tree.map(np.asarray, trajectory.steps)
+    probability = np.where(mask, 0.5, 0.0)
+    score = (np.arange(mask.shape[-1]) == steps.action[..., None]) - probability
+    pull = (
+        np.einsum("tn,tnf,tna->fa", steps.reward, np.asarray(features), score) / mask[..., 0].size
+    )
+    np.testing.assert_allclose(new.policy, agent.learning_rate * pull, rtol=1e-4, atol=1e-6)
 
 
 # Memory -------------------------------------------------------------------------------------------
@@ -226,12 +236,11 @@ def test_without_its_memory_it_cannot():
     assert final_return(metrics) < 0.6
 
 
-def test_sequences_stay_whole_in_minibatches_of_copies():
+def test_an_unroll_is_the_steps_that_were_taken():
     """The log-probabilities of an unroll equal those of the steps that were taken."""
     agent = RecurrentPolicyGradient(num_envs=8, num_steps=12).bind(Recall().spec)
     state = agent.init(KEY)
     envs = VectorEnv(Recall(), 8)
-    logits = []
 
     def policy(carry, obs, key):
         first = jnp.zeros((1, 8), bool)
@@ -244,7 +253,6 @@ def test_sequences_stay_whole_in_minibatches_of_copies():
         state.params, trajectory.carry, trajectory.steps.obs, trajectory.first
     )
     np.testing.assert_allclose(unrolled.logits, trajectory.steps.extras, atol=1e-6)
-    assert not logits
 
 
 # Workers ------------------------------------------------------------------------------------------
@@ -273,6 +281,9 @@ def test_a_proof_agent_is_small(agent):
 
 
 def test_public_names():
+    """Those of the architecture, and each is found where it is first used."""
     for name in jaxrl.__all__:
-        assert getattr(jaxrl, name) is not None
-    assert agents.recurrent.Network is not None
+        getattr(jaxrl, name)
+    wanted = {"PPO", "TRPO", "NPG", "REINFORCE", "A2C", "DQN", "SAC"}
+    assert wanted <= set(jaxrl.agents.__all__)
+    assert {"train", "fit", "evaluate", "sweep"} <= set(jaxrl.__all__)

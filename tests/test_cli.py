@@ -278,6 +278,26 @@ def test_an_action_space_that_is_not_supported_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "env", "message"),
+    [
+        (
+            "dqn",
+            "gymnax/Pendulum-v1",
+            "DQN chooses the best of a few actions, and the action ",
+        ),
+        ("ddpg", ENV, "DDPG acts in a box of real numbers, and the action "),
+    ],
+)
+def test_an_algorithm_for_other_actions_is_one_line(tmp_path, algorithm, env, message):
+    status, _, err = run_in_process("train", algorithm, env, "--run-dir", tmp_path / "run")
+    assert status == 2
+    assert len(err) == 1
+    assert err[0].startswith("jaxrl: error: ")
+    assert message in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("defect", "kind"),
     [
         (lambda *_, **__: jnp.zeros(3) + jnp.zeros(4), (TypeError, ValueError)),

@@ -9,14 +9,15 @@ from probes import cases
 
 import jaxrl
 import jaxrl_envs
-from jaxrl import device
-from jaxrl.agents import DQN, PPO, TRPO
+from jaxrl import device, optimizers
+from jaxrl.agents import DQN, PPO, TRPO, critic
 from jaxrl.environment import FirstStep
+from jaxrl.raveled import Raveled
 
 KEY = jax.random.key(0)
 AGENTS = {
-    # Six and three steps, four a turn: the last turn is not whole. One step: less than a turn.
-    "ppo": (PPO(num_envs=4, num_steps=6, hidden_sizes=(8,)), Counter()),
+    # Ten steps, four a turn: the last turn is not whole. One and three: less than a turn.
+    "ppo": (PPO(num_envs=4, num_steps=10, hidden_sizes=(8,)), Counter()),
     "ppo-recurrent": (PPO(num_envs=4, num_steps=3, core="gru", hidden_sizes=(8,)), Recall()),
     "trpo": (TRPO(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
     "dqn": (
@@ -32,7 +33,26 @@ def accelerator(monkeypatch):
     monkeypatch.setattr(device, "is_cpu", lambda: False)
 
 
-@pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
+def test_the_device_is_the_one_that_jax_computes_on():
+    assert device.is_cpu() == (jax.devices()[0].platform == "cpu")
+
+
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_a_critic_is_fitted_as_a_vector_on_a_cpu_only(is_cpu, monkeypatch):
+    monkeypatch.setattr(device, "is_cpu", lambda: is_cpu)
+    seen = []
+
+    def descend(transform, loss, params, optimizer):
+        seen.append(type(params))
+        return optimizers.descend(transform, loss, params, optimizer)
+
+    monkeypatch.setattr(critic, "descend", descend)
+    agent, env = AGENTS["trpo"]
+    jax.eval_shape(lambda key: jaxrl.train(agent, env, key, total_steps=32), KEY)
+    assert set(seen) == {Raveled if is_cpu else dict}
+
+
+@pytest.mark.parametrize("name", cases(AGENTS, "ppo", "trpo"))
 def test_an_accelerator_learns_what_a_cpu_learns(name, monkeypatch):
     agent, env = AGENTS[name]
     outcomes = {}
@@ -51,16 +71,16 @@ def as_numbers(tree):
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
-@pytest.mark.parametrize(("num_actions", "turns"), [(2, 4), (1500, 1)])
-def test_small_steps_of_an_environment_are_taken_four_a_turn(accelerator, num_actions, turns):
-    """1,500 additions are not small."""
-
+@pytest.mark.parametrize(
+    ("num_operations", "steps"), [(1, 4), (device.SMALL_STEP, 4), (device.SMALL_STEP + 1, 1)]
+)
+def test_small_steps_of_an_environment_are_taken_four_a_turn(accelerator, num_operations, steps):
     def step(x):
-        for _ in range(num_actions):
+        for _ in range(num_operations):
             x = x + 1
         return x
 
-    assert device.steps_a_turn(jax.make_jaxpr(step)(0.0)) == turns
+    assert device.steps_a_turn(jax.make_jaxpr(step)(0.0)) == steps
 
 
 def test_the_rollout_follows_the_device(monkeypatch):

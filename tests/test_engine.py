@@ -14,6 +14,7 @@ from agents.fitted_q import FittedQ
 from agents.masked import MaskedActorCritic
 from agents.q_learning import QLearning
 from agents.recurrent import RecurrentPolicyGradient
+from agents.workers import Workers
 from environments import BestAction, Chain, Counter, Recall
 from plans import PLANS, equal, random_policy
 from probes import cases
@@ -429,9 +430,18 @@ class KeyQLearning(QLearning):
         return super().update(state, batch, key, clock)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("reset_policy", ["fresh", "pool"])
-@pytest.mark.parametrize("agent", [KeyPPO(num_envs=4, num_steps=8), KeyQLearning(warmup=1)])
+KEY_PPO = KeyPPO(num_envs=4, num_steps=8, hidden_sizes=(8,))
+
+
+@pytest.mark.parametrize(
+    ("agent", "reset_policy"),
+    [
+        (KEY_PPO, "fresh"),
+        pytest.param(KEY_PPO, "pool", marks=pytest.mark.thorough),
+        pytest.param(KeyQLearning(warmup=1), "fresh", marks=pytest.mark.thorough),
+        pytest.param(KeyQLearning(warmup=1), "pool", marks=pytest.mark.thorough),
+    ],
+)
 def test_nobody_gets_anybody_elses_key(agent, reset_policy):
     """Every key handed to a reset, a step, an action or an update, over a run with evaluations."""
     SEEN.clear()
@@ -447,7 +457,9 @@ def test_nobody_gets_anybody_elses_key(agent, reset_policy):
     assert len(set(map(tuple, keys))) == len(keys)
 
 
-@pytest.mark.parametrize("agent", [KeyPPO(num_envs=4, num_steps=8), KeyQLearning(warmup=1)])
+@pytest.mark.parametrize(
+    "agent", [KEY_PPO, pytest.param(KeyQLearning(warmup=1), marks=pytest.mark.thorough)]
+)
 def test_two_seeds_share_no_key(agent):
     """Neither in acting, stepping and resetting nor in updates nor in evaluation."""
     training = Training.create(agent, KeyCounter(limit=4), total_steps=256, num_eval_episodes=2)
@@ -506,7 +518,6 @@ def test_a_long_evaluation_uses_no_key_twice():
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.thorough
 def test_traced_once_whatever_the_length_and_the_values():
     traces = []
 
@@ -515,7 +526,7 @@ def test_traced_once_whatever_the_length_and_the_values():
             traces.append(1)
             return super().update(state, batch, key, clock)
 
-    agent = Traced(num_envs=4, num_steps=8)
+    agent = Traced(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))
     fit(agent, Counter(), KEY, total_steps=640, num_evaluations=5, num_eval_episodes=2)
     once = len(traces)  # shape evaluation of the metrics, and the program
     traces.clear()
@@ -560,7 +571,7 @@ def test_chunks_are_even_and_end_with_the_end():
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", cases(PLANS, "on-policy, normalised, seeds"))
+@pytest.mark.parametrize("name", cases(PLANS, "on-policy, normalised, seeds", "replay"))
 def test_fit_equals_train_bit_for_bit(name):
     check_that_fit_equals_train(*PLANS[name])
 
@@ -602,6 +613,18 @@ def check_that_fit_equals_train(agent, env, options, seeds, iterations=7):
         returns = np.asarray(metrics.evaluation.returns)
         returns = returns[None] if seeds is None else returns
         np.testing.assert_array_equal(evaluation.returns, returns[:, i])
+
+
+def test_each_copy_may_have_parameters_of_its_own():
+    """Rewards of copy n are above those of copy 0 by n, in training; evaluation has its own."""
+    agent = PPO(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))
+    _, metrics = train(
+        agent, Counter(bonus=jnp.arange(4.0), limit=2), KEY, total_steps=32, num_evaluations=1,
+        batched_env=True, eval_env=Counter(bonus=10.0, limit=2),
+    )  # fmt: skip
+    episodes = metrics.training.episodes.returns
+    np.testing.assert_allclose(episodes.value, [1 + 2 + 2 * 1.5])  # bonus 1.5 is the mean
+    np.testing.assert_array_equal(metrics.evaluation.returns, 1 + 2 + 2 * 10.0)
 
 
 def test_every_float_hyper_parameter_can_be_swept():
@@ -764,9 +787,36 @@ def test_the_library_prints_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+LAYERS = {"agents": 1, "engine": 2, "runs": 3} | dict.fromkeys(("flags", "presets", "arguments"), 3)
+LAYERS |= dict.fromkeys(("cli", "commands", "sweep_command", "doctor", "__main__"), 4)
+
+
+def layer(name):
+    """Parts, agents, engine, runs with what reads their settings, command line: 0 to 4."""
+    _, _, path = name.partition(".")
+    return LAYERS.get(path.partition(".")[0], 0)
+
+
+def test_imports_point_one_way():
+    """And environments of others are for the command line, and what builds a run from its words."""
+    sources = {
+        ".".join(["jaxrl", *p.relative_to(SOURCE).with_suffix("").parts]): imports(p.read_text())
+        for p in SOURCE.rglob("*.py")
+    }
+    del sources["jaxrl.__init__"]  # which names what there is
+    assert len(sources) > 50
+    for name, found in sources.items():
+        ours = {x for x in found if x.startswith("jaxrl.")}
+        assert not [x for x in ours if layer(x) > layer(name)], name
+        if layer(name) < 4 and name != "jaxrl.runs.recipe":
+            assert not [x for x in found if x.startswith("jaxrl_envs")], name
+
+
 def test_proof_agents_touch_no_engine():
     """The throw-away agents import the contract and the parts, nothing of the engine."""
-    for module in (CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient):
+    for module in (
+        CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient, Workers,
+    ):  # fmt: skip
         source = inspect.getsource(inspect.getmodule(module))
         assert not {"jaxrl", "jaxrl.engine"} & imports(source)  # which leads to the engine, too
         assert "jaxrl.engine" not in source

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.envs import classic_control
 from gymnax.utils import load_mnist
+from probes import cases
 
 import jaxrl_envs
 from jaxrl.engine.rollout import rollout
@@ -67,8 +68,10 @@ def check_play(env):
         assert np.isfinite(np.asarray(leaf)).all()
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", OFFLINE)
+ONE_OF_EACH_KIND = ("CartPole-v1", "Breakout-MinAtar", "Catch-bsuite", "FourRooms-misc")
+
+
+@pytest.mark.parametrize("name", cases(OFFLINE, *ONE_OF_EACH_KIND))
 def test_every_id_is_made_and_stepped(name):
     check_play(jaxrl_envs.make(f"gymnax/{name}"))
 

@@ -11,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Counter
 
 from jaxrl import host
+from jaxrl.agents import PPO
+from jaxrl.engine.train import Training
 
 ENABLED = f"{host.FLAG}=true"
 DISABLED = f"{host.FLAG}=false"
@@ -141,8 +144,28 @@ def test_members_are_initialised_in_turn_to_the_same_numbers(small_affected_host
     assert "while" in str(jax.make_jaxpr(in_turn)(keys)) or "scan" in str(
         jax.make_jaxpr(in_turn)(keys)
     )
+    small_affected_host.setenv(host.OPT_OUT, "1")
+    assert host.one_by_one(orthogonal) is orthogonal
+    small_affected_host.delenv(host.OPT_OUT)
     small_affected_host.setattr(host, "_jaxlib_version", lambda: (0, 11, 2))
     assert host.one_by_one(orthogonal) is orthogonal
+
+
+class Factored(Counter):
+    """Its step calls LAPACK."""
+
+    def step(self, key, state, action):
+        state, timestep = super().step(key, state, action)
+        q, _ = jnp.linalg.qr(jnp.eye(2) + timestep.reward)
+        return state, timestep.replace(reward=timestep.reward + 0.0 * q[0, 0])
+
+
+def test_training_warns_of_an_environment_that_calls_lapack_too_late(small_affected_host):
+    small_affected_host.setattr(host, "_backend_has_started", lambda: True)
+    with pytest.warns(RuntimeWarning, match="Factored calls LAPACK"):
+        Training.create(PPO(), Factored(), total_steps=512)
+    small_affected_host.setenv(host.OPT_OUT, "1")
+    Training.create(PPO(), Factored(), total_steps=512)  # where a warning is an error
 
 
 def test_versions_and_cores_are_read(monkeypatch):

@@ -20,7 +20,7 @@ from benchmarks.gradient_variance import (
     tabular_features,
     tabular_params,
 )
-from jaxrl.agents import NPG, PPO, REINFORCE, TRPO, reinforce
+from jaxrl.agents import A2C, NPG, PPO, REINFORCE, TRPO, reinforce
 from jaxrl.agents.actor_critic import Sample
 from jaxrl.agents.critic import join
 from jaxrl.distributions import DiagonalGaussian
@@ -118,8 +118,15 @@ def test_a_baseline_from_its_own_episode_would_be_biased(monkeypatch):
 # Actor-critic -------------------------------------------------------------------------------------
 
 
-def ppo_gradient(agent, params, batch):
-    """Of PPO's loss where it begins, the policy's part, to be ascended."""
+PLAIN = {
+    TRPO: {"critic_minibatches": 1},
+    PPO: {"entropy_coefficient": 0.0},
+    A2C: {"entropy_coefficient": 0.0},
+}
+
+
+def loss_gradient(agent, params, batch):
+    """Of the loss where an update begins, the policy's part, to be ascended."""
     return jax.tree.map(
         jnp.negative, jax.grad(lambda p: agent.loss(p, batch, Clock.start())[0])(params)
     )["params"]["actor"]
@@ -127,7 +134,7 @@ def ppo_gradient(agent, params, batch):
 
 def actor_critic(kind, gae_lambda, **options):
     plain = {"num_envs": 4, "num_steps": 10, "discount": DISCOUNT, "normalize_advantages": False}
-    more = {TRPO: {"critic_minibatches": 1}, PPO: {"entropy_coefficient": 0.0}}[kind]
+    more = PLAIN[kind]
     return tabular_agent(kind, MDP, gae_lambda=gae_lambda, **plain, **more, **options)
 
 
@@ -143,9 +150,10 @@ ACTOR_CRITIC = gradients.policy_gradient(MDP, POLICY, DISCOUNT, STATES).reshape(
         (TRPO, surrogate_gradient, 0.9),
         (TRPO, surrogate_gradient, 0.0),
         (TRPO, surrogate_gradient, 1.0),
-        (PPO, ppo_gradient, 0.5),
+        (PPO, loss_gradient, 0.5),
+        (A2C, loss_gradient, 1.0),
     ],
-    ids=["TRPO", "one-step", "Monte Carlo", "PPO"],
+    ids=["TRPO", "one-step", "Monte Carlo", "PPO", "A2C"],
 )
 def test_generalised_advantages_are_unbiased_where_the_value_is_exact(
     kind, gradient_of, gae_lambda
@@ -249,13 +257,14 @@ def linear_gaussian(kind, discount, **options):
         (TRPO, surrogate_gradient, 0.8),
         (TRPO, surrogate_gradient, 0.0),
         (TRPO, surrogate_gradient, 1.0),
-        (PPO, ppo_gradient, 0.5),
+        (PPO, loss_gradient, 0.5),
+        (A2C, loss_gradient, 1.0),
     ],
-    ids=["TRPO", "one-step", "Monte Carlo", "PPO"],
+    ids=["TRPO", "one-step", "Monte Carlo", "PPO", "A2C"],
 )
 def test_the_gradient_of_a_linear_gaussian_policy(kind, gradient_of, gae_lambda):
     """With the exact quadratic value; and not with a discount that is another."""
-    more = {TRPO: {"critic_minibatches": 1}, PPO: {"entropy_coefficient": 0.0}}[kind]
+    more = PLAIN[kind]
     agent, params = linear_gaussian(
         kind, 0.9, num_steps=12, gae_lambda=gae_lambda, normalize_advantages=False, **more
     )

@@ -262,6 +262,23 @@ def test_the_learning_rate_is_annealed_by_the_clock():
         np.testing.assert_allclose(step["a"], [-rate, rate], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "others"), [("clip_epsilon", (0.4, 0.1)), ("entropy_coefficient", (0.5, 0.2))]
+)
+def test_the_loss_is_annealed_by_the_clock(name, others):
+    """Half way the loss is that of a constant half way between both ends."""
+    start, end = others
+    clock = Clock(jnp.int32(0), jnp.int32(0), jnp.float32(0.5))
+    agents = [
+        PPO(**{name: x}).bind(Counter().spec) for x in (Linear(start, end), (start + end) / 2)
+    ]
+    params, batch = agents[0].init(KEY).params, a_batch(agents[0])
+    annealed, constant = (agent.loss(params, batch, clock)[0] for agent in agents)
+    np.testing.assert_allclose(annealed, constant, rtol=1e-6)
+    at_start = agents[0].loss(params, batch, Clock.start())[0]
+    assert abs(annealed - at_start) > 1e-3
+
+
 @pytest.mark.thorough
 def test_target_kl_stops_the_rest_of_the_iteration_only():
     agent = PPO(num_envs=8, num_steps=16, learning_rate=1e-2, target_kl=1e-7)

@@ -90,6 +90,21 @@ AGENTS = {
 }
 
 
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_only_a_cpu_keeps_parameters_as_a_vector(is_cpu, monkeypatch):
+    monkeypatch.setattr(device, "is_cpu", lambda: is_cpu)
+    seen = []
+
+    class Watched(PPO):
+        def update(self, state, batch, key, clock):
+            seen.append(type(state.params))
+            return super().update(state, batch, key, clock)
+
+    agent = Watched(num_envs=4, num_steps=8, hidden_sizes=(8,))
+    jax.eval_shape(lambda key: train(agent, Counter(), key, total_steps=32), KEY)
+    assert set(seen) == {Raveled if is_cpu else dict}
+
+
 @pytest.mark.parametrize("name", cases(AGENTS, "ppo", "pqn"))
 def test_an_agent_learns_the_same_either_way(name, monkeypatch):
     monkeypatch.setattr(device, "is_cpu", lambda: True)  # an accelerator keeps the tree

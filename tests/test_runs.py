@@ -246,8 +246,10 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
     assert isinstance(events[0], Compiled)
     assert [e.steps for e in events if isinstance(e, Evaluation)] == [20, 40, 60, 80, 100]
     last = [e for e in events if isinstance(e, Progress)][-1]
-    assert (last.steps, last.steps_per_second, last.seconds_left) == (100, 15, 0)
-    assert next(e.seconds_left for e in events if isinstance(e, Progress)) == 18
+    assert (last.steps, last.steps_per_second) == (100, 15)
+    left = [e.seconds_left for e in events if isinstance(e, Progress)]
+    # Before the first evaluation nobody knows what one takes; the last is still to come at the end.
+    assert left == [18, 16, 414, 412, 310, 308, 206, 204, 102, 100]
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary == {"schema_version": SCHEMA_VERSION, **result.summary()}

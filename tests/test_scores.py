@@ -205,6 +205,20 @@ def test_as_many_seeds_at_once_as_one_says(place, trained):
     assert trained == [[100, 101, 102]]
 
 
+@pytest.mark.parametrize(
+    ("batches", "options"),
+    [
+        ([[100, 101], [102]], ""),
+        ([[100, 101, 102]], " --at-once 3"),
+        ([[100, 101], [102, 103]], " --seeds 4"),
+        ([[100]], " --seeds 1"),
+    ],
+)
+def test_the_command_that_repeats_a_row_has_its_options(place, batches, options):
+    result = Result({}, tuple(a_batch(seeds, [1.0] * len(seeds)) for seeds in batches))
+    assert f"`python -m benchmarks.scores T --again{options}`" in scores.table({"T": result})
+
+
 def test_a_wrong_word_is_named(place, capsys):
     for argv, said in (
         (["S99"], "no row 'S99'"),

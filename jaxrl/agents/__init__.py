@@ -1,5 +1,6 @@
 """The algorithms, one file each."""
 
+from jaxrl.agents.a2c import A2C
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.fitted_q import FittedQ
@@ -15,6 +16,7 @@ from jaxrl.agents.td3 import TD3
 from jaxrl.agents.trpo import TRPO
 
 __all__ = [
+    "A2C",
     "DDPG",
     "DQN",
     "NPG",

@@ -27,7 +27,7 @@ class Progress:
       total_steps: steps there will be.
       train_seconds: time spent training so far, without compiling and evaluating.
       steps_per_second: of all seeds together, since the beginning.
-      seconds_left: of training.
+      seconds_left: at the pace so far: of training, and of the evaluations once there was one.
       return_mean: of the training episodes that ended since the last evaluation; NaN without any.
     """
 

@@ -180,6 +180,7 @@ class Loop:
         self.asked_to_end = asked_to_end
         self.stopped: str | None = None
         self.evaluations: list[Evaluation] = []
+        self.evaluate_seconds = 0.0  # of these
         self.stride = 1  # iterations a call: grows until a call takes about a second
 
     def run(self, resume: bool = False) -> Result:
@@ -193,7 +194,8 @@ class Loop:
             self.recorder.restore(standing, self.tell)
         self.saved_at, self.saved_iteration = time.monotonic(), standing.iteration
         stops = chunk_stops(training.num_iterations, self.settings.num_evaluations)
-        for stop in [stop for stop in stops if stop > standing.iteration] or stops[-1:]:
+        self.stops = [stop for stop in stops if stop > standing.iteration] or stops[-1:]
+        for stop in self.stops:
             while standing.iteration < stop and self.stopped is None:
                 self.train(standing, stop)
                 if standing.iteration < stop and self.stopped is None:
@@ -233,7 +235,6 @@ class Loop:
         longest = int(SECONDS_BETWEEN_SIGNS_OF_LIFE / per_iteration)
         self.stride = max(1, min(2 * self.stride, longest))
         self.look_for_divergence(standing, jax.device_get(divergence))
-        so_far, left = standing.train_seconds / to, training.num_iterations - to
         steps = training.steps_after(to)
         self.tell(
             Progress(
@@ -241,10 +242,19 @@ class Loop:
                 total_steps=training.total_steps,
                 train_seconds=standing.train_seconds,
                 steps_per_second=steps * len(self.members) / standing.train_seconds,
-                seconds_left=so_far * left,
+                seconds_left=self.seconds_left(standing),
                 return_mean=_mean(standing.since.episodes.returns),
             )
         )
+
+    def seconds_left(self, standing: Standing) -> float:
+        """At the pace so far: of the iterations and, once there was one, of the evaluations."""
+        iterations = self.members.training.num_iterations - standing.iteration
+        seconds = standing.train_seconds / standing.iteration * iterations
+        if not self.evaluations:
+            return seconds
+        coming = len(self.stops) - len(self.evaluations)
+        return seconds + self.evaluate_seconds / len(self.evaluations) * coming
 
     def look_for_divergence(self, standing: Standing, divergence: Any) -> None:
         """Tells of each member that has just diverged; raises when none is left."""
@@ -268,7 +278,11 @@ class Loop:
     def evaluate(self, standing: Standing) -> None:
         """Plays episodes without exploration; the metrics since the last time are told with it."""
         training, key, iteration = self.members.training, self.members.key, standing.iteration
-        episodes = self.programs.evaluate(training, standing.state, key, jnp.int32(iteration))
+        began = time.perf_counter()
+        episodes = jax.block_until_ready(
+            self.programs.evaluate(training, standing.state, key, jnp.int32(iteration))
+        )
+        self.evaluate_seconds += time.perf_counter() - began
         rows = (len(self.members), -1)
         evaluation = Evaluation(
             steps=training.steps_after(iteration),

@@ -38,6 +38,7 @@ class Mutant:
 
 
 # Files and tests that several mutants share.
+A2C = "jaxrl/agents/a2c.py"
 ACTOR_CRITIC = "jaxrl/agents/actor_critic.py"
 CRITIC = "jaxrl/agents/critic.py"
 DISTRIBUTIONS = "jaxrl/distributions.py"
@@ -721,6 +722,73 @@ MUTANTS = (
         "return jnp.sum(x, axis=0, keepdims=True) - x",
         "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
         (f"{UNBIASED}[optimal baseline]",),
+    ),
+    Mutant(
+        "clipping-never-annealed",
+        "A schedule of clip_epsilon is read at its start.",
+        PPO,
+        "clip_epsilon = at(self.clip_epsilon, clock)",
+        "clip_epsilon = at(self.clip_epsilon, Clock.start())",
+        ("tests/test_ppo.py::test_the_loss_is_annealed_by_the_clock[clip_epsilon-others0]",),
+    ),
+    Mutant(
+        "entropy-never-annealed",
+        "A schedule of entropy_coefficient is read at its start.",
+        PPO,
+        "- at(self.entropy_coefficient, clock) * entropy",
+        "- at(self.entropy_coefficient, Clock.start()) * entropy",
+        ("tests/test_ppo.py::test_the_loss_is_annealed_by_the_clock[entropy_coefficient-others1]",),
+    ),
+    # Layouts of devices --------------------------------------------------------------------------
+    Mutant(
+        "accelerators-laid-out-as-cpus",
+        "The layout does not ask for the device.",
+        "jaxrl/device.py",
+        'return jax.default_backend() == "cpu"',
+        'return jax.default_backend() != "cpu"',
+        ("tests/test_device.py::test_the_device_is_the_one_that_jax_computes_on",),
+    ),
+    Mutant(
+        "vector-on-every-device",
+        "Parameters are one vector on accelerators, too.",
+        LEARNERS,
+        "fields = agent.raveled if device.is_cpu() else ()",
+        "fields = agent.raveled",
+        ("tests/test_raveled.py::test_only_a_cpu_keeps_parameters_as_a_vector[False]",),
+    ),
+    Mutant(
+        "critic-vector-on-every-device",
+        "The critic is one vector on accelerators, too.",
+        CRITIC,
+        "start = Raveled.of(critic) if device.is_cpu() else critic",
+        "start = Raveled.of(critic)",
+        ("tests/test_device.py::test_a_critic_is_fitted_as_a_vector_on_a_cpu_only[False]",),
+    ),
+    # A2C -----------------------------------------------------------------------------------------
+    Mutant(
+        "a2c-flees-uncertainty",
+        "The entropy bonus is a penalty.",
+        A2C,
+        "self.value_coefficient * error - bonus",
+        "self.value_coefficient * error + bonus",
+        ("tests/test_a2c.py::test_the_loss_is_that_of_the_paper[False]",),
+    ),
+    Mutant(
+        "rmsprop-epsilon-beside-the-root",
+        "RMSprop adds epsilon to the root instead of below it (PyTorch's, which Stable-Baselines3 "
+        "therefore replaces).",
+        OPTIMIZERS,
+        "initial_scale=1.0)",
+        "initial_scale=1.0, eps_in_sqrt=False)",
+        ("tests/test_a2c.py::test_epsilon_stands_below_the_root",),
+    ),
+    Mutant(
+        "rmsprop-begins-at-zero",
+        "RMSprop's mean of squared gradients begins at 0: the first step is ten times too long.",
+        OPTIMIZERS,
+        "initial_scale=1.0)",
+        "initial_scale=0.0)",
+        ("tests/test_a2c.py::test_two_steps_are_those_of_rmsprop[None]",),
     ),
     # Replay --------------------------------------------------------------------------------------
     Mutant(
