@@ -36,7 +36,7 @@ $(STAMP) $(BASE_STAMP): pyproject.toml
 	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(WHAT)'; fi
 	@touch $@ $(BASE_STAMP)
 
-test: $(STAMP)  ## Run the fast tests (JOBS processes; PYTEST_ARGS="-k name" to choose)
+test: $(STAMP)  ## Run all tests but the slow ones (JOBS processes; PYTEST_ARGS="-k name" to choose)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## Run the tests in which agents learn (minutes)

@@ -109,7 +109,7 @@ def reinforce_gradient(agent, params, batch):
 
 
 def surrogate_gradient(agent, params, batch):
-    """What TRPO, NPG and the first step of PPO ascend; advantages as they are."""
+    """What TRPO, NPG, A2C and the first step of PPO ascend; advantages as they are."""
     if agent.normalize_advantages:
         sample = batch.steps
         batch = batch.replace(steps=sample.replace(advantage=standardize(sample.advantage)))

@@ -13,9 +13,11 @@ What is absent is skipped, by name.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
 PATIENCE = 120  # seconds, after which a program that says nothing counts as hanging
+SECONDS_TO_END = 10  # by itself, once its input has ended
 
 
 class Worker:
@@ -42,13 +45,14 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
+                start_new_session=True,  # so that all of it can be ended
                 # On a GPU the first process would otherwise take three quarters of its memory.
                 env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
             )
         except OSError:
             self.errors.close()
             raise
-        self.lines: queue.Queue[str] = queue.Queue()
+        self.lines: queue.Queue[dict | None] = queue.Queue()
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         self.ready = self.hear()
@@ -58,38 +62,52 @@ class Worker:
         assert self.process.stdout is not None
         with self.process.stdout as stdout:
             for line in stdout:
-                if line.startswith("{"):
-                    self.lines.put(line)
-        self.lines.put("")
+                with contextlib.suppress(ValueError):  # what libraries print is none of ours
+                    said = json.loads(line)
+                    if isinstance(said, dict):
+                        self.lines.put(said)
+        self.lines.put(None)
 
     def hear(self) -> dict:
         """The next line, or RuntimeError where the process died or hangs."""
         try:
             line = self.lines.get(timeout=PATIENCE)
         except queue.Empty:
-            self.process.kill()
+            self.kill()
             self.end()
             raise RuntimeError(f"said nothing for {PATIENCE} s: it hangs") from None
-        if not line:
-            self.errors.seek(0)
-            last = self.errors.read().strip().splitlines()
+        if line is None:
             code = self.end()
+            last = self.said.strip().splitlines()
             raise RuntimeError(last[-1] if last else f"exit code {code}")
-        return json.loads(line)
+        return line
+
+    def kill(self) -> None:
+        """With all that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def end(self) -> int:
-        """Waits for the process to end; its exit code."""
+        """Waits for the process to end, not for ever; its exit code."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
-        code = self.process.wait()
-        self.listener.join()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(timeout=SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self.process.wait()
+        self.listener.join(timeout=SECONDS_TO_END)
+        self.errors.seek(0)
+        self.said = self.errors.read()
         self.errors.close()
         return code
 
     def ask(self, command: str) -> dict:
         assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then `hear` says why
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
         return self.hear()
 
     def run(self, seed: int) -> None:
@@ -118,6 +136,11 @@ def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) ->
                 workers.remove(worker)
     rows = []
     for worker in workers:
+        try:
+            peak = worker.quit()
+        except RuntimeError as error:
+            print(f"  {worker.program}: dropped ({error})", file=sys.stderr)
+            continue
         speeds = [worker.ready["env_steps"] / s for s in worker.seconds[1:]]  # the first warms up
         rows.append(
             {
@@ -127,7 +150,7 @@ def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) ->
                 "slowest": min(speeds),
                 "fastest": max(speeds),
                 **worker.ready,
-                **worker.quit(),
+                **peak,
             }
         )
     return rows

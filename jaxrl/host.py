@@ -8,8 +8,8 @@ jaxrl itself makes no batched call there: `one_by_one` initialises vmapped seeds
 environment may (brax's physics does). One XLA flag schedules such calls one after the other, at
 the price of a few percent of every program's speed, and has to be set before the backend starts:
 `protect` sets it, for brax and for your own environments on the command line; where it is missing
-and needed, training warns. Neither happens over a setting of the user's own, and nothing of all
-this with `JAXRL_NO_DEADLOCK_PROTECTION=1`.
+and needed, training warns. Neither happens over a setting of the user's own, nor with
+`JAXRL_NO_DEADLOCK_PROTECTION=1`.
 """
 
 import importlib.metadata
@@ -79,7 +79,7 @@ def one_by_one(function: Callable) -> Callable:
 
     The numbers are the same; only the batch of a LAPACK call stays 1.
     """
-    if _opted_out() or not is_affected():
+    if not is_affected():
         return function
     import jax
 
@@ -106,11 +106,7 @@ def cores() -> int:
 
 def _leaves_us_out(flags: str) -> bool:
     """Whether the user wants no protection, or has decided about the flag."""
-    return _opted_out() or FLAG in flags
-
-
-def _opted_out() -> bool:
-    return os.environ.get(OPT_OUT, "0") not in ("", "0")
+    return os.environ.get(OPT_OUT, "0") not in ("", "0") or FLAG in flags
 
 
 def _jaxlib_version() -> tuple[int, ...] | None:

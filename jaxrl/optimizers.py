@@ -41,7 +41,8 @@ def rmsprop(
 ) -> optax.GradientTransformation:
     """RMSprop on the gradient scaled to a global norm: g / sqrt(m + epsilon), m the mean of g^2.
 
-    m begins at 1, as in TensorFlow, with which A2C's figures were made: the first steps are small.
+    m begins at 1, as in TensorFlow, with which A2C's figures were made: steps are small until it
+    has come down to the gradients' size, some hundreds of steps with a decay of 0.99.
 
     Args:
       learning_rate: the step size, a number or a schedule.

@@ -19,8 +19,11 @@ from probes import KEY, learned, mode, value
 
 from jaxrl.agents import A2C, PPO
 from jaxrl.agents.actor_critic import Sample
-from jaxrl.engine.train import Training, train
+from jaxrl.engine.learners import policy_of
+from jaxrl.engine.rollout import rollout
+from jaxrl.engine.train import Training
 from jaxrl.optimizers import rmsprop
+from jaxrl.schedules import Linear
 from jaxrl.types import Clock, Trajectory, Transition
 
 FAST = A2C(num_envs=32, num_steps=8, learning_rate=1e-2, hidden_sizes=(16,))
@@ -49,7 +52,7 @@ def bound(agent, env=None):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_loss_is_that_of_the_paper(normalize):
+def test_the_loss_is_its_three_terms(normalize):
     agent = bound(
         SMALL.replace(
             normalize_advantages=normalize, entropy_coefficient=0.03, value_coefficient=0.7
@@ -77,20 +80,33 @@ def test_the_loss_is_that_of_the_paper(normalize):
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1])
 def test_two_steps_are_those_of_rmsprop(max_grad_norm):
-    """g / sqrt(m + epsilon), m <- decay m + (1 - decay) g^2 from 1 on; g scaled to the norm."""
-    agent = bound(SMALL.replace(max_grad_norm=max_grad_norm, learning_rate=0.1, rmsprop_decay=0.5))
-    state, batch, clock = agent.init(KEY), a_batch(), Clock.start()
+    """g / sqrt(m + epsilon), m <- decay m + (1 - decay) g^2 from 1 on; g scaled to the norm.
+
+    Half way through schedules that end at zero.
+    """
+    agent = bound(
+        SMALL.replace(
+            max_grad_norm=max_grad_norm,
+            learning_rate=Linear(0.2),
+            entropy_coefficient=Linear(0.8),
+            rmsprop_decay=0.9,
+            rmsprop_epsilon=0.3,
+        )
+    )
+    state, batch = agent.init(KEY), a_batch()
+    clock = Clock(jnp.int32(0), jnp.int32(0), jnp.float32(0.5))
+    constant = agent.replace(entropy_coefficient=0.4)
     mean_square = [np.ones(x.shape) for x in jax.tree.leaves(state.params)]
     for _ in range(2):
-        gradient = jax.grad(lambda p: agent.loss(p, batch, clock)[0])(state.params)
+        gradient = jax.grad(lambda p: constant.loss(p, batch, Clock.start())[0])(state.params)
         leaves = [np.asarray(g, np.float64) for g in jax.tree.leaves(gradient)]
         norm = np.sqrt(sum((g**2).sum() for g in leaves))
         if max_grad_norm is not None:
             assert norm > 2 * max_grad_norm
             leaves = [g * max_grad_norm / norm for g in leaves]
-        mean_square = [0.5 * m + 0.5 * g**2 for m, g in zip(mean_square, leaves, strict=True)]
+        mean_square = [0.9 * m + 0.1 * g**2 for m, g in zip(mean_square, leaves, strict=True)]
         wanted = [
-            np.asarray(x) - 0.1 * g / np.sqrt(m + 1e-5)
+            np.asarray(x) - 0.1 * g / np.sqrt(m + 0.3)
             for x, g, m in zip(jax.tree.leaves(state.params), leaves, mean_square, strict=True)
         ]
         state, _ = agent.update(state, batch, KEY, clock)
@@ -99,10 +115,10 @@ def test_two_steps_are_those_of_rmsprop(max_grad_norm):
 
 
 def test_epsilon_stands_below_the_root():
-    """A gradient of 0 leaves 1 / sqrt(m + epsilon) alone; with epsilon 3 and m 1 it is 1/2."""
-    transform = rmsprop(1.0, Clock.start(), decay=1.0, epsilon=3.0)
-    updates, _ = transform.update({"x": jnp.float32(1.0)}, transform.init({"x": jnp.float32(0.0)}))
-    np.testing.assert_allclose(updates["x"], -0.5, rtol=1e-6)
+    """g = 3, m = 0.75 + 0.25 * 9 = 3, epsilon = 6: the step is 3 / sqrt(9)."""
+    transform = rmsprop(1.0, Clock.start(), decay=0.75, epsilon=6.0)
+    updates, _ = transform.update({"x": jnp.float32(3.0)}, transform.init({"x": jnp.float32(0.0)}))
+    np.testing.assert_allclose(updates["x"], -1.0, rtol=1e-6)
 
 
 def test_the_target_is_all_rewards_of_the_rollout_and_then_the_value():
@@ -140,10 +156,13 @@ def test_the_target_is_all_rewards_of_the_rollout_and_then_the_value():
             np.testing.assert_allclose(made.advantage[t, n], advantage, rtol=1e-3, atol=1e-5)
 
 
-def test_it_is_ppo_with_one_pass_in_one_part():
+@pytest.mark.parametrize(("env", "core"), [(MaskedChoice(), "none"), (Recall(delay=3), "gru")])
+def test_it_is_ppo_with_one_pass_in_one_part(env, core):
     """Huang et al., "A2C is a special case of PPO", 2022: ratios are 1, and gradients the same."""
-    env = MaskedChoice()
-    options = {"num_envs": 4, "num_steps": 6, "hidden_sizes": (8,), "gae_lambda": 1.0}
+    options = {
+        "num_envs": 4, "num_steps": 6, "hidden_sizes": (8,), "gae_lambda": 1.0,
+        "core": core, "core_size": 8,
+    }  # fmt: skip
     a2c = bound(A2C(**options), env)
     ppo = bound(
         PPO(
@@ -151,21 +170,19 @@ def test_it_is_ppo_with_one_pass_in_one_part():
         ),
         env,
     )
-    training = Training.create(a2c, env, total_steps=24)
+    training, clock = Training.create(a2c, env, total_steps=24), Clock.start()
+
+    @jax.jit
+    def collect(state):
+        policy = policy_of(a2c, state.agent, state.stats, clock, explore=True)
+        carry = a2c.initial_carry(4)
+        trajectory = rollout(policy, training.envs, state.envs, carry, carry, KEY, 6)[2]
+        return a2c.prepare(state.agent, trajectory, clock)
+
     state = training.init(KEY)
-    seen = []
-
-    class Watched(A2C):
-        def update(self, state, batch, key, clock):
-            seen.append(batch)
-            return super().update(state, batch, key, clock)
-
-    with jax.disable_jit():
-        train(Watched(**options), env, KEY, total_steps=24, num_evaluations=0)
-    batch = seen[-1]  # those before it are traced: shapes only
-    params = state.agent.params
+    batch, params = collect(state), state.agent.params
     gradients = [
-        jax.grad(lambda p, agent=agent: agent.loss(p, batch, Clock.start())[0])(params)
+        jax.jit(jax.grad(lambda p, agent=agent: agent.loss(p, batch, clock)[0]))(params)
         for agent in (a2c, ppo)
     ]
     assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradients[0]))

@@ -144,9 +144,6 @@ def test_members_are_initialised_in_turn_to_the_same_numbers(small_affected_host
     assert "while" in str(jax.make_jaxpr(in_turn)(keys)) or "scan" in str(
         jax.make_jaxpr(in_turn)(keys)
     )
-    small_affected_host.setenv(host.OPT_OUT, "1")
-    assert host.one_by_one(orthogonal) is orthogonal
-    small_affected_host.delenv(host.OPT_OUT)
     small_affected_host.setattr(host, "_jaxlib_version", lambda: (0, 11, 2))
     assert host.one_by_one(orthogonal) is orthogonal
 

@@ -188,7 +188,7 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
     members = Members.of(training, keys)
     returns = np.array([[np.nan] * 3, [1.0, np.nan, 3.0]], np.float32)
     evaluation = Evaluation(
-        20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])}
+        20, 1.0, returns, np.full((2, 3), 9), {"entropy": np.array([np.nan, 2.0])}, 0.0
     )
     with Recorder(directory, members, Settings(), origin) as recorder:
         recorder(Compiled(1.0, 2.0))
@@ -250,6 +250,8 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
     left = [e.seconds_left for e in events if isinstance(e, Progress)]
     # Before the first evaluation nobody knows what one takes; the last is still to come at the end.
     assert left == [18, 16, 414, 412, 310, 308, 206, 204, 102, 100]
+    left = [e.seconds_left for e in events if isinstance(e, Evaluation)]
+    assert left == [416, 312, 208, 104, 0]
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary == {"schema_version": SCHEMA_VERSION, **result.summary()}
@@ -427,14 +429,14 @@ def test_drawing_leaves_the_users_matplotlib_alone():
 EVENTS = [
     Compiled(1.0, 2.5),
     Progress(500, 2000, 1.0, 1500.0, 3.0, 12.25),
-    Evaluation(1000, 2.0, np.array([[1.0, 3.0], [4.0, np.nan]]), np.ones((2, 2)), {}),
+    Evaluation(1000, 2.0, np.array([[1.0, 3.0], [4.0, np.nan]]), np.ones((2, 2)), {}, 3.0),
     Progress(1500, 2000, 3.0, 1600.0, 3700.0, float("nan")),
-    Evaluation(2000, 4.0, np.full((2, 2), np.nan), np.ones((2, 2)), {}),
+    Evaluation(2000, 4.0, np.full((2, 2), np.nan), np.ones((2, 2)), {}, 0.0),
 ]
 SHOWN = [
     "compiled in 3.5 s (tracing 1.0, XLA 2.5); training",
     "step        1,000  return      3.0 ± 1.0 (2 seeds)  1,500 steps/s  0:03 left",
-    "step        2,000  return: no episode finished  1,600 steps/s  1:01:40 left",
+    "step        2,000  return: no episode finished  1,600 steps/s  0:00 left",
 ]
 
 

@@ -31,6 +31,7 @@ def test_no_peer_passes_for_jaxrl():
 FAKE = """
 import json, sys
 print("a line that is none of ours")
+print("{'nor': 'is this one'}")
 print(json.dumps({"env_steps": 60, "trace_seconds": 1.0, "compile_seconds": 2.0, "parameters": 3}))
 sys.stdout.flush()
 for number, line in enumerate(sys.stdin):
@@ -49,7 +50,7 @@ def interpreter(tmp_path):
     def write(name, program):
         (tmp_path / f"{name}.py").write_text(program)
         path = tmp_path / name
-        path.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path / name}.py\n")
+        path.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{tmp_path / name}.py'\n")
         path.chmod(0o755)
         return str(path)
 
@@ -75,11 +76,30 @@ def test_what_cannot_run_is_skipped_by_name(interpreter, capsys):
 
 
 def test_what_hangs_is_dropped_by_name(interpreter, capsys, monkeypatch):
-    monkeypatch.setattr(throughput, "PATIENCE", 3)
-    hanging = FAKE.replace("    sys.stdout.flush()\n", "    import time; time.sleep(60)\n")
+    class Impatient(Worker):
+        def run(self, seed):
+            monkeypatch.setattr(throughput, "PATIENCE", 0.5)
+            super().run(seed)
+
+    monkeypatch.setattr(throughput, "Worker", Impatient)
+    hanging = FAKE.replace("    print(", "    import time; time.sleep(60)\n    print(")
     found = measure("P3", {"purejaxrl": (interpreter("hanging", hanging), "")}, rounds=1)
     assert found == []
-    assert "purejaxrl: dropped (said nothing for 3 s: it hangs)" in capsys.readouterr().err
+    assert "purejaxrl: dropped (said nothing for 0.5 s: it hangs)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runs", [0, 1, 2])
+def test_what_dies_on_the_way_takes_nobody_with_it(interpreter, capsys, runs):
+    """After so many runs of two, or when it is told to quit."""
+    dying = FAKE.replace(
+        "    run = ", f"    if number == {runs}: sys.exit('out of memory')\n    run = "
+    )
+    programs = {
+        "rejax": (interpreter("dying", dying), ""),
+        "jaxrl": (interpreter("fake", FAKE), ""),
+    }
+    assert [found["program"] for found in measure("P3", programs, rounds=1)] == ["jaxrl"]
+    assert "rejax: dropped (out of memory)" in capsys.readouterr().err
 
 
 def test_peers_that_are_not_given_are_named(monkeypatch, capsys):
@@ -91,6 +111,7 @@ def test_peers_that_are_not_given_are_named(monkeypatch, capsys):
     assert "purejaxrl: skipped, it needs --peer-python and --peer-path" in err
 
 
+@pytest.mark.thorough
 def test_a_worker_of_jaxrl_says_what_it_did(tmp_path, monkeypatch):
     """The smallest work there is, in a process of its own."""
     (tmp_path / "workloads.py").write_text(
@@ -120,7 +141,7 @@ def test_every_row_is_trained_with_its_own_numbers(name, monkeypatch):
     seen = {}
 
     def train(agent, env, key, *, total_steps, num_evaluations):
-        seen.update(agent=agent, total_steps=total_steps, num_evaluations=num_evaluations)
+        seen.update(agent=agent, env=env, total_steps=total_steps, num_evaluations=num_evaluations)
 
     monkeypatch.setattr(jaxrl, "train", train)
     work = WORKLOADS[name]
@@ -128,11 +149,12 @@ def test_every_row_is_trained_with_its_own_numbers(name, monkeypatch):
     agent, plan = seen["agent"], seen["agent"].plan
     assert (plan.num_envs, plan.num_steps) == (work.num_envs, work.num_steps)
     assert (seen["total_steps"], seen["num_evaluations"]) == (work.steps_per_seed, 0)
+    assert seen["env"].env.name == work.env
     if work.algorithm == "ppo":
         assert (agent.num_epochs, agent.num_minibatches, agent.hidden_sizes) == (4, 4, (64, 64))
     elif work.algorithm == "trpo":
         assert (agent.cg_iterations, agent.critic_epochs) == (15, 20)
+        assert agent.critic_minibatches == work.critic_minibatches
     else:
-        assert (plan.num_updates, plan.batch_size, plan.capacity) == (
-            work.num_updates, work.batch_size, work.capacity,
-        )  # fmt: skip
+        for size in ("num_updates", "batch_size", "capacity", "warmup"):
+            assert getattr(plan, size) == getattr(work, size)

@@ -41,7 +41,7 @@ class A2C(ActorCriticAgent):
     entropy_coefficient: Scheduled = 0.01
     """Weight of the entropy bonus."""
     value_coefficient: Scalar = 0.5
-    """Weight of the value loss."""
+    """Weight of the value loss, 0.5 (R - V)^2."""
     max_grad_norm: Scalar | None = 0.5
     """Global norm above which gradients are scaled down; none: never."""
     rmsprop_decay: Scalar = 0.99

@@ -49,6 +49,7 @@ class Evaluation:
       returns: `float32[seeds, episodes]`, NaN for an episode that did not finish.
       lengths: `int32[seeds, episodes]`.
       training: what training reported since the last evaluation: names to `float64[seeds]`.
+      seconds_left: at the pace so far: of training and of the evaluations that are still to come.
     """
 
     steps: int
@@ -56,6 +57,7 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     training: dict[str, np.ndarray]
+    seconds_left: float
 
     @property
     def return_means(self) -> np.ndarray:

@@ -242,19 +242,18 @@ class Loop:
                 total_steps=training.total_steps,
                 train_seconds=standing.train_seconds,
                 steps_per_second=steps * len(self.members) / standing.train_seconds,
-                seconds_left=self.seconds_left(standing),
+                seconds_left=self.seconds_left(standing, len(self.evaluations)),
                 return_mean=_mean(standing.since.episodes.returns),
             )
         )
 
-    def seconds_left(self, standing: Standing) -> float:
+    def seconds_left(self, standing: Standing, evaluations: int) -> float:
         """At the pace so far: of the iterations and, once there was one, of the evaluations."""
         iterations = self.members.training.num_iterations - standing.iteration
         seconds = standing.train_seconds / standing.iteration * iterations
-        if not self.evaluations:
+        if evaluations == 0:
             return seconds
-        coming = len(self.stops) - len(self.evaluations)
-        return seconds + self.evaluate_seconds / len(self.evaluations) * coming
+        return seconds + self.evaluate_seconds / evaluations * (len(self.stops) - evaluations)
 
     def look_for_divergence(self, standing: Standing, divergence: Any) -> None:
         """Tells of each member that has just diverged; raises when none is left."""
@@ -290,6 +289,7 @@ class Loop:
             returns=np.where(episodes.finished, episodes.returns, np.nan).reshape(rows),
             lengths=np.asarray(episodes.lengths).reshape(rows),
             training=_training_metrics(standing.since, len(self.members)),
+            seconds_left=self.seconds_left(standing, len(self.evaluations) + 1),
         )
         standing.since = self.programs.no_metrics()
         self.evaluations.append(evaluation)

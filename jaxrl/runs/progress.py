@@ -126,18 +126,20 @@ class _Lines:
     def progress(self, event: Progress) -> str:
         share = event.steps / event.total_steps
         seen = "" if math.isnan(event.return_mean) else f"  training return {event.return_mean:.1f}"
-        self.pace = f"{event.steps_per_second:,.0f} steps/s  {_duration(event.seconds_left)} left"
+        self.pace = f"{event.steps_per_second:,.0f} steps/s"
         self.latest = (
-            f"{share:4.0%}  {event.steps:,} / {event.total_steps:,} steps{seen}  {self.pace}"
+            f"{share:4.0%}  {event.steps:,} / {event.total_steps:,} steps{seen}  {self.pace}  "
+            f"{_duration(event.seconds_left)} left"
         )
         return f"  {self.latest}"
 
     def evaluation(self, event: Evaluation) -> str:
         means = event.return_means[np.isfinite(event.return_means)]
+        pace = f"{self.pace}  {_duration(event.seconds_left)} left"
         if means.size == 0:
-            return f"step {event.steps:>12,}  return: no episode finished  {self.pace}"
+            return f"step {event.steps:>12,}  return: no episode finished  {pace}"
         spread = f" ± {means.std():.1f} ({means.size} {self.who})" if self.num_members > 1 else ""
-        return f"step {event.steps:>12,}  return {means.mean():8.1f}{spread}  {self.pace}"
+        return f"step {event.steps:>12,}  return {means.mean():8.1f}{spread}  {pace}"
 
 
 def _duration(seconds: float) -> str:

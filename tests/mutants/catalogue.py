@@ -411,6 +411,22 @@ MUTANTS = (
         ("tests/test_ppo.py::test_a_step_beyond_target_kl_is_not_taken",),
     ),
     Mutant(
+        "clipping-never-annealed",
+        "A schedule of clip_epsilon is read at its start.",
+        PPO,
+        "clip_epsilon = at(self.clip_epsilon, clock)",
+        "clip_epsilon = at(self.clip_epsilon, Clock.start())",
+        ("tests/test_ppo.py::test_the_loss_is_annealed_by_the_clock[clip_epsilon-others0]",),
+    ),
+    Mutant(
+        "entropy-never-annealed",
+        "A schedule of entropy_coefficient is read at its start.",
+        PPO,
+        "- at(self.entropy_coefficient, clock) * entropy",
+        "- at(self.entropy_coefficient, Clock.start()) * entropy",
+        ("tests/test_ppo.py::test_the_loss_is_annealed_by_the_clock[entropy_coefficient-others1]",),
+    ),
+    Mutant(
         "learning-rate-never-annealed",
         "A schedule is read once, at its start.",
         OPTIMIZERS,
@@ -723,22 +739,6 @@ MUTANTS = (
         "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
         (f"{UNBIASED}[optimal baseline]",),
     ),
-    Mutant(
-        "clipping-never-annealed",
-        "A schedule of clip_epsilon is read at its start.",
-        PPO,
-        "clip_epsilon = at(self.clip_epsilon, clock)",
-        "clip_epsilon = at(self.clip_epsilon, Clock.start())",
-        ("tests/test_ppo.py::test_the_loss_is_annealed_by_the_clock[clip_epsilon-others0]",),
-    ),
-    Mutant(
-        "entropy-never-annealed",
-        "A schedule of entropy_coefficient is read at its start.",
-        PPO,
-        "- at(self.entropy_coefficient, clock) * entropy",
-        "- at(self.entropy_coefficient, Clock.start()) * entropy",
-        ("tests/test_ppo.py::test_the_loss_is_annealed_by_the_clock[entropy_coefficient-others1]",),
-    ),
     # Layouts of devices --------------------------------------------------------------------------
     Mutant(
         "accelerators-laid-out-as-cpus",
@@ -771,12 +771,20 @@ MUTANTS = (
         A2C,
         "self.value_coefficient * error - bonus",
         "self.value_coefficient * error + bonus",
-        ("tests/test_a2c.py::test_the_loss_is_that_of_the_paper[False]",),
+        ("tests/test_a2c.py::test_the_loss_is_its_three_terms[False]",),
+    ),
+    Mutant(
+        "rmsprop-decay-the-other-way",
+        "RMSprop keeps 1 - decay of its mean of squared gradients.",
+        OPTIMIZERS,
+        "optax.rmsprop(rate, decay, epsilon",
+        "optax.rmsprop(rate, 1 - decay, epsilon",
+        ("tests/test_a2c.py::test_two_steps_are_those_of_rmsprop[None]",),
     ),
     Mutant(
         "rmsprop-epsilon-beside-the-root",
-        "RMSprop adds epsilon to the root instead of below it (PyTorch's, which Stable-Baselines3 "
-        "therefore replaces).",
+        "RMSprop adds epsilon to the root instead of below it (PyTorch's, for which "
+        "Stable-Baselines3 offers a replacement).",
         OPTIMIZERS,
         "initial_scale=1.0)",
         "initial_scale=1.0, eps_in_sqrt=False)",
@@ -784,7 +792,7 @@ MUTANTS = (
     ),
     Mutant(
         "rmsprop-begins-at-zero",
-        "RMSprop's mean of squared gradients begins at 0: the first step is ten times too long.",
+        "RMSprop's mean of squared gradients begins at 0: first steps are ten times the step size.",
         OPTIMIZERS,
         "initial_scale=1.0)",
         "initial_scale=0.0)",
