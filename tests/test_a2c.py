@@ -210,11 +210,13 @@ def test_what_does_not_fit_is_refused_by_name(options, message):
 # Probes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_probe_value_by_observation():
     agent, state, _ = learned(FAST, RewardIsObservation(), 300)
     np.testing.assert_allclose(value(agent, state, [[-1.0], [1.0]]), [-1.0, 1.0], atol=0.05)
 
 
+@pytest.mark.thorough
 def test_probe_discounting():
     agent, state, _ = learned(FAST.replace(discount=0.5), DelayedReward(), 300)
     np.testing.assert_allclose(value(agent, state, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)

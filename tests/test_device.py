@@ -52,7 +52,7 @@ def test_a_critic_is_fitted_as_a_vector_on_a_cpu_only(is_cpu, monkeypatch):
     assert set(seen) == {Raveled if is_cpu else dict}
 
 
-@pytest.mark.parametrize("name", cases(AGENTS, "ppo", "trpo"))
+@pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
 def test_an_accelerator_learns_what_a_cpu_learns(name, monkeypatch):
     agent, env = AGENTS[name]
     outcomes = {}

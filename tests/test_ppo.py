@@ -126,18 +126,15 @@ def test_without_a_core_there_is_no_memory():
 # Promises -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # a policy that never moves, below, shows more
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("agent", "env"),
     [
         (PPO(num_envs=8, num_steps=16), Counter(limit=9)),
-        pytest.param(
-            PPO(num_envs=8, num_steps=16, shared_torso=True),
-            Counter(limit=9),
-            marks=pytest.mark.thorough,
-        ),
+        (PPO(num_envs=8, num_steps=16, shared_torso=True), Counter(limit=9)),
         (PPO(num_envs=8, num_steps=16, core="gru"), Recall()),
-        pytest.param(PPO(num_envs=8, num_steps=16), MaskedChoice(), marks=pytest.mark.thorough),
+        (PPO(num_envs=8, num_steps=16), MaskedChoice()),
     ],
     ids=["separate", "shared", "recurrent", "masked"],
 )

@@ -105,7 +105,7 @@ def test_only_a_cpu_keeps_parameters_as_a_vector(is_cpu, monkeypatch):
     assert set(seen) == {Raveled if is_cpu else dict}
 
 
-@pytest.mark.parametrize("name", cases(AGENTS, "ppo", "pqn"))
+@pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
 def test_an_agent_learns_the_same_either_way(name, monkeypatch):
     monkeypatch.setattr(device, "is_cpu", lambda: True)  # an accelerator keeps the tree
     agent, env = AGENTS[name]

@@ -250,7 +250,7 @@ class Loop:
     def seconds_left(self, standing: Standing, evaluations: int) -> float:
         """At the pace so far: of the iterations and, once there was one, of the evaluations."""
         iterations = self.members.training.num_iterations - standing.iteration
-        seconds = standing.train_seconds / standing.iteration * iterations
+        seconds = standing.train_seconds / max(standing.iteration, 1) * iterations
         if evaluations == 0:
             return seconds
         return seconds + self.evaluate_seconds / evaluations * (len(self.stops) - evaluations)
