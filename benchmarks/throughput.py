@@ -77,9 +77,7 @@ class Worker:
             self.end()
             raise RuntimeError(f"said nothing for {PATIENCE} s: it hangs") from None
         if line is None:
-            code = self.end()
-            last = self.said.strip().splitlines()
-            raise RuntimeError(last[-1] if last else f"exit code {code}")
+            raise RuntimeError(self.end())
         return line
 
     def kill(self) -> None:
@@ -87,8 +85,8 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def end(self) -> int:
-        """Waits for the process to end, not for ever; its exit code."""
+    def end(self) -> str:
+        """Waits for the process to end, not for ever; its last words, else its exit code."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -99,9 +97,9 @@ class Worker:
             code = self.process.wait()
         self.listener.join(timeout=SECONDS_TO_END)
         self.errors.seek(0)
-        self.said = self.errors.read()
+        last = self.errors.read().strip().splitlines()
         self.errors.close()
-        return code
+        return last[-1] if last else f"exit code {code}"
 
     def ask(self, command: str) -> dict:
         assert self.process.stdin is not None

@@ -180,7 +180,7 @@ class Loop:
         self.asked_to_end = asked_to_end
         self.stopped: str | None = None
         self.evaluations: list[Evaluation] = []
-        self.evaluate_seconds = 0.0  # of these
+        self.evaluate_seconds: list[float] = []  # what each took
         self.stride = 1  # iterations a call: grows until a call takes about a second
 
     def run(self, resume: bool = False) -> Result:
@@ -242,18 +242,18 @@ class Loop:
                 total_steps=training.total_steps,
                 train_seconds=standing.train_seconds,
                 steps_per_second=steps * len(self.members) / standing.train_seconds,
-                seconds_left=self.seconds_left(standing, len(self.evaluations)),
+                seconds_left=self.seconds_left(standing),
                 return_mean=_mean(standing.since.episodes.returns),
             )
         )
 
-    def seconds_left(self, standing: Standing, evaluations: int) -> float:
+    def seconds_left(self, standing: Standing) -> float:
         """At the pace so far: of the iterations and, once there was one, of the evaluations."""
         iterations = self.members.training.num_iterations - standing.iteration
         seconds = standing.train_seconds / max(standing.iteration, 1) * iterations
-        if evaluations == 0:
+        if not (taken := self.evaluate_seconds):
             return seconds
-        return seconds + self.evaluate_seconds / evaluations * (len(self.stops) - evaluations)
+        return seconds + sum(taken) / len(taken) * (len(self.stops) - len(taken))
 
     def look_for_divergence(self, standing: Standing, divergence: Any) -> None:
         """Tells of each member that has just diverged; raises when none is left."""
@@ -281,7 +281,7 @@ class Loop:
         episodes = jax.block_until_ready(
             self.programs.evaluate(training, standing.state, key, jnp.int32(iteration))
         )
-        self.evaluate_seconds += time.perf_counter() - began
+        self.evaluate_seconds.append(time.perf_counter() - began)
         rows = (len(self.members), -1)
         evaluation = Evaluation(
             steps=training.steps_after(iteration),
@@ -289,7 +289,7 @@ class Loop:
             returns=np.where(episodes.finished, episodes.returns, np.nan).reshape(rows),
             lengths=np.asarray(episodes.lengths).reshape(rows),
             training=_training_metrics(standing.since, len(self.members)),
-            seconds_left=self.seconds_left(standing, len(self.evaluations) + 1),
+            seconds_left=self.seconds_left(standing),
         )
         standing.since = self.programs.no_metrics()
         self.evaluations.append(evaluation)
