@@ -133,6 +133,9 @@ def _sample_box(box: Box, key: Key) -> Array:
 ResetPolicy = Literal["fresh", "pool"]
 """How auto-reset comes by its starts, see `jaxrl.environment.VectorEnv`."""
 
+Truncates = Literal["anywhere", "at_max_steps"]
+"""Which steps may be truncated, see `EnvSpec`."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnvSpec:
@@ -144,17 +147,22 @@ class EnvSpec:
       action: the action space.
       max_steps: the time limit in steps where it is fixed and known, else None.
       reset_policy: what training uses unless told otherwise; "pool" where a reset is dear.
+      truncates: "at_max_steps" promises that no episode is truncated before it is `max_steps` steps
+        long (never, where that is None). Replay then needs little room for final observations;
+        with "anywhere" it has room for one a step.
     """
 
     observation: PyTree
     action: ActionSpace
     max_steps: int | None = None
     reset_policy: ResetPolicy = "fresh"
+    truncates: Truncates = "anywhere"
 
     def _identity(self) -> tuple:
         leaves, treedef = jax.tree.flatten(self.observation)
         shapes = tuple((tuple(x.shape), str(x.dtype)) for x in leaves)
-        return shapes, treedef, self.action, self.max_steps, self.reset_policy
+        rest = (self.action, self.max_steps, self.reset_policy, self.truncates)
+        return shapes, treedef, *rest
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EnvSpec) and self._identity() == other._identity()

@@ -102,6 +102,8 @@ class _ObservationWrapper(Wrapper):
 class TimeLimit(Wrapper):
     """Truncates an episode after `max_steps` steps, unless it terminated there.
 
+    `spec.truncates` stays what the environment inside declares: whether anything else truncates.
+
     Attributes:
       max_steps: the limit, in steps of this wrapper.
     """

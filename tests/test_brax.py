@@ -100,7 +100,7 @@ def random_steps(env, num_envs, num_steps, policy="pool", action=None, batched=F
 @pytest.mark.thorough
 def test_a_fall_terminates_and_the_time_limit_truncates(pendulum):
     """brax marks a fallen pendulum as `time_out`; it is none."""
-    assert pendulum.spec.max_steps == 20
+    assert (pendulum.spec.max_steps, pendulum.spec.truncates) == (20, "at_max_steps")
     assert pendulum.spec.action == Box.of(-1.0, 1.0, (1,))
     steps = random_steps(pendulum, 8, 60, action=1.0).steps  # pushed over
     assert steps.terminated.any()

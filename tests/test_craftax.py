@@ -49,6 +49,7 @@ def test_the_larger_game_keeps_its_types():
     env = jaxrl_envs.make("craftax/Craftax-Symbolic-v1")
     assert env.spec.action == Discrete(43)
     assert (env.spec.max_steps, env.spec.reset_policy) == (100_000, "pool")
+    assert env.spec.truncates == "at_max_steps"
 
     def one(env, key):
         state, obs = env.reset(key)

@@ -170,7 +170,17 @@ def test_the_specification_follows_the_time_limit():
         assert env.with_params(length=1.0).spec.max_steps == 500
         assert env.with_params(max_steps_in_episode=limit).spec.max_steps is None
 
+        assert env.with_params(max_steps_in_episode=limit).spec.truncates == "anywhere"
+
     inside(env, 3)  # which only the running program knows
+
+
+def test_copies_with_limits_of_their_own_are_not_all_truncated_at_the_longest():
+    env = jaxrl_envs.make("gymnax/CartPole-v1")
+    assert env.spec.truncates == "at_max_steps"
+    for limits, truncates in (([3, 900], "anywhere"), ([9, 9], "at_max_steps")):
+        changed = env.with_params(max_steps_in_episode=jnp.array(limits))
+        assert changed.spec.truncates == truncates
 
 
 def test_a_state_keeps_its_types_whatever_the_actions_type():

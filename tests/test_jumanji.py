@@ -49,6 +49,7 @@ def test_spaces_masks_limits_and_types(name, space, mask_size, limit):
     env = jaxrl_envs.make(f"jumanji/{name}")
     mask = split_mask(env.spec.observation)[1]
     assert (env.spec.action, env.spec.max_steps) == (space, limit)
+    assert env.spec.truncates == "at_max_steps"
     assert (None if mask is None else mask.shape[0]) == mask_size
     state, obs = jax.eval_shape(env.reset, KEY)
     action = jax.eval_shape(lambda key: sample_action(space, key), KEY)

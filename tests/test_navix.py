@@ -90,7 +90,7 @@ def test_the_time_limit_truncates_and_the_goal_terminates():
 def test_the_time_limit_is_that_of_minigrid():
     """Whatever `navix.make` of this version would choose."""
     spec = jaxrl_envs.make("navix/Navix-Empty-6x6-v0").spec
-    assert spec.max_steps == 4 * 6 * 6
+    assert (spec.max_steps, spec.truncates) == (4 * 6 * 6, "at_max_steps")
     assert spec.action == Discrete(7)
     assert spec.observation.shape == (6, 6, 3)
 

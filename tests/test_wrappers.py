@@ -63,6 +63,7 @@ class Push(struct.PyTreeNode):
         jax.ShapeDtypeStruct((2,), jnp.float32),
         Box.of([-1.0, 0.0], [1.0, 4.0], (2,)),
         max_steps=5,
+        truncates="at_max_steps",
     )
 
     def reset(self, key):
@@ -164,6 +165,14 @@ def test_a_time_limit_truncates_and_lets_termination_pass():
     np.testing.assert_array_equal(steps.next_obs[:, 0, 0], [1, 2, 3, 1, 2, 3, 1])
     assert wrappers.TimeLimit(Push(), 9).spec.max_steps == 5
     assert wrappers.TimeLimit(Push(), 2).spec.max_steps == 2
+
+
+def test_a_time_limit_does_not_promise_that_nothing_else_truncates():
+    """Only the environment inside knows; the other wrappers pass on what it declares."""
+    assert wrappers.TimeLimit(plain(truncates=2), 50).spec.truncates == "anywhere"
+    assert wrappers.TimeLimit(Push(), 2).spec.truncates == "at_max_steps"
+    assert wrappers.ActionRepeat(Push(), 2).spec.truncates == "at_max_steps"
+    assert wrappers.FrameStack(wrappers.DiscretizeActions(Push())).spec.truncates == "at_max_steps"
 
 
 def test_repeated_actions_add_rewards_up_and_stop_with_the_episode():

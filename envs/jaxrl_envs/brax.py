@@ -192,6 +192,11 @@ def make(
         ) from error
     with library_code():
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
-    spec = EnvSpec(observation, Box.of(-1.0, 1.0, (env.action_size,)), reset_policy="pool")
+    spec = EnvSpec(
+        observation,
+        Box.of(-1.0, 1.0, (env.action_size,)),
+        reset_policy="pool",
+        truncates="at_max_steps",
+    )
     changes = {k: v for k, v in params.items() if k not in arguments}
     return TimeLimit(BraxEnv({}, env, spec).with_params(**changes), max_steps=max_steps)

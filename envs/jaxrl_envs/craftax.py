@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxrl.environment import Timestep
 from jaxrl.types import Discrete, EnvSpec, Key, PyTree, strong
-from jaxrl_envs.gymnax import GymnaxEnv, _changed, _limit
+from jaxrl_envs.gymnax import GymnaxEnv, _changed, _limits
 from jaxrl_envs.library import check_known, library_code, like
 
 with library_code():
@@ -48,7 +48,12 @@ class CraftaxEnv(GymnaxEnv):
                 lambda key: strong(env.reset_env(key, chosen)[0]), jax.random.key(0)
             )
         # A world takes longer to make than many steps.
-        spec = EnvSpec(observation, Discrete(env.num_actions), _limit(chosen.max_timesteps), "pool")
+        spec = EnvSpec(
+            observation,
+            Discrete(env.num_actions),
+            reset_policy="pool",
+            **_limits(env, chosen.max_timesteps),
+        )
         return cls(chosen, env, spec)
 
     def with_params(self, **params: Any) -> Self:
@@ -58,7 +63,7 @@ class CraftaxEnv(GymnaxEnv):
           ValueError: a parameter that the environment does not have.
         """
         chosen = _chosen(self.params, params, self.env.name)
-        spec = dataclasses.replace(self.spec, max_steps=_limit(chosen.max_timesteps))
+        spec = dataclasses.replace(self.spec, **_limits(self.env, chosen.max_timesteps))
         return self.replace(params=chosen, spec=spec)
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:

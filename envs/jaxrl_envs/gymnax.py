@@ -13,6 +13,7 @@ from flax import struct
 
 from jaxrl.environment import Timestep
 from jaxrl.types import ActionSpace, Box, Discrete, EnvSpec, Key, Mixed, PyTree, static, strong
+from jaxrl_envs.library import is_part_of
 
 NEEDS_NETWORK = frozenset({"MNISTBandit-bsuite"})
 """Ids whose environment downloads data when it is made."""
@@ -46,7 +47,7 @@ class GymnaxEnv(struct.PyTreeNode):
         spec = EnvSpec(
             observation=observation,
             action=_space(env.action_space(chosen), name),
-            max_steps=_limit(getattr(chosen, "max_steps_in_episode", None)),
+            **_limits(env, getattr(chosen, "max_steps_in_episode", None)),
         )
         return cls(strong(chosen), env, spec)
 
@@ -63,7 +64,8 @@ class GymnaxEnv(struct.PyTreeNode):
         chosen = _changed(self.params, params, self.env.name)
         spec = self.spec
         if "max_steps_in_episode" in params:
-            spec = dataclasses.replace(spec, max_steps=_limit(params["max_steps_in_episode"]))
+            limits = _limits(self.env, params["max_steps_in_episode"])
+            spec = dataclasses.replace(spec, **limits)
         return self.replace(params=chosen, spec=spec)
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
@@ -117,11 +119,20 @@ def _changed(params: Any, changes: dict[str, Any], name: str) -> Any:
     return params.replace(**{field: like(known[field], x) for field, x in changes.items()})
 
 
-def _limit(limit: Any) -> int | None:
-    """The longest time limit; None where there is none or only the running program knows it."""
+def _limits(env: Any, limit: Any) -> dict[str, Any]:
+    """The fields `max_steps` and `truncates` of the spec, for one time limit or one for each copy.
+
+    The limit is None where there is none or only the running program knows it. Where copies have
+    different limits it is the longest, and some are truncated before it.
+    """
     if limit is None or isinstance(limit, jax.core.Tracer):
-        return None
-    return int(np.max(np.asarray(limit)))
+        return {"max_steps": None, "truncates": "anywhere"}
+    limits = np.asarray(limit)
+    exact = is_part_of(("gymnax", "craftax"), env) and bool((limits == limits.max()).all())
+    return {
+        "max_steps": int(limits.max()),
+        "truncates": "at_max_steps" if exact else "anywhere",
+    }
 
 
 def names() -> list[str]:

@@ -38,7 +38,7 @@ from jaxrl.types import (
     strong,
 )
 from jaxrl.wrappers import TimeLimit
-from jaxrl_envs.library import check_known, check_limit, library_code, like, making
+from jaxrl_envs.library import check_known, check_limit, is_part_of, library_code, like, making
 
 with library_code():
     from jumanji import registration
@@ -200,7 +200,14 @@ def make(name: str, **params: Any) -> Environment:
         space, kind = _space(env.action_spec, None if mask is None else mask.shape, name)
         observation = jax.eval_shape(lambda x: strong(_observed(x, kind)), start)
     # Of many environments a start costs as much as several steps, of some as many as ten.
-    inner = JumanjiEnv(env, EnvSpec(observation, space, reset_policy="pool"), kind)
+    spec = EnvSpec(
+        observation,
+        space,
+        max_steps=limit if isinstance(env, SearchAndRescue) else None,
+        reset_policy="pool",
+        truncates="at_max_steps" if is_part_of(("jumanji",), env) else "anywhere",
+    )
+    inner = JumanjiEnv(env, spec, kind)
     return inner if limit is None else TimeLimit(inner, max_steps=int(limit))
 
 

@@ -26,6 +26,11 @@ def like(old: PyTree, new: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), old, new)
 
 
+def is_part_of(libraries: Iterable[str], x: Any) -> bool:
+    """Whether the class of `x` is one of a library's own, whose truncation is known."""
+    return type(x).__module__.partition(".")[0] in libraries
+
+
 def check_known(name: str, params: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError for a parameter that the environment called `name` does not have."""
     known = tuple(known)

@@ -14,7 +14,7 @@ from flax import struct
 
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, static, strong
-from jaxrl_envs.library import check_known, check_limit, library_code, like, making
+from jaxrl_envs.library import check_known, check_limit, is_part_of, library_code, like, making
 
 with library_code():
     import navix
@@ -94,7 +94,13 @@ def make(name: str, **params: Any) -> NavixEnv:
             start = jax.eval_shape(env.reset, jax.random.key(0))
         observation = jax.eval_shape(strong, start.observation)
     # A random maze costs two to five steps.
-    spec = EnvSpec(observation, Discrete(len(env.action_set)), env.max_steps, reset_policy="pool")
+    spec = EnvSpec(
+        observation,
+        Discrete(len(env.action_set)),
+        env.max_steps,
+        reset_policy="pool",
+        truncates="at_max_steps" if is_part_of(("navix",), env) else "anywhere",
+    )
     return NavixEnv(env, spec, _is_drawn(env, start))
 
 

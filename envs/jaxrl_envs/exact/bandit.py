@@ -53,7 +53,7 @@ def make(means: ArrayLike = (0.0, 0.5, 1.0), std: float = 1.0) -> Bandit:
     means = np.asarray(means, np.float32)
     if means.ndim != 1 or not means.size:
         raise ValueError(f"means is {list(means.shape)}: give one number for each arm")
-    spec = EnvSpec(_SEEN, Discrete(means.size), max_steps=1)
+    spec = EnvSpec(_SEEN, Discrete(means.size), max_steps=1, truncates="at_max_steps")
     return Bandit(jnp.asarray(means), jnp.float32(std), spec)
 
 

@@ -79,6 +79,7 @@ class LQR(struct.PyTreeNode):
             jax.ShapeDtypeStruct((num_states,), jnp.float32),
             Box.of(-np.inf, np.inf, (num_actions,)),
             max_steps,
+            truncates="at_max_steps",
         )
         env = cls(A, B, (Q + Q.T) / 2, (R + R.T) / 2, noise_std, start_std, spec)
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), env)

@@ -35,7 +35,12 @@ class RockPaperScissors(struct.PyTreeNode):
 
     @property
     def spec(self) -> EnvSpec:
-        return EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(3), self.num_rounds)
+        return EnvSpec(
+            jax.ShapeDtypeStruct((1,), jnp.float32),
+            Discrete(3),
+            self.num_rounds,
+            truncates="at_max_steps",
+        )
 
     def reset(self, key: Key) -> tuple[Array, Array]:
         return jnp.zeros(3, jnp.int32), jnp.ones(1, jnp.float32)

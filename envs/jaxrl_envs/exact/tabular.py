@@ -76,7 +76,7 @@ class TabularMDP(struct.PyTreeNode):
             raise ValueError("termination holds no probabilities: give numbers from 0 to 1")
         check_whole("max_steps", max_steps, or_none=True)
         observation = jax.ShapeDtypeStruct((num_states,), jnp.float32)
-        spec = EnvSpec(observation, Discrete(num_actions), max_steps)
+        spec = EnvSpec(observation, Discrete(num_actions), max_steps, truncates="at_max_steps")
         mdp = cls(transition, reward, start, termination, reward_std, spec)
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), mdp)
 
