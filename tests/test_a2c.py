@@ -200,6 +200,10 @@ def test_it_is_ppo_with_one_pass_in_one_part(env, core):
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0"),
         ({"rmsprop_decay": 1.1}, "rmsprop_decay is 1.1"),
         ({"rmsprop_epsilon": 0.0}, "rmsprop_epsilon is 0"),
+        (
+            {"num_envs": 1, "num_steps": 1, "normalize_advantages": True},
+            r"over num_envs \* num_steps = 1 step .* Collect more steps or set normalize_adv",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(options, message):

@@ -24,6 +24,7 @@ from jaxrl.agents import DQN, PQN, FittedQ, OnlineQ, Rainbow
 from jaxrl.agents.action_values import of_actions, weighted_mean
 from jaxrl.agents.online_q import OnlineQState
 from jaxrl.engine.train import Training, train
+from jaxrl.networks import MLP
 from jaxrl.q_networks import NoisyDense
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear
@@ -689,6 +690,9 @@ def test_where_nothing_is_available_everything_is():
         (DQN, {"importance_exponent": 2.0}, "importance_exponent is 2.0"),
         (DQN, {"hidden_sizes": ()}, "hidden_sizes"),
         (PQN, {"head": "c51"}, "head is 'c51': PQN's returns are numbers"),
+        (PQN, {"hidden_sizes": (8, 1)}, r"layer_norm is True and hidden_sizes \(8, 1\): over one"),
+        (DQN, {"hidden_sizes": (1, 8), "layer_norm": True}, "layer_norm is True"),
+        (PQN, {"hidden_sizes": (1,), "torso": MLP((8,))}, "layer_norm is True"),
         (FittedQ, {"num_updates": 0}, "num_updates is 0"),
     ],
 )

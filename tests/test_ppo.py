@@ -353,12 +353,27 @@ def test_a_nan_does_not_cross_lanes():
 @pytest.mark.thorough
 def test_odd_sizes_and_one_environment():
     for agent in (
-        PPO(num_envs=1, num_steps=7, num_minibatches=7, num_epochs=2),
+        PPO(num_envs=1, num_steps=7, num_minibatches=7, num_epochs=2, normalize_advantages=False),
         PPO(num_envs=3, num_steps=5, num_minibatches=5),
         PPO(num_envs=3, num_steps=5, num_minibatches=3, core="gru"),
     ):
         state, _ = train(agent, Counter(limit=4), KEY, total_steps=50, num_eval_episodes=1)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent.params))
+
+
+@pytest.mark.parametrize("core", ["none", "gru"])
+def test_one_advantage_is_not_standardised(core):
+    """(x - x) / std is 0: a policy whose minibatches are single steps would never move."""
+    num_steps = 8 if core == "none" else 1
+    bandit = PPO(num_envs=4, num_steps=num_steps, num_minibatches=4 * num_steps, core=core)
+    message = (
+        r"normalize_advantages standardises over num_envs \* num_steps / num_minibatches = 1 step "
+        r"an update: .* take fewer minibatches or set normalize_advantages=False"
+    )
+    with pytest.raises(ValueError, match=message):
+        Training.create(bandit, BestAction(), total_steps=320)
+    for works in ({"normalize_advantages": False}, {"num_minibatches": 2}, {"num_steps": 16}):
+        Training.create(bandit.replace(**works), BestAction(), total_steps=320)
 
 
 def test_total_steps_are_whole_iterations():

@@ -3,6 +3,8 @@
 That its gradients are right on average is in `test_policy_gradients.py`.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,3 +171,31 @@ def test_the_optimal_baseline_pays_with_enough_episodes():
 def test_what_does_not_fit_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         REINFORCE(**options).bind(Endless(limit=5).spec)
+
+
+@pytest.mark.parametrize("longest", [1, 5])
+def test_equal_samples_are_not_standardised(longest):
+    """Refused is what one copy makes equal by construction, whatever was rewarded, and no more."""
+    rng = np.random.default_rng(0)
+    for credit, baseline, standardize, num_envs in itertools.product(
+        ("return", "reward_to_go"), ("none", "learned"), ("returns", "advantages"), (1, 2)
+    ):
+        agent = REINFORCE(
+            num_envs=num_envs, num_steps=longest, whole_episodes=True, credit=credit,
+            baseline=baseline, standardize=standardize,
+        )  # fmt: skip
+        rewards, values = rng.standard_normal((2, longest, num_envs))
+        returns = np.cumsum(rewards[::-1], axis=0)[::-1]
+        returns = (
+            returns if credit == "reward_to_go" else np.broadcast_to(returns[:1], values.shape)
+        )
+        learned = baseline == "learned" and standardize == "advantages"
+        says_nothing = np.ptp(returns - (values if learned else 0.0)) == 0.0
+        if says_nothing:
+            with pytest.raises(ValueError, match=r"standardize='.*' has of num_envs = 1 copy"):
+                agent.bind(Endless(limit=longest).spec)
+        else:
+            agent.bind(Endless(limit=longest).spec)
+    one_step = REINFORCE(num_envs=1, num_steps=1, standardize="advantages")
+    with pytest.raises(ValueError, match="1 copy one step alone, which always becomes 0"):
+        one_step.bind(Endless(limit=longest).spec)

@@ -425,6 +425,8 @@ def test_probe_truncation_is_not_termination():
         (TRPO, {"critic_minibatches": 3}, "critic_minibatches is 3, which does not divide"),
         (TRPO, {"fisher_stride": 10**6}, "fisher_stride is 1000000, more than"),
         (TRPO, {"core": "gru", "critic_minibatches": 3}, "does not divide num_envs = 8"),
+        (TRPO, {"num_envs": 1, "num_steps": 1}, "normalize_advantages standardises over"),
+        (NPG, {"num_envs": 1, "num_steps": 1}, "normalize_advantages standardises over"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(kind, options, message):

@@ -6,7 +6,7 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.actor_critic import ActorCriticAgent, Sample
+from jaxrl.agents.actor_critic import ActorCriticAgent, Sample, check_advantages
 from jaxrl.checks import check_range
 from jaxrl.losses import mean, policy_gradient_loss, standardize, value_loss
 from jaxrl.optimizers import descend, rmsprop
@@ -61,6 +61,7 @@ class A2C(ActorCriticAgent):
         check_range(self, "max_grad_norm", open_low=True)
         check_range(self, "rmsprop_decay", 0.0, 1.0)
         check_range(self, "rmsprop_epsilon", open_low=True)
+        check_advantages(self)
         return super().bind(spec)
 
     def optimizer(self, clock: Clock) -> optax.GradientTransformation:

@@ -88,6 +88,12 @@ class QAgent(Agent):
             check_range(self, positive, open_low=True)
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+        normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
+        if self.layer_norm and min(normed) == 1:
+            raise ValueError(
+                f"layer_norm is True and hidden_sizes {self.hidden_sizes}: over one feature it is "
+                "always 0, whatever is observed. Give widths of at least 2, or layer_norm=False"
+            )
         check_whole("num_atoms", self.num_atoms, 2 if self.head == "c51" else 1)
         check_whole("embedding_size", self.embedding_size)
         check_range(self, "value_min", -jnp.inf)

@@ -208,6 +208,22 @@ class ActorCriticAgent(NetworkAgent):
         return {"explained_variance": explained_variance(sample.value, sample.target)}
 
 
+def check_advantages(agent: Any) -> None:
+    """Raises ValueError where an update would standardise a single advantage, to 0 whatever it is.
+
+    Args:
+      agent: with a plan `OnPolicy` and the field `normalize_advantages`.
+    """
+    plan = agent.plan
+    if agent.normalize_advantages and plan.steps_per_iteration == plan.num_minibatches:
+        parts = " / num_minibatches" if hasattr(agent, "num_minibatches") else ""
+        raise ValueError(
+            f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step an "
+            "update: one advantage always becomes 0, and the policy never learns. Collect more "
+            f"steps{', take fewer minibatches' if parts else ''} or set normalize_advantages=False"
+        )
+
+
 ROWS_OF_A_BLOCK = 2048
 
 

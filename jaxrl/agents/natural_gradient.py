@@ -11,7 +11,7 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.actor_critic import ActorCriticAgent, Sample
+from jaxrl.agents.actor_critic import ActorCriticAgent, Sample, check_advantages
 from jaxrl.agents.critic import check_critic, finite_adam, fit_critic, join, split
 from jaxrl.checks import check_range, check_whole
 from jaxrl.distributions import Distribution
@@ -74,6 +74,7 @@ class NaturalGradientAgent(ActorCriticAgent):
             check_whole(field, getattr(self, field))
         if self.fisher not in ("exact", "empirical"):
             raise ValueError(f"fisher is {self.fisher!r}: use 'exact' or 'empirical'")
+        check_advantages(self)
         rows, what = self._rows
         check_critic(self, rows, what)
         if self.fisher_stride > rows:

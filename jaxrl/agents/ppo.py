@@ -8,7 +8,7 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.actor_critic import ActorCriticAgent, Sample
+from jaxrl.agents.actor_critic import ActorCriticAgent, Sample, check_advantages
 from jaxrl.checks import check_range
 from jaxrl.losses import (
     approximate_kl,
@@ -96,6 +96,7 @@ class PPO(ActorCriticAgent):
         check_range(self, "max_grad_norm", open_low=True)
         check_range(self, "adam_epsilon", open_low=True)
         check_range(self, "target_kl", open_low=True)
+        check_advantages(self)
         return super().bind(spec)
 
     def optimizer(self, clock: Clock) -> optax.GradientTransformation:

@@ -133,7 +133,25 @@ class REINFORCE(NetworkAgent):
                 f"num_steps is {self.num_steps}, and whole_episodes needs as many as the longest "
                 f"episode has: {'no limit is known' if longest is None else longest}"
             )
+        self._check_standardize(spec)
         return super().bind(spec)
+
+    def _check_standardize(self, spec: EnvSpec) -> None:
+        """Raises ValueError where all that is standardised is equal by construction, and so 0."""
+        if self.standardize == "none":
+            return
+        steps = min(self.num_steps, spec.max_steps or 1) if self.whole_episodes else self.num_steps
+        # Baselines from other copies need two of them anyway; V(obs) differs between steps.
+        one_return = self.credit == "return" and (
+            self.standardize == "returns" or self.baseline == "none"
+        )
+        if self.num_envs == 1 and (steps == 1 or one_return):
+            what = "its whole return" if steps > 1 else "one step"
+            raise ValueError(
+                f"standardize={self.standardize!r} has of num_envs = 1 copy {what} alone, which "
+                "always becomes 0: the policy would never learn. Take num_envs of at least 2, or "
+                "standardize='none'"
+            )
 
     def init(self, key: Key) -> REINFORCEState:
         params = self.init_params(key)
