@@ -13,7 +13,7 @@ benchmarks/results/, written whole after each batch of seeds, so the same comman
 interruption continues with the seeds that are missing. The table goes into docs/scores.md.
 
 "Reached" means: both the mean over the seeds and their interquartile mean (IQM) are at or above the
-published figure, or that figure lies inside the 95% bootstrap interval of the mean.
+published figure, or that figure lies inside the 95% interval of the mean (Student's).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.rows import ROWS, Row
 from jaxrl import host
 from jaxrl.flags import algorithms, parse
 from jaxrl.runs.directory import versions
-from jaxrl.runs.statistics import bootstrap_interval, interquartile_mean, iqm
+from jaxrl.runs.statistics import interquartile_mean, interval, iqm, mean
 
 FIRST_SEED = 100
 ROOT = Path(__file__).parent.parent
@@ -236,7 +236,7 @@ def _plain(x: np.ndarray) -> list[float | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Over seeds; the intervals are of 95%, NaN for one seed."""
+    """Over seeds; the intervals are of 95%, NaN for too few seeds."""
 
     mean: float
     std: float
@@ -249,9 +249,9 @@ class Statistics:
         return cls(
             mean=float(np.mean(per_seed)),
             std=float(np.std(per_seed)),
-            mean_interval=bootstrap_interval(per_seed),
+            mean_interval=interval(mean, per_seed),
             iqm=iqm(per_seed),
-            iqm_interval=bootstrap_interval(per_seed, statistic=interquartile_mean),
+            iqm_interval=interval(interquartile_mean, per_seed),
         )
 
     def reached(self, published: float) -> bool:
@@ -344,9 +344,9 @@ def _published(row: Row) -> str:
     return row.source if row.published is None else f"{row.published:g}: {row.source}"
 
 
-def _interval(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return "" if math.isnan(low) else f"[{low:.1f}, {high:.1f}]"
+def _interval(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return "too few seeds" if math.isnan(low) else f"[{low:.1f}, {high:.1f}]"
 
 
 def _each(values: Iterator[str]) -> str:

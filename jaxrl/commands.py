@@ -86,7 +86,7 @@ def add(verbs: Any) -> None:
     plot = verbs.add_parser(
         "plot", help="Draw the learning curves of runs",
         description="Draws learning curves, by steps and by training time: for each configuration "
-        "the mean over its seeds, of all runs together, and its 95%% bootstrap interval.",
+        "the mean over its seeds, of all runs together, and its 95%% interval from three seeds on.",
         allow_abbrev=False,
     )  # fmt: skip
     plot.add_argument("paths", **runs)
@@ -103,8 +103,8 @@ def add(verbs: Any) -> None:
     compare = verbs.add_parser(
         "compare", help="Compare what runs reached, with intervals",
         description="Prints for each configuration the mean, median and interquartile mean over "
-        "its seeds at the end, with 95%% stratified-bootstrap intervals, and the probability that "
-        "a seed of it beats one of the first.",
+        "its seeds at the end, with 95%% intervals from three seeds on, and the probability that a "
+        "seed of it beats one of the first.",
         allow_abbrev=False,
     )  # fmt: skip
     compare.add_argument("paths", **runs)

@@ -107,7 +107,10 @@ def test_the_table_has_the_right_numbers(tmp_path):
                             "P(better", "than", "first)", "training"]  # fmt: skip
     assert env == "gymnax/CartPole-v1"
     assert first.split()[:4] == ["discount=0.99", "3", "30", "8.0"]
-    assert "0.7 [0.0, 1.5]" in first  # (1.5 + 0.5 + 0) / 3; a resample of one seed alone: 1 in 27
+    # (1.5 + 0.5 + 0) / 3; the bootstrap's upper end is 1.5, a resample of one seed alone: 1 in 27;
+    # expanded 2.69 times, t / z * sqrt(3 / 2): 0.67 + 2.69 * (1.5 - 0.67). No gap is below 0.
+    assert "0.7 [0.0, 2.9]" in first
+    assert "8.0 [5.5, 10.5]" in first  # Student's of 7, 8, 9: 4.30 / sqrt(3) on each side
     # 8, 9, 10 against 7, 8, 9: of nine pairs six are better and two are ties
     assert "0.78 [" in second
     assert other == "jaxrl/corridor"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl.runs import statistics
+from jaxrl.runs import intervals, statistics
 
 X = np.array([
     [0.6, 0.72, 0.49, 0.24, 0.42], [0.2, 0.62, 1.14, 0.4, 0.35], [0.8, 0.74, 0.64, 0.23, 0.59],
@@ -100,3 +100,86 @@ def test_the_interquartile_mean_of_one_task_is_that_of_its_seeds(size):
     np.testing.assert_allclose(
         statistics.interquartile_mean(scores[:, None]), statistics.iqm(scores), rtol=1e-12
     )
+
+
+# Intervals over few seeds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10, 20])
+def test_intervals_keep_their_promise_for_few_seeds(num_seeds):
+    """The percentile bootstrap covers the mean of normal scores in 74, 85, 90 and 93% of cases."""
+    rng = np.random.default_rng(num_seeds)
+    for statistic, least, repetitions in (
+        (statistics.mean, 0.935, 4000),
+        (statistics.interquartile_mean, 0.93, 600),
+    ):
+        scores = rng.normal(7.0, 3.0, (repetitions, num_seeds))
+        ends = [statistics.interval(statistic, row, num_samples=500) for row in scores]
+        low, high = np.array(ends).T
+        assert least < np.mean((low <= 7.0) & (high >= 7.0)) < 0.985
+
+
+def test_the_interval_of_the_mean_is_students():
+    for num_seeds in (3, 4, 9):
+        scores = np.random.default_rng(num_seeds).normal(size=num_seeds)
+        theirs = scipy.stats.t.interval(0.9, num_seeds - 1, scores.mean(), scipy.stats.sem(scores))
+        np.testing.assert_allclose(statistics.interval(statistics.mean, scores, level=0.9), theirs)
+    assert statistics.interval(statistics.mean, np.full(5, 3.0)) == (3.0, 3.0)
+
+
+def test_the_mean_over_tasks_has_the_freedom_of_welch_and_satterthwaite():
+    """With the sign of one task turned, that is Welch's interval of a difference."""
+    scores = np.random.default_rng(0).normal(0.0, [1.0, 4.0], (8, 2))
+    welch = scipy.stats.ttest_ind(scores[:, 0], -scores[:, 1], equal_var=False)
+    variances = scores.var(axis=0, ddof=1)
+    freedom = np.floor(7 * variances.sum() ** 2 / (variances**2).sum())
+    assert freedom == np.floor(welch.df)
+    reach = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum() / 8) / 2
+    middle = scores.mean()
+    np.testing.assert_allclose(
+        statistics.interval(statistics.mean, scores), (middle - reach, middle + reach)
+    )
+
+
+def test_quantiles_and_bands_are_those_of_scipy():
+    for freedom, probability in itertools.product((1, 2, 3, 8, 9, 40), (0.6, 0.95, 0.995)):
+        np.testing.assert_allclose(
+            intervals.student_quantile(probability, freedom),
+            scipy.stats.t.ppf(probability, freedom),
+            rtol=1e-9,
+        )
+    scores = np.arange(1.0, 8.0)
+    low, high = statistics.profile_band(scores, np.array([0.5, 4.5, 9.0]))  # 7, 3, 0 are above
+    exact = [scipy.stats.binomtest(k, 7).proportion_ci(method="exact") for k in (7, 3, 0)]
+    np.testing.assert_allclose(np.array([low, high]).T, exact, atol=1e-9)
+
+
+@pytest.mark.parametrize(("num_seeds", "shift"), [(3, 2.0), (10, 0.0)])
+def test_the_interval_of_an_improvement_keeps_its_promise(num_seeds, shift):
+    """The bootstrap's covers .92 in 37% of cases at three seeds: where all win it has no width."""
+    rng = np.random.default_rng(0)
+    truth = scipy.stats.norm.cdf(shift / np.sqrt(2))
+    x, y = rng.normal(shift, 1, (400, num_seeds)), rng.normal(0, 1, (400, num_seeds))
+    low, high = np.array(
+        [statistics.improvement_interval(*pair) for pair in zip(x, y, strict=True)]
+    ).T
+    assert np.mean((low <= truth) & (high >= truth)) > 0.94
+    assert (low >= 0).all()
+    assert (high <= 1).all()
+    all_better = statistics.improvement_interval(x[0] + 99, y[0])
+    assert all_better[1] == 1.0
+    assert all_better[0] < 0.9
+
+
+def test_too_few_seeds_have_no_interval():
+    two = np.array([1.0, 2.0])
+    for ends in (
+        statistics.interval(statistics.mean, two),
+        statistics.interval(statistics.interquartile_mean, two),
+        statistics.improvement_interval(two, np.arange(9.0)),
+        statistics.profile_band(two, np.array([1.5])),
+        statistics.interval(statistics.mean, np.array([1.0, 2.0, np.nan])),
+    ):
+        assert np.isnan(ends).all()
+    summary = statistics.summarize(two)
+    assert np.isnan([summary["ci_low"], summary["ci_high"]]).all()

@@ -9,14 +9,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxrl.runs.groups import Group
+from jaxrl.runs.intervals import MIN_SEEDS
 from jaxrl.runs.plot import COLOURS, finish_axes
 from jaxrl.runs.statistics import (
+    improvement_interval,
     interquartile_mean,
+    interval,
     mean,
     optimality_gap,
     performance_profile,
     probability_of_improvement,
-    stratified_interval,
+    profile_band,
 )
 from jaxrl.runs.text import aligned
 
@@ -26,6 +29,7 @@ def median_of_seeds(scores: np.ndarray) -> np.ndarray:
     return np.median(scores[..., 0], -1)
 
 
+GAP = "optimality gap"
 SHOWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": mean,
     "median": median_of_seeds,
@@ -36,8 +40,9 @@ SHOWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def table(groups: Sequence[Group], goal: float | None = None) -> str:
     """Lines of text: what each group reached at its end, environment by environment.
 
-    Every number over seeds has its 95% stratified-bootstrap interval. The last column is the
-    probability that a seed of the group beats one of the first group of its environment.
+    Every number over seeds has its 95% interval (`statistics.interval`), where there are seeds
+    enough for one. The last column is the probability that a seed of the group beats one of the
+    first group of its environment.
 
     Args:
       groups: the runs.
@@ -56,32 +61,33 @@ def table(groups: Sequence[Group], goal: float | None = None) -> str:
             steps, seconds = f"{group.steps[-1]:,}", f"{group.seconds[-1]:.1f} s"
             rows.append([f"  {group.label}", str(scores.size), steps, *cells, better, seconds])
     lines = [aligned(rows, left=1)]
-    few = [group.label for group in groups if group.final.size < 3]
+    few = [group.label for group in groups if group.final.size < MIN_SEEDS]
     if few:
         who = few[0] if len(few) == 1 else f"{len(few)} of {len(groups)} rows"
-        lines.append(f"fewer than three seeds say little: {who}")
+        lines.append(f"fewer than three seeds say little: too few for an interval of {who}")
     return "\n".join(lines)
 
 
 def _with_goal(goal: float) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    return {**SHOWN, "optimality gap": functools.partial(optimality_gap, goal=goal)}
+    return {**SHOWN, GAP: functools.partial(optimality_gap, goal=goal)}
 
 
 def _with_interval(name: str, scores: np.ndarray, goal: float | None) -> str:
     statistic = SHOWN[name] if goal is None else _with_goal(goal)[name]
-    return _interval_text(
-        float(statistic(scores)), stratified_interval(statistic, scores), "{:.1f}"
-    )
+    low, high = interval(statistic, scores)
+    if name == GAP:
+        low = np.maximum(low, 0.0)  # as no gap is less
+    return _interval_text(float(statistic(scores)), (low, high), "{:.1f}")
 
 
 def _improvement(group: Group, first: Group) -> str:
     x, y = group.final[:, None], first.final[:, None]
     value = float(probability_of_improvement(x, y))
-    return _interval_text(value, stratified_interval(probability_of_improvement, x, y), "{:.2f}")
+    return _interval_text(value, improvement_interval(x, y), "{:.2f}")
 
 
-def _interval_text(value: float, interval: tuple[np.ndarray, np.ndarray], form: str) -> str:
-    low, high = map(float, interval)
+def _interval_text(value: float, ends: tuple[float, float], form: str) -> str:
+    low, high = ends
     if np.isnan(low):
         return form.format(value)
     return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
@@ -109,7 +115,7 @@ def _draw_intervals(axes: Any, groups: Sequence[Group]) -> None:
     for i, group in enumerate(groups):
         scores = group.final[:, None]
         for (name, statistic), height, marker in zip(SHOWN.items(), heights, "osD", strict=True):
-            low, high = stratified_interval(statistic, scores)
+            low, high = interval(statistic, scores)
             y, value = height - i, statistic(scores)
             colour = COLOURS[i % len(COLOURS)]
             axes.plot([low, high], [y, y], color=colour, linewidth=5, alpha=0.35)
@@ -121,7 +127,7 @@ def _draw_intervals(axes: Any, groups: Sequence[Group]) -> None:
 
 
 def _draw_profiles(axes: Any, groups: Sequence[Group]) -> None:
-    """The performance profile of each group, with the band of its bootstrap."""
+    """The performance profile of each group, with its band."""
     every = np.concatenate([group.final for group in groups])
     every = every[np.isfinite(every)]
     low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
@@ -129,11 +135,9 @@ def _draw_profiles(axes: Any, groups: Sequence[Group]) -> None:
     thresholds = np.linspace(low - margin, high + margin, 200)
     for i, group in enumerate(groups):
         scores = group.final[:, None]
-        profile = functools.partial(performance_profile, thresholds=thresholds)
+        profile, band = performance_profile(scores, thresholds), profile_band(scores, thresholds)
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot(thresholds, profile(scores), color=colour, label=group.label)
-        axes.fill_between(
-            thresholds, *stratified_interval(profile, scores), color=colour, alpha=0.15, linewidth=0
-        )
+        axes.plot(thresholds, profile, color=colour, label=group.label)
+        axes.fill_between(thresholds, *band, color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(-0.03, 1.03)
     finish_axes(axes)

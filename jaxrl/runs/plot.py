@@ -9,8 +9,8 @@ from matplotlib.figure import Figure  # pyplot would choose a backend for the wh
 from matplotlib.ticker import EngFormatter, ScalarFormatter
 
 from jaxrl.runs.groups import Group
+from jaxrl.runs.statistics import interval
 from jaxrl.runs.statistics import mean as mean_of_all
-from jaxrl.runs.statistics import stratified_interval
 
 COLOUR = "tab:blue"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink",
@@ -54,8 +54,8 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title:
 def learning_curves(groups: Sequence[Group], path: Path, *, metric: str = "return_mean") -> None:
     """Draws groups of runs, by steps and by training time: means and their 95% intervals.
 
-    A row of panels for each environment. The band is the stratified bootstrap's, over the seeds;
-    one seed alone has none.
+    A row of panels for each environment. The band is `statistics.interval`, over the seeds; fewer
+    than three have none.
 
     Args:
       groups: what to draw, at least one.
@@ -91,9 +91,8 @@ def learning_curves(groups: Sequence[Group], path: Path, *, metric: str = "retur
 
 
 def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of the mean at each evaluation, `[E]` both; NaN for one member."""
-    intervals = [stratified_interval(mean_of_all, row[:, None]) for row in values]
-    low, high = np.array(intervals).T
+    """The interval of the mean at each evaluation, `[E]` both; NaN for too few members."""
+    low, high = np.array([interval(mean_of_all, row) for row in values]).T
     return low, high
 
 

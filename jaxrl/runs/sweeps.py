@@ -201,17 +201,17 @@ def text_of(value: Any) -> str:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    """The ranked outcomes as lines of text, with the 95% bootstrap interval of each mean."""
-    from jaxrl.runs.statistics import bootstrap_interval, iqm
+    """The ranked outcomes as lines of text, with the 95% interval of each mean."""
+    from jaxrl.runs.statistics import interval, iqm, mean
 
     names = list(found[0].point)
     rows = [["", *names, "mean", "95% interval", "IQM", "run"]]
     for rank, outcome in enumerate(found, 1):
-        low, high = bootstrap_interval(outcome.returns, num_samples=2000)
-        interval = "" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
+        low, high = interval(mean, outcome.returns)
+        ends = "too few seeds" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
         values = [text_of(outcome.point[name]) for name in names]
         rows.append(
-            [f"{rank}.", *values, f"{outcome.mean:.1f}", interval, f"{iqm(outcome.returns):.1f}",
+            [f"{rank}.", *values, f"{outcome.mean:.1f}", ends, f"{iqm(outcome.returns):.1f}",
              outcome.path.name]
         )  # fmt: skip
     return aligned(rows)

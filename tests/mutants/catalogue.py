@@ -45,6 +45,7 @@ DISTRIBUTIONS = "jaxrl/distributions.py"
 ENVIRONMENT = "jaxrl/environment.py"
 ESTIMATORS = "jaxrl/estimators.py"
 EVALUATE = "jaxrl/engine/evaluate.py"
+INTERVALS = "jaxrl/runs/intervals.py"
 LEARNERS = "jaxrl/engine/learners.py"
 LOSSES = "jaxrl/losses.py"
 MINIBATCHES = "jaxrl/minibatches.py"
@@ -1600,10 +1601,30 @@ MUTANTS = (
     Mutant(
         "a-bootstrap-across-tasks",
         "Resampled seeds of one task are scores of another.",
-        STATISTICS,
-        "of_one[rows, np.arange(num_tasks)]",
-        "of_one[rows, rng.integers(0, num_tasks, rows.shape)]",
+        INTERVALS,
+        "scores[rows, np.arange(num_tasks)]",
+        "scores[rows, rng.integers(0, num_tasks, rows.shape)]",
         ("tests/test_statistics.py::test_resamples_stay_within_their_task",),
+    ),
+    Mutant(
+        "an-interval-of-percentiles",
+        "The interval is the percentile bootstrap's, too narrow for few seeds (rliable).",
+        STATISTICS,
+        "if statistic is mean:\n        return intervals.student_interval(scores, level)",
+        "if True:\n        low, high = stratified_interval(statistic, scores, level=level)\n"
+        "        return float(low), float(high)",
+        (
+            "tests/test_statistics.py::test_the_interval_of_the_mean_is_students",
+            "tests/test_statistics.py::test_intervals_keep_their_promise_for_few_seeds",
+        ),
+    ),
+    Mutant(
+        "a-bootstrap-not-expanded",
+        "The bootstrap of few seeds has the normal quantile in place of Student's.",
+        INTERVALS,
+        "factor = student_quantile(probability, num_seeds - 1) / ",
+        "factor = NormalDist().inv_cdf(probability) / ",
+        ("tests/test_statistics.py::test_intervals_keep_their_promise_for_few_seeds",),
     ),
     Mutant(
         "ties-are-wins",
