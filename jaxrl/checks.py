@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.integers import whole_number
 from jaxrl.schedules import Exponential, Linear, Scheduled, bounds
 
 
@@ -45,6 +46,4 @@ def check_whole(name: str, value: Any, least: int = 1, *, or_none: bool = False)
     """Raises ValueError unless `value`, called `name`, is a whole number of at least `least`."""
     if or_none and value is None:
         return
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        also = ", or None" if or_none else ""
-        raise ValueError(f"{name} is {value!r}: it must be a whole number, at least {least}{also}")
+    whole_number(name, value, least, also=", or None" if or_none else "")

@@ -1,15 +1,25 @@
-"""The vocabulary of the library: spaces, experience, the clock, key streams and metrics."""
+"""The vocabulary of the library: specifications, experience, the clock, keys and metrics."""
 
 import dataclasses
 import enum
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+
+from jaxrl.integers import whole_number
+from jaxrl.spaces import ActionSpace as ActionSpace
+from jaxrl.spaces import Box as Box
+from jaxrl.spaces import Discrete as Discrete
+from jaxrl.spaces import Mixed as Mixed
+from jaxrl.spaces import MultiDiscrete as MultiDiscrete
+from jaxrl.spaces import check_space, mask_problems
+from jaxrl.spaces import into_bounds as into_bounds
+from jaxrl.spaces import sample_action as sample_action
 
 Array = jax.Array
 Key = jax.Array
@@ -22,113 +32,7 @@ static = functools.partial(struct.field, pytree_node=False)
 """A dataclass field that is part of the program's structure, not one of its array leaves."""
 
 
-# Spaces -------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Discrete:
-    """One of `num` actions: an `int32[]` in `[0, num)`."""
-
-    num: int
-
-
-@dataclasses.dataclass(frozen=True)
-class MultiDiscrete:
-    """Several independent choices: an `int32[len(nums)]`, the i-th in `[0, nums[i])`."""
-
-    nums: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """A `float32[*shape]` from `low` to `high`, floats or nested tuples of them of that shape."""
-
-    low: Any
-    high: Any
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, low: Any, high: Any, shape: tuple[int, ...]) -> "Box":
-        """Builds a box from scalars or arrays, stored so that equal boxes hash alike."""
-
-        def hashable(bound):
-            bound = np.broadcast_to(np.asarray(bound, np.float32), shape)
-            same = bound.size > 0 and (bound == bound.flat[0]).all()
-            return float(bound.flat[0]) if same else _nested_tuple(bound.tolist())
-
-        return cls(hashable(low), hashable(high), tuple(int(n) for n in shape))
-
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest value of each entry, `float32[*shape]` both."""
-        low, high = (
-            np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high)
-        )
-        return low, high
-
-    def clip(self, action: Array) -> Array:
-        """Returns `action[*shape]` moved into the bounds."""
-        low, high = self.bounds()
-        return jnp.clip(action, jnp.asarray(low), jnp.asarray(high))
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixed:
-    """Several spaces at once: an action is a tuple with one entry a space."""
-
-    spaces: tuple["ActionSpace", ...]
-
-
-ActionSpace = Discrete | MultiDiscrete | Box | Mixed
-
-
-def _nested_tuple(x: Any) -> Any:
-    return tuple(_nested_tuple(item) for item in x) if isinstance(x, list) else x
-
-
-def into_bounds(space: ActionSpace, action: PyTree) -> PyTree:
-    """Clips the continuous parts of one unbatched `action` into the bounds of their boxes."""
-    if isinstance(space, Box):
-        return space.clip(action)
-    if isinstance(space, Mixed):
-        return tuple(into_bounds(s, a) for s, a in zip(space.spaces, action, strict=True))
-    return action
-
-
-def sample_action(space: ActionSpace, key: Key) -> PyTree:
-    """Draws one unbatched action: uniformly, and from a normal distribution where a box is endless.
-
-    Where only one bound of a box is finite, the normal is centred and folded there.
-    """
-    match space:
-        case Discrete(num):
-            return jax.random.randint(key, (), 0, num)
-        case MultiDiscrete(nums):
-            return jax.random.randint(key, (len(nums),), 0, jnp.asarray(nums))
-        case Box():
-            return _sample_box(space, key)
-        case Mixed(spaces):
-            keys = jax.random.split(key, len(spaces))
-            return tuple(sample_action(s, k) for s, k in zip(spaces, keys, strict=True))
-    raise TypeError(f"{space!r} is no action space: use Discrete, MultiDiscrete, Box or Mixed")
-
-
-def _sample_box(box: Box, key: Key) -> Array:
-    low, high = box.bounds()
-    with np.errstate(over="ignore"):  # float32's whole range is wider than its largest number
-        bounded = np.isfinite(high - low)
-    if bounded.all():
-        return jax.random.uniform(key, box.shape, minval=jnp.asarray(low), maxval=jnp.asarray(high))
-    uniform_key, normal_key = jax.random.split(key)
-    ends = jnp.asarray(np.where(bounded, low, 0.0)), jnp.asarray(np.where(bounded, high, 1.0))
-    uniform = jax.random.uniform(uniform_key, box.shape, minval=ends[0], maxval=ends[1])
-    normal = jax.random.normal(normal_key, box.shape)
-    folded = jnp.select(
-        [np.isfinite(low) & np.isinf(high), np.isinf(low) & np.isfinite(high)],
-        [low + jnp.abs(normal), high - jnp.abs(normal)],
-        normal,
-    )
-    return box.clip(jnp.where(bounded, uniform, folded))
-
+# Specifications -----------------------------------------------------------------------------------
 
 ResetPolicy = Literal["fresh", "pool"]
 """How auto-reset comes by its starts, see `jaxrl.environment.VectorEnv`."""
@@ -142,14 +46,19 @@ class EnvSpec:
     """What an agent may know of an environment before it meets it; hashable.
 
     Attributes:
-      observation: a pytree of `jax.ShapeDtypeStruct`, one unbatched observation. Wrap it in
-        `Masked` where some actions are unavailable.
+      observation: a pytree of `jax.ShapeDtypeStruct`, one unbatched observation; of arrays given
+        instead only shape and dtype are kept. Wrap it in `Masked` where some actions are
+        unavailable.
       action: the action space.
       max_steps: the time limit in steps where it is fixed and known, else None.
       reset_policy: what training uses unless told otherwise; "pool" where a reset is dear.
       truncates: "at_max_steps" promises that no episode is truncated before it is `max_steps` steps
         long (never, where that is None). Replay then needs little room for final observations;
         with "anywhere" it has room for one a step.
+
+    Raises:
+      ValueError, TypeError: a field that no environment can have, or an action mask that does not
+        fit the action space.
     """
 
     observation: PyTree
@@ -157,6 +66,20 @@ class EnvSpec:
     max_steps: int | None = None
     reset_policy: ResetPolicy = "fresh"
     truncates: Truncates = "anywhere"
+
+    def __post_init__(self) -> None:
+        check_space(self.action, "spec.action: ")
+        object.__setattr__(self, "observation", _shapes(self.observation))
+        if isinstance(self.observation, Masked):
+            for problem in mask_problems(self.action, self.observation.action_mask):
+                raise ValueError(problem)
+        if self.max_steps is not None:
+            limit = whole_number("max_steps", self.max_steps, also=", or None")
+            object.__setattr__(self, "max_steps", limit)
+        if self.reset_policy not in get_args(ResetPolicy):
+            raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
+        if self.truncates not in get_args(Truncates):
+            raise ValueError(f"truncates is {self.truncates!r}: use 'anywhere' or 'at_max_steps'")
 
     def _identity(self) -> tuple:
         leaves, treedef = jax.tree.flatten(self.observation)
@@ -196,6 +119,32 @@ class Masked(NamedTuple):
 def split_mask(obs: PyTree) -> tuple[PyTree, PyTree]:
     """Returns (observation proper, action mask or None)."""
     return (obs.obs, obs.action_mask) if isinstance(obs, Masked) else (obs, None)
+
+
+def _shapes(observation: PyTree) -> PyTree:
+    """The shapes and dtypes of an observation; ValueError where a leaf has none."""
+
+    def one(path: Any, x: Any) -> jax.ShapeDtypeStruct:
+        name = f"spec.observation{jax.tree_util.keystr(path)}"
+        if isinstance(x, Masked):
+            raise ValueError(
+                f"{name} is Masked: only the observation as a whole can be, "
+                "Masked(observation, action_mask)"
+            )
+        if not isinstance(x, jax.ShapeDtypeStruct | np.ndarray | np.generic | jax.Array):
+            raise ValueError(f"{name} is {x!r}: give jax.ShapeDtypeStruct(shape, dtype)")
+        for n in x.shape:
+            whole_number(f"{name} has the shape {x.shape}: an entry", n, 0)
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return x
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+    def shapes(tree: PyTree) -> PyTree:
+        return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: isinstance(x, Masked))
+
+    if isinstance(observation, Masked):
+        return Masked(*(shapes(part) for part in observation))
+    return shapes(observation)
 
 
 # Experience ---------------------------------------------------------------------------------------

@@ -148,6 +148,50 @@ def test_what_is_no_space_is_named():
         sample_action(3, KEY)
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Discrete(0), "Discrete.num is 0: it must be a whole number, at least 1"),
+        (lambda: Discrete(2.0), "Discrete.num is 2.0: it must be a whole number"),
+        (lambda: Discrete(True), "Discrete.num is True: it must be a whole number"),
+        (lambda: MultiDiscrete(()), r"MultiDiscrete.nums is \(\): give a tuple"),
+        (lambda: MultiDiscrete(3), "MultiDiscrete.nums is 3: give a tuple"),
+        (lambda: MultiDiscrete((2, 0)), r"MultiDiscrete.nums\[1\] is 0: it must be"),
+        (lambda: Box.of(1, -1, (2,)), r"low is 1 and Box.high is -1 in entry \(0,\): low must be"),
+        (lambda: Box(1.0, -1.0, (2,)), "low must be below high"),
+        (lambda: Box.of([0, 3], 3, (2,)), r"low is 3 and Box.high is 3 in entry \(1,\): leave an"),
+        (lambda: Box.of(0, 1e-50, ()), "cannot change"),  # nothing is left of it in float32
+        (lambda: Box.of(INF, INF, (2,)), "low is inf and Box.high is inf"),
+        (lambda: Box.of(NAN, 1, (2,)), "Box.low is nan: a bound must not be NaN"),
+        (lambda: Box.of("low", 1, (2,)), "Box.low is 'low': give a number or an array"),
+        (lambda: Box.of([0, 0, 0], 1, (2,)), r"Box.low has the shape \(3,\), which does not"),
+        (lambda: Box.of(-1, 1, 2), r"Box.shape is 2: give a tuple, \(2,\)"),
+        (lambda: Box(-1, 1, shape=2), r"Box.shape is 2: give a tuple, \(2,\)"),
+        (lambda: Box.of(-1, 1, (2.0,)), r"Box.shape\[0\] is 2.0: it must be a whole number"),
+        (lambda: Box.of(-1, 1, (-2,)), r"Box.shape\[0\] is -2: it must be a whole number"),
+        (lambda: Mixed(()), r"Mixed.spaces is \(\): give a tuple with at least one entry"),
+        (lambda: Mixed(Discrete(2)), "Mixed.spaces is Discrete.*: give a tuple"),
+        (lambda: Mixed((Discrete(2), 3)), r"Mixed.spaces\[1\]: 3 is no action space"),
+    ],
+)
+def test_a_space_that_cannot_be_is_named(build, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        build()
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons():
+    """They become Python's, so that spaces stay hashable and print alike."""
+    spaces = [Discrete(np.int64(3)), MultiDiscrete(np.array([2, 3])), Box(np.zeros(2), 1, [2])]
+    assert spaces == [Discrete(3), MultiDiscrete((2, 3)), Box(0.0, 1.0, (2,))]
+    assert repr(spaces[:2]) == "[Discrete(num=3), MultiDiscrete(nums=(2, 3))]"
+    assert repr(spaces[2]) == "Box(low=0.0, high=1.0, shape=(2,))"
+    assert EnvSpec(jnp.zeros(3), Discrete(2), np.int32(5)).max_steps == 5
+    assert len({*spaces, *spaces}) == 3
+
+
 def test_into_bounds_clips_boxes_and_nothing_else():
     space = Mixed((Discrete(3), Box.of(-1.0, [1.0, 2.0], (2,)), Mixed((Box.of(0.0, 1.0, ()),))))
     action = (jnp.int32(7), jnp.array([-5.0, 5.0]), (jnp.float32(-3.0),))
@@ -213,13 +257,104 @@ def test_specifications_are_compared_by_value():
     others = [
         spec(dtype=jnp.float32),
         spec(shape=(1,)),
-        spec(action=Discrete(4)),
+        spec(action=MultiDiscrete((1, 2))),
         spec(max_steps=None),
         spec(observation=spec().observation.obs),
         spec(observation=tuple(jax.tree.leaves(spec().observation))),
     ]
     assert len({spec(), spec(), *others}) == 1 + len(others)
     assert spec() != "spec"
+
+
+FLOATS = jax.ShapeDtypeStruct((2,), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: EnvSpec(FLOATS, 4), "spec.action: 4 is no action space: use Discrete"),
+        (lambda: EnvSpec(FLOATS, Discrete), "is no action space: use Discrete"),
+        (lambda: EnvSpec(FLOATS, Discrete(2), 5.0), "max_steps is 5.0: it must be a whole number"),
+        (lambda: EnvSpec(FLOATS, Discrete(2), 0), "max_steps is 0: .* at least 1, or None"),
+        (lambda: EnvSpec(FLOATS, Discrete(2), True), "max_steps is True: it must be a whole"),
+        (
+            lambda: EnvSpec(FLOATS, Discrete(2), reset_policy="Pool"),
+            "reset_policy is 'Pool': use 'fresh' or 'pool'",
+        ),
+        (lambda: EnvSpec(FLOATS, Discrete(2), truncates="never"), "truncates is 'never': use 'any"),
+        (lambda: EnvSpec((2,), Discrete(2)), r"spec.observation\[0\] is 2: give jax.ShapeDtype"),
+        (lambda: EnvSpec(Box.of(-1, 1, (2,)), Discrete(2)), "spec.observation is Box.*: give jax"),
+        (lambda: EnvSpec({"x": jnp.float32}, Discrete(2)), r"spec.observation\['x'\] is .*: give"),
+        (
+            lambda: EnvSpec(jax.ShapeDtypeStruct((2.0,), jnp.float32), Discrete(2)),
+            r"spec.observation has the shape \(2.0,\): an entry is 2.0",
+        ),
+    ],
+)
+def test_a_specification_that_cannot_be_is_named(build, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        build()
+
+
+def masked(space, mask):
+    def shape(x):
+        return jax.ShapeDtypeStruct(*x)
+
+    mask = jax.tree.map(shape, mask, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2)
+    return EnvSpec(Masked(FLOATS, mask), space)
+
+
+@pytest.mark.parametrize(
+    ("space", "mask", "message"),
+    [
+        # Would broadcast: forbidden actions would be taken, and nothing would say so.
+        (Discrete(4), ((1,), bool), r"action_mask is bool\[1\], and Discrete.* needs bool\[4\]"),
+        (Discrete(4), ((), bool), r"action_mask is bool\[\], and"),
+        (Discrete(4), ((4,), jnp.float32), r"is float32\[4\], and .* needs bool\[4\]"),
+        (Discrete(4), ((5,), bool), r"is bool\[5\], and .* needs bool\[4\]"),
+        (Discrete(4), ((1, 4), bool), r"is bool\[1, 4\], and .* needs bool\[4\]"),
+        (Discrete(4), {"mask": ((4,), bool)}, "action_mask is a dict, and"),
+        (MultiDiscrete((2, 3)), ((3,), bool), r"is bool\[3\], and .* needs bool\[5\]"),
+        (MultiDiscrete((2, 2)), ((2, 2), bool), r"is bool\[2, 2\], and .* needs bool\[4\]"),
+        (Box.of(-1, 1, (2,)), ((2,), bool), r"is bool\[2\], and Box.* takes no mask: give None"),
+        (Mixed((Discrete(2),)), ((2,), bool), r"is bool\[2\], and .* needs a tuple of 1 entries"),
+        (
+            Mixed((Discrete(2), Box.of(-1, 1, (1,)))),
+            [((2,), bool)],
+            "is 1 entries, and .* needs a tuple of 2 entries",
+        ),
+        (
+            Mixed((Discrete(2), Box.of(-1, 1, (1,)))),
+            [((2,), bool), ((1,), bool)],
+            r"action_mask\[1\] is bool\[1\], and Box.* takes no mask",
+        ),
+        (
+            Mixed((Box.of(-1, 1, (1,)), Mixed((Discrete(2), Discrete(3))))),
+            [None, [((2,), bool), ((2,), bool)]],
+            r"action_mask\[1\]\[1\] is bool\[2\], and Discrete\(num=3\) needs bool\[3\]",
+        ),
+    ],
+)
+def test_a_mask_that_does_not_fit_the_action_space_is_named(space, mask, message):
+    with pytest.raises(ValueError, match=message):
+        masked(space, mask)
+
+
+def test_masks_that_fit():
+    masked(Discrete(4), ((4,), bool))
+    masked(MultiDiscrete((2, 3)), ((5,), bool))
+    mixed = Mixed((Discrete(2), Box.of(-1, 1, (1,)), Mixed((MultiDiscrete((2, 3)),))))
+    shapes = [jax.ShapeDtypeStruct((n,), jnp.bool_) for n in (2, 5)]
+    for mask in ((shapes[0], None, (shapes[1],)), (None, None, None), None):
+        assert EnvSpec(Masked(FLOATS, mask), mixed).observation.action_mask == mask
+    assert EnvSpec(Masked(FLOATS, None), Box.of(-1, 1, (1,))).action.shape == (1,)
+
+
+def test_only_the_whole_observation_can_be_masked():
+    """A mask within would be read as something to see, and every action would be allowed."""
+    for within in ({"agent": spec().observation}, Masked(spec().observation, None)):
+        with pytest.raises(ValueError, match="is Masked: only the observation as a whole can be"):
+            EnvSpec(within, Discrete(3))
 
 
 def test_a_dummy_observation_has_the_right_kind_and_allows_everything():

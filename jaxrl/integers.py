@@ -1,0 +1,23 @@
+"""Whole numbers from a user: checked, and turned into Python's `int`."""
+
+from typing import Any
+
+import numpy as np
+
+
+def whole_number(name: str, value: Any, least: int = 1, *, also: str = "") -> int:
+    """Returns `value`, called `name` in errors, as an `int`.
+
+    Args:
+      name: the field.
+      value: an integer of Python's or NumPy's; booleans and floats are refused.
+      least: the smallest value allowed.
+      also: what else the field takes, for the error: ", or None".
+
+    Raises:
+      ValueError: it is no whole number, or less than `least`.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{name} is {value!r}: it must be a whole number, at least {least}{also}")
+    return int(value)

@@ -1,0 +1,247 @@
+"""Action spaces: which actions there are, how one is drawn, and which masks fit.
+
+A space checks itself when it is built and raises ValueError with the field and its value.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.integers import whole_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """One of `num` actions: an `int32[]` in `[0, num)`."""
+
+    num: int
+
+    def __post_init__(self) -> None:
+        _set(self, num=whole_number("Discrete.num", self.num))
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiDiscrete:
+    """Several independent choices: an `int32[len(nums)]`, the i-th in `[0, nums[i])`."""
+
+    nums: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        nums = _entries("MultiDiscrete.nums", self.nums, "MultiDiscrete((3, 2))")
+        _set(self, nums=tuple(whole_number(f"MultiDiscrete.nums[{i}]", n) for i, n in nums.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A `float32[*shape]` from `low` to `high`.
+
+    Attributes:
+      low: the lowest value of each entry, a number or an array (nested tuples) that broadcasts to
+        `shape`; `-inf` where there is no bound.
+      high: the highest, likewise. Every entry of `low` is below that of `high`: an entry that
+        cannot change is no action.
+      shape: of the action.
+    """
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shape = _shape("Box.shape", self.shape)
+        low, high = (_bound(name, getattr(self, name), shape) for name in ("low", "high"))
+        for name, bound in (("low", low), ("high", high)):
+            if np.isnan(bound).any():
+                raise ValueError(f"Box.{name} is {getattr(self, name)!r}: a bound must not be NaN")
+        if not (low < high).all():
+            first = tuple(int(i) for i in np.argwhere(~(low < high))[0])
+            entry = f" in entry {first}" if first else ""
+            ends = f"Box.low is {low[first]:g} and Box.high is {high[first]:g}{entry}"
+            if low[first] == high[first]:
+                raise ValueError(
+                    f"{ends}: leave an entry that cannot change out of the action and let the "
+                    "environment add it"
+                )
+            raise ValueError(f"{ends}: low must be below high")
+        # Stored so that equal boxes are equal and hash alike, however their bounds were given.
+        _set(self, low=_hashable(low), high=_hashable(high), shape=shape)
+
+    @classmethod
+    def of(cls, low: Any, high: Any, shape: tuple[int, ...]) -> "Box":
+        """Builds a box from scalars or arrays."""
+        return cls(low, high, shape)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest value of each entry, `float32[*shape]` both."""
+        low, high = (
+            np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high)
+        )
+        return low, high
+
+    def clip(self, action: jax.Array) -> jax.Array:
+        """Returns `action[*shape]` moved into the bounds."""
+        low, high = self.bounds()
+        return jnp.clip(action, jnp.asarray(low), jnp.asarray(high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+    """Several spaces at once: an action is a tuple with one entry a space."""
+
+    spaces: tuple["ActionSpace", ...]
+
+    def __post_init__(self) -> None:
+        spaces = _entries("Mixed.spaces", self.spaces, "Mixed((Discrete(2), Box.of(-1, 1, (3,))))")
+        for i, space in spaces.items():
+            check_space(space, f"Mixed.spaces[{i}]: ")
+        _set(self, spaces=tuple(spaces.values()))
+
+
+ActionSpace = Discrete | MultiDiscrete | Box | Mixed
+
+
+def check_space(space: Any, where: str = "") -> None:
+    """Raises TypeError unless this is an action space."""
+    if not isinstance(space, ActionSpace):
+        raise TypeError(
+            f"{where}{space!r} is no action space: use Discrete, MultiDiscrete, Box or Mixed"
+        )
+
+
+def _set(space: Any, **fields: Any) -> None:
+    """Replaces fields of a frozen dataclass that is being built."""
+    for name, value in fields.items():
+        object.__setattr__(space, name, value)
+
+
+def _entries(name: str, values: Any, example: str) -> dict[int, Any]:
+    """The entries of a tuple, list or array that has at least one, by their number."""
+    if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1:
+        values = list(np.asarray(values))
+    if not isinstance(values, tuple | list) or not values:
+        raise ValueError(f"{name} is {values!r}: give a tuple with at least one entry, {example}")
+    return dict(enumerate(values))
+
+
+def _shape(name: str, shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, int | np.integer):
+        raise ValueError(f"{name} is {shape!r}: give a tuple, ({int(shape)},)")
+    if not isinstance(shape, tuple | list):
+        raise ValueError(f"{name} is {shape!r}: give a tuple of whole numbers")
+    return tuple(whole_number(f"{name}[{i}]", n, 0) for i, n in enumerate(shape))
+
+
+def _bound(name: str, bound: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A bound of a box as `float32[*shape]`."""
+    try:
+        with np.errstate(over="ignore"):  # beyond float32's range there is no bound
+            array = np.asarray(bound, np.float32)
+    except (TypeError, ValueError) as error:
+        if isinstance(bound, jax.core.Tracer):
+            raise
+        raise ValueError(f"Box.{name} is {bound!r}: give a number or an array of them") from error
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"Box.{name} has the shape {array.shape}, which does not broadcast to Box.shape {shape}"
+        ) from error
+
+
+def _hashable(bound: np.ndarray) -> Any:
+    """A float where all entries are equal, else nested tuples."""
+    same = bound.size > 0 and (bound == bound.flat[0]).all()
+    return float(bound.flat[0]) if same else _nested_tuple(bound.tolist())
+
+
+def _nested_tuple(x: Any) -> Any:
+    return tuple(_nested_tuple(item) for item in x) if isinstance(x, list) else x
+
+
+# Actions ------------------------------------------------------------------------------------------
+
+
+def into_bounds(space: ActionSpace, action: Any) -> Any:
+    """Clips the continuous parts of one unbatched `action` into the bounds of their boxes."""
+    if isinstance(space, Box):
+        return space.clip(action)
+    if isinstance(space, Mixed):
+        return tuple(into_bounds(s, a) for s, a in zip(space.spaces, action, strict=True))
+    return action
+
+
+def sample_action(space: ActionSpace, key: jax.Array) -> Any:
+    """Draws one unbatched action: uniformly, and from a normal distribution where a box is endless.
+
+    Where only one bound of a box is finite, the normal is centred and folded there.
+    """
+    match space:
+        case Discrete(num):
+            return jax.random.randint(key, (), 0, num)
+        case MultiDiscrete(nums):
+            return jax.random.randint(key, (len(nums),), 0, jnp.asarray(nums))
+        case Box():
+            return _sample_box(space, key)
+        case Mixed(spaces):
+            keys = jax.random.split(key, len(spaces))
+            return tuple(sample_action(s, k) for s, k in zip(spaces, keys, strict=True))
+    check_space(space)
+
+
+def _sample_box(box: Box, key: jax.Array) -> jax.Array:
+    low, high = box.bounds()
+    with np.errstate(over="ignore"):  # float32's whole range is wider than its largest number
+        bounded = np.isfinite(high - low)
+    if bounded.all():
+        return jax.random.uniform(key, box.shape, minval=jnp.asarray(low), maxval=jnp.asarray(high))
+    uniform_key, normal_key = jax.random.split(key)
+    ends = jnp.asarray(np.where(bounded, low, 0.0)), jnp.asarray(np.where(bounded, high, 1.0))
+    uniform = jax.random.uniform(uniform_key, box.shape, minval=ends[0], maxval=ends[1])
+    normal = jax.random.normal(normal_key, box.shape)
+    folded = jnp.select(
+        [np.isfinite(low) & np.isinf(high), np.isinf(low) & np.isfinite(high)],
+        [low + jnp.abs(normal), high - jnp.abs(normal)],
+        normal,
+    )
+    return box.clip(jnp.where(bounded, uniform, folded))
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+def mask_problems(space: ActionSpace, mask: Any, name: str = "action_mask") -> Iterator[str]:
+    """Yields a sentence for each part of an action mask that does not fit the action space.
+
+    Args:
+      space: the action space.
+      mask: one unbatched mask, arrays or their shapes: `bool[num]` for Discrete, `bool[sum(nums)]`
+        for MultiDiscrete, one entry a space for Mixed. None allows everything, and is all that a
+        Box takes.
+      name: of the mask, for the sentences.
+    """
+    if mask is None:
+        return
+    match space:
+        case Mixed(spaces):
+            if not isinstance(mask, tuple | list) or len(mask) != len(spaces):
+                found = f"{len(mask)} entries" if isinstance(mask, tuple | list) else _kind(mask)
+                yield f"{name} is {found}, and {space!r} needs a tuple of {len(spaces)} entries"
+                return
+            for i, (part, its) in enumerate(zip(spaces, mask, strict=True)):
+                yield from mask_problems(part, its, f"{name}[{i}]")
+        case Box():
+            yield f"{name} is {_kind(mask)}, and {space!r} takes no mask: give None"
+        case Discrete() | MultiDiscrete():
+            size = space.num if isinstance(space, Discrete) else sum(space.nums)
+            if getattr(mask, "shape", None) != (size,) or mask.dtype != np.bool_:
+                yield f"{name} is {_kind(mask)}, and {space!r} needs bool[{size}]"
+
+
+def _kind(x: Any) -> str:
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}{list(x.shape)}"
+    return f"a {type(x).__name__}"
