@@ -58,6 +58,7 @@ RECORDER = "jaxrl/runs/recorder.py"
 REINFORCE = "jaxrl/agents/reinforce.py"
 ROLLOUT = "jaxrl/engine/rollout.py"
 SOLVERS = "jaxrl/solvers.py"
+SPACES = "jaxrl/spaces.py"
 STATISTICS = "jaxrl/runs/statistics.py"
 TRAIN = "jaxrl/engine/train.py"
 TRPO = "jaxrl/agents/trpo.py"
@@ -1291,6 +1292,22 @@ MUTANTS = (
         "self.total / jnp.maximum(self.count, 1e-38), jnp.nan)",
         "self.total / jnp.maximum(self.count, 1e-38), 0.0)",
         ("tests/test_engine.py::test_no_episode_ended_is_not_a_zero",),
+    ),
+    Mutant(
+        "a-mask-that-broadcasts",
+        "A mask of one entry goes with four actions, and forbidden ones are taken.",
+        SPACES,
+        'if getattr(mask, "shape", None) != (size,) or mask.dtype != np.bool_:',
+        'if getattr(mask, "shape", None) not in ((size,), (1,)) or mask.dtype != np.bool_:',
+        ("tests/test_types.py::test_a_mask_that_does_not_fit_the_action_space_is_named",),
+    ),
+    Mutant(
+        "a-box-of-no-width",
+        "An entry of a box whose ends are equal is taken for an action.",
+        SPACES,
+        "if not (low < high).all():",
+        "if not (low <= high).all():",
+        ("tests/test_types.py::test_a_space_that_cannot_be_is_named",),
     ),
     # Evaluation ----------------------------------------------------------------------------------
     Mutant(
