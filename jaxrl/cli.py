@@ -16,8 +16,8 @@ from jaxrl.flags import (
     Algorithm,
     Flag,
     algorithms,
-    finite_number,
     parse,
+    plain_value,
     whole_number,
 )
 
@@ -276,8 +276,9 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     )  # fmt: skip
     run.add_argument(
         "--env-param", action="append", default=[], metavar="NAME=VALUE", type=kind(_env_param),
-        help="Change a parameter of the environment, length=0.7 or backend=spring say; "
-        "may be repeated",
+        help="Change a parameter of the environment: length=0.7, backend=spring or pays=false say; "
+        "may be repeated. Its type decides what it takes; where that is unknown, numbers, true and "
+        "false are read as such, all else (and what is in double quotes) as a text",
     )  # fmt: skip
     run.add_argument(
         "--num-evaluations", type=count, default=20, metavar="INT",
@@ -345,14 +346,11 @@ def _spelled(name: str) -> str:
     return "--" + name.removeprefix(HYPER).replace("_", "-")
 
 
-def _env_param(text: str) -> tuple[str, float | str]:
+def _env_param(text: str) -> tuple[str, bool | float | str]:
     name, _, value = text.partition("=")
     if not (name and value):
         raise ValueError(f"{text!r}: write NAME=VALUE, length=0.7 say")
-    if not _is_number(value):
-        return name, value
-    number = finite_number(value)
-    return name, int(value) if value.lstrip("+-").isdigit() else number
+    return name, plain_value(value)
 
 
 def _config_path(argv: Sequence[str]) -> str | None:

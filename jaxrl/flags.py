@@ -6,9 +6,11 @@ classes.
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import importlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -184,6 +186,42 @@ def parse(kind: str, text: str) -> Any:
             return _schedule(text) if ":" in text else finite_number(text)
         case "tuple[int, ...]":
             return tuple(whole_number(part) for part in text.split(","))
+    return text
+
+
+def plain_value(text: str) -> Any:
+    """What a text means where no type is known: a number, true or false, or else the text itself.
+
+    In double quotes, as JSON writes them, it is a text whatever is in it.
+
+    Raises:
+      ValueError: a number that is not finite.
+    """
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        float(text)
+    except ValueError:
+        return _unquoted(text)
+    number = finite_number(text)
+    return int(text) if text.lstrip("+-").isdigit() else number
+
+
+def text_of_plain(value: bool | float | str) -> str:
+    """The text of which `plain_value` makes this value."""
+    if not isinstance(value, str):
+        return str(value).lower()
+    try:
+        same = value != "" and plain_value(value) == value
+    except ValueError:
+        same = False
+    return value if same else json.dumps(value)
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
     return text
 
 

@@ -186,7 +186,7 @@ BASE = f'algorithm = "ppo"\nenvironment = "{ENV}"\n'
         ("seeds = []", "seeds is []"),
         ("seed = 1\n[hyper_parameters]\nseed = 2", "seed is given twice"),
         ("environment_parameters = 3", "must be a table, {length = 0.7} say"),
-        ("[environment_parameters]\na = true", "a must be a number or a text"),
+        ("[environment_parameters]\na = {b = 1}", "a must be a number, true, false, a text or a l"),
         ("hyper_parameters = 3", "hyper_parameters must be a table, {learning_rate = 1e-3} say"),
         ("schema_version = 99", "schema_version is 99, and this jaxrl reads"),
         ("= 3", "is no TOML: "),

@@ -20,7 +20,8 @@ from jaxrl import host
 from jaxrl.environment import Timestep
 from jaxrl.types import Box, EnvSpec, Key, PyTree, static, strong
 from jaxrl.wrappers import TimeLimit
-from jaxrl_envs.library import library_code, like
+from jaxrl_envs.library import library_code, like, making
+from jaxrl_envs.parameters import Kinds, check_size, fit, fitted
 
 host.protect()  # brax's physics calls LAPACK
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -86,11 +87,10 @@ class BraxEnv(struct.PyTreeNode):
             or fields of the system by their dotted path: `**{"link.inertia.mass": masses}`.
 
         Raises:
-          ValueError: no such field, or another shape than it has.
+          ValueError: no such field, another shape than it has, or no number.
         """
-        for name, value in params.items():
-            _check_change(self.env, name, value)
-        changed = {**self.params, **{name: jnp.asarray(x, float) for name, x in params.items()}}
+        new = {name: _change(self.env, name, value) for name, value in params.items()}
+        changed = {**self.params, **{name: jnp.asarray(x, float) for name, x in new.items()}}
         return self.replace(params=dict(sorted(changed.items())))
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
@@ -120,23 +120,24 @@ class BraxEnv(struct.PyTreeNode):
         return env
 
 
-def _check_change(env: Any, name: str, value: Any) -> None:
+def _change(env: Any, name: str, value: Any) -> Any:
+    """The value as it replaces or scales a part of the system."""
     system = getattr(env, "sys", None)
     if system is None:
         raise ValueError(f"{type(env).__name__} has no physics, so no parameter {name!r}")
-    if isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}: give a number or an array of them")
-    if name in SCALES:
-        return
     try:
-        field = _field(system, name)
+        field = None if name in SCALES else _field(system, name)
     except AttributeError:
         raise ValueError(
             f"brax's system has no field {name!r}: use {', '.join(SCALES)}, the path of a field "
             "such as link.inertia.mass, or an argument of the environment"
         ) from None
-    if jnp.shape(value) != jnp.shape(field):
+    value = fit(value, Kinds({"number", "list"}), name, f"{name} is {value!r}")
+    if isinstance(value, int | float):
+        check_size(value, f"{name} is {value!r}")
+    if field is not None and jnp.shape(value) != jnp.shape(field):
         raise ValueError(f"{name} has the shape {jnp.shape(field)}, not {jnp.shape(value)}")
+    return value
 
 
 def _field(system: Any, path: str) -> Any:
@@ -180,8 +181,11 @@ def make(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}: use {', '.join(BACKENDS)}")
-    known = inspect.signature(brax_envs._envs[name]).parameters
+    max_steps = fit(max_steps, Kinds({"int"}), "max_steps", f"{name}'s max_steps is {max_steps!r}")
+    kind_of = brax_envs._envs[name]
+    known = inspect.signature(kind_of).parameters
     arguments = {k: v for k, v in params.items() if k in known and k not in SCALES}
+    arguments = fitted(kind_of, arguments, name)
     try:
         env = _brax_object(name, backend, tuple(sorted(arguments.items())))
     except ValueError as error:
@@ -190,7 +194,7 @@ def make(
         raise ValueError(
             f"brax/{name} cannot use the backend {backend!r} (brax says: {error}): leave it out"
         ) from error
-    with library_code():
+    with library_code(), making(name, arguments):
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = EnvSpec(
         observation,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxrl.environment import Timestep
 from jaxrl.types import Discrete, EnvSpec, Key, PyTree, strong
 from jaxrl_envs.gymnax import GymnaxEnv, _changed, _limits
-from jaxrl_envs.library import check_known, library_code, like
+from jaxrl_envs.library import check_known, library_code, like, making
 
 with library_code():
     from craftax.craftax_env import make_craftax_env_from_name
@@ -43,7 +43,7 @@ class CraftaxEnv(GymnaxEnv):
         """
         env = _craftax_object(name)
         chosen = strong(_chosen(env.default_params, params, name))
-        with library_code():
+        with library_code(), making(name, params):
             observation = jax.eval_shape(
                 lambda key: strong(env.reset_env(key, chosen)[0]), jax.random.key(0)
             )

@@ -13,7 +13,8 @@ from flax import struct
 
 from jaxrl.environment import Timestep
 from jaxrl.types import ActionSpace, Box, Discrete, EnvSpec, Key, Mixed, PyTree, static, strong
-from jaxrl_envs.library import is_part_of
+from jaxrl_envs.library import check_known, is_part_of, making
+from jaxrl_envs.parameters import NUMBERS, Kinds, check_size, fit
 
 NEEDS_NETWORK = frozenset({"MNISTBandit-bsuite"})
 """Ids whose environment downloads data when it is made."""
@@ -42,7 +43,7 @@ class GymnaxEnv(struct.PyTreeNode):
         """
         env = _gymnax_object(name)
         chosen = _changed(env.default_params, params, name)
-        with _any_ranks():
+        with _any_ranks(), making(name, params):
             observation = jax.eval_shape(env.reset_env, jax.random.key(0), chosen)[0]
         spec = EnvSpec(
             observation=observation,
@@ -106,17 +107,24 @@ def _gymnax_object(name: str) -> Any:
 def _changed(params: Any, changes: dict[str, Any], name: str) -> Any:
     """gymnax's `params` with `changes`, each at least of the dtype of the value it replaces."""
     known = vars(params)
-    for field, value in changes.items():
-        if field not in known:
-            raise ValueError(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
-        if isinstance(value, str):
-            raise ValueError(f"{name}'s {field} is {value!r}: give a number")
+    check_known(name, changes, known)
 
-    def like(old, new):
-        old, new = jnp.asarray(old).dtype, jnp.asarray(new)
-        return new.astype(old if old == jnp.bool_ else jnp.promote_types(old, new.dtype))
+    def like(field, new):
+        old, said = jnp.asarray(known[field]), f"{name}'s {field} is {new!r}"
+        new = fit(new, _kinds(old), field, said)
+        if isinstance(new, int | float):
+            check_size(new, said)
+        new, dtype = jnp.asarray(new), old.dtype
+        return new.astype(dtype if dtype == jnp.bool_ else jnp.promote_types(dtype, new.dtype))
 
-    return params.replace(**{field: like(known[field], x) for field, x in changes.items()})
+    return params.replace(**{field: like(field, x) for field, x in changes.items()})
+
+
+def _kinds(value: jax.Array) -> Kinds:
+    """What may take the place of a parameter's value."""
+    if value.dtype == bool:
+        return Kinds({"bool"})
+    return Kinds({"number", "list"}) if value.ndim else NUMBERS
 
 
 def _limits(env: Any, limit: Any) -> dict[str, Any]:

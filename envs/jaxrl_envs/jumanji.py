@@ -39,6 +39,7 @@ from jaxrl.types import (
 )
 from jaxrl.wrappers import TimeLimit
 from jaxrl_envs.library import check_known, check_limit, is_part_of, library_code, like, making
+from jaxrl_envs.parameters import fitted
 
 with library_code():
     from jumanji import registration
@@ -190,6 +191,7 @@ def make(name: str, **params: Any) -> Environment:
     """
     kind_of = registration.load(registration._REGISTRY[name].entry_point)
     check_known(name, params, inspect.signature(kind_of).parameters)
+    params = fitted(kind_of, params, name)
     if params.get("time_limit") is not None:
         check_limit(name, "time_limit", params["time_limit"])
     with library_code():

@@ -53,9 +53,12 @@ def making(name: str, params: dict[str, Any]) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
+        TypeError, ValueError,
+    ) as error:  # fmt: skip
         if not params or isinstance(error, OSError):
             raise
         given = ", ".join(f"{param}={value!r}" for param, value in params.items())
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{name} cannot be made with {given}: {reason}") from error

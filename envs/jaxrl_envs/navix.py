@@ -15,6 +15,7 @@ from flax import struct
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, static, strong
 from jaxrl_envs.library import check_known, check_limit, is_part_of, library_code, like, making
+from jaxrl_envs.parameters import fitted
 
 with library_code():
     import navix
@@ -85,8 +86,10 @@ def make(name: str, **params: Any) -> NavixEnv:
       ValueError: an argument that the class does not have or cannot use.
     """
     with library_code():
-        fields = [field.name for field in dataclasses.fields(_navix_object(name, ()))]
+        kind_of = type(_navix_object(name, ()))
+        fields = [field.name for field in dataclasses.fields(kind_of)]
         check_known(name, params, [field for field in fields if field not in FIXED])
+        params = fitted(kind_of, params, name)
         if params.get("max_steps") is not None:
             check_limit(name, "max_steps", params["max_steps"])
         with making(name, params):

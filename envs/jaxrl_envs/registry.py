@@ -237,6 +237,7 @@ def make(env_id: str, **params: Any) -> Any:
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
     """The environment that the function (or class) at an import path makes."""
     from jaxrl import host  # deferred: a list of ids needs no library
+    from jaxrl_envs.parameters import fitted
 
     module_name, _, attribute = env_id.partition(":")
     host.protect()  # whether it calls LAPACK is seen too late: when it is traced, jax has started
@@ -256,7 +257,7 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
     if isinstance(env, type) or not hasattr(env, "step"):
         if not callable(env):
             raise TypeError(f"{env_id} is of type {type(env).__name__}: name a function or a class")
-        env = env(**params)
+        env = env(**fitted(env, params, env_id))
     elif params:
         raise ValueError(f"{env_id} is an environment already and takes no parameters")
     missing = [name for name in ("spec", "reset", "step") if not hasattr(env, name)]

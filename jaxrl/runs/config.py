@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.arguments import did_you_mean
-from jaxrl.flags import SCHEDULES, Algorithm, algorithms
+from jaxrl.flags import SCHEDULES, Algorithm, algorithms, text_of_plain
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 
 RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type", "vmapped")
@@ -88,9 +88,13 @@ def words_of(
         elif value is not None or name not in switches:
             words.append(_word(name, value, kinds[name]))
     for name, value in environment_parameters.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(f"environment_parameters: {name} must be a number or a text")
-        words.append(f"--env-param={name}={value}")
+        if isinstance(value, list):
+            value = json.dumps(value)
+        if not isinstance(value, bool | int | float | str):
+            raise ValueError(
+                f"environment_parameters: {name} must be a number, true, false, a text or a list"
+            )
+        words.append(f"--env-param={name}={text_of_plain(value)}")
     return words
 
 

@@ -4,6 +4,9 @@ import importlib
 import inspect
 from typing import Any
 
+from jaxrl_envs.library import making
+from jaxrl_envs.parameters import fitted
+
 
 def make(name: str, **params: Any) -> Any:
     """Builds "garnet", "corridor", "lqr", "rock-paper-scissors" or "bandit".
@@ -16,4 +19,6 @@ def make(name: str, **params: Any) -> Any:
     for field in params:
         if field not in known:
             raise ValueError(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
-    return module.make(**params)
+    params = fitted(module.make, params, name)
+    with making(name, params):
+        return module.make(**params)

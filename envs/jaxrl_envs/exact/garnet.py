@@ -48,6 +48,10 @@ def make(
         probabilities[successors] = np.diff(cuts, prepend=0.0, append=1.0)
         return probabilities
 
-    transition = np.stack([[row() for _ in range(num_actions)] for _ in range(num_states)])
+    transition = np.empty(
+        (num_states, num_actions, num_states)
+    )  # fails at once where it is too big
+    for state, action in np.ndindex(num_states, num_actions):
+        transition[state, action] = row()
     reward = rng.normal(size=(num_states, num_actions))
     return TabularMDP.of(transition, reward, row(), termination, reward_std, max_steps)
