@@ -1,10 +1,11 @@
 """Replay memory inside the compiled program: a ring of steps in which each observation lies once.
 
 The ring is `[slots, num_envs]`, time-major, so that the observation after a step is the one in the
-next slot. Where an episode was cut there it is the next episode's first; the observation in which
-the cut episode really ended is then kept apart, in a smaller ring. Where in the ring of steps to
-write is decided by the number of the iteration alone, which vmap never batches: its writes stay
-updates in place for any number of seeds.
+next slot. Where an episode was truncated that is the next episode's first, and the observation in
+which the truncated one ended is kept apart: in a smaller ring where the environment declares that
+only its time limit truncates (`EnvSpec.truncates`), which bounds how many there can be; otherwise
+beside each step. Where in the ring of steps to write is decided by the number of the iteration
+alone, which vmap never batches: its writes stay updates in place for any number of seeds.
 """
 
 import dataclasses
@@ -25,17 +26,18 @@ class Memory(struct.PyTreeNode):
 
     Attributes:
       steps: `Transition`s without their next observation (None), leaves `[L, N, ...]`.
-      finals: observations in which episodes were cut, leaves `[F, ...]`.
-      final: `int32[L, N]`, the number of the cut that ended the step.
-      num_finals: `int32[]`, cuts so far.
+      finals: observations in which truncated episodes ended, leaves `[F, ...]`; where any step may
+        be truncated those after every step, leaves `[L, N, ...]`.
+      final: `int32[L, N]`, the number of the truncation that ended the step; or `()`.
+      num_finals: `int32[]`, truncations so far; or `()`.
       priorities: a tree over slots and copies, `()` where sampling is uniform.
       top_priority: `float32[]`, the largest priority so far, which new steps get; or `()`.
     """
 
     steps: Transition
     finals: PyTree
-    final: Array
-    num_finals: Array
+    final: Any
+    num_finals: Any
     priorities: Any
     top_priority: Any
 
@@ -49,7 +51,8 @@ class Replayed(Transition, kw_only=True):
     Attributes:
       num_steps: `int32[B]`, steps up to next_obs: its value is discounted by discount**num_steps.
       relative_probability: `float32[B]`, of having been drawn, against a uniform draw.
-      counts: `bool[B]`, False where next_obs is no longer there: leave the row out.
+      counts: `bool[B]`, False where next_obs is no longer there (see `Ring.can_drop`) or nothing
+        has a priority: leave the row out.
       index: `int32[B]`, where the step lies.
     """
 
@@ -82,26 +85,35 @@ class Ring:
       num_kept: slots of time whose steps can be drawn.
       num_slots: L, slots that there are: those, and room for the iteration that is written next,
         the first of which holds the newest observation.
-      num_final_slots: F, cut episodes whose last observation is kept.
+      num_final_slots: F, truncated episodes whose last observation is kept; None: of all.
     """
 
     plan: Replay
     num_kept: int
     num_slots: int
-    num_final_slots: int
+    num_final_slots: int | None
 
     @classmethod
     def of(cls, plan: Replay, spec: EnvSpec) -> Self:
         """Room for `plan.capacity` steps, rounded up to whole iterations.
 
-        Cut observations find room as long as the spec's time limit is what cuts episodes; without
-        one, for a cut in sixteen steps.
+        And for the final observation of each of them that may be truncated: of any, unless the
+        spec declares that only its time limit truncates. Then there are at most
+        ceil(L / max_steps) in L slots of a copy.
         """
         kept = -(-plan.capacity // plan.steps_per_iteration) * plan.num_steps
         slots = kept + plan.num_steps
-        cuts_of_a_copy = -(-slots // (spec.max_steps or 16)) + 1
-        finals = max(cuts_of_a_copy * plan.num_envs, plan.steps_per_iteration)
-        return cls(plan, kept, slots, min(finals, slots * plan.num_envs))
+        if spec.truncates != "at_max_steps":
+            return cls(plan, kept, slots, None)
+        of_a_copy = 0 if spec.max_steps is None else -(-slots // spec.max_steps)
+        finals = max((of_a_copy + 1) * plan.num_envs, plan.steps_per_iteration)
+        return cls(plan, kept, slots, finals if finals < slots * plan.num_envs else None)
+
+    @property
+    def can_drop(self) -> bool:
+        """Whether rows can lose their final observation: where the environment truncates before
+        `max_steps`, and declares that it never does."""
+        return self.num_final_slots is not None
 
     def init(self, like: Transition) -> Memory:
         """An empty memory for transitions shaped as `like`, unbatched."""
@@ -111,11 +123,13 @@ class Ring:
             return jnp.zeros((*leading, *x.shape), x.dtype)
 
         steps = jax.tree.map(lambda x: room(x, *shape), like.replace(next_obs=None))
+        of_all = self.num_final_slots is None
+        final_shape = shape if self.num_final_slots is None else (self.num_final_slots,)
         return Memory(
             steps=steps,
-            finals=jax.tree.map(lambda x: room(x, self.num_final_slots), like.next_obs),
-            final=jnp.zeros(shape, jnp.int32),
-            num_finals=jnp.int32(0),
+            finals=jax.tree.map(lambda x: room(x, *final_shape), like.next_obs),
+            final=() if of_all else jnp.zeros(shape, jnp.int32),
+            num_finals=() if of_all else jnp.int32(0),
             priorities=SumTree.zeros(shape[0] * shape[1]) if self.plan.prioritized else (),
             top_priority=jnp.float32(1.0) if self.plan.prioritized else (),
         )
@@ -145,13 +159,6 @@ class Ring:
           iteration: `int32[]`, counted from 0, not batched.
         """
         start, head = self.head(iteration), self.head(iteration + 1)
-        cut = steps.truncated & ~steps.terminated
-        number = memory.num_finals + jnp.cumsum(cut.ravel()).reshape(cut.shape) - 1
-        where = jnp.where(cut, number % self.num_final_slots, self.num_final_slots).ravel()
-
-        def keep(finals: Array, next_obs: Array) -> Array:
-            rows = next_obs.reshape(-1, *next_obs.shape[2:])
-            return finals.at[where].set(rows, mode="drop")
 
         def write(ring: Array, rows: Array, slot: Array) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(ring, rows, slot, axis=0)
@@ -160,13 +167,32 @@ class Ring:
             lambda ring, rows: write(ring, rows, start), memory.steps, steps.replace(next_obs=None)
         )
         newest = jax.tree.map(lambda ring, x: write(ring, x[None], head), stored.obs, obs)
-        memory = memory.replace(
-            steps=stored.replace(obs=newest),
+        memory = memory.replace(steps=stored.replace(obs=newest))
+        if self.num_final_slots is None:
+            finals = jax.tree.map(lambda x, y: write(x, y, start), memory.finals, steps.next_obs)
+            memory = memory.replace(finals=finals)
+        else:
+            memory, number = self._add_finals(memory, steps, self.num_final_slots)
+            memory = memory.replace(final=write(memory.final, number, start))
+        return self._prioritize_new(memory, iteration) if self.plan.prioritized else memory
+
+    def _add_finals(
+        self, memory: Memory, steps: Transition, num_slots: int
+    ) -> tuple[Memory, Array]:
+        """Keeps the observations in which truncated episodes ended; the number of each cut."""
+        cut = steps.truncated & ~steps.terminated
+        number = memory.num_finals + jnp.cumsum(cut.ravel(), dtype=jnp.int32).reshape(cut.shape) - 1
+        where = jnp.where(cut, number % num_slots, num_slots).ravel()
+
+        def keep(finals: Array, next_obs: Array) -> Array:
+            rows = next_obs.reshape(-1, *next_obs.shape[2:])
+            return finals.at[where].set(rows, mode="drop")
+
+        kept = memory.replace(
             finals=jax.tree.map(keep, memory.finals, steps.next_obs),
-            final=write(memory.final, number, start),
             num_finals=memory.num_finals + jnp.sum(cut, dtype=jnp.int32),
         )
-        return self._prioritize_new(memory, iteration) if self.plan.prioritized else memory
+        return kept, number
 
     def _prioritize_new(self, memory: Memory, iteration: Array) -> Memory:
         """The top priority for steps that can be drawn since this iteration, and none for those
@@ -234,12 +260,18 @@ class Ring:
         last = slot + num_steps - 1
         terminated = at(steps.terminated, last)
         truncated = at(steps.truncated, last) & ~terminated
-        number = at(memory.final, last)
         first = jax.tree.map(lambda x: at(x, slot), steps.replace(next_obs=None))
-        following = jax.tree.map(lambda x: at(x, last + 1), steps.obs)
-        cut = jax.tree.map(lambda x: x[number % self.num_final_slots], memory.finals)
-        next_obs = tree_where(truncated, cut, tree_where(terminated, first.obs, following))
-        kept = memory.num_finals - number <= self.num_final_slots
+        if self.num_final_slots is None:
+            following = jax.tree.map(lambda x: at(x, last), memory.finals)
+            lost = jnp.zeros(size, bool)
+        else:
+            number = at(memory.final, last)
+            where = number % self.num_final_slots
+            cut = jax.tree.map(lambda x: x[where], memory.finals)
+            following = jax.tree.map(lambda x: at(x, last + 1), steps.obs)
+            following = tree_where(truncated, cut, following)
+            lost = truncated & (memory.num_finals - number > self.num_final_slots)
+        next_obs = tree_where(terminated, first.obs, following)
         return Replayed(
             obs=first.obs,
             action=first.action,
@@ -250,7 +282,7 @@ class Ring:
             extras=first.extras,
             num_steps=num_steps,
             relative_probability=probability,
-            counts=has_mass & (~truncated | kept),
+            counts=has_mass & ~lost,
             index=index,
         )
 

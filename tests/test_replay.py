@@ -1,5 +1,6 @@
 """Replay memory: every row that is drawn is one that happened, and drawn as often as it should."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -7,18 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agents.q_learning import QLearning
 from environments import timestep
 from flax import struct
 from scipy import stats
 
 from jaxrl.agent import Replay
 from jaxrl.agents import DQN
-from jaxrl.engine.train import Training
+from jaxrl.engine.train import Training, train
 from jaxrl.replay import Ring
 from jaxrl.runs.fit import Programs
 from jaxrl.runs.members import Members
+from jaxrl.schedules import Linear
 from jaxrl.sum_tree import WIDTH, SumTree
-from jaxrl.types import Discrete, EnvSpec, Transition, num_bytes
+from jaxrl.types import Discrete, EnvSpec, Transition, num_bytes, static
+from jaxrl.wrappers import TimeLimit
 
 KEY = jax.random.key(0)
 
@@ -26,7 +30,9 @@ KEY = jax.random.key(0)
 class History:
     """Random experience of N copies; observations (copy, episode, age) name where they are from."""
 
-    def __init__(self, num_envs, num_steps, iterations, seed=0, p_terminated=0.1, p_cut=0.1):
+    def __init__(
+        self, num_envs, num_steps, iterations, seed=0, p_terminated=0.1, p_cut=0.1, limit=None
+    ):
         rng = np.random.default_rng(seed)
         total = num_steps * iterations
         self.obs = np.zeros((total + 1, num_envs, 3), np.int16)
@@ -45,6 +51,8 @@ class History:
                     break
                 age += 1
                 self.next_obs[t, n] = n, episode, age
+                if limit is not None:  # at which episodes are cut, and not before it
+                    self.truncated[t, n] = age == limit
                 if self.terminated[t, n] or self.truncated[t, n]:
                     episode, age = episode + 1, 0
 
@@ -68,8 +76,12 @@ class History:
         return total, k + 1, terminated, truncated, end
 
 
-def spec(max_steps=None):
-    return EnvSpec(jax.ShapeDtypeStruct((3,), jnp.int16), Discrete(5), max_steps)
+def spec(max_steps=None, truncates="anywhere"):
+    observation = jax.ShapeDtypeStruct((3,), jnp.int16)
+    return EnvSpec(observation, Discrete(5), max_steps, truncates=truncates)
+
+
+ANYTHING = spec()
 
 
 def like():
@@ -94,12 +106,11 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_every_row_is_one_that_happened(plan):
-    """Against all of the experience, through several turns of the ring."""
+def every_row_happened(plan, spec, **options):
+    """Draws all the time, through several turns of the ring, and compares with the experience."""
     iterations = 4 * -(-plan.capacity // plan.steps_per_iteration)
-    history = History(plan.num_envs, plan.num_steps, iterations)
-    ring = Ring.of(plan, spec(max_steps=2))  # room for every cut
+    history = History(plan.num_envs, plan.num_steps, iterations, **options)
+    ring = Ring.of(plan, spec)
     memory = ring.init(like())
     add, sample = jax.jit(ring.add), jax.jit(ring.sample)
     seen = set()
@@ -131,10 +142,34 @@ def test_every_row_is_one_that_happened(plan):
     assert ring.num_kept * plan.num_envs >= plan.capacity
 
 
-def filled(plan, iterations=None, **options):
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_every_row_is_one_that_happened(plan):
+    """Half of the steps are truncated, long before the limit: each row has its last observation."""
+    every_row_happened(plan, spec(max_steps=1000), p_cut=0.5 if plan.n_step == 1 else 0.2)
+
+
+@pytest.mark.parametrize("limit", [2, 7])
+def test_a_declared_limit_bounds_the_final_observations_exactly(limit):
+    """No termination, so that there are as many truncations as there can be: none is dropped."""
+    plan = PLANS["several"]
+    every_row_happened(plan, spec(limit, "at_max_steps"), p_terminated=0.0, limit=limit)
+    ring = Ring.of(plan, spec(limit, "at_max_steps"))
+    finals = jax.eval_shape(ring.init, like()).finals
+    rows = finals.size // 3
+    assert rows <= 3 * (-(-ring.num_slots // limit) + 1)
+
+
+def test_what_never_truncates_needs_no_room():
+    plan = PLANS["several"]
+    every_row_happened(plan, spec(None, "at_max_steps"), p_cut=0.0)
+    ring = Ring.of(plan, spec(None, "at_max_steps"))
+    assert jax.eval_shape(ring.init, like()).finals.shape == (plan.steps_per_iteration, 3)
+
+
+def filled(plan, iterations=None, spec=ANYTHING, **options):
     iterations = iterations or 2 * -(-plan.capacity // plan.steps_per_iteration) + 1
     history = History(plan.num_envs, plan.num_steps, iterations, **options)
-    ring = Ring.of(plan, spec())
+    ring = Ring.of(plan, spec)
     memory, add = ring.init(like()), jax.jit(ring.add)
     for i in range(iterations):
         memory = add(memory, *history.of_iteration(i, plan.num_steps), jnp.int32(i))
@@ -212,15 +247,72 @@ def test_new_steps_get_the_top_priority_and_old_ones_keep_theirs():
 
 
 def test_a_lost_last_observation_is_not_made_up():
-    """With more cuts than there is room for, the older of those rows do not count."""
+    """Where an environment truncates more than it declares, the older of those rows do not count.
+
+    None of them is lost where it declares nothing.
+    """
     plan = Replay(2, 4, 1, batch_size=512, capacity=320)
-    ring, memory, iterations, history = filled(plan, iterations=40, p_cut=0.5)
+    honest, memory, iterations, _ = filled(plan, 40, spec(16), p_cut=0.5)
+    assert not honest.can_drop
+    assert honest.sample(memory, KEY, iterations, 0.9).counts.all()
+    declared = spec(16, "at_max_steps")
+    ring, memory, iterations, history = filled(plan, 40, declared, p_cut=0.5)
+    assert ring.can_drop
     rows = jax.tree.map(np.asarray, ring.sample(memory, KEY, iterations, 0.9))
     assert 0 < rows.counts.sum() < 512
     assert rows.counts[~rows.truncated].all()
     for b in np.flatnonzero(rows.truncated & rows.counts):
         t = history.when[tuple(rows.obs[b].tolist())]
         np.testing.assert_array_equal(rows.next_obs[b], history.next_obs[t, rows.obs[b, 0]])
+
+
+class Cut(struct.PyTreeNode):
+    """Two places: in the good one an episode ends with a reward of 5. In the other half of the
+    steps lead nowhere, and half are truncated in the good one."""
+
+    spec: EnvSpec = static(default=EnvSpec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2)))
+
+    def reset(self, key):
+        good = jax.random.bernoulli(key)
+        return good, jax.nn.one_hot(good.astype(int), 2)
+
+    def step(self, key, state, action):
+        cut = jax.random.bernoulli(key) & ~state
+        return state | cut, timestep(
+            jax.nn.one_hot((state | cut).astype(int), 2), 5.0 * state, state, cut
+        )
+
+
+def test_a_time_limit_that_is_never_reached_changes_no_value():
+    """Truncated states keep their value inside TimeLimit(1000): V = P V' + r, solved exactly."""
+    discount = 0.9
+    goes_on = np.array([[0.5, 0.5], [0.0, 0.0]])  # a truncation does not end the value
+    truth = np.linalg.solve(np.eye(2) - discount * goes_on, [0.0, 5.0])
+    agent = DQN(
+        num_envs=8, num_steps=4, num_updates=4, batch_size=32, capacity=2000, warmup=100,
+        hidden_sizes=(16,), discount=discount, learning_rate=Linear(3e-2, 1e-3),
+        target_every=20,
+    )  # fmt: skip
+
+    @jax.jit
+    def learned(env):
+        state, metrics = train(agent, env, KEY, total_steps=8000, num_evaluations=0)
+        bound = agent.bind(env.spec)
+        return bound.q_values(state.agent.params, jnp.eye(2)), metrics.training.updates
+
+    q, metrics = learned(TimeLimit(Cut(), 1000))
+    np.testing.assert_allclose(q, np.broadcast_to(truth[:, None], (2, 2)), atol=0.15)
+    assert "dropped" not in metrics
+
+
+def test_an_environment_that_breaks_its_word_shows_in_a_metric():
+    """It declares that only the time limit truncates, and half of its steps are."""
+    lies = dataclasses.replace(Cut().spec, truncates="at_max_steps")
+    agent = QLearning(capacity=400, warmup=32)
+    _, metrics = jax.jit(lambda env: train(agent, env, KEY, total_steps=1600, num_evaluations=0))(
+        TimeLimit(Cut(lies), 1000)
+    )
+    assert metrics.training.updates["dropped"].value > 0.1
 
 
 @pytest.mark.parametrize("max_steps", [100, None])
@@ -233,22 +325,30 @@ def test_memory_is_capacity_times_the_bytes_of_a_step(max_steps):
         flag, flag, image,
     )  # fmt: skip
     plan = Replay(8, 4, 1, batch_size=32, capacity=100_000, prioritized=True)
-    ring = Ring.of(plan, EnvSpec(image, Discrete(3), max_steps))
+    ring = Ring.of(plan, EnvSpec(image, Discrete(3), max_steps, truncates="at_max_steps"))
     memory = jax.eval_shape(ring.init, one)
     bytes_of_a_step = 400 + 4 + 4 + 2
     np.testing.assert_allclose(num_bytes(memory), 100_000 * bytes_of_a_step, rtol=0.1)
 
 
 @pytest.mark.parametrize(
-    ("max_steps", "prioritized", "expected"),
-    [(None, False, 31), (None, True, 35.1), (200, False, 30.1), (4, False, 34)],
+    ("max_steps", "truncates", "prioritized", "expected"),
+    [
+        (None, "at_max_steps", False, 30),
+        (None, "at_max_steps", True, 34.1),
+        (200, "at_max_steps", False, 30.1),
+        (4, "at_max_steps", False, 34),
+        (200, "anywhere", False, 42),
+        (None, "anywhere", True, 46.1),
+    ],
 )
-def test_small_observations_take_what_the_readme_says(max_steps, prioritized, expected):
-    """Four floats: 26 bytes a step, 4 to find a last observation, those, and priorities of 4.1."""
+def test_small_observations_take_what_the_readme_says(max_steps, truncates, prioritized, expected):
+    """Four floats: 26 bytes a step, and priorities of 4.1. Where only the time limit truncates 4 to
+    find a last observation, and those; otherwise one more observation a step."""
     obs, flag = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
     number = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
     plan = Replay(8, 1, 1, batch_size=32, capacity=1_000_000, prioritized=prioritized)
-    ring = Ring.of(plan, EnvSpec(obs, Discrete(3), max_steps))
+    ring = Ring.of(plan, EnvSpec(obs, Discrete(3), max_steps, truncates=truncates))
     memory = jax.eval_shape(ring.init, Transition(obs, *number, flag, flag, obs))
     np.testing.assert_allclose(num_bytes(memory) / 1_000_000, expected, rtol=2e-3)
 
@@ -256,7 +356,9 @@ def test_small_observations_take_what_the_readme_says(max_steps, prioritized, ex
 class Film(struct.PyTreeNode):
     """Images of 400 bytes, all of one shade; 100 of them an episode."""
 
-    spec = EnvSpec(jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8), Discrete(3), max_steps=100)
+    spec: EnvSpec = static(
+        default=EnvSpec(jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8), Discrete(3), max_steps=100)
+    )
 
     def reset(self, key):
         return jnp.int32(0), jnp.zeros((10, 10, 4), jnp.uint8)
@@ -276,25 +378,32 @@ class Flat(nn.Module):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize(
-    ("num_seeds", "prioritized"),
-    [(1, False), pytest.param(3, True, marks=pytest.mark.thorough)],
+    ("num_seeds", "prioritized", "truncates"),
+    [
+        (1, False, "anywhere"),
+        pytest.param(3, True, "at_max_steps", marks=pytest.mark.thorough),
+        pytest.param(3, True, "anywhere", marks=pytest.mark.thorough),
+    ],
 )
-def test_compiled_training_takes_the_memory_once(num_seeds, prioritized):
+def test_compiled_training_takes_the_memory_once(num_seeds, prioritized, truncates):
     """The program that `fit` calls, measured: its arguments are the capacity times the bytes of a
     step within a tenth, results are written over them, and nothing of that size lies between.
 
-    Of images; with small observations what a step takes besides is more than a tenth.
+    Of images; with small observations what a step takes besides is more than a tenth. A second
+    image a step where any may be truncated.
     """
     agent = DQN(
         num_envs=4, num_steps=2, num_updates=2, batch_size=8, capacity=20_000, warmup=100,
         hidden_sizes=(4,), torso=Flat(), prioritized=prioritized,
     )  # fmt: skip
-    training = Training.create(agent, Film(), total_steps=1000, num_eval_episodes=1)
+    env = Film(dataclasses.replace(Film().spec, truncates=truncates))
+    training = Training.create(agent, env, total_steps=1000, num_eval_episodes=1)
     key = KEY if num_seeds == 1 else jax.random.split(KEY, num_seeds)
     members = Members.of(training, key)
     state = jax.eval_shape(members.vmap(Training.init, 0), training, key)
     found = Programs(members).chunk.memory_analysis()
-    memory = num_seeds * 20_000 * (400 + 4 + 4 + 2)
+    images = 2 if truncates == "anywhere" else 1
+    memory = num_seeds * 20_000 * (400 * images + 4 + 4 + 2)
     rest = num_bytes(state.replace(buffer=()))
     assert rest < 0.01 * memory
     np.testing.assert_allclose(found.argument_size_in_bytes, memory + rest, rtol=0.1)

@@ -1,5 +1,6 @@
 """Runs that end before their end: killed, interrupted, damaged, diverged; and what goes on."""
 
+import dataclasses
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from jaxrl import wrappers
 from jaxrl.agents import DQN, PPO
 from jaxrl.engine.sweep import sweep
 from jaxrl.engine.train import train
+from jaxrl.replay import Ring
 from jaxrl.runs.checkpoint import Checkpoints
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.events import Diverged, Progress, Resumed, Saved
@@ -485,6 +487,33 @@ def test_a_warm_start_begins_with_the_given_state():
         np.testing.assert_array_equal(member, state.agent)
     with pytest.raises(ValueError, match=r"agent_state is of another agent:\n- it is float32\[4\]"):
         train(Idle(), Counter(), KEY, total_steps=20, agent_state=jnp.zeros(4))
+
+
+@pytest.mark.thorough
+def test_a_replay_memory_of_another_layout_is_refused_and_a_new_metric_begins(
+    tmp_path, monkeypatch
+):
+    """As a run of a jaxrl that had no metric `dropped`, and one whose spec has changed since."""
+    options = {"total_steps": 512, "num_evaluations": 2, "num_eval_episodes": 2}
+    here = {"run_dir": tmp_path / "run", "checkpoint_seconds": 0.0}
+    before = Counter.spec
+    agent = DQN(num_envs=2, num_steps=4, capacity=64, warmup=16, batch_size=8, hidden_sizes=(4,))
+
+    def declared(self):
+        return dataclasses.replace(before.fget(self), truncates="at_max_steps")
+
+    monkeypatch.setattr(Counter, "spec", property(declared))
+    with monkeypatch.context() as old:
+        old.setattr(Ring, "can_drop", False)
+        with pytest.raises(Died):
+            fit(agent, Counter(), KEY, callbacks=[ending_after(160)], **here, **options)
+    jax.clear_caches()  # which know nothing of what was replaced
+    with monkeypatch.context() as other:
+        other.setattr(Counter, "spec", before)
+        with pytest.raises(ValueError, match=r"spec.truncates was"):
+            fit(agent, Counter(), KEY, resume=True, **here, **options)
+    result = fit(agent, Counter(), KEY, resume=True, **here, **options)
+    assert result.evaluations[0].training["dropped"] == 0
 
 
 SCHEMA_1 = Path(__file__).parent / "data" / "run_schema_1"

@@ -15,6 +15,7 @@ from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import VectorEnv
+from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
 from jaxrl.raveled import Raveled, raveled, restored
@@ -234,6 +235,8 @@ def replay(
         )
         if plan.prioritized:
             memory = ring.prioritize(memory, rows, *priorities)
+        if ring.can_drop:
+            new = {**new, "dropped": mean(~rows.counts)}
         return agent_state, memory, {name: Mean.of(x) for name, x in new.items()}
 
     def one(index, loop):

@@ -29,6 +29,7 @@ from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import of_episodes, summarize
 from jaxrl.schedules import Schedule
+from jaxrl.types import PyTree, named_leaves
 
 MAY_CHANGE = (
     *(field.name for field in dataclasses.fields(Settings)),
@@ -251,12 +252,22 @@ class Recorder:
                 "train_seconds": summary["train_seconds"],
             }
         else:
-            rest = self.checkpoints.load(step, "progress", self._progress(standing))
+            saved = record["leaves"]["progress"]
+            wanted = self._progress(standing)
+            self._check_memory(saved, wanted["buffer"])
+            told = {
+                name: mean
+                for name, mean in standing.since.updates.items()
+                if f"since.updates.{name}.total" in saved
+            }
+            wanted["since"] = standing.since.replace(updates=told)
+            rest = self.checkpoints.load(step, "progress", wanted)
             if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
                 raise ValueError(
                     f"{self.directory.path} holds a run with another key: give it that"
                 )
-            standing.since = rest.pop("since")
+            since = rest.pop("since")  # a metric that an older jaxrl did not have begins here
+            standing.since = since.replace(updates={**standing.since.updates, **since.updates})
         standing.state = state.replace(**part, **rest)
         standing.iteration = record["iteration"]
         standing.train_seconds = record["train_seconds"]
@@ -264,6 +275,18 @@ class Recorder:
             int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
             for i, x in record.get("diverged", {}).items()
         }
+
+    def _check_memory(self, saved: dict[str, Any], buffer: PyTree) -> None:
+        """Raises ValueError where final observations had another room in the replay memory."""
+        then = {name: tuple(x["shape"]) for name, x in saved.items()}
+        now = {f"buffer.{name}": tuple(x.shape) for name, x in named_leaves(buffer).items()}
+        finals = [{k: x for k, x in y.items() if k.startswith("buffer.final")} for y in (then, now)]
+        if finals[0] != finals[1]:
+            raise ValueError(
+                f"{self.directory.path} holds a replay memory with other room for final "
+                "observations: the environment's spec.truncates was another, or jaxrl an older "
+                "one. Declare truncates as it was, or train anew, from its agent if you like"
+            )
 
     def _notes(self, record: dict[str, Any], standing: Standing) -> list[str]:
         notes = []

@@ -101,6 +101,7 @@ RESUME = "tests/test_resume.py"
 GOES_ON = f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[on-policy]"
 UPDATES = "tests/test_off_policy_updates.py"
 HAPPENED = "tests/test_replay.py::test_every_row_is_one_that_happened"
+DECLARED = "tests/test_replay.py::test_a_declared_limit_bounds_the_final_observations_exactly[2]"
 TARGET_MOVES = "tests/test_dqn.py::test_the_target_moves_when_it_is_due_also_under_vmap"
 
 MUTANTS = (
@@ -821,15 +822,31 @@ MUTANTS = (
         "cut-leads-to-the-next-start",
         "After a cut, the next episode's first observation is taken for the last of this one.",
         REPLAY,
-        "next_obs = tree_where(truncated, cut, tree_where(terminated, first.obs, following))",
-        "next_obs = tree_where(terminated, first.obs, following)",
+        "following = tree_where(truncated, cut, following)",
+        "following = tree_where(truncated, following, following)",
+        (DECLARED,),
+    ),
+    Mutant(
+        "no-room-for-cuts-before-the-limit",
+        "Room for final observations by the time limit alone, whatever else truncates.",
+        REPLAY,
+        'if spec.truncates != "at_max_steps":',
+        "if spec.max_steps is None:",
         (f"{HAPPENED}[several]",),
+    ),
+    Mutant(
+        "too-little-room-for-cuts",
+        "Room for half of the truncations that a time limit can make.",
+        REPLAY,
+        "-(-slots // spec.max_steps)",
+        "slots // spec.max_steps // 2",
+        (DECLARED,),
     ),
     Mutant(
         "lost-observations-made-up",
         "Where the observation of a cut has been written over, another's is taken for it.",
         REPLAY,
-        "counts=has_mass & (~truncated | kept),",
+        "counts=has_mass & ~lost,",
         "counts=has_mass,",
         ("tests/test_replay.py::test_a_lost_last_observation_is_not_made_up",),
     ),
@@ -871,7 +888,7 @@ MUTANTS = (
         "jaxrl/runs/fit.py",
         "jax.jit(chunk, donate_argnums=1)",
         "jax.jit(chunk)",
-        (f"{ONCE}[1-False]",),
+        (f"{ONCE}[1-False-anywhere]",),
     ),
     Mutant(
         "memory-chosen-from-two",
@@ -880,7 +897,7 @@ MUTANTS = (
         "agent=agent_state, stats=stats, buffer=memory)",
         "agent=agent_state, stats=stats, buffer=jax.tree.map(lambda new, old: jnp.where("
         "clock.iteration >= 0, new, old), memory, state.buffer))",
-        (f"{ONCE}[1-False]",),
+        (f"{ONCE}[1-False-anywhere]",),
     ),
     # The DQN family ------------------------------------------------------------------------------
     Mutant(
