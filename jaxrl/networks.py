@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import orthogonal, zeros_init
 
+from jaxrl.convolution import conv_general_dilated
 from jaxrl.distributions import (
     Categorical,
     DiagonalGaussian,
@@ -88,6 +89,16 @@ class MLP(nn.Module):
         return x
 
 
+class Conv(nn.Conv):
+    """`flax.linen.Conv` that is fast in training on a CPU, too; use it in torsos of your own.
+
+    The fields, the parameters and their names are those of `flax.linen.Conv`, and so are the
+    numbers, but for rounding; see `jaxrl.convolution`. On other devices the programs are the same.
+    """
+
+    conv_general_dilated: Any = conv_general_dilated
+
+
 class CNN(nn.Module):
     """Convolutions over images `[..., height, width, channels]`, then a dense layer.
 
@@ -102,7 +113,7 @@ class CNN(nn.Module):
         scale = 255.0 if x.dtype == jnp.uint8 else 1.0
         batch, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:]).astype(jnp.float32) / scale
         for features, kernel, stride in self.layers:
-            conv = nn.Conv(
+            conv = Conv(
                 features, (kernel, kernel), (stride, stride), kernel_init=orthogonal(2**0.5)
             )
             x = nn.relu(conv(x))

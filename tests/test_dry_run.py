@@ -8,6 +8,7 @@ import pytest
 from commands import run_in_process
 
 import jaxrl
+from jaxrl.convolution import conv_general_dilated
 from jaxrl.runs import dry_run
 
 ENV = "gymnax/CartPole-v1"
@@ -83,13 +84,15 @@ def test_operations_are_counted_as_often_as_they_run():
     assert products(jax.grad(lambda x, y: (x @ y).sum(), (0, 1)), square, square) >= 2 * 2 * 4**3
 
 
-def test_a_convolution_is_counted():
-    def convolve(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+@pytest.mark.parametrize("function", [jax.lax.conv_general_dilated, conv_general_dilated])
+def test_a_convolution_is_counted(function):
+    """Also the one that is a matrix product on a CPU."""
 
-    assert products(convolve, (2, 10, 10, 3), (3, 3, 3, 16)) == 2 * (2 * 8 * 8 * 16) * (3 * 3 * 3)
+    def convolve(x, kernel):
+        return function(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert products(convolve, (2, 10, 10, 3), (3, 3, 3, 16)) == 2 * (2 * 5 * 5 * 16) * (3 * 3 * 3)
+    assert products(convolve, (2, 10, 10, 3), (4, 4, 3, 16)) == 2 * (2 * 5 * 5 * 16) * (4 * 4 * 3)
 
 
 def test_large_numbers_are_short():

@@ -26,6 +26,7 @@ import jaxrl_envs
 from jaxrl import wrappers
 from jaxrl.agents import DQN, PPO, SAC
 from jaxrl.engine.train import Training
+from jaxrl.networks import CNN
 from jaxrl.runs.export import export_policy
 from jaxrl.runs.fit import fit
 from jaxrl.runs.load import LoadedPolicy, load_policy, load_run
@@ -117,6 +118,10 @@ POLICIES = {
     "masked": lambda: untrained(PPO(**PPO_2), MaskedChoice()),
     "mixed": lambda: untrained(PPO(**PPO_2), BestMixedAction()),
     "image": lambda: untrained(PPO(**PPO_2), Picture()),
+    "cnn": lambda: untrained(
+        PPO(**PPO_2, torso=CNN(((4, 3, 1), (4, 2, 2)), 16)),
+        jaxrl_envs.make("gymnax/Breakout-MinAtar"),
+    ),
     "recurrent": lambda: untrained(PPO(**PPO_2, num_minibatches=1, core="lstm"), Recall()),
     "dqn": lambda: untrained(DQN(hidden_sizes=(16,), noisy=True, head="quantile"), Counter()),
     "sac": lambda: untrained(SAC(hidden_sizes=(16,)), jaxrl_envs.make("gymnax/Pendulum-v1")),
@@ -242,7 +247,9 @@ def test_an_exported_policy_needs_no_jaxrl(kept, name):
 @pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="the extra onnx; in CI on Python 3.12"
 )
-@pytest.mark.parametrize("name", ["discrete", "box, normalised", "masked", "image", "dqn", "sac"])
+@pytest.mark.parametrize(
+    "name", ["discrete", "box, normalised", "masked", "image", "cnn", "dqn", "sac"]
+)
 def test_a_policy_in_onnx_acts_as_the_original(kept, name):
     import onnxruntime
 

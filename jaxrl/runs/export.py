@@ -118,13 +118,14 @@ def _write_onnx(function: Callable[..., Any], arguments: tuple[PyTree, ...], pat
     def of_leaves(*inputs: jax.Array) -> Any:
         return tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, inputs))))
 
-    to_onnx(
-        _without_dead_code(of_leaves),
-        [jax.ShapeDtypeStruct(("n", *x.shape), x.dtype) for _, x in leaves],
-        input_names=names,
-        return_mode="file",
-        output_path=str(path),
-    )
+    with jax.numpy_rank_promotion("allow"):  # jax2onnx's own code relies on it
+        to_onnx(
+            _without_dead_code(of_leaves),
+            [jax.ShapeDtypeStruct(("n", *x.shape), x.dtype) for _, x in leaves],
+            input_names=names,
+            return_mode="file",
+            output_path=str(path),
+        )
 
 
 def _without_dead_code(function: Callable[..., Any]) -> Callable[..., Any]:

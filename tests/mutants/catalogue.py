@@ -1472,6 +1472,22 @@ MUTANTS = (
         "dimensions, **options) for column in kernel.T[::-1]]",
         ("tests/test_networks.py::test_a_layer_is_a_product_however_narrow[2]",),
     ),
+    Mutant(
+        "tiles-out-of-order",
+        "A convolution with a stride multiplies pixels of a tile by each other's weights.",
+        "jaxrl/convolution.py",
+        "kernel = _tiles(kernel, 0, strides)",
+        "kernel = _tiles(kernel[::-1, ::-1], 0, strides)[::-1, ::-1]",
+        ("tests/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",),
+    ),
+    Mutant(
+        "dilation-in-padding-only",
+        "A dilated kernel has the right padding, and its entries lie side by side.",
+        "jaxrl/convolution.py",
+        "[(i * d, s, n) for i, d, s, n in axes]",
+        "[(i, s, n) for i, d, s, n in axes]",
+        ("tests/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "updates-at-the-wrong-parameters",
