@@ -155,7 +155,7 @@ def _known(
 NOT_FLAGS = ("run", "algo", "env", "resumed", "given", "from_preset")
 """What the options hold besides flags."""
 NOT_SETTINGS = ("config", "dry_run", "env_param", "preset", "run_dir", "grid", "range", "random",
-                "max_memory", "sweep_dir")  # fmt: skip
+                "max_memory", "sweep_dir", "confirm_seeds")  # fmt: skip
 """Flags that no file of settings has."""
 
 
@@ -464,7 +464,9 @@ def sweep_agents(options: argparse.Namespace) -> None:
     if begun and not options.resumed:
         raise ValueError(f"{path} holds a sweep: go on with it by jaxrl resume {path}")
     _announce(options, "a sweep")
-    sweep_command.run_sweep(recipe, points, path, options.given, options.max_memory)
+    sweep_command.run_sweep(
+        recipe, points, path, options.given, options.max_memory, options.confirm_seeds
+    )
 
 
 def resume_sweep(path: Path, words: Sequence[str]) -> None:

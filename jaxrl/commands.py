@@ -209,7 +209,11 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     if result.stopped is not None:
         print(f"stopped: {result.stopped}; go on with: jaxrl resume {directory.path}")
     final = result.summary()["final_return"]
-    over = f" over {len(members)} {who} (IQM {final['iqm']:.1f})" if len(members) > 1 else ""
+    counted = f"{final['seeds']} of " if final["diverged"] else ""
+    over = f" over {counted}{len(members)} {who} (IQM {final['iqm']:.1f})"
+    over = over if len(members) > 1 else ""
+    if result.afresh is not None:
+        over += ", on episodes other than those that ended it,"
     print(
         f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
         f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ from jaxrl.flags import Algorithm, algorithms, finite_number, parse
 
 if TYPE_CHECKING:
     from jaxrl.runs.recipe import Recipe
-    from jaxrl.runs.sweeps import Point, Range
+    from jaxrl.runs.sweeps import Point, Range, SweepDirectory
 
 BATCHED = ("Scalar", "Scalar | None", "Scheduled", "Scheduled | None")
 """Types of flags that vmap can batch."""
+FRESH_SEEDS = 5
+"""How many are proposed to judge the best point by, at least."""
 
 
 def add_flags(sweep: Any) -> None:
@@ -38,6 +41,11 @@ def add_flags(sweep: Any) -> None:
     group.add_argument(
         "--max-memory", type=kind(_memory), metavar="GIB",
         help="Memory that one program may take: more is split (default: half of the machine's)",
+    )  # fmt: skip
+    group.add_argument(
+        "--confirm-seeds", type=count, metavar="INT",
+        help="Train the best point again with so many fresh seeds, into SWEEP/confirmed: the mean "
+        "that made it the best of many is likely too high, and theirs is not",
     )  # fmt: skip
     group.add_argument(
         "--sweep-dir", type=Path, metavar="DIR",
@@ -125,13 +133,20 @@ def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
 
 
 def run_sweep(
-    recipe: "Recipe", points: "list[Point]", path: Path, words: list[str], max_memory: float | None
+    recipe: "Recipe",
+    points: "list[Point]",
+    path: Path,
+    words: list[str],
+    max_memory: float | None,
+    confirm_seeds: int | None = None,
 ) -> None:
     """Trains every point, or goes on with what is missing; prints and draws what came of it."""
     from jaxrl.runs.directory import RunDirectory, read_summary
     from jaxrl.runs.sweeps import (
         SweepDirectory,
         batches,
+        caveat,
+        command_on_fresh_seeds,
         draw,
         memory_budget,
         outcomes,
@@ -140,6 +155,8 @@ def run_sweep(
         write_results,
     )
 
+    if recipe.seeds[-1] + (confirm_seeds or 0) >= 2**32:
+        raise ValueError(f"--confirm-seeds is {confirm_seeds}: seeds end at 2**32 - 1")
     flags = algorithms()[recipe.algorithm].flags
     groups = [
         (
@@ -186,6 +203,42 @@ def run_sweep(
     print(f"\n{table(found)}", flush=True)
     draw(found, path / "sweep.png", title=f"{recipe.algorithm} on {recipe.environment}")
     print(f"heat map: {path / 'sweep.png'}")
+    if said := caveat(found):
+        print(said, flush=True)
+    best = found[0]
+    if confirm_seeds is not None:
+        _confirm(recipe, best.point, directory, confirm_seeds)
+    elif said:
+        seeds = max(len(recipe.seeds), FRESH_SEEDS)
+        fresh = command_on_fresh_seeds(words, best.point, recipe.seeds[-1] + 1, seeds)
+        print(f"On fresh seeds: {shlex.join(fresh)}")
+
+
+def _confirm(recipe: "Recipe", point: "Point", sweep: "SweepDirectory", num_seeds: int) -> None:
+    """Trains a point with seeds that the sweep did not have, or goes on with that."""
+    from jaxrl.runs.directory import RunDirectory, read_summary
+
+    path = sweep.path / "confirmed"
+    if read_summary(path) is not None:
+        print(f"on fresh seeds: {path}")
+        return
+    first = recipe.seeds[-1] + 1
+    print(
+        f"\n{path.name}: {_said(point, [])}, seeds {first} to {first + num_seeds - 1}", flush=True
+    )
+    begun = (path / "config.json").exists()
+    run = RunDirectory.resume(path) if begun else RunDirectory.create(path)
+    fresh = dataclasses.replace(
+        recipe,
+        hyper_parameters={**recipe.hyper_parameters, **point},
+        seeds=tuple(range(first, first + num_seeds)),
+    )
+    try:
+        commands.train(fresh, run, resume=begun)
+    except RuntimeError as error:
+        if read_summary(path) is None:
+            raise
+        print(f"{path.name}: {error}", flush=True)  # all diverged, as the summary says
 
 
 def _said(fixed: "Point", part: "list[Point]") -> str:

@@ -225,6 +225,7 @@ class Stream(enum.IntEnum):
     SAMPLE = 9
     UPDATE = 10
     EVALUATE = 11
+    EVALUATE_AFRESH = 12
 
 
 def stream(key: Key, name: Stream) -> Key:

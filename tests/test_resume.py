@@ -17,23 +17,30 @@ import numpy as np
 import pytest
 from agents import idle
 from commands import run_in_process
-from environments import Counter
+from environments import FLOAT, Coin, Counter, OneStep
 from plans import PLANS, equal
 
 import jaxrl
 from jaxrl import wrappers
 from jaxrl.agents import DQN, PPO
 from jaxrl.engine.sweep import sweep
-from jaxrl.engine.train import train
+from jaxrl.engine.train import Training, train
 from jaxrl.replay import Ring
+from jaxrl.runs import compare
+from jaxrl.runs import fit as fit_module
+from jaxrl.runs.callbacks import stop_at_return
 from jaxrl.runs.checkpoint import Checkpoints
 from jaxrl.runs.directory import RunDirectory, read_metrics
-from jaxrl.runs.events import Diverged, Progress, Resumed, Saved
+from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
 from jaxrl.runs.fit import DivergenceError, fit
 from jaxrl.runs.groups import read_groups
 from jaxrl.runs.load import load_run
+from jaxrl.runs.members import Members
+from jaxrl.runs.plot import learning_curve
+from jaxrl.runs.recorder import curve
+from jaxrl.runs.settings import Settings
 from jaxrl.schedules import Linear
-from jaxrl.types import Mean
+from jaxrl.types import Box, EnvSpec, Mean
 
 KEY = jax.random.key(0)
 
@@ -427,6 +434,23 @@ def test_a_target_return_and_a_budget_of_time_end_a_run():
             fit(Idle(), Counter(), KEY, **change, **OPTIONS)
 
 
+def test_what_ended_a_run_does_not_say_what_it_reached(monkeypatch):
+    """A return of +1 or -1 by chance is worth 0; the first mean of five at .4 or more is .7."""
+    training = Training.create(idle.Idle(), Coin(), total_steps=100, num_eval_episodes=5)
+    compiled = fit_module.Programs(Members.of(training, KEY))
+    monkeypatch.setattr(fit_module, "Programs", lambda members: compiled)
+    settings = Settings(num_evaluations=10, stop_at_return=0.4)
+    ended, reached = [], []
+    for key in jax.random.split(KEY, 60):
+        result = fit_module.run(Members.of(training, key), settings)
+        if result.stopped is not None:
+            ended.append(result.evaluations[-1].return_mean)
+            reached.append(result.summary()["final_return"]["mean"])
+    assert len(ended) > 40
+    assert np.mean(ended) > 0.6
+    assert abs(np.mean(reached)) < 3 * np.sqrt(1 / 5 / len(reached))
+
+
 # Divergence ---------------------------------------------------------------------------------------
 
 
@@ -461,6 +485,54 @@ def test_a_member_that_diverges_neither_stops_nor_poisons_the_others(tmp_path):
     assert levels[-2] > 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [x["member"]["rate"] for x in summary["diverged"]] == [float("1.5e38")]
+
+
+class Climbing(Idle):
+    """Acts by the share of training that is over, which its numbers spoil once they diverge."""
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.full((obs.shape[0], 1), clock.fraction + 0.0 * state[0]), ()
+
+
+class PaysTheAction(OneStep):
+    spec = EnvSpec(FLOAT, Box.of(0.0, 1.0, (1,)), max_steps=1)
+
+    def reward(self, obs, action):
+        return action[0]
+
+
+def test_a_member_that_diverged_counts_nowhere(tmp_path):
+    """The mean of the others reaches a target, is in the summary and drawn as a curve."""
+    rates = [{"rate": 1.0}, {"rate": float("1.5e38")}]
+    path = tmp_path / "run"
+    result = fit(Climbing(), PaysTheAction(), KEY, points=rates, run_dir=path,
+                 stop_at_return=0.5, **OPTIONS)  # fmt: skip
+    assert result.stopped == "the return reached 0.5 over 1 of 2 members; the others diverged"
+    assert result.env_steps == 2 * 60  # .2, .4, .6
+    np.testing.assert_allclose([e.return_mean for e in result.evaluations], [0.2, 0.4, 0.6])
+    final = json.loads((path / "summary.json").read_text())["final_return"]
+    np.testing.assert_allclose((final["mean"], final["iqm"]), 0.6, rtol=1e-6)
+    assert (final["seeds"], final["diverged"], final["per_seed"][1]) == (1, [1], None)
+    rows = list(read_metrics(path))
+    assert [row["diverged"] for row in rows] == [False, False, False, True, False, True]
+    steps, returns, diverged = curve(rows)
+    assert returns[-1, 1] != returns[-1, 1]
+    learning_curve(steps, returns, tmp_path / "with.png", diverged=diverged)
+    learning_curve(steps, returns, tmp_path / "without.png")
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+    good, bad = read_groups([path])
+    np.testing.assert_allclose(good.means, [0.2, 0.4, 0.6], rtol=1e-6)
+    assert (good.size, bad.size) == ("1", "0 of 1")
+    assert "0 of 1" in compare.table([good, bad])
+
+
+def test_a_member_without_a_whole_episode_has_not_reached_a_target():
+    """It may yet, or never end: unlike one that diverged it counts."""
+    returns, lengths = np.array([[9.0], [np.nan]]), np.ones((2, 1))
+    reached = stop_at_return(5.0)
+    assert reached(Evaluation(10, 1.0, returns, lengths, {}, 0.0)) is None
+    assert reached(Evaluation(10, 1.0, returns, lengths, {}, 0.0, (1,))) is not None
+    assert reached(Evaluation(10, 1.0, returns * np.nan, lengths, {}, 0.0, (0, 1))) is None
 
 
 def test_train_tells_of_divergence_too():

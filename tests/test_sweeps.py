@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -135,6 +137,16 @@ def test_a_sweep_leaves_runs_a_ranking_and_a_picture(swept):
         assert by_run[row["activation"], row["learning_rate"]] == row["per_seed"]
     ranked = [line.split() for line in out if line.strip()[:1].isdigit() and ". " in line]
     assert [float(words[4]) for words in ranked[-6:]] == pytest.approx(means, abs=0.06)
+    assert results[0]["best_of"] == 6
+    assert any("best of 6 by the seeds that chose it" in line for line in out)
+    (proposed,) = (line for line in out if line.startswith("On fresh seeds: "))
+    options = cli.parse_command_line(shlex.split(proposed)[4:])
+    assert (options.run, options.env, options.seed, options.seeds) == (cli.train_agent, ENV, 2, 5)
+    chosen = {name.removeprefix(cli.HYPER): x for name, x in vars(options).items()}
+    assert {name: chosen[name] for name in ("learning_rate", "activation", "num_steps")} == {
+        name: results[0][name] for name in ("learning_rate", "activation", "num_steps")
+    }
+    assert (chosen["num_envs"], options.total_steps) == (2, 64)  # as in the sweep
     picture = matplotlib.image.imread(path / "sweep.png")
     assert picture.std() > 0.01
     assert len(read_groups([path / "000", path / "001"])) == 6
@@ -159,6 +171,39 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, tmp_path):
     status, _, err = run_in_process("resume", again, "--total-steps", 999)
     assert status == 2
     assert "--total-steps is for one run" in err[0]
+
+
+def test_the_best_point_is_trained_again_with_fresh_seeds(tmp_path):
+    path = tmp_path / "sweep"
+    words = ["--grid", "learning_rate=1e-2", "--seeds", 2, "--confirm-seeds", 3,
+             "--sweep-dir", path, "--num-steps", 16, *SMALL]  # fmt: skip
+    status, out, err = run_in_process(*BASE, *words)
+    assert (status, err) == (0, [])
+    best = json.loads((path / "results.json").read_text())[0]
+    confirmed = read_config(path / "confirmed")
+    assert confirmed["seeds"] == [2, 3, 4]  # none of 0 and 1, by which it was chosen
+    assert confirmed["hyper_parameters"]["learning_rate"] == best["learning_rate"]
+    assert not any("On fresh seeds:" in line for line in out)
+    shutil.rmtree(path / "confirmed")
+    status, out, _ = run_in_process("resume", path)
+    assert status == 0
+    assert sum("compiled in" in line for line in out) == 1
+    assert read_config(path / "confirmed")["seeds"] == [2, 3, 4]
+
+
+def test_a_point_of_which_a_seed_diverged_ranks_after_whole_ones():
+    def outcome(returns, diverged=()):
+        return sweeps.Outcome({}, Path("000"), np.array(returns), diverged)
+
+    whole, poor = outcome([1.0, 2.0]), outcome([0.0, 1.0])
+    lost, gone = outcome([np.nan, 9.0], (0,)), outcome([np.nan, np.nan], (0, 1))
+    unfinished = outcome([5.0, np.nan])
+    assert (lost.mean, whole.mean) == (9.0, 1.5)
+    every = [gone, unfinished, lost, poor, whole]
+    assert sorted(every, key=lambda x: x.rank)[:3] == [whole, poor, lost]
+    head, first, second = sweeps.table([whole, lost]).splitlines()
+    assert head.split()[-6:] == ["run", *["seeds", "that", "did", "not", "diverge"]]
+    assert [line.split()[-3:] for line in (first, second)] == [["2", "of", "2"], ["1", "of", "2"]]
 
 
 def test_a_run_that_diverges_ends_no_sweep(tmp_path):

@@ -8,8 +8,6 @@
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from jaxrl.runs.events import Compiled, Evaluation, Event
 
 Callback = Callable[[Event], str | None]
@@ -17,12 +15,17 @@ Callback = Callable[[Event], str | None]
 
 
 def stop_at_return(target: float) -> Callback:
-    """Ends the run when an evaluation's return, the mean over its members, reaches `target`."""
+    """Ends the run when an evaluation's return, the mean over its members, reaches `target`.
+
+    Members that have diverged do not count. One that finished no episode has not reached it.
+    """
 
     def callback(event: Event) -> str | None:
-        if isinstance(event, Evaluation) and np.mean(event.return_means) >= target:
-            return f"the return reached {target:g}"
-        return None
+        if not isinstance(event, Evaluation) or not event.return_mean >= target:
+            return None
+        every, lost = len(event.returns), len(event.diverged)
+        over = f" over {every - lost} of {every} members; the others diverged" if lost else ""
+        return f"the return reached {target:g}{over}"
 
     return callback
 

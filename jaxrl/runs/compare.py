@@ -59,7 +59,7 @@ def table(groups: Sequence[Group], goal: float | None = None) -> str:
             cells = [_with_interval(name, scores, goal) for name in names]
             better = "" if group is here[0] else _improvement(group, here[0])
             steps, seconds = f"{group.steps[-1]:,}", f"{group.seconds[-1]:.1f} s"
-            rows.append([f"  {group.label}", str(scores.size), steps, *cells, better, seconds])
+            rows.append([f"  {group.label}", group.size, steps, *cells, better, seconds])
     lines = [aligned(rows, left=1)]
     few = [group.label for group in groups if group.final.size < MIN_SEEDS]
     if few:

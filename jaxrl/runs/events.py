@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxrl.engine.learners import TrainState
 from jaxrl.engine.train import Training
-from jaxrl.runs.statistics import mean_of_finished, summarize
+from jaxrl.runs.statistics import counted, mean_of_finished, summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +46,12 @@ class Evaluation:
     Attributes:
       steps: environment steps so far, of each seed.
       train_seconds: time spent training so far.
-      returns: `float32[seeds, episodes]`, NaN for an episode that did not finish.
+      returns: `float32[seeds, episodes]`, NaN for an episode that did not finish, and for all of a
+        seed that has diverged.
       lengths: `int32[seeds, episodes]`.
       training: what training reported since the last evaluation: names to `float64[seeds]`.
       seconds_left: at the pace so far: of training and of the evaluations that are still to come.
+      diverged: the seeds, by their index, whose numbers are not finite any more.
     """
 
     steps: int
@@ -58,11 +60,18 @@ class Evaluation:
     lengths: np.ndarray
     training: dict[str, np.ndarray]
     seconds_left: float
+    diverged: tuple[int, ...] = ()
 
     @property
     def return_means(self) -> np.ndarray:
         """`float64[seeds]`: over the episodes that finished, NaN where none did."""
         return mean_of_finished(self.returns)
+
+    @property
+    def return_mean(self) -> float:
+        """The mean over the seeds that have not diverged; NaN if one of them finished no episode,
+        and if none is left."""
+        return float(counted(self.return_means, self.diverged).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +134,8 @@ class Result:
       compiled: what tracing and compiling took.
       diverged: the members whose numbers ceased to be finite.
       stopped: why the run ended early; None where it did not.
+      afresh: an evaluation of the final state on other episodes, where the last of `evaluations`
+        ended the run: that one was the first to be high enough, and is too high for that.
     """
 
     state: TrainState
@@ -135,6 +146,12 @@ class Result:
     compiled: Compiled
     diverged: tuple[Diverged, ...] = ()
     stopped: str | None = None
+    afresh: Evaluation | None = None
+
+    @property
+    def final(self) -> Evaluation:
+        """The evaluation that says what was reached: of the final state, and not chosen by it."""
+        return self.afresh or self.evaluations[-1]
 
     @property
     def steps_per_second(self) -> float:
@@ -149,7 +166,7 @@ class Result:
             "trace_seconds": self.compiled.trace_seconds,
             "compile_seconds": self.compiled.compile_seconds,
             "train_seconds": self.train_seconds,
-            "final_return": summarize(self.evaluations[-1].return_means),
+            "final_return": summarize(self.final.return_means, self.final.diverged),
             "stopped": self.stopped,
             "diverged": [dataclasses.asdict(member) for member in self.diverged],
         }

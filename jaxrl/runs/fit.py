@@ -21,7 +21,7 @@ from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, R
 from jaxrl.runs.interrupt import Interrupted, ending_well
 from jaxrl.runs.members import Members
 from jaxrl.runs.settings import Origin, Settings
-from jaxrl.types import Key
+from jaxrl.types import Key, Stream
 
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
 
@@ -66,7 +66,8 @@ def fit(
         without a break; begin, where there is none. `total_steps` may have grown.
       checkpoint_seconds: time between checkpoints, at least; there is one at the end in any case.
       keep_checkpoints: how many of them stay.
-      stop_at_return: end when an evaluation's return, the mean over all members, is that high.
+      stop_at_return: end when an evaluation's return is that high, the mean over all members that
+        have not diverged. What was reached is then judged on other episodes (`Result.afresh`).
       time_budget: end after so many seconds, compilation not counted.
       tensorboard: whether `run_dir` gets event files for TensorBoard.
       wandb: a project of Weights & Biases to log to as well (the extra `wandb`).
@@ -179,6 +180,7 @@ class Loop:
         self.recorder = recorder
         self.asked_to_end = asked_to_end
         self.stopped: str | None = None
+        self.afresh: Evaluation | None = None
         self.evaluations: list[Evaluation] = []
         self.evaluate_seconds: list[float] = []  # what each took
         self.stride = 1  # iterations a call: grows until a call takes about a second
@@ -215,6 +217,7 @@ class Loop:
             compiled=programs.compiled,
             diverged=tuple(standing.diverged.values()),
             stopped=self.stopped,
+            afresh=self.afresh,
         )
 
     def train(self, standing: Standing, stop: int) -> None:
@@ -275,25 +278,40 @@ class Loop:
             raise DivergenceError(f"{last}{saved}")
 
     def evaluate(self, standing: Standing) -> None:
-        """Plays episodes without exploration; the metrics since the last time are told with it."""
-        training, key, iteration = self.members.training, self.members.key, standing.iteration
+        """Plays episodes without exploration; the metrics since the last time are told with it.
+
+        Where it ends the run, others are played to say what was reached: it was chosen for its
+        return, by `stop_at_return` say, and the first one that is high enough is likely too high.
+        """
         began = time.perf_counter()
-        episodes = jax.block_until_ready(
-            self.programs.evaluate(training, standing.state, key, jnp.int32(iteration))
-        )
+        evaluation = self.play(standing, self.members.key)
         self.evaluate_seconds.append(time.perf_counter() - began)
-        rows = (len(self.members), -1)
-        evaluation = Evaluation(
-            steps=training.steps_after(iteration),
-            train_seconds=standing.train_seconds,
-            returns=np.where(episodes.finished, episodes.returns, np.nan).reshape(rows),
-            lengths=np.asarray(episodes.lengths).reshape(rows),
-            training=_training_metrics(standing.since, len(self.members)),
-            seconds_left=self.seconds_left(standing),
-        )
+        evaluation = dataclasses.replace(evaluation, seconds_left=self.seconds_left(standing))
         standing.since = self.programs.no_metrics()
         self.evaluations.append(evaluation)
+        going_on = self.stopped is None
         self.tell(evaluation)
+        if going_on and self.stopped is not None:
+            self.afresh = self.play(standing, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))
+
+    def play(self, standing: Standing, key: Key) -> Evaluation:
+        """An evaluation of the members as they stand."""
+        training, num_members = self.members.training, len(self.members)
+        episodes = jax.block_until_ready(
+            self.programs.evaluate(training, standing.state, key, jnp.int32(standing.iteration))
+        )
+        counts = np.array(episodes.finished).reshape(num_members, -1)
+        counts[diverged := sorted(standing.diverged)] = False
+        returns = np.asarray(episodes.returns).reshape(counts.shape)
+        return Evaluation(
+            steps=training.steps_after(standing.iteration),
+            train_seconds=standing.train_seconds,
+            returns=np.where(counts, returns, np.nan),
+            lengths=np.asarray(episodes.lengths).reshape(counts.shape),
+            training=_training_metrics(standing.since, num_members),
+            seconds_left=0.0,
+            diverged=tuple(diverged),
+        )
 
     def pause(self, standing: Standing) -> None:
         """A place at which a run can be saved when it is time, and left when someone asked."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrl.runs.directory import read_config, read_metrics
 from jaxrl.runs.settings import Settings
+from jaxrl.runs.statistics import counted
 
 NOT_CONFIGURATION = {
     *(field.name for field in dataclasses.fields(Settings)),
@@ -29,6 +30,7 @@ class Group:
       steps: `int64[E]`, environment steps of each member.
       seconds: `float64[E]`, of training until then, of all members of a run together.
       values: `float64[E, members]`, a column of metrics.jsonl; NaN for null.
+      diverged: `bool[E, members]`, which members had diverged, and count no longer.
     """
 
     label: str
@@ -37,11 +39,29 @@ class Group:
     steps: np.ndarray
     seconds: np.ndarray
     values: np.ndarray
+    diverged: np.ndarray
+
+    @property
+    def counted(self) -> list[np.ndarray]:
+        """For each evaluation the values of the members that had not diverged; one NaN without."""
+        rows = zip(self.values, self.diverged, strict=True)
+        return [counted(row, np.flatnonzero(lost)) for row, lost in rows]
+
+    @property
+    def means(self) -> np.ndarray:
+        """`float64[E]`, over the members that had not diverged; NaN where a value is missing."""
+        return np.array([row.mean() for row in self.counted])
 
     @property
     def final(self) -> np.ndarray:
-        """`float64[members]`: the last values."""
-        return self.values[-1]
+        """The last values of the members that have not diverged."""
+        return self.counted[-1]
+
+    @property
+    def size(self) -> str:
+        """How many members count in the end: "5", or "4 of 5" where one has diverged."""
+        members, lost = self.values.shape[1], self.diverged[-1].sum()
+        return f"{members - lost} of {members}" if lost else f"{members}"
 
 
 def read_groups(paths: Sequence[Path | str], metric: str = "return_mean") -> list[Group]:
@@ -83,7 +103,11 @@ def _members(
     if not rows:
         raise ValueError(f"{path} has no evaluation yet")
     if metric not in rows[0]:
-        numbers = [k for k, x in rows[0].items() if isinstance(x, int | float) and k != "seed"]
+        numbers = [
+            name
+            for name, x in rows[0].items()
+            if isinstance(x, int | float) and name not in ("seed", "diverged")
+        ]
         raise ValueError(f"{path} has no {metric!r}: it has {', '.join(numbers)}")
     points: list[dict[str, Any]] = config.get("points") or [{}]
     for point in points:
@@ -113,6 +137,7 @@ def _group(
         steps=np.array(sorted(common)),
         seconds=column("train_seconds").mean(axis=1),
         values=column(metric),
+        diverged=np.array([[row.get("diverged", False) for row in rows] for rows in members]).T,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-UNTOLD = ("step", "seed", "train_seconds")
+UNTOLD = ("step", "seed", "train_seconds", "diverged")
 """Columns of a line of metrics.jsonl that are no curves of their own."""
 EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes")
 """How columns begin that an evaluation has, and not training."""

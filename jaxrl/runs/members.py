@@ -1,6 +1,7 @@
 """The members of a run, trained side by side in one program: points of a sweep, times seeds."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxrl.agent import Agent
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.train import Training
-from jaxrl.types import Key, PyTree, strong
+from jaxrl.types import Key, PyTree, Stream, stream, strong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Members:
     def labels(self) -> list[dict[str, Any]]:
         """What tells each member from the others: its seed and its point."""
         return [{"seed": seed, **point} for point in self.points or ({},) for seed in self.seeds]
+
+    def keys_of_stream(self, name: Stream) -> Key:
+        """The members' keys of a named stream, in the shape of `key`."""
+        of_one = functools.partial(stream, name=name)
+        return of_one(self.key) if self.key.ndim == 0 else jax.vmap(of_one)(self.key)
 
     def alone(self, index: int, state: PyTree) -> tuple[Training, PyTree]:
         """One member's own training and state, without the leading axis."""

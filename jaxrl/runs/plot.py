@@ -9,7 +9,7 @@ from matplotlib.figure import Figure  # pyplot would choose a backend for the wh
 from matplotlib.ticker import EngFormatter, ScalarFormatter
 
 from jaxrl.runs.groups import Group
-from jaxrl.runs.statistics import interval
+from jaxrl.runs.statistics import counted, interval
 from jaxrl.runs.statistics import mean as mean_of_all
 
 COLOUR = "tab:blue"
@@ -17,7 +17,14 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:
            "tab:gray", "tab:olive", "tab:cyan")  # fmt: skip
 
 
-def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str = "") -> None:
+def learning_curve(
+    steps: np.ndarray,
+    returns: np.ndarray,
+    path: Path,
+    *,
+    title: str = "",
+    diverged: np.ndarray | None = None,
+) -> None:
     """Draws the evaluation return over steps: a thin line a seed, their range and their mean.
 
     Args:
@@ -25,17 +32,25 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, path: Path, *, title:
       returns: `[E, seeds]` mean return of each evaluation; NaN leaves a gap.
       path: the PNG to write.
       title: above the axes.
+      diverged: `bool[E, seeds]`, which seeds had diverged and do not count; none unless given.
     """
+    lost = np.zeros(returns.shape, bool) if diverged is None else diverged
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     num_seeds = returns.shape[1]
     marker = "o" if len(steps) < 40 else None
     if num_seeds > 1:
-        low, high = returns.min(axis=1), returns.max(axis=1)
+        low = np.where(lost, np.inf, returns).min(axis=1)
+        high = np.where(lost, -np.inf, returns).max(axis=1)
+        low, high = (np.where(lost.all(axis=1), np.nan, ends) for ends in (low, high))
         axes.fill_between(steps, low, high, color=COLOUR, alpha=0.12, linewidth=0)
         axes.plot(steps, returns, color=COLOUR, alpha=0.3, linewidth=0.8)
     label = f"mean of {num_seeds} seeds; shaded: lowest to highest" if num_seeds > 1 else None
-    mean = returns.mean(axis=1)
+    if label and lost.any():
+        label += f"\n{lost[-1].sum()} diverged, and count no longer"
+    mean = np.array(
+        [counted(*pair).mean() for pair in zip(returns, map(np.flatnonzero, lost), strict=True)]
+    )
     axes.plot(steps, mean, color=COLOUR, linewidth=2, marker=marker, markersize=4, label=label)
     if label:
         axes.legend(loc="best", frameon=False)
@@ -69,12 +84,12 @@ def learning_curves(groups: Sequence[Group], path: Path, *, metric: str = "retur
         here = [group for group in groups if group.environment == environment]
         for i, group in enumerate(here):
             colour, marker = COLOURS[i % len(COLOURS)], "o" if len(group.steps) < 40 else None
-            band = _band(group.values)
+            band = _band(group.counted)
             seeds = group.values.shape[1]
-            label = f"{group.label} ({seeds} seed{'s' if seeds > 1 else ''})"
+            label = f"{group.label} ({group.size} seed{'s' if seeds > 1 else ''})"
             for axes, x in ((left, group.steps), (right, group.seconds)):
                 axes.plot(
-                    x, group.values.mean(axis=1), color=colour, marker=marker, markersize=3,
+                    x, group.means, color=colour, marker=marker, markersize=3,
                     label=label,
                 )  # fmt: skip
                 axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
@@ -90,7 +105,7 @@ def learning_curves(groups: Sequence[Group], path: Path, *, metric: str = "retur
     figure.savefig(path, dpi=120)
 
 
-def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _band(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The interval of the mean at each evaluation, `[E]` both; NaN for too few members."""
     low, high = np.array([interval(mean_of_all, row) for row in values]).T
     return low, high

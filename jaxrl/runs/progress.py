@@ -138,7 +138,9 @@ class _Lines:
         pace = f"{self.pace}  {_duration(event.seconds_left)} left"
         if means.size == 0:
             return f"step {event.steps:>12,}  return: no episode finished  {pace}"
-        spread = f" ± {means.std():.1f} ({means.size} {self.who})" if self.num_members > 1 else ""
+        some = f"{means.size} of " if means.size < self.num_members else ""
+        members = f"{some}{self.num_members} {self.who}"
+        spread = f" ± {means.std():.1f} ({members})" if self.num_members > 1 else ""
         return f"step {event.steps:>12,}  return {means.mean():8.1f}{spread}  {pace}"
 
 

@@ -135,6 +135,7 @@ class Recorder:
                 "step": event.steps,
                 **label,
                 **of_episodes(event.returns[i], event.lengths[i]),
+                "diverged": i in event.diverged,
                 "train_seconds": event.train_seconds,
                 # a swept hyper-parameter and what became of it may have one name
                 **{
@@ -173,9 +174,9 @@ class Recorder:
     def finish(self, result: Result) -> None:
         """Draws the learning curve and, last, writes summary.json: with it the run is complete."""
         self.checkpoints.wait()
-        steps, returns = curve(list(read_metrics(self.directory.path)))
+        steps, returns, diverged = curve(list(read_metrics(self.directory.path)))
         title = f"{self.origin.algorithm} on {self.origin.environment}"
-        learning_curve(steps, returns, self.directory.plot, title=title)
+        learning_curve(steps, returns, self.directory.plot, title=title, diverged=diverged)
         self.directory.write_summary(result.summary())
 
     def give_up(self, why: str, standing: Standing) -> None:
@@ -185,7 +186,9 @@ class Recorder:
             {
                 "env_steps": steps * len(self.members),
                 "train_seconds": standing.train_seconds,
-                "final_return": summarize(np.full(len(self.members), np.nan)),
+                "final_return": summarize(
+                    np.full(len(self.members), np.nan), sorted(standing.diverged)
+                ),
                 "stopped": why,
                 "diverged": [dataclasses.asdict(x) for x in standing.diverged.values()],
             }
@@ -321,12 +324,14 @@ class Recorder:
         return f"saved after {steps:,} steps; go on with: jaxrl resume {self.directory.path}"
 
 
-def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """The lines of metrics.jsonl as steps `[E]` and mean returns `[E, members]`, NaN for null."""
+def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lines of metrics.jsonl as steps `[E]`, mean returns `[E, members]`, NaN for null, and
+    which members had diverged, `[E, members]`."""
     steps = list(dict.fromkeys(row["step"] for row in rows))
     returns = [row["return_mean"] for row in rows]
     filled = np.array([np.nan if x is None else x for x in returns], np.float64)
-    return np.array(steps), filled.reshape(len(steps), -1)
+    diverged = np.array([row.get("diverged", False) for row in rows], bool)
+    return np.array(steps), filled.reshape(len(steps), -1), diverged.reshape(len(steps), -1)
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Any:

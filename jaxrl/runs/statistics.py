@@ -1,6 +1,6 @@
 """Statistics over seeds, after Agarwal et al. (2021), "Deep RL at the edge of the precipice"."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,12 @@ def mean_of_finished(returns: np.ndarray) -> np.ndarray:
     finished = np.isfinite(returns)
     total, count = np.where(finished, returns, 0.0).sum(-1, dtype=np.float64), finished.sum(-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def counted(per_seed: np.ndarray, diverged: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The seeds `[N]` that have not diverged, by their index; one NaN where none is left."""
+    left = np.delete(np.asarray(per_seed, np.float64), list(diverged))
+    return left if left.size else np.array([np.nan])
 
 
 def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
@@ -37,17 +43,25 @@ def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def summarize(per_seed: np.ndarray) -> dict[str, Any]:
-    """Mean, deviation (of the population of seeds), IQM and the mean's 95% `interval`."""
+def summarize(per_seed: np.ndarray, diverged: Sequence[int] = ()) -> dict[str, Any]:
+    """Mean, deviation (of the population of seeds), IQM and the mean's 95% `interval`.
+
+    Args:
+      per_seed: `[seeds]`; one that is NaN makes everything NaN.
+      diverged: seeds, by their index, that do not count; how many do is in `seeds`.
+    """
     per_seed = np.asarray(per_seed, np.float64)
-    low, high = interval(mean, per_seed)
+    some = counted(per_seed, diverged)
+    low, high = interval(mean, some)
     return {
-        "mean": float(per_seed.mean()),
-        "std": float(per_seed.std()),
-        "iqm": iqm(per_seed),
+        "mean": float(some.mean()),
+        "std": float(some.std()),
+        "iqm": iqm(some),
         "ci_low": low,
         "ci_high": high,
         "per_seed": per_seed.tolist(),
+        "seeds": per_seed.size - len(diverged),
+        "diverged": list(diverged),
     }
 
 

@@ -3,6 +3,7 @@
 sweep.json     what was asked, as words of the command line, and how it was split
 000/, 001/     runs, each of some points with every seed
 results.json   every point with its result, the best first
+confirmed/     the best point with seeds that did not choose it, where that was asked for
 sweep.png      a heat map of two hyper-parameters, or a curve of one
 """
 
@@ -17,9 +18,13 @@ from typing import Any
 import numpy as np
 
 from jaxrl.flags import ScheduleText
+from jaxrl.runs import statistics
 from jaxrl.runs.directory import RunDirectory, plain, read_summary
 from jaxrl.runs.recipe import Recipe
 from jaxrl.runs.text import aligned
+
+OF_SWEEP = ("--grid", "--range", "--random", "--max-memory", "--sweep-dir", "--confirm-seeds")
+"""Flags that `sweep` has and `train` has not."""
 
 Point = dict[str, Any]
 """Names of hyper-parameters to values, as `flags.parse` reads them."""
@@ -165,15 +170,28 @@ class Outcome:
       point: its hyper-parameters.
       path: the run that it was part of.
       returns: `float64[seeds]` at the end; NaN where no episode finished.
+      diverged: seeds, by their index, that do not count.
     """
 
     point: Point
     path: Path
     returns: np.ndarray
+    diverged: tuple[int, ...] = ()
+
+    @property
+    def counted(self) -> np.ndarray:
+        """The returns of the seeds that have not diverged; one NaN where none is left."""
+        return statistics.counted(self.returns, self.diverged)
 
     @property
     def mean(self) -> float:
-        return float(self.returns.mean())
+        """Over the seeds that have not diverged; NaN where one of them is, or none is left."""
+        return float(self.counted.mean())
+
+    @property
+    def rank(self) -> tuple[bool, int, float]:
+        """The least is the best: a point of which a seed diverged comes after all whole ones."""
+        return bool(np.isnan(self.mean)), len(self.diverged), -self.mean
 
 
 def outcomes(runs: Sequence[tuple[Path, Point, Sequence[Point]]]) -> list[Outcome]:
@@ -182,11 +200,14 @@ def outcomes(runs: Sequence[tuple[Path, Point, Sequence[Point]]]) -> list[Outcom
     for path, fixed, points in runs:
         summary = read_summary(path)
         assert summary is not None, path
-        per_seed = [np.nan if x is None else x for x in summary["final_return"]["per_seed"]]
+        final = summary["final_return"]
+        per_seed = [np.nan if x is None else x for x in final["per_seed"]]
         rows = np.array(per_seed, float).reshape(max(len(points), 1), -1)
-        for point, row in zip(points or [{}], rows, strict=True):
-            found.append(Outcome({**fixed, **point}, path, row))
-    return sorted(found, key=lambda x: -np.inf if np.isnan(x.mean) else x.mean, reverse=True)
+        lost = np.isin(np.arange(rows.size), final.get("diverged", [])).reshape(rows.shape)
+        for point, row, gone in zip(points or [{}], rows, lost, strict=True):
+            diverged = tuple(np.flatnonzero(gone).tolist())
+            found.append(Outcome({**fixed, **point}, path, row, diverged))
+    return sorted(found, key=lambda x: x.rank)
 
 
 def text_of(value: Any) -> str:
@@ -202,19 +223,67 @@ def text_of(value: Any) -> str:
 
 def table(found: Sequence[Outcome]) -> str:
     """The ranked outcomes as lines of text, with the 95% interval of each mean."""
-    from jaxrl.runs.statistics import interval, iqm, mean
-
     names = list(found[0].point)
     rows = [["", *names, "mean", "95% interval", "IQM", "run"]]
+    if any(outcome.diverged for outcome in found):
+        rows[0].append("seeds that did not diverge")
     for rank, outcome in enumerate(found, 1):
-        low, high = interval(mean, outcome.returns)
+        low, high = statistics.interval(statistics.mean, outcome.counted)
         ends = "too few seeds" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
         values = [text_of(outcome.point[name]) for name in names]
-        rows.append(
-            [f"{rank}.", *values, f"{outcome.mean:.1f}", ends, f"{iqm(outcome.returns):.1f}",
-             outcome.path.name]
-        )  # fmt: skip
+        middle = f"{statistics.iqm(outcome.counted):.1f}"
+        rows.append([f"{rank}.", *values, f"{outcome.mean:.1f}", ends, middle, outcome.path.name])
+        if len(rows[0]) > len(rows[-1]):
+            rows[-1].append(
+                f"{outcome.returns.size - len(outcome.diverged)} of {outcome.returns.size}"
+            )
     return aligned(rows)
+
+
+def caveat(found: Sequence[Outcome]) -> str:
+    """What one should know of the number that leads the ranking; empty where nothing was chosen.
+
+    The highest of K noisy means is likely too high: with points that are all alike, of ten by 1.5
+    standard errors.
+    """
+    if len(found) < 2 or np.isnan(found[0].mean):
+        return ""
+    return (
+        f"The first is the best of {len(found)} by the seeds that chose it, so its mean is likely "
+        "too high."
+    )
+
+
+def command_on_fresh_seeds(
+    words: Sequence[str], point: Mapping[str, Any], first: int, num: int
+) -> list[str]:
+    """The words of `jaxrl train` that trains a point with other seeds.
+
+    Args:
+      words: those of the sweep.
+      point: its hyper-parameters.
+      first, num: the seeds.
+    """
+    kept, skip = [], False
+    for word in words[1:]:
+        name = word.partition("=")[0]
+        mine = name in OF_SWEEP or name in ("--seed", "--seeds")
+        if not (skip or mine):
+            kept.append(word)
+        skip = mine and "=" not in word
+    values = [
+        *(_flag(name, _writable(value)) for name, value in point.items()),
+        f"--seed={first}",
+        f"--seeds={num}",
+    ]
+    return ["jaxrl", "train", *kept, *values]
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag}={text_of(value)}"
 
 
 def write_results(found: Sequence[Outcome], path: Path) -> None:
@@ -224,10 +293,13 @@ def write_results(found: Sequence[Outcome], path: Path) -> None:
             **{name: plain(_writable(value)) for name, value in outcome.point.items()},
             "return_mean": outcome.mean,
             "per_seed": outcome.returns,
+            "diverged": outcome.diverged,
             "run": outcome.path.name,
         }
         for outcome in found
     ]
+    if len(rows) > 1:
+        rows[0]["best_of"] = len(rows)  # chosen for its mean, which is likely too high
     RunDirectory(path).replace("results.json", json.dumps(plain(rows), indent=2) + "\n")
 
 

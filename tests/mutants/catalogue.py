@@ -45,6 +45,8 @@ DISTRIBUTIONS = "jaxrl/distributions.py"
 ENVIRONMENT = "jaxrl/environment.py"
 ESTIMATORS = "jaxrl/estimators.py"
 EVALUATE = "jaxrl/engine/evaluate.py"
+EVENTS = "jaxrl/runs/events.py"
+FIT = "jaxrl/runs/fit.py"
 INTERVALS = "jaxrl/runs/intervals.py"
 LEARNERS = "jaxrl/engine/learners.py"
 LOSSES = "jaxrl/losses.py"
@@ -1647,6 +1649,31 @@ MUTANTS = (
         "jnp.where(fine & jnp.any(bad), iteration, self.iteration)",
         "jnp.where(jnp.any(bad), iteration, self.iteration)",
         (f"{RESUME}::test_train_tells_of_divergence_too",),
+    ),
+    Mutant(
+        "a-diverged-member-counts",
+        "The mean that a target is compared with includes seeds that have diverged, and is never "
+        "reached.",
+        EVENTS,
+        "counted(self.return_means, self.diverged)",
+        "self.return_means",
+        (f"{RESUME}::test_a_member_that_diverged_counts_nowhere",),
+    ),
+    Mutant(
+        "a-stop-that-judges-itself",
+        "The evaluation that was high enough to end a run says what the run reached.",
+        EVENTS,
+        "return self.afresh or self.evaluations[-1]",
+        "return self.evaluations[-1]",
+        (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
+    ),
+    Mutant(
+        "fresh-episodes-that-are-not",
+        "What is evaluated afresh is evaluated with the keys of the evaluation that ended the run.",
+        FIT,
+        "self.play(standing, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))",
+        "self.play(standing, self.members.key)",
+        (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
     ),
     Mutant(
         "a-bootstrap-across-tasks",
