@@ -444,29 +444,28 @@ def train_agent(options: argparse.Namespace) -> None:
     if options.dry_run:
         _announce(options, "a dry run")
         return _show_dry_run(recipe)
-    directory = RunDirectory.create(options.run_dir or _default_directory(options))
-    try:
+    with _claimed(RunDirectory, options.run_dir, options) as directory:
         _announce(options, f"into {directory.path}")
         commands.train(recipe, directory)
-    finally:
-        directory.discard()  # if nothing was written into it
 
 
 def sweep_agents(options: argparse.Namespace) -> None:
     """Trains every point of a sweep, and ranks them."""
+    from jaxrl.runs.sweeps import SweepDirectory
     from jaxrl_envs.registry import check_id
 
     algorithm = _algorithm(options.algo)
     check_id(options.env)
     points, recipe = sweep_command.points_of(options, algorithm), _recipe(options)
-    path = options.sweep_dir or _default_directory(options, "sweep-")
-    begun = (path / "sweep.json").exists()
-    if begun and not options.resumed:
-        raise ValueError(f"{path} holds a sweep: go on with it by jaxrl resume {path}")
-    _announce(options, "a sweep")
-    sweep_command.run_sweep(
-        recipe, points, path, options.given, options.max_memory, options.confirm_seeds
-    )
+    with (
+        SweepDirectory.resume(options.sweep_dir)
+        if options.resumed
+        else _claimed(SweepDirectory, options.sweep_dir, options, "sweep-")
+    ) as directory:
+        _announce(options, "a sweep")
+        sweep_command.run_sweep(
+            recipe, points, directory, options.given, options.max_memory, options.confirm_seeds
+        )
 
 
 def resume_sweep(path: Path, words: Sequence[str]) -> None:
@@ -528,7 +527,11 @@ def _is_ours(error: BaseException) -> bool:
     return module.partition(".")[0] in ("jaxrl", "jaxrl_envs")
 
 
-def _default_directory(options: argparse.Namespace, prefix: str = "") -> Path:
+def _claimed(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str = "") -> Any:
+    """A new directory of this kind: the one that was asked for, or one with a name of its own."""
+    if path is not None:
+        return kind.create(path)
     env = options.env.rpartition("/")[2].replace(":", "-")
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{prefix}{options.algo}-{env}-seed{options.seed}-{stamp}"
+    name = f"{prefix}{options.algo}-{env}-seed{options.seed}-{stamp}"
+    return kind.create_numbered(Path("runs") / name)

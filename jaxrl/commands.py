@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.arguments import count, kind, seconds
 from jaxrl.flags import finite_number, whole_number
 from jaxrl.runs.settings import Settings
+from jaxrl.runs.text import resume_command
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
@@ -204,10 +205,10 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     except KeyboardInterrupt:  # without patience: a second Ctrl-C
         if not (directory.path / "config.json").exists():
             raise
-        how = f"{directory.path} is incomplete; go on with: jaxrl resume {directory.path}"
+        how = f"{directory.path} is incomplete; go on with: {resume_command(directory.path)}"
         raise Interrupted(how, signal.SIGINT) from None
     if result.stopped is not None:
-        print(f"stopped: {result.stopped}; go on with: jaxrl resume {directory.path}")
+        print(f"stopped: {result.stopped}; go on with: {resume_command(directory.path)}")
     final = result.summary()["final_return"]
     counted = f"{final['seeds']} of " if final["diverged"] else ""
     over = f" over {counted}{len(members)} {who} (IQM {final['iqm']:.1f})"
@@ -234,25 +235,25 @@ def resume_run(options: argparse.Namespace) -> None:
             flag = "--" + given[0].replace("_", "-")
             raise ValueError(f"{flag} is for one run, and {options.path} is a sweep: leave it out")
         return cli.resume_sweep(options.path, SweepDirectory(options.path).words)
-    recipe = Recipe.of_run(options.path)
-    before = recipe.training["total_steps"]
-    recipe = dataclasses.replace(
-        recipe,
-        training={**recipe.training, "total_steps": options.total_steps or before},
-        settings=settings(options, **dataclasses.asdict(recipe.settings)),
-    )
-    summary = read_summary(options.path)
-    steps = before * len(recipe.seeds) * max(1, len(recipe.points))
-    complete = summary is not None and not summary.get("stopped") and summary["env_steps"] >= steps
-    if complete and options.total_steps in (None, before):
-        print(
-            f"{options.path} is complete: {before:,} steps; --total-steps N would go further",
-            flush=True,
+    with RunDirectory.resume(options.path) as directory:  # before its state is looked at
+        recipe = Recipe.of_run(options.path)
+        before = recipe.training["total_steps"]
+        recipe = dataclasses.replace(
+            recipe,
+            training={**recipe.training, "total_steps": options.total_steps or before},
+            settings=settings(options, **dataclasses.asdict(recipe.settings)),
         )
-        return
-    directory = RunDirectory.resume(options.path)
-    print(f"jaxrl: going on with {recipe.algorithm} on {recipe.environment}", flush=True)
-    train(recipe, directory, resume=True)
+        summary = read_summary(options.path)
+        steps = before * len(recipe.seeds) * max(1, len(recipe.points))
+        ended = summary and not summary.get("stopped") and summary["env_steps"] >= steps
+        if ended and options.total_steps in (None, before):
+            print(
+                f"{options.path} is complete: {before:,} steps; --total-steps N would go further",
+                flush=True,
+            )
+            return
+        print(f"jaxrl: going on with {recipe.algorithm} on {recipe.environment}", flush=True)
+        train(recipe, directory, resume=True)
 
 
 def evaluate_run(options: argparse.Namespace) -> None:

@@ -135,15 +135,13 @@ def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
 def run_sweep(
     recipe: "Recipe",
     points: "list[Point]",
-    path: Path,
+    directory: "SweepDirectory",
     words: list[str],
     max_memory: float | None,
     confirm_seeds: int | None = None,
 ) -> None:
     """Trains every point, or goes on with what is missing; prints and draws what came of it."""
-    from jaxrl.runs.directory import RunDirectory, read_summary
     from jaxrl.runs.sweeps import (
-        SweepDirectory,
         batches,
         caveat,
         command_on_fresh_seeds,
@@ -170,8 +168,8 @@ def run_sweep(
     commands.find_own_modules()
     for of_group, _, rest in groups:  # what does not fit is said before anything is left behind
         dataclasses.replace(of_group, points=tuple(rest)).build()
-    begun = (path / "sweep.json").exists()
-    directory = SweepDirectory(path) if begun else SweepDirectory.create(path, words)
+    directory.begin(words)
+    path = directory.path
     budget = memory_budget() if max_memory is None else int(max_memory * 2**30)
     print(
         f"{len(points)} points x {len(recipe.seeds)} seeds, {len(groups)} "
@@ -185,19 +183,12 @@ def run_sweep(
             make = functools.partial(batches, of_group, rest, budget)
             parts = directory.batches(number, make)
         for part in parts:
-            run_path, has_begun, complete = directory.run(len(runs))
+            run_path, complete = directory.run(len(runs))
             runs.append((run_path, fixed, part))
             if complete:
                 continue
             print(f"\n{run_path.name}: {_said(fixed, part)}", flush=True)
-            run = RunDirectory.resume(run_path) if has_begun else RunDirectory.create(run_path)
-            of_run = dataclasses.replace(of_group, points=tuple(part))
-            try:
-                commands.train(of_run, run, resume=has_begun)
-            except RuntimeError as error:
-                if read_summary(run_path) is None:
-                    raise
-                print(f"{run_path.name}: {error}", flush=True)  # all diverged, as the summary says
+            _train(dataclasses.replace(of_group, points=tuple(part)), run_path)
     found = outcomes(runs)
     write_results(found, path)
     print(f"\n{table(found)}", flush=True)
@@ -216,7 +207,7 @@ def run_sweep(
 
 def _confirm(recipe: "Recipe", point: "Point", sweep: "SweepDirectory", num_seeds: int) -> None:
     """Trains a point with seeds that the sweep did not have, or goes on with that."""
-    from jaxrl.runs.directory import RunDirectory, read_summary
+    from jaxrl.runs.directory import read_summary
 
     path = sweep.path / "confirmed"
     if read_summary(path) is not None:
@@ -226,19 +217,27 @@ def _confirm(recipe: "Recipe", point: "Point", sweep: "SweepDirectory", num_seed
     print(
         f"\n{path.name}: {_said(point, [])}, seeds {first} to {first + num_seeds - 1}", flush=True
     )
-    begun = (path / "config.json").exists()
-    run = RunDirectory.resume(path) if begun else RunDirectory.create(path)
     fresh = dataclasses.replace(
         recipe,
         hyper_parameters={**recipe.hyper_parameters, **point},
         seeds=tuple(range(first, first + num_seeds)),
     )
+    _train(fresh, path)
+
+
+def _train(recipe: "Recipe", path: Path) -> None:
+    """Trains a run of a sweep, or goes on with it; one in which all diverged is no error."""
+    from jaxrl.runs.directory import RunDirectory, read_summary
+
+    begun = (path / "config.json").exists()
+    claim = RunDirectory.resume if begun else RunDirectory.create
     try:
-        commands.train(fresh, run, resume=begun)
+        with claim(path) as run:
+            commands.train(recipe, run, resume=begun)
     except RuntimeError as error:
         if read_summary(path) is None:
             raise
-        print(f"{path.name}: {error}", flush=True)  # all diverged, as the summary says
+        print(f"{path.name}: {error}", flush=True)
 
 
 def _said(fixed: "Point", part: "list[Point]") -> str:

@@ -15,12 +15,12 @@ from commands import run_in_process
 
 import jaxrl
 import jaxrl_envs
-from jaxrl import cli
+from jaxrl import cli, commands
 from jaxrl.agents import PPO
 from jaxrl.flags import algorithms
 from jaxrl.runs import checkpoint, fit
 from jaxrl.runs.checkpoint import Checkpoints
-from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
+from jaxrl.runs.directory import SCHEMA_VERSION, read_metrics
 from jaxrl.runs.statistics import summarize
 from jaxrl_envs import gymnax as family
 from jaxrl_envs.registry import list_ids
@@ -526,18 +526,28 @@ def test_a_finished_run_is_not_overwritten(trained):
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
 
 
-def test_the_default_directory_says_what_and_when(tmp_path, monkeypatch):
+def test_the_default_directory_says_what_and_when_and_is_nobody_elses(tmp_path, monkeypatch):
+    """Two jobs of one second."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "19700101-000000")
     seen = []
 
-    def create(path):
-        seen.append(str(path))
-        raise ValueError("enough")
+    def train(recipe, directory):
+        seen.append(str(directory.path))
+        if len(seen) < 3:
+            run_in_process(*words)
 
-    monkeypatch.setattr(RunDirectory, "create", create)
-    with pytest.raises(ValueError, match="enough"):
-        run_in_process("train", "ppo", ENV, "--seed", 3)
-    assert re.fullmatch(r"runs/ppo-CartPole-v1-seed3-\d{8}-\d{6}", seen[0])
+    monkeypatch.setattr(commands, "train", train)
+    words = ("train", "ppo", ENV, "--seed", 3)
+    assert run_in_process(*words)[0] == 0
+    name = "runs/ppo-CartPole-v1-seed3-19700101-000000"
+    assert seen == [name, f"{name}-2", f"{name}-3"]
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "train", lambda recipe, directory: seen.append(directory.path))
+    run_in_process(*words)
+    assert re.fullmatch(r"runs/ppo-CartPole-v1-seed3-\d{8}-\d{6}", str(seen[-1]))
 
 
 def test_ones_own_module_is_found_in_the_current_directory(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -315,6 +316,66 @@ def test_one_process_at_a_time_writes_a_run(begun):
         fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
     directory.unlock()
     fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
+
+
+def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
+    tmp_path, monkeypatch
+):
+    """The second run comes while the first one compiles, and the first one is killed then."""
+    path = tmp_path / "run"
+
+    class Killed(BaseException):
+        pass
+
+    class Programs(fit_module.Programs):
+        def __init__(self, members):
+            with pytest.raises(ValueError, match="another process is writing the run"):
+                fit(Idle(rate=2.0), Counter(), KEY, run_dir=path, **OPTIONS)
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "Programs", Programs)
+        with pytest.raises(Killed):
+            fit(Idle(), Counter(), KEY, run_dir=path, **OPTIONS)
+    assert [p.name for p in path.glob("*")] == ["config.json"]
+    assert json.loads((path / "config.json").read_text())["hyper_parameters"]["rate"] == 1.0
+    with pytest.raises(ValueError, match=r"hyper_parameters.rate was 1.0 and is 2.0"):
+        fit(Idle(rate=2.0), Counter(), KEY, run_dir=path, resume=True, **OPTIONS)
+    events = []
+    result = fit(Idle(), Counter(), KEY, run_dir=path, resume=True, callbacks=[events.append],
+                 **OPTIONS)  # fmt: skip
+    (resumed,) = (event for event in events if isinstance(event, Resumed))
+    assert resumed.notes == ("there is no checkpoint yet: beginning anew, with the same seeds",)
+    assert equal(result.state, fit(Idle(), Counter(), KEY, **OPTIONS).state)
+    assert [row["step"] for row in read_metrics(path)] == [20, 40, 60, 80, 100]
+
+
+def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, monkeypatch):
+    """Its directory has a blank: the command to go on with can be pasted into a shell."""
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(members):
+        raise KeyboardInterrupt
+
+    words = "train reinforce jaxrl/corridor --no-preset --num-envs 2 --num-steps 8 --total-steps 64"
+    words += " --num-evaluations 1 --num-eval-episodes 2 --no-tensorboard"
+    words = [*words.split(), "--run-dir", "my run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "Programs", interrupted)
+        status, _, err = run_in_process(*words)
+    go_on = "go on with: jaxrl resume 'my run'"
+    assert (status, err) == (130, [f"jaxrl: interrupted: my run is incomplete; {go_on}"])
+    for verb, message in (
+        ("plot", "my run has no evaluation yet"),
+        ("compare", "my run has no evaluation yet"),
+        ("evaluate", "my run has no whole checkpoint yet"),
+    ):
+        status, _, err = run_in_process(verb, "my run")
+        assert (status, err) == (2, [f"jaxrl: error: {message}"])
+    status, out, err = run_in_process(*shlex.split(go_on)[4:])
+    assert (status, err) == (0, [])
+    assert "there is no checkpoint yet: beginning anew, with the same seeds" in out
+    assert [row["step"] for row in read_metrics("my run")] == [64]
 
 
 def test_resume_begins_where_there_is_nothing(tmp_path):

@@ -1,13 +1,18 @@
 """What a run leaves behind: statistics, files, checkpoints, lines on the screen."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import json
 import re
+import signal
+import subprocess
 import sys
 import threading
+import time
 import types
 import warnings
 from pathlib import Path
@@ -36,6 +41,7 @@ from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.recorder import Recorder, describe
 from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import bootstrap_interval, iqm, mean_of_finished, summarize
+from jaxrl.runs.sweeps import SweepDirectory
 from jaxrl.schedules import Linear
 
 KEY = jax.random.key(0)
@@ -114,6 +120,93 @@ def test_what_was_written_stays(tmp_path):
     assert [p.name for p in directory.path.iterdir()] == ["config.json"]
     with pytest.raises(ValueError, match="is not empty"):
         RunDirectory.create(directory.path)
+
+
+def in_threads(function, number):
+    """The results of so many calls at the same time. A lock of a file is not shared by threads."""
+    barrier = threading.Barrier(number)
+
+    def one(_):
+        barrier.wait()
+        return function()
+
+    with concurrent.futures.ThreadPoolExecutor(number) as pool:
+        return list(pool.map(one, range(number)))
+
+
+def test_one_of_many_claims_a_directory_and_the_others_leave_it_alone(tmp_path):
+    """Also while it is made and taken away all the time."""
+    owners = []
+
+    def claim():
+        refused = []
+        for _ in range(30):
+            try:
+                with RunDirectory.create(tmp_path / "a" / "run") as directory:
+                    owners.append(directory)
+                    time.sleep(1e-3)
+                    assert owners == [directory]
+                    assert directory.path.is_dir()
+                    owners.clear()
+            except ValueError as error:
+                refused.append(str(error))
+        return refused
+
+    messages = list(itertools.chain(*in_threads(claim, 8)))
+    assert 0 < len(messages) < 8 * 30
+    assert all("another process is writing the run" in message for message in messages)
+    assert {p.name for p in tmp_path.rglob("*")} <= {"a", "run"}
+    first = RunDirectory.create(tmp_path / "run")
+    for refused in (RunDirectory.create, SweepDirectory.create):
+        with pytest.raises(ValueError, match=r"another process is writing the run .*/run: wait"):
+            refused(tmp_path / "run")
+    assert first.path.is_dir()
+
+
+def test_names_that_nobody_gave_never_collide(tmp_path):
+    found = in_threads(lambda: RunDirectory.create_numbered(tmp_path / "runs" / "ppo-1"), 6)
+    assert sorted(x.path.name for x in found) == ["ppo-1", *(f"ppo-1-{n}" for n in range(2, 7))]
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write the run directory .*file/run: "):
+        RunDirectory.create_numbered(tmp_path / "file" / "run")
+    assert SweepDirectory.create_numbered(tmp_path / "runs" / "ppo-1").path.name == "ppo-1-7"
+
+
+def test_a_claim_lasts_as_long_as_its_process(tmp_path):
+    """A stopped process keeps its claim, a killed one leaves nothing that is in the way."""
+    code = (
+        "import sys; from jaxrl.runs.directory import RunDirectory;"
+        "x = RunDirectory.create(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(ValueError, match="another process is writing the run"):
+            RunDirectory.create(tmp_path / "run")
+        process.kill()
+    (tmp_path / "run" / ".config.json.other-host-7.partial").touch()
+    with RunDirectory.create(tmp_path / "run") as directory:
+        directory.write_config({}, new=True)
+    with pytest.raises(ValueError, match=r"empty: go on with its run by jaxrl resume .*/run, or"):
+        RunDirectory.create(tmp_path / "run")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_system_without_locks_or_links(tmp_path, monkeypatch, links):
+    def unsupported(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    first, second = RunDirectory.create(tmp_path / "run"), RunDirectory.create(tmp_path / "run")
+    if not links:
+        monkeypatch.setattr("os.link", unsupported)
+    first.write_config({"a": 1}, new=True)
+    assert [p.name for p in first.path.iterdir()] == ["config.json"]
+    if links:  # one of two that could not see each other
+        with pytest.raises(ValueError, match="another process has begun a run in"):
+            second.write_config({"a": 2}, new=True)
+        assert json.loads((first.path / "config.json").read_text())["a"] == 1
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 Imports no jax, so that a bad path is reported before anything slow happens.
 """
 
+import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -14,63 +16,133 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from jaxrl.runs.disk import replace, sync, user_path, writing
+from jaxrl.runs.text import resume_command
 
 SCHEMA_VERSION = 2
 """Of config.json, summary.json and metrics.jsonl; 1 had neither revision nor settings."""
 LIBRARIES = ("brax", "craftax", "jumanji", "navix")
 """Packages of environments that are not always there; each is an extra of its own name."""
 METRICS = "metrics.jsonl"
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a file system without locks answers, Lustre as it is often mounted say."""
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", *LIBRARIES, "numpy")
 
 
-class RunDirectory:
-    """A directory that belongs to one run and, while it is written, to one process."""
+class _Taken(Exception):
+    """A directory that should be new is there already."""
 
-    def __init__(self, path: Path):
-        self.path = path
+
+class RunDirectory:
+    """A directory that belongs to one run and, once it is claimed, to one process.
+
+    `create` and `resume` claim it: they lock the directory before they look into it. The lock lasts
+    until `unlock`, `discard` or the end of the process, however that comes. It holds on one
+    machine; of several machines that share a disk, one can write config.json.
+
+    A context: at its end a directory without content is taken away, and unlocked.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = user_path(path)
         self._made: list[Path] = []  # directories that were not there before, the innermost first
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, path: Path | str) -> "RunDirectory":
-        """Makes the directory.
+    def create(cls, path: Path | str) -> Self:
+        """Makes the directory, or takes an empty one, and claims it.
 
         Raises:
-          ValueError: it holds files already, or cannot be made or written to.
+          ValueError: it holds files already, another process writes it, or it cannot be made or
+            written to.
         """
-        path = Path(path)
         directory = cls(path)
-        try:
-            if path.is_dir() and not all(map(_is_leftover, path.iterdir())):
-                raise ValueError(f"the run directory {path} is not empty: choose another")
-            directory._made = [p for p in (path, *path.parents) if not p.exists()]
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            directory.discard()
-            raise ValueError(f"cannot write the run directory {path}: {error.strerror}") from error
+        directory._create()
         return directory
 
     @classmethod
-    def resume(cls, path: Path | str) -> "RunDirectory":
-        """Opens the directory of an earlier run, to write on in it.
+    def create_numbered(cls, path: Path | str) -> Self:
+        """Makes and claims a directory that was not there: `path`, or else `path-2`, `path-3`, ...
+
+        For names that nobody gave: processes that choose the same one get a directory each.
+
+        Raises:
+          ValueError: it cannot be made or written to.
+        """
+        path, number = user_path(path), 1
+        while True:
+            directory = cls(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+            with contextlib.suppress(_Taken):
+                directory._create(is_new=True)
+                return directory
+            number += 1
+
+    @classmethod
+    def resume(cls, path: Path | str) -> Self:
+        """Claims the directory of an earlier run, to write on in it.
 
         Raises:
           ValueError: it holds no run, cannot be written, or another process writes it.
         """
-        directory = cls(Path(path))
-        read_config(path)
-        directory.lock()
+        directory = cls(path)
+        read_config(directory.path)
+        try:
+            directory.lock()
+        except OSError as error:
+            raise ValueError(f"cannot write the run {path}: {error.strerror}") from error
         return directory
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.discard()
+
+    def _create(self, *, is_new: bool = False) -> None:
+        path = self.path
+        try:
+            self._make_and_lock(is_new)
+            if not all(map(_is_leftover, path.iterdir())):
+                raise ValueError(f"the run directory {path} is not empty: {_way_out(path)}")
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            self.discard()
+            raise ValueError(f"cannot write the run directory {path}: {error.strerror}") from error
+        except BaseException:
+            self.discard()
+            raise
+
+    def _make_and_lock(self, is_new: bool, attempts: int = 100) -> None:
+        """Tries again where another process has just taken away what it had made."""
+        missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        self._made += [p for p in missing if p not in self._made]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+            except FileExistsError:
+                if is_new:
+                    raise _Taken from None
+                self.path.mkdir(exist_ok=True)  # an error where it is no directory
+            self.lock()
+            assert self._lock is not None
+            if os.path.samestat(os.fstat(self._lock), self.path.stat()):
+                return
+        except (FileNotFoundError, FileExistsError):
+            if attempts == 0:
+                raise
+        self.unlock()
+        self._make_and_lock(is_new, attempts - 1)
+
     def lock(self) -> None:
-        """Keeps other processes from writing this run, as long as this one lives or `unlock`.
+        """Keeps other processes from claiming this directory.
 
         Raises:
-          ValueError: another process writes it.
+          ValueError: another process has claimed it.
         """
         if self._lock is not None:
             return
@@ -79,23 +151,31 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()
-            raise ValueError(f"another process is writing the run {self.path}") from None
+            raise ValueError(
+                f"another process is writing the run {self.path}: wait until it ends, or choose "
+                "another directory"
+            ) from None
         except OSError as error:
-            raise ValueError(f"cannot write the run {self.path}: {error.strerror}") from error
+            if error.errno not in NO_LOCKS:
+                self.unlock()
+                raise
 
     def unlock(self) -> None:
-        """Lets others write."""
+        """Lets others claim it."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def discard(self) -> None:
-        """Takes away what `create` made, unless something was written into it."""
-        for path in self._made:
-            try:
-                path.rmdir()
-            except OSError:
-                return
+        """Takes away what `create` made, unless something was written into it, and unlocks.
+
+        Leaves a directory alone that is not locked: it may belong to another process by now.
+        """
+        if self._lock is not None:
+            with contextlib.suppress(OSError):  # it is not empty
+                for path in self._made:
+                    path.rmdir()
+        self.unlock()
 
     @property
     def checkpoints(self) -> Path:
@@ -109,9 +189,27 @@ class RunDirectory:
     def plot(self) -> Path:
         return self.path / "learning_curve.png"
 
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Writes config.json: what was asked, and the versions and the code it ran on."""
-        self._write("config.json", {**config, "versions": versions(), "revision": revision()})
+    def write_config(self, config: dict[str, Any], *, new: bool = False) -> None:
+        """Writes config.json: what was asked, and the versions and the code it ran on.
+
+        Args:
+          config: what was asked.
+          new: whether the run begins, so that there must be none yet.
+
+        Raises:
+          ValueError: a process on another machine has begun a run here.
+        """
+        content = {**config, "versions": versions(), "revision": revision()}
+        try:
+            self._write("config.json", content, new=new)
+        except FileExistsError:
+            raise ValueError(
+                f"another process has begun a run in {self.path}: choose another directory"
+            ) from None
+
+    def retract_config(self) -> None:
+        """Takes config.json away again, of a run that did not begin."""
+        (self.path / "config.json").unlink(missing_ok=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, when the run is complete."""
@@ -119,10 +217,11 @@ class RunDirectory:
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Appends a line each to metrics.jsonl; on the disk when this returns."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        path = self.path / METRICS
+        lines = [json.dumps(plain(row), allow_nan=False) + "\n" for row in rows]
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+            sync(file)
 
     def keep_metrics(self, until: int) -> int:
         """Drops the lines of metrics.jsonl after step `until`, and a torn one at its end.
@@ -138,27 +237,30 @@ class RunDirectory:
     def copy_metrics(self, folder: Path) -> None:
         """Keeps what metrics.jsonl has now beside something that was put aside."""
         if (self.path / METRICS).exists():
-            shutil.copy(self.path / METRICS, folder / METRICS)
+            with writing(folder / METRICS):
+                shutil.copy(self.path / METRICS, folder / METRICS)
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def _write(self, name: str, content: dict[str, Any], *, new: bool = False) -> None:
         content = plain({"schema_version": SCHEMA_VERSION, **content})
-        self.replace(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        self.replace(name, json.dumps(content, indent=2, allow_nan=False) + "\n", new=new)
 
-    def replace(self, name: str, text: str) -> None:
-        """Writes a file anew, whole or not at all."""
-        partial = self.path / f".{name}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path / name)
+    def replace(self, name: str, text: str, *, new: bool = False) -> None:
+        """Writes a file whole or not at all; see `disk.replace`."""
+        replace(self.path / name, text, new=new)
 
 
 def _is_leftover(path: Path) -> bool:
     """Whether a process that was killed before its run began left this behind."""
-    names = (".writable", ".config.json.partial")
+    partial = path.name == ".writable" or re.fullmatch(r"\..+\.partial", path.name) is not None
     empty = path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())
-    return empty or path.name in names
+    return partial or empty
+
+
+def _way_out(path: Path) -> str:
+    """What to do about a directory that is not empty."""
+    is_unfinished = (path / "config.json").exists() and not (path / "summary.json").exists()
+    go_on = f"go on with its run by {resume_command(path)}, or " if is_unfinished else ""
+    return f"{go_on}choose another"
 
 
 def read_config(path: Path | str) -> dict[str, Any]:

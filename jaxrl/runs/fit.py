@@ -17,6 +17,7 @@ from jaxrl.environment import Environment
 from jaxrl.keys import check_key
 from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.directory import RunDirectory
+from jaxrl.runs.disk import user_path
 from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, Result
 from jaxrl.runs.interrupt import Interrupted, ending_well
 from jaxrl.runs.members import Members
@@ -97,7 +98,7 @@ def fit(
     members = Members.of(training, key, points)
     if run_dir is None:
         return run(members, settings, callbacks=callbacks)
-    begun = resume and (Path(run_dir) / "config.json").exists()
+    begun = resume and (user_path(run_dir) / "config.json").exists()
     directory = RunDirectory.resume(run_dir) if begun else RunDirectory.create(run_dir)
     return run(members, settings, directory=directory, resume=begun, callbacks=callbacks)
 
@@ -128,6 +129,8 @@ def run(
         with Recorder(directory, members, settings, origin) as recorder:
             if resume:
                 recorder.check_resumable()
+            else:
+                recorder.begin()
             with ending_well() as asked:
                 loop = Loop(members, settings, (recorder, *callbacks), recorder, asked)
                 try:
@@ -135,12 +138,14 @@ def run(
                 except DivergenceError as error:
                     recorder.give_up(str(error), loop.standing)
                     raise
+                except Exception:
+                    recorder.retract()
+                    raise
                 recorder.finish(result)
                 if number := asked():  # too late to end it early: whoever called is to end
                     raise Interrupted(f"the run {directory.path} is complete", number)
     finally:
         directory.discard()  # if nothing was written into it
-        directory.unlock()
     return result
 
 

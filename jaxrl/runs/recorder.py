@@ -28,6 +28,7 @@ from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import of_episodes, summarize
+from jaxrl.runs.text import resume_command
 from jaxrl.schedules import Schedule
 from jaxrl.types import PyTree, named_leaves
 
@@ -63,6 +64,7 @@ class Recorder:
         self.environment = fingerprint.of(training)
         self.checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
         self.told_until = -1  # the last step that metrics.jsonl has already
+        self._begun = self._compiled = False
         self._loggers: list[Logger] = []
 
     def __enter__(self) -> Self:
@@ -99,20 +101,28 @@ class Recorder:
 
     # While it happens ----------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Writes config.json: a run that is killed from here on, compiling say, can be resumed."""
+        self.directory.write_config(self.config, new=True)
+        self._begun = True
+
+    def retract(self) -> None:
+        """Takes config.json away again where nothing was compiled: it will not be the next time."""
+        if self._begun and not self._compiled:
+            self.directory.retract_config()
+
     def __call__(self, event: Event) -> None:
-        """Writes config.json once the programs are compiled, so that a run which never begins
-        leaves nothing; a line a member of metrics.jsonl for an evaluation. Other events pass."""
+        """Writes a line a member of metrics.jsonl for an evaluation. Other events pass, but that a
+        run which goes on gets its new config.json once it is compiled."""
         if isinstance(event, Compiled):
-            self._begin()
+            self._compiled = True
+            if not self._begun:
+                self.directory.write_config(self.config)
         if isinstance(event, Evaluation) and event.steps > self.told_until:
             rows = self._rows(event)
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
                 logger.write(rows)
-
-    def _begin(self) -> None:
-        self.directory.lock()
-        self.directory.write_config(self.config)
 
     def _begin_logs(self) -> list[Logger]:
         """The loggers that the settings ask for, begun when there is something to log."""
@@ -321,7 +331,8 @@ class Recorder:
         """A sentence for someone who has just interrupted the run."""
         self.checkpoints.wait()
         steps = self.members.training.steps_after(standing.iteration)
-        return f"saved after {steps:,} steps; go on with: jaxrl resume {self.directory.path}"
+        go_on = resume_command(self.directory.path)
+        return f"saved after {steps:,} steps; go on with: {go_on}"
 
 
 def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,19 +13,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from jaxrl.flags import ScheduleText
 from jaxrl.runs import statistics
 from jaxrl.runs.directory import RunDirectory, plain, read_summary
+from jaxrl.runs.disk import replace, user_path, writing
 from jaxrl.runs.recipe import Recipe
-from jaxrl.runs.text import aligned
+from jaxrl.runs.text import aligned, resume_command
 
 OF_SWEEP = ("--grid", "--range", "--random", "--max-memory", "--sweep-dir", "--confirm-seeds")
 """Flags that `sweep` has and `train` has not."""
-
+SWEEP = "sweep.json"
 Point = dict[str, Any]
 """Names of hyper-parameters to values, as `flags.parse` reads them."""
 
@@ -109,26 +110,37 @@ def batches(recipe: Recipe, points: Sequence[Point], budget: int) -> list[list[P
     return [list(points[a:b]) for a, b in itertools.pairwise(edges)]
 
 
-class SweepDirectory:
-    """The directory of a sweep, and the runs in it."""
-
-    def __init__(self, path: Path):
-        self.path = path
+class SweepDirectory(RunDirectory):
+    """The directory of a sweep, and the runs in it. It is claimed as that of a run is."""
 
     @classmethod
-    def create(cls, path: Path | str, words: Sequence[str]) -> "SweepDirectory":
-        """Makes the directory.
-
-        Args:
-          path: where.
-          words: the command line, to go on with.
+    def create(cls, path: Path | str) -> Self:
+        """Makes the directory, or takes an empty one, and claims it.
 
         Raises:
-          ValueError: it holds files already, or cannot be written.
+          ValueError: it holds a sweep or other files, another process writes it, or it cannot be
+            written.
         """
-        directory = cls(RunDirectory.create(path).path)
-        directory._write({"words": list(words), "batches": {}})
+        if (user_path(path) / SWEEP).exists():
+            go_on = resume_command(user_path(path))
+            raise ValueError(f"{path} holds a sweep: go on with it by {go_on}")
+        return super().create(path)
+
+    @classmethod
+    def resume(cls, path: Path | str) -> Self:
+        """Claims the directory of an earlier sweep.
+
+        Raises:
+          ValueError: another process writes it.
+        """
+        directory = cls(path)
+        directory.lock()
         return directory
+
+    def begin(self, words: Sequence[str]) -> None:
+        """Writes sweep.json, unless it is there: the command line, to go on with."""
+        if not (self.path / SWEEP).exists():
+            self._write_sweep({"words": list(words), "batches": {}})
 
     @property
     def words(self) -> list[str]:
@@ -144,22 +156,22 @@ class SweepDirectory:
         content = self._read()
         if str(group) not in content["batches"]:
             content["batches"][str(group)] = make()
-            self._write(content)
+            self._write_sweep(content)
         return content["batches"][str(group)]
 
-    def run(self, number: int) -> tuple[Path, bool, bool]:
-        """The directory of a run, whether it has begun, and whether it has ended, late or early."""
+    def run(self, number: int) -> tuple[Path, bool]:
+        """The directory of a run, and whether it has ended, late or early."""
         path = self.path / f"{number:03}"
-        return path, (path / "config.json").exists(), read_summary(path) is not None
+        return path, read_summary(path) is not None
 
     def _read(self) -> dict[str, Any]:
         try:
-            return json.loads((self.path / "sweep.json").read_text(encoding="utf-8"))
+            return json.loads((self.path / SWEEP).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} is no sweep: {error}") from None
 
-    def _write(self, content: dict[str, Any]) -> None:
-        RunDirectory(self.path).replace("sweep.json", json.dumps(plain(content), indent=2) + "\n")
+    def _write_sweep(self, content: dict[str, Any]) -> None:
+        self.replace(SWEEP, json.dumps(plain(content), indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +312,7 @@ def write_results(found: Sequence[Outcome], path: Path) -> None:
     ]
     if len(rows) > 1:
         rows[0]["best_of"] = len(rows)  # chosen for its mean, which is likely too high
-    RunDirectory(path).replace("results.json", json.dumps(plain(rows), indent=2) + "\n")
+    replace(path / "results.json", json.dumps(plain(rows), indent=2) + "\n")
 
 
 def _writable(value: Any) -> Any:
@@ -340,7 +352,8 @@ def draw(found: Sequence[Outcome], path: Path, *, title: str = "") -> None:
     else:
         axes.set_ylabel(names[1])
         _draw_map(figure, axes, found, names)
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
 
 
 def _are_scattered(found: Sequence[Outcome], names: Sequence[str]) -> bool:

@@ -1,6 +1,8 @@
-"""Tables as lines of text."""
+"""Tables and commands as lines of text."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
@@ -13,3 +15,8 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def resume_command(path: Path) -> str:
+    """The command that goes on with the run in `path`, to paste into a shell."""
+    return f"jaxrl resume {shlex.quote(str(path))}"

@@ -1634,6 +1634,22 @@ MUTANTS = (
         ("tests/test_runs.py::test_every_damage_is_noticed",),
     ),
     Mutant(
+        "a-directory-that-is-not-claimed",
+        "Two runs write into one directory: it was found empty by both (a check without a lock).",
+        "jaxrl/runs/directory.py",
+        "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        ("tests/test_runs.py::test_one_of_many_claims_a_directory_and_the_others_leave_it_alone",),
+    ),
+    Mutant(
+        "a-configuration-written-late",
+        "A run killed while it compiles leaves nothing to resume.",
+        "jaxrl/runs/fit.py",
+        "                recorder.begin()\n",
+        "                pass\n",
+        (f"{RESUME}::test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed",),
+    ),
+    Mutant(
         "one-member-stops-all",
         "A run ends when one of its members diverges.",
         "jaxrl/runs/fit.py",
