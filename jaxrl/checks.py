@@ -12,15 +12,29 @@ from jaxrl.schedules import Exponential, Linear, Scheduled, bounds
 
 
 def check_range(
-    owner: Any, name: str, low: float = 0.0, high: float = math.inf, *, open_low: bool = False
+    owner: Any,
+    name: str,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    may_end_low: bool = False,
 ) -> None:
     """Raises ValueError unless the hyper-parameter `owner.name` lies within `[low, high]`.
 
     Numbers, arrays of them and schedules are checked; None and traced values pass. NaN never does.
+
+    Args:
+      owner, name: the hyper-parameter.
+      low, high: its range.
+      open_low: whether `low` itself is excluded.
+      may_end_low: whether a schedule may end at `low` nevertheless.
     """
     value: Scheduled = getattr(owner, name)
-    for bound in bounds(value):
-        _check_numbers(f"{name} is {value!r}: it", bound, low, high, open_low)
+    start, *end = bounds(value)
+    _check_numbers(f"{name} is {value!r}: it", start, low, high, open_low)
+    for bound in end:
+        _check_numbers(f"{name} is {value!r}: it", bound, low, high, open_low and not may_end_low)
     match value:  # what would make a schedule NaN on its way between bounds that are fine
         case Linear(share=share):
             _check_numbers(f"{name} is {value!r}: its share", share, 0.0, 1.0, open_low=True)

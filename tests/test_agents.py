@@ -13,10 +13,11 @@ from agents.workers import Workers
 from environments import BestActionByObservation, Chain, MaskedChoice, Recall
 
 import jaxrl
+from jaxrl.engine.data import check_data
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.train import train
 from jaxrl.environment import VectorEnv
-from jaxrl.types import Transition, split_mask
+from jaxrl.types import Box, Discrete, EnvSpec, Mixed, MultiDiscrete, Transition, split_mask
 
 KEY = jax.random.key(0)
 
@@ -98,6 +99,30 @@ def test_data_of_another_shape_are_refused_by_name(change, message):
     data = all_chain_transitions(copies=1)
     with pytest.raises(ValueError, match=message):
         train(FittedQ(), Chain(), KEY, total_steps=1, data=data.replace(**change(data)))
+
+
+def test_actions_that_do_not_exist_are_named_in_every_space():
+    box = Box.of(-1.0, 1.0, (2,))
+    space = Mixed((Discrete(2), MultiDiscrete((3, 2)), box))
+    spec = EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), space, None)
+    obs, flag = np.zeros((2, 1), np.float32), np.zeros(2, bool)
+
+    def data(one=0, several=(0, 0), continuous=0.0):
+        action = (
+            np.array([0, one], np.int32),
+            np.array([[0, 0], several], np.int32),
+            np.array([[0.0, 0.0], [0.0, continuous]], np.float32),
+        )
+        return Transition(obs, action, np.zeros(2, np.float32), flag, flag, obs)
+
+    check_data(spec, data(1, (2, 1), 3.0))  # the environment clips what lies outside of a box
+    for wrong, message in (
+        (data(one=-1), r"data.action\[0\] lies in -1 to 0, .* in 0 to 1"),
+        (data(several=(0, 2)), r"data.action\[1\]\[:, 1\] lies in 0 to 2, .* in 0 to 1"),
+        (data(continuous=np.nan), r"data.action\[2\] is not finite everywhere"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_data(spec, wrong)
 
 
 def test_the_data_are_an_argument_not_a_constant():

@@ -410,6 +410,28 @@ def test_huge_logits_stay_finite_and_right(num_actions):
     assert all_finite(jacobians)
 
 
+@pytest.mark.parametrize("num_actions", [1, 2, 8])
+def test_an_action_that_does_not_exist_is_impossible(num_actions):
+    """log 0, not the log 1 of an empty sum; and rows that are masked out keep their gradients."""
+    logits, action = normal(0, 4, num_actions), jnp.array([0, -1, num_actions, num_actions - 1])
+    there = np.array([True, False, False, True])
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def total(logits):
+        log_prob = Categorical(logits).log_prob(action)
+        return jnp.sum(jnp.where(there, log_prob, 0.0)), log_prob
+
+    (_, log_prob), gradient = total(logits)
+    np.testing.assert_array_equal(np.isneginf(log_prob), ~there)
+    rows = np.exp(reference_log_probs(logits))
+    expected = np.where(there[:, None], np.eye(num_actions)[np.asarray(action) % num_actions], rows)
+    np.testing.assert_allclose(gradient, expected - rows, atol=1e-6)
+    several = MultiCategorical(jnp.zeros((3, 4)), (2, 2))
+    log_prob = several.log_prob(jnp.array([[0, 1], [0, 2], [-1, 1]]))
+    np.testing.assert_allclose(log_prob, [-np.log(4), -np.inf, -np.inf], rtol=1e-6)
+
+
 # MultiCategorical and Product ---------------------------------------------------------------------
 
 

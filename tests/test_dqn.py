@@ -375,6 +375,12 @@ def test_the_mean_of_dueling_values_is_the_stream_of_the_state():
     np.testing.assert_allclose(found.mean(-1), state[:, 0], rtol=1e-5, atol=1e-6)
 
 
+def test_an_action_that_does_not_exist_has_no_value():
+    outputs = jnp.arange(12.0).reshape(3, 2, 2)
+    values = of_actions(outputs, jnp.array([1, -1, 2]))
+    np.testing.assert_array_equal(values, [[2, 3], [np.nan] * 2, [np.nan] * 2])
+
+
 def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
     """Its target by hand, for each of the three ways."""
     agent = FAST.bind(Counter().spec)

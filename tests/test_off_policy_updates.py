@@ -148,6 +148,28 @@ def test_the_value_after_several_steps_is_discounted_as_often(name):
     np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
 
 
+# Actors -------------------------------------------------------------------------------------------
+
+
+def test_the_actor_of_td3_climbs_the_first_critic():
+    """Of two that disagree everywhere: in each row the second is the least and falls where the
+    first rises (Fujimoto, van Hoof and Meger, 2018, algorithm 1)."""
+
+    class Opposed:
+        def apply(self, params, obs, action):
+            first = jnp.sum(action, axis=-1)
+            return jnp.stack([first, -first - 100.0])
+
+    class Climbs(TD3):
+        critic = Opposed()
+
+    agent = Climbs(**SMALL, learning_rate=1e-2, policy_delay=1).bind(SPACE)
+    state, rows = fresh(FAST["td3"].bind(SPACE)), box_rows()
+    new = jax.jit(lambda state: agent._improve(state, rows, Clock.start()))(state)
+    before, after = (agent.policy(x.params.actor, rows.obs) for x in (state, new))
+    assert np.mean(after - before) > 1e-3
+
+
 # Targets ------------------------------------------------------------------------------------------
 
 

@@ -238,6 +238,25 @@ def test_the_loss_is_that_of_the_paper(clip_value, normalize_advantages):
     )
 
 
+def test_a_clip_range_may_end_at_zero():
+    """As for Atari in the paper: ratios clipped to 1, values to the old ones, nothing NaN."""
+    agent = PPO(clip_epsilon=Linear(0.1, 0.0), entropy_coefficient=0.0).bind(Counter().spec)
+    params = agent.init(KEY).params
+    batch = a_batch(agent)
+    policy, values, _ = agent.network.apply(params, batch.steps.obs)
+    sample = batch.steps.replace(log_prob=policy.log_prob(batch.steps.action))  # ratios of 1
+    end = Clock(jnp.int32(9), jnp.int32(9), jnp.float32(1.0))
+    (loss, metrics), gradient = jax.value_and_grad(agent.loss, has_aux=True)(
+        params, batch.replace(steps=sample), end
+    )
+    v, target, old = (np.asarray(x) for x in (values, sample.target, sample.value))
+    expected = 0.5 * np.maximum((v - target) ** 2, (old - target) ** 2).mean()
+    np.testing.assert_allclose(metrics["value_loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["policy_loss"], 0.0, atol=1e-6)  # centred advantages
+    assert np.isfinite(loss)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     """Before Adam, all leaves are scaled by one factor (not clipped element by element)."""
     agent = PPO(max_grad_norm=0.5).bind(Counter().spec)

@@ -110,6 +110,11 @@ def test_the_lower_bound_may_be_excluded():
     for value in (0.0, Linear(1.0), jnp.array([1.0, 0.0])):
         with pytest.raises(ValueError, match=r"must be finite, above 0$"):
             check_range(Owner(value), "rate", open_low=True)
+    for value in (Linear(1.0), Cosine(0.1, jnp.array([0.0, 0.1]))):
+        check_range(Owner(value), "rate", open_low=True, may_end_low=True)
+    for value in (0.0, Linear(0.0, 1.0), Linear(1.0, -0.1), Exponential(1.0, 0.0)):
+        with pytest.raises(ValueError, match="must be finite, "):
+            check_range(Owner(value), "rate", open_low=True, may_end_low=True)
 
 
 @pytest.mark.parametrize("value", ["1e-4", True, [1.0, "a"], {}], ids=repr)

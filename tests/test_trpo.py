@@ -23,6 +23,7 @@ from jaxrl.agents.actor_critic import Sample
 from jaxrl.agents.critic import split
 from jaxrl.engine.train import Training, train
 from jaxrl.losses import mean, value_loss
+from jaxrl.schedules import Linear
 from jaxrl.types import Masked, Trajectory
 
 FAST = TRPO(
@@ -337,6 +338,14 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
         member["learning"],
         alone,
     )
+
+
+@pytest.mark.thorough
+def test_a_radius_may_end_at_zero_where_the_policy_stays():
+    agent = TRPO(kl_radius=Linear(0.05, 0.0, 0.5), **SMALL)
+    *_, (before, after, report) = iterations(agent, MaskedChoice(), 3)
+    np.testing.assert_array_equal(bits(split(before)[0]), bits(split(after)[0]))
+    assert all(np.isfinite(x) for x in report.values())
 
 
 @pytest.mark.thorough

@@ -257,9 +257,14 @@ class QAgent(Agent):
 
 
 def of_actions(outputs: Array, action: Array) -> Array:
-    """`outputs[N, A, K]` of the actions `int[N]`: `[N, K]`. A sum, whose gradient is no scatter."""
+    """`outputs[N, A, K]` of the actions `int[N]`: `[N, K]`; NaN for an action that does not exist.
+
+    A sum, whose gradient is no scatter.
+    """
     chosen = action[:, None] == jnp.arange(outputs.shape[1])[None]
-    return jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
+    values = jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
+    known = (action >= 0) & (action < outputs.shape[1])
+    return jnp.where(known[:, None], values, jnp.nan)
 
 
 def _over_quantiles(x: Array) -> Array:

@@ -60,7 +60,7 @@ class PPO(ActorCriticAgent):
     learning_rate: Scheduled = 2.5e-4
     """Adam's step size."""
     clip_epsilon: Scheduled = 0.2
-    """How far the probability ratio may move before its gradient stops."""
+    """How far the probability ratio may move before its gradient stops; a schedule may end at 0."""
     clip_value: bool = static(default=True)
     """Clip the change of the value by clip_epsilon, too."""
     normalize_advantages: bool = static(default=True)
@@ -90,7 +90,7 @@ class PPO(ActorCriticAgent):
 
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "learning_rate")
-        check_range(self, "clip_epsilon", open_low=True)
+        check_range(self, "clip_epsilon", open_low=True, may_end_low=True)
         check_range(self, "entropy_coefficient")
         check_range(self, "value_coefficient")
         check_range(self, "max_grad_norm", open_low=True)

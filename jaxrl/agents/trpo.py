@@ -24,7 +24,7 @@ class TRPO(NaturalGradientAgent):
     """Lengths tried before the policy stays as it is."""
 
     def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "kl_radius", open_low=True)
+        check_range(self, "kl_radius", open_low=True, may_end_low=True)
         check_range(self, "line_search_shrink", 0.0, 0.999, open_low=True)
         check_whole("line_search_steps", self.line_search_steps)
         return super().bind(spec)

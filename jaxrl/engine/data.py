@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.environment import differences
-from jaxrl.types import Discrete, EnvSpec, PyTree, Transition, sample_action
+from jaxrl.types import (
+    ActionSpace,
+    Box,
+    Discrete,
+    EnvSpec,
+    Mixed,
+    MultiDiscrete,
+    PyTree,
+    Transition,
+    sample_action,
+)
 
 
 def check_data(spec: EnvSpec, data: PyTree) -> None:
@@ -17,7 +27,9 @@ def check_data(spec: EnvSpec, data: PyTree) -> None:
     """
     if not isinstance(data, Transition) or jnp.ndim(data.reward) < 1:
         raise ValueError("data is no Transition with leaves [num_transitions, ...]")
-    problems = list(_differences(spec, data)) or list(_unknown_actions(spec, data))
+    problems = list(_differences(spec, data)) or list(
+        _unknown_actions(spec.action, data.action, "data.action")
+    )
     if problems:
         raise ValueError("data does not fit the environment:" + "".join(f"\n{x}" for x in problems))
 
@@ -46,12 +58,28 @@ def _differences(spec: EnvSpec, data: Transition) -> Iterator[str]:
         yield from differences(f"data.{name}", leaves, "but must be", jax.tree.map(rows, one))
 
 
-def _unknown_actions(spec: EnvSpec, data: Transition) -> Iterator[str]:
-    if not isinstance(spec.action, Discrete) or isinstance(data.action, jax.core.Tracer):
-        return
-    actions = np.asarray(data.action)
-    if ((actions < 0) | (actions >= spec.action.num)).any():
-        yield (
-            f"- data.action lies in {actions.min()} to {actions.max()}, and the environment's "
-            f"actions in 0 to {spec.action.num - 1}"
-        )
+def _unknown_actions(space: ActionSpace, actions: PyTree, where: str) -> Iterator[str]:
+    """Lines on actions that do not exist. A box clips what lies outside, so only NaN and infinite
+    numbers are none of its actions. Traced data pass."""
+    match space:
+        case Mixed(spaces):
+            for i, (part, x) in enumerate(zip(spaces, actions, strict=True)):
+                yield from _unknown_actions(part, x, f"{where}[{i}]")
+            return
+        case _ if isinstance(actions, jax.core.Tracer):
+            return
+        case Box():
+            if not np.isfinite(np.asarray(actions)).all():
+                yield f"- {where} is not finite everywhere: leave those rows out"
+            return
+        case Discrete(num):
+            columns, nums, names = [np.asarray(actions)], (num,), [where]
+        case MultiDiscrete(nums):
+            columns = list(np.moveaxis(np.asarray(actions), -1, 0))
+            names = [f"{where}[:, {i}]" for i in range(len(nums))]
+    for column, num, name in zip(columns, nums, names, strict=True):
+        if ((column < 0) | (column >= num)).any():
+            yield (
+                f"- {name} lies in {column.min()} to {column.max()}, and the environment's actions "
+                f"in 0 to {num - 1}"
+            )

@@ -901,6 +901,22 @@ MUTANTS = (
         "clock.iteration >= 0, new, old), memory, state.buffer))",
         (f"{ONCE}[1-False-anywhere]",),
     ),
+    Mutant(
+        "an-action-that-is-none-is-certain",
+        "log p of an action that does not exist is the 0 of an empty sum: probability one.",
+        "jaxrl/distributions.py",
+        "return jnp.where(known, log_prob, -jnp.inf)",
+        "return jnp.where(known, log_prob, log_prob)",
+        ("tests/test_distributions.py::test_an_action_that_does_not_exist_is_impossible[2]",),
+    ),
+    Mutant(
+        "the-actor-climbs-the-least-critic",
+        "TD3's actor maximises the minimum of the critics, as SAC's does, not the first.",
+        DDPG,
+        "return -mean(values[0]), None",
+        "return -mean(jnp.min(values, axis=0)), None",
+        (f"{UPDATES}::test_the_actor_of_td3_climbs_the_first_critic",),
+    ),
     # The DQN family ------------------------------------------------------------------------------
     Mutant(
         "n-step-target-discounted-once",
@@ -1514,6 +1530,14 @@ MUTANTS = (
         "NUM_ROUNDS = 3",
         "NUM_ROUNDS = 1",
         ("tests/test_engine.py::test_a_shuffle_mixes_as_a_sort_does[shape0]",),
+    ),
+    Mutant(
+        "shuffle-of-two-rounds",
+        "Pairs of rows keep their distance more often than in a random order.",
+        MINIBATCHES,
+        "NUM_ROUNDS = 3",
+        "NUM_ROUNDS = 2",
+        ("tests/test_engine.py::test_a_shuffle_mixes_as_a_sort_does[shape1]",),
     ),
     Mutant(
         "one-order-for-all-epochs",
