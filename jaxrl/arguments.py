@@ -5,7 +5,11 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from jaxrl import host
 from jaxrl.flags import finite_number, whole_number
+
+OBJECT = 200
+"""Bytes of a small Python object, at least: a dictionary of one entry, say."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +38,15 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) 
     if near:
         return f"did you mean {' or '.join(near)}?"
     return otherwise or f"use {' or '.join(known)}"
+
+
+def check_many(flag: str, number: int) -> None:
+    """Raises ValueError where so many Python objects do not fit into the machine's memory."""
+    limit = host.memory()
+    if limit is not None and number * OBJECT > limit:
+        raise ValueError(
+            f"{flag} is {number}: that many do not fit into {limit / 2**30:,.1f} GiB of memory"
+        )
 
 
 @kind

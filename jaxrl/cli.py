@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxrl import __version__, commands, sweep_command
-from jaxrl.arguments import Parser, count, did_you_mean, kind
+from jaxrl.arguments import Parser, check_many, count, did_you_mean, kind
 from jaxrl.flags import (
     SHOWN_TYPES,
     Algorithm,
@@ -501,6 +501,7 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
     if not 0 <= options.seed <= 2**32 - options.seeds:
         raise ValueError(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
+    check_many("--seeds", options.seeds)
     return Recipe(
         algorithm=options.algo,
         environment=options.env,

@@ -228,11 +228,13 @@ def _unquoted(text: str) -> str:
 def whole_number(text: str) -> int:
     """An integer, also written 500_000 or 5e5."""
     try:
-        return int(text)
+        number: float = int(text)
     except ValueError:
         number = finite_number(text)
     if number != int(number):
         raise ValueError(f"{text!r} is not a whole number")
+    if abs(number) >= 2**63:
+        raise ValueError(f"{text!r} is too large")
     return int(number)
 
 

@@ -18,6 +18,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 OPT_OUT = "JAXRL_NO_DEADLOCK_PROTECTION"
@@ -102,6 +103,28 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory() -> int | None:
+    """Bytes of main memory and swap that this process may use; None where that is unknown."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return None
+    swap = re.search(r"^SwapTotal:\s*(\d+) kB", _content("/proc/meminfo"), re.MULTILINE)
+    found += 1024 * int(swap[1]) if swap else 0
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = _content(file).strip()
+        if limit.isdigit():  # "max" where there is none
+            found = min(found, int(limit))
+    return found
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _leaves_us_out(flags: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl import commands
-from jaxrl.arguments import count, did_you_mean, kind
+from jaxrl.arguments import check_many, count, did_you_mean, kind
 from jaxrl.flags import Algorithm, algorithms, finite_number, parse
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]
         raise ValueError("--range needs --random N: how many points to draw")
     if options.random is None:
         return grid(choices)
+    check_many("--random", options.random)
     return random_points(ranges, choices, options.random, options.seed)
 
 

@@ -74,7 +74,7 @@ class EnvSpec:
             for problem in mask_problems(self.action, self.observation.action_mask):
                 raise ValueError(problem)
         if self.max_steps is not None:
-            limit = whole_number("max_steps", self.max_steps, also=", or None")
+            limit = whole_number("max_steps", self.max_steps, most=2**31 - 1, also=", or None")
             object.__setattr__(self, "max_steps", limit)
         if self.reset_policy not in get_args(ResetPolicy):
             raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")

@@ -18,6 +18,7 @@ from flax import struct
 
 from jaxrl.checks import check_whole
 from jaxrl.environment import Timestep
+from jaxrl.integers import whole_number
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -112,7 +113,7 @@ class TimeLimit(Wrapper):
 
     @property
     def spec(self) -> EnvSpec:
-        check_whole("max_steps", self.max_steps, 1)
+        whole_number("max_steps", self.max_steps, most=2**31 - 1)  # steps are counted in int32
         inner = self.env.spec
         return dataclasses.replace(
             inner, max_steps=min(self.max_steps, inner.max_steps or self.max_steps)

@@ -56,6 +56,16 @@ def test_a_dry_run_finds_what_does_not_fit(tmp_path, monkeypatch, flags, message
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_needs_jit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with jax.disable_jit():
+        status, _, err = run_in_process(
+            "train", "ppo", "jaxrl/bandit", "--dry-run", "--hidden-sizes", "2", "--num-envs", "4"
+        )
+    assert (status, len(err)) == (2, 1)
+    assert "a dry run compiles, and jax_disable_jit forbids it" in err[0]
+
+
 def products(f, *shapes):
     return dry_run._products(jax.make_jaxpr(f)(*map(jnp.zeros, shapes)).jaxpr)
 

@@ -579,3 +579,19 @@ def test_a_live_line_on_a_terminal():
     assert [line for line in lines if line in SHOWN] == SHOWN  # whole, though wider than 60
     assert any("tracing and compiling (0:0" in line for line in lines)
     assert all(len(line) <= 60 for line in lines if line not in SHOWN)
+
+
+def test_a_run_without_jit_is_for_debugging(tmp_path):
+    """Every operation by itself, as `jax.disable_jit()` promises: the same files, no compiling."""
+    events = []
+    with jax.disable_jit():
+        result = fit.fit(
+            Idle(num_envs=1), Counter(limit=3), KEY, total_steps=5, num_evaluations=1,
+            num_eval_episodes=2, run_dir=tmp_path / "run", callbacks=[events.append],
+        )  # fmt: skip
+    assert result.evaluations[-1].returns.tolist() == [[6.0, 6.0]]  # 1 + 2 + 3
+    assert result.evaluations[-1].training["training_episodes"].tolist() == [1]
+    assert [row["return_mean"] for row in read_metrics(tmp_path / "run")] == [6.0]
+    (compiled,) = (event for event in events if isinstance(event, Compiled))
+    assert compiled.compile_seconds == 0
+    assert progress._Lines(1, "seeds").of(compiled).startswith("not compiled, for jit is disabled")

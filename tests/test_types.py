@@ -275,6 +275,10 @@ FLOATS = jax.ShapeDtypeStruct((2,), jnp.float32)
         (lambda: EnvSpec(FLOATS, 4), "spec.action: 4 is no action space: use Discrete"),
         (lambda: EnvSpec(FLOATS, Discrete), "is no action space: use Discrete"),
         (lambda: EnvSpec(FLOATS, Discrete(2), 5.0), "max_steps is 5.0: it must be a whole number"),
+        (
+            lambda: EnvSpec(FLOATS, Discrete(2), 2**31),
+            "max_steps is 2147483648: .* at most 2147483647",
+        ),
         (lambda: EnvSpec(FLOATS, Discrete(2), 0), "max_steps is 0: .* at least 1, or None"),
         (lambda: EnvSpec(FLOATS, Discrete(2), True), "max_steps is True: it must be a whole"),
         (

@@ -1,6 +1,5 @@
 """Training as one pure function: `train = scan(chunk + evaluate)`, `chunk = loop(iteration)`."""
 
-import math
 from typing import Any, Self
 
 import jax
@@ -9,7 +8,7 @@ from flax import struct
 
 from jaxrl import device, host
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
-from jaxrl.engine import learners
+from jaxrl.engine import learners, sizes
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState, policy_of
@@ -113,7 +112,7 @@ class Training(struct.PyTreeNode):
                 )
         if eval_env is not None and eval_env.spec != env.spec:
             raise ValueError("eval_env has another spec than env: one agent cannot act in both")
-        num_iterations = math.ceil(total_steps / plan.steps_per_iteration)
+        num_iterations = -(-total_steps // plan.steps_per_iteration)
         if num_iterations * plan.updates_per_iteration >= 2**31:  # the clock's int32
             raise ValueError(
                 f"total_steps is {total_steps}, which takes {num_iterations} iterations times "
@@ -131,19 +130,21 @@ class Training(struct.PyTreeNode):
         )
         eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
         envs.check()
-        if agent_state is not None:
-            agent_state = strong(agent_state)
-            _check_agent_state(agent, agent_state)
-        return cls(
+        training = cls(
             agent=agent,
             envs=envs,
             eval_envs=eval_envs,
             data=data,
-            agent_state=agent_state,
+            agent_state=agent_state if agent_state is None else strong(agent_state),
             num_iterations=num_iterations,
             normalize_observations=normalize_observations,
             normalize_rewards=normalize_rewards,
         )
+        state = first_step.state
+        sizes.check(training, state, state if eval_env is None else ())
+        if agent_state is not None:
+            _check_agent_state(agent, training.agent_state)
+        return training
 
     @property
     def total_steps(self) -> int:

@@ -14,7 +14,16 @@ from jaxrl.types import PyTree, named_leaves
 
 
 def dry_run(members: Members) -> dict[str, str]:
-    """Builds and compiles a run of these members; the lines of a report, by their titles."""
+    """Builds and compiles a run of these members; the lines of a report, by their titles.
+
+    Raises:
+      ValueError: under `jax_disable_jit`, where nothing is compiled that could be measured.
+    """
+    if jax.config.jax_disable_jit:
+        raise ValueError(
+            "a dry run compiles, and jax_disable_jit forbids it: unset JAX_DISABLE_JIT, or leave "
+            "--dry-run out"
+        )
     training, key, num_seeds = members.training, members.key, len(members)
     spec, plan = training.envs.spec, training.agent.plan
     state = jax.eval_shape(training.init, key if key.ndim == 0 else key[0])

@@ -12,7 +12,10 @@ from jaxrl.runs.statistics import counted, mean_of_finished, summarize
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Sent once, before training: how long tracing and compiling took, in seconds."""
+    """Sent once, before training: how long tracing and compiling took, in seconds.
+
+    `compile_seconds` is 0 where nothing was compiled, under `jax_disable_jit`.
+    """
 
     trace_seconds: float
     compile_seconds: float

@@ -340,7 +340,11 @@ class Loop:
 
 
 class Programs:
-    """The three compiled programs of a run, vmapped where there are several members."""
+    """The three compiled programs of a run, vmapped where there are several members.
+
+    Under `jax_disable_jit` they are plain functions: nothing is compiled, and a debugger or a
+    `print` sees every step.
+    """
 
     def __init__(self, members: Members):
         training, key = members.training, members.key
@@ -350,6 +354,11 @@ class Programs:
         began = time.perf_counter()
         zero = jnp.int32(0)
         state = jax.eval_shape(init, training, key)
+        if jax.config.jax_disable_jit:
+            self._metrics = jax.eval_shape(chunk, training, state, key, zero, zero)[1]
+            self._hold(init, chunk, evaluate)
+            self.compiled = Compiled(time.perf_counter() - began, 0.0)
+            return
         lowered = (
             jax.jit(init).lower(training, key),
             jax.jit(chunk, donate_argnums=1).lower(training, state, key, zero, zero),
@@ -357,8 +366,11 @@ class Programs:
         )
         self._metrics = lowered[1].out_info[1]
         traced = time.perf_counter()
-        self.init, self.chunk, self.evaluate = (x.compile() for x in lowered)
+        self._hold(*(x.compile() for x in lowered))
         self.compiled = Compiled(traced - began, time.perf_counter() - traced)
+
+    def _hold(self, init: Any, chunk: Any, evaluate: Any) -> None:
+        self.init, self.chunk, self.evaluate = init, chunk, evaluate
 
     def no_metrics(self) -> IterationMetrics:
         """Of no iteration: to add to."""
@@ -378,8 +390,9 @@ class Memory(NamedTuple):
 
 
 def memory_of(program: Any) -> Memory | None:
-    """The memory of a compiled program; None where the device does not tell."""
-    stats = program.memory_analysis()
+    """The memory of a compiled program; None where the device does not tell, or it is a function
+    that nothing compiled."""
+    stats = program.memory_analysis() if hasattr(program, "memory_analysis") else None
     if stats is None:
         return None
     kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes

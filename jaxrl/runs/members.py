@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent
+from jaxrl.engine import sizes
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.train import Training
 from jaxrl.types import Key, PyTree, Stream, stream, strong
@@ -40,8 +41,10 @@ class Members:
         """Every point with every key; the keys vary fastest.
 
         Raises:
-          ValueError: a point names no field that vmap can batch, or gives it no possible value.
+          ValueError: a point names no field that vmap can batch, or gives it no possible value; or
+            so many seeds do not fit into memory.
         """
+        sizes.check(training, num_seeds=key.size)
         base, seeds = training.agent, tuple(seeds_of(key))
         if not points:
             return cls(training, key, base, seeds)

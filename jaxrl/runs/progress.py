@@ -118,6 +118,8 @@ class _Lines:
 
     def compiled(self, event: Compiled) -> str:
         self.doing, self.began = "training", time.perf_counter()
+        if event.compile_seconds == 0:  # jax_disable_jit
+            return "not compiled, for jit is disabled: this is slow; training"
         return (
             f"compiled in {event.trace_seconds + event.compile_seconds:.1f} s "
             f"(tracing {event.trace_seconds:.1f}, XLA {event.compile_seconds:.1f}); training"

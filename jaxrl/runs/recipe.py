@@ -96,6 +96,7 @@ class Recipe:
           ValueError, TypeError: something does not fit.
         """
         import jaxrl_envs
+        from jaxrl.engine import sizes
         from jaxrl.engine.train import Training
         from jaxrl.runs.members import Members, keys_of
 
@@ -116,6 +117,7 @@ class Recipe:
             agent_state=start,
             **self.training,
         )
+        sizes.check(training, num_seeds=len(self.seeds))
         keys = keys_of(self.seeds, self.key_type, vmapped=len(self.seeds) > 1)
         return Members.of(training, keys, self.points)
 

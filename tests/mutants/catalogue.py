@@ -1763,4 +1763,28 @@ MUTANTS = (
         "explore=False)",
         ("tests/test_export.py::test_what_fit_learned_is_what_is_loaded",),
     ),
+    Mutant(
+        "a-boolean-is-any-text",
+        "A text reaches a boolean parameter of an environment, where any text is true.",
+        "envs/jaxrl_envs/parameters.py",
+        'case str() if "text" in kinds:',
+        'case str() if "text" in kinds or "bool" in kinds:',
+        ("tests/test_parameters.py::test_another_type_is_refused_by_name",),
+    ),
+    Mutant(
+        "a-size-in-int32",
+        "The bytes that a run needs overflow: more of them look like few.",
+        "jaxrl/engine/sizes.py",
+        "size * math.prod(counts.values())",
+        "size * math.prod(counts.values()) % 2**31",
+        ("tests/test_sizes.py::test_the_command_names_the_field_in_one_line",),
+    ),
+    Mutant(
+        "a-size-counted-twice",
+        "More is counted than a run keeps, so that runs that fit are refused.",
+        "jaxrl/engine/sizes.py",
+        "total = sum(part.size for part in found)",
+        "total = 2 * sum(part.size for part in found)",
+        ("tests/test_sizes.py::test_what_fits_is_left_alone",),
+    ),
 )

@@ -1,0 +1,169 @@
+"""The memory that a run needs at least, from shapes alone, against what there is.
+
+A size that cannot be ends in an overflow somewhere inside JAX, or in a process that the system
+kills. What must exist at the same time is counted here instead, in integers of any size, before
+anything is compiled. Temporary arrays are left out, so that what is refused could never have run.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import host
+from jaxrl.agent import Agent, OnPolicy, Population, Replay
+from jaxrl.spaces import sample_action
+from jaxrl.types import PyTree
+
+LARGE = 2**14
+"""From here on the width of a layer, or the bytes of an observation, can make an agent too big."""
+
+
+class Part(NamedTuple):
+    """Something that has to be kept: what it is, its bytes, and the fields that set its size."""
+
+    what: str
+    size: int
+    fields: dict[str, Any]
+
+
+def check(training: Any, state: PyTree = (), eval_state: PyTree = (), num_seeds: int = 1) -> None:
+    """Raises ValueError, naming the fields, where a run needs more memory than there is,
+    or counts further than an int32.
+
+    Args:
+      training: a `Training`, its agent without points of a sweep.
+      state, eval_state: what one copy of the environment to train and of that to evaluate on keeps,
+        or shapes of it; what is not known is left out.
+      num_seeds: how many are trained at once.
+    """
+    limit = memory()
+    if limit is not None:
+        _check_memory(training, state, eval_state, num_seeds, limit)
+    agent = training.agent
+    for owner in (agent.plan, agent):
+        for field in dataclasses.fields(owner):
+            if _largest(value := getattr(owner, field.name)) >= 2**31:
+                raise ValueError(f"{field.name} is {value}: at most 2**31 - 1 can be counted")
+
+
+def _check_memory(
+    training: Any, state: PyTree, eval_state: PyTree, num_seeds: int, limit: int
+) -> None:
+    found = parts(training, _bytes(state), _bytes(eval_state))
+    total = sum(part.size for part in found)
+    if total > limit:
+        largest = max(found, key=lambda part: part.size)
+        names = ", ".join(f"{name} is {value}" for name, value in largest.fields.items())
+        smaller = "it" if len(largest.fields) == 1 else "one of them"
+        raise ValueError(
+            f"{names}: {largest.what} would take {_gib(largest.size)} or more, and there are "
+            f"{_gib(limit)} of memory: make {smaller} smaller"
+        )
+    if num_seeds * total > limit:
+        raise ValueError(
+            f"{num_seeds:,} seeds would take {_gib(num_seeds * total)} or more at once, and there "
+            f"are {_gib(limit)} of memory: train fewer at a time"
+        )
+
+
+def parts(training: Any, state: int, eval_state: int) -> list[Part]:
+    """What one seed of a run keeps at the same time; never more than that."""
+    agent, envs = training.agent, training.envs
+    plan, obs = agent.plan, _bytes(envs.spec.observation)
+    action = _bytes(jax.eval_shape(functools.partial(sample_action, envs.spec.action), _key()))
+    copy = obs + 9  # and the return and length of its episode, and whether it is new
+    step = obs + action + 6  # and the reward, terminated, truncated
+    num_eval = training.eval_envs.num_envs
+    found = [
+        Part("the agent's state", *_agent_bytes(agent, obs)),
+        _part("the copies to evaluate on", copy + eval_state, num_eval_episodes=num_eval),
+    ]
+    if isinstance(plan, OnPolicy | Replay):
+        found.append(_part("the copies of the environment", copy + state, num_envs=plan.num_envs))
+        if envs.reset_policy == "pool" and envs.pool_size is not None:
+            found.append(_part("the pool of starts", obs + state, pool_size=envs.pool_size))
+    match plan:
+        case OnPolicy(num_envs, num_steps):
+            found.append(_part("the trajectory", step, num_envs=num_envs, num_steps=num_steps))
+        case Replay():
+            found.append(_part("the replay memory", step, capacity=plan.capacity))
+            found.append(_part("a batch", 2 * obs + action, batch_size=plan.batch_size))
+        case Population(population_size, episodes):
+            sizes = {"population_size": population_size, "episodes_per_candidate": episodes}
+            found.append(_part("the copies of the environment", copy + state, **sizes))
+    return found
+
+
+def _part(what: str, size: int, **counts: int) -> Part:
+    """As many things of a size as the product of the counts; those of 1 are to no blame."""
+    fields = {name: count for name, count in counts.items() if count > 1}
+    return Part(what, size * math.prod(counts.values()), fields or counts)
+
+
+def memory() -> int | None:
+    """Bytes of all devices together; on a CPU those of the machine. None where that is unknown."""
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return host.memory()
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats["bytes_limit"] * len(devices) if "bytes_limit" in stats else None
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
+    """Bytes of parameters and optimiser, 0 where they are small, and the fields that set them."""
+    named = {f.name: getattr(agent, f.name) for f in dataclasses.fields(agent)}
+    wide = {
+        name: value
+        for name, value in named.items()
+        if not hasattr(agent.plan, name) and _largest(value) >= LARGE
+    }
+    if not wide and obs < LARGE:
+        return 0, {}
+    fields = wide or {"observation": agent.bound_spec.observation}
+    try:
+        state = jax.eval_shape(agent.init, _key())
+    except (OverflowError, MemoryError, ValueError, TypeError, RuntimeError):
+        if not wide:
+            raise
+        names = ", ".join(f"{name} is {value}" for name, value in wide.items())
+        raise ValueError(
+            f"{names}: parameters of this size overflow the integers that arrays are indexed "
+            "by: make it smaller"
+        ) from None
+    return _bytes(state), fields
+
+
+def _bytes(tree: PyTree) -> int:
+    """Of arrays or shapes; a key has the 8 bytes of the smallest kind."""
+
+    def one(x: Any) -> int:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
+        return math.prod(x.shape) * (8 if is_key else x.dtype.itemsize)
+
+    return sum(map(one, jax.tree.leaves(tree)))
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in a value, 0 without one."""
+    match value:
+        case bool():
+            return 0
+        case int() | np.integer():
+            return int(value)
+        case tuple() | list():
+            return max(map(_largest, value), default=0)
+    return 0
+
+
+def _gib(size: int) -> str:
+    gib = size / 2**30 if size < 2**1000 else math.inf
+    return f"{gib:,.1f} GiB" if gib < 1e6 else f"{gib:.1e} GiB"
