@@ -12,6 +12,9 @@ from flax import struct
 from jaxrl.checks import check_whole
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
 
+EvalMode = Literal["greedy", "sample"]
+"""How evaluation acts: by the mean or most likely action, or by actions drawn as in training."""
+
 Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
 """(carry, obs `[N, ...]`, key) -> (carry, action `[N, ...]`, extras `[N, ...]`)."""
 
@@ -209,6 +212,10 @@ class Agent(struct.PyTreeNode):
     raveled: ClassVar[tuple[str, ...]] = ()
     """Fields of the state that on a CPU reach `update` as one vector each, `jaxrl.raveled.Raveled`:
     faster there where many updates follow one another. `optimizers.descend` takes either."""
+
+    eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy",)
+    """What evaluation can play, the default first. An agent whose `act(..., explore=True)` is a
+    stochastic policy of any number of environments, and no mere exploration, has "sample", too."""
 
     @property
     def plan(self) -> Plan:

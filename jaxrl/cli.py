@@ -286,7 +286,12 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     )  # fmt: skip
     run.add_argument(
         "--num-eval-episodes", type=count, default=128, metavar="INT",
-        help="Episodes of an evaluation, played without exploration (default: 128)",
+        help="Episodes of an evaluation, see --eval-mode (default: 128)",
+    )  # fmt: skip
+    run.add_argument(
+        "--eval-mode", choices=("greedy", "sample"),
+        help="How evaluations act: by the mean or most likely action, or by actions drawn from the "
+        "policy, as games ask for in which any habit loses (default: greedy)",
     )  # fmt: skip
     run.add_argument(
         "--normalize-observations", action=argparse.BooleanOptionalAction, default=False,

@@ -43,8 +43,8 @@ def add(verbs: Any) -> None:
 
     evaluate = verbs.add_parser(
         "evaluate", help="Play episodes with what a run has learned",
-        description="Plays whole episodes without exploration, and prints the mean return of each "
-        "member of the run.",
+        description="Plays whole episodes as the run's evaluations did, without exploration unless "
+        "--eval-mode says otherwise, and prints the mean return of each member of the run.",
         allow_abbrev=False,
     )  # fmt: skip
     evaluate.add_argument("path", **run)
@@ -56,6 +56,11 @@ def add(verbs: Any) -> None:
         help="Of starts and chances; not that of training (default: 0)",
     )  # fmt: skip
     evaluate.add_argument(
+        "--eval-mode", choices=("greedy", "sample"),
+        help="Act by the mean or most likely action, or by actions drawn from the policy (default: "
+        "as the run was evaluated)",
+    )  # fmt: skip
+    evaluate.add_argument(
         "--render", action="store_true",
         help="Draw an episode of the first member, too: RUN/episode.gif of gymnax's environments, "
         "RUN/episode.html, a page for a browser, of brax's",
@@ -64,7 +69,8 @@ def add(verbs: Any) -> None:
 
     export = verbs.add_parser(
         "export", help="Write what a run has learned as a program of its own",
-        description="Writes policy.jax, a program that jax.export reads and that needs no jaxrl, "
+        description="Writes policy.jax, a program that jax.export reads and that needs no jaxrl "
+        "(it acts by the mean or most likely action, also where the run was evaluated by samples), "
         "and policy.json, which says how to call it. An exported program is code: run only those "
         "of people you trust.",
         allow_abbrev=False,
@@ -276,7 +282,9 @@ def evaluate_run(options: argparse.Namespace) -> None:
         _render(trained.policy(), jax.random.key(options.seed), options.path)
     for i, label in enumerate(trained.members.labels):
         key = jax.random.fold_in(jax.random.key(options.seed), i)
-        played = trained.policy(i).evaluate(key, num_episodes=options.episodes)
+        played = trained.policy(i).evaluate(
+            key, num_episodes=options.episodes, eval_mode=options.eval_mode
+        )
         returns = np.where(played.finished, played.returns, np.nan)
         told = of_episodes(returns, np.asarray(played.lengths))
         text = "no episode finished"

@@ -33,6 +33,7 @@ from jaxrl.environment import VectorEnv
 from jaxrl.minibatches import permutation
 from jaxrl.runs.fit import fit, memory_of
 from jaxrl.types import static
+from jaxrl_envs.exact import rock_paper_scissors
 
 KEY = jax.random.key(0)
 SOURCE = Path(jaxrl.__file__).parent
@@ -324,6 +325,38 @@ class Poser(Agent):
 
     def update(self, state, batch, key, clock):
         return state, {}
+
+
+MIXED = np.array([0.32, 0.34, 0.34])
+
+
+@pytest.mark.parametrize("eval_mode", ["greedy", "sample"])
+def test_a_mixed_policy_is_worth_what_the_game_says(eval_mode):
+    """Its most likely move loses every round but the first; drawn from it, nearly none is lost."""
+    env = rock_paper_scissors.make()
+    training = Training.create(
+        PPO(hidden_sizes=(2,)), env, total_steps=1, num_eval_episodes=4096, eval_mode=eval_mode
+    )
+    state = training.init(KEY)
+    params = jax.tree.map(  # whatever is seen, the logits of the policy
+        lambda x: jnp.log(jnp.asarray(MIXED, jnp.float32)) if x.shape == (3,) else 0.0 * x,
+        state.agent.params,
+    )
+    state = state.replace(agent=state.agent.replace(params=params))
+    returns = np.asarray(jax.jit(training.evaluate)(state, KEY, 0).returns, np.float64)
+    played = MIXED if eval_mode == "sample" else np.array([0.0, 1.0, 0.0])
+    truth = rock_paper_scissors.expected_return(env, played)
+    assert truth == pytest.approx({"greedy": -9.0, "sample": -0.006}[eval_mode], abs=1e-3)
+    assert abs(returns.mean() - truth) < 4 * returns.std() / 64
+
+
+def test_an_agent_says_how_it_can_be_evaluated():
+    for agent, modes in ((PPO(), ("greedy", "sample")), (Rainbow(), ("greedy",))):
+        assert agent.eval_modes == modes
+        assert Training.create(agent, BestAction(), total_steps=1).eval_mode == "greedy"
+    for agent, mode in ((Rainbow(), "sample"), (PPO(), "mode")):
+        with pytest.raises(ValueError, match=f"eval_mode is '{mode}': .* evaluated by 'greedy'"):
+            Training.create(agent, BestAction(), total_steps=1, eval_mode=mode)
 
 
 def test_evaluation_does_not_explore():

@@ -38,6 +38,7 @@ from jaxrl.runs.groups import read_groups
 from jaxrl.runs.load import load_run
 from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
+from jaxrl.runs.recorder import _changes as changes
 from jaxrl.runs.recorder import curve
 from jaxrl.runs.settings import Settings
 from jaxrl.schedules import Linear
@@ -603,6 +604,43 @@ def test_train_tells_of_divergence_too():
     np.testing.assert_array_equal(metrics.divergence.iteration, [[-1, -1], [3, 5]])
     np.testing.assert_array_equal(metrics.divergence.metrics["level"], [[0, 0], [1, 1]])
     assert not metrics.divergence.metrics["training_return"].any()
+
+
+# How evaluations act ------------------------------------------------------------------------------
+
+
+class Drawing(Idle):
+    """Draws one of Coin's actions, or takes the last."""
+
+    eval_modes = ("sample", "greedy")
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        drawn = jax.random.bernoulli(key, 0.5, (obs.shape[0], 1)).astype(jnp.float32)
+        return carry, drawn if explore else jnp.ones((obs.shape[0], 1)), ()
+
+
+def test_how_a_run_was_evaluated_is_kept(tmp_path):
+    """The agent's default, too; a run from before there was a choice was evaluated greedily."""
+    path, agent, env = tmp_path / "run", Drawing(), PaysTheAction()
+    options = OPTIONS | {"total_steps": 20, "num_eval_episodes": 64, "num_evaluations": 1}
+    drawn = fit(agent, env, KEY, run_dir=path, **options).evaluations[-1]
+    assert 0.2 < drawn.return_mean < 0.8
+    config = json.loads((path / "config.json").read_text())
+    assert config["eval_mode"] == "sample"
+    policy = load_run(path, agent=agent, env=env).policy()
+    assert 0.2 < policy.evaluate(KEY, num_episodes=64).returns.mean() < 0.8
+    assert policy.evaluate(KEY, eval_mode="greedy").returns.mean() == 1.0
+    np.testing.assert_array_equal(policy(jnp.zeros(1)), [1.0])
+    with pytest.raises(ValueError, match="eval_mode was sample and is greedy"):
+        fit(agent, env, KEY, run_dir=path, resume=True, eval_mode="greedy", **options)
+    old = {name: x for name, x in config.items() if name != "eval_mode"}
+    assert list(changes(old, config)) == ["eval_mode was greedy and is sample"]
+    assert list(changes(old, {**config, "eval_mode": "greedy"})) == []
+    for name, then in (("old", old), ("new", {**config, "eval_mode": "greedy", "seeds": [1]})):
+        shutil.copytree(path, tmp_path / name)
+        (tmp_path / name / "config.json").write_text(json.dumps(then))
+    assert len(read_groups([tmp_path / "old", tmp_path / "new"])) == 1
+    assert len(read_groups([tmp_path / "old", path])) == 2
 
 
 # Warm starts, and older runs ----------------------------------------------------------------------

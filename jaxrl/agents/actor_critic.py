@@ -70,6 +70,8 @@ class NetworkAgent(Agent):
     policy_network: nn.Module | None = static(default=None)
     """Your own flax module from (obs, mask) to a distribution over actions; None for a torso."""
 
+    eval_modes = ("greedy", "sample")
+
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "discount", 0.0, 1.0)
         if self.policy_network is not None and (self.core != "none" or self.shared_torso):

@@ -68,6 +68,8 @@ class SAC(ContinuousAgent):
     """Entropy to keep, in nats of actions in [-1, 1]; none: minus the action's numbers, or of a few
     actions 0.89 log of how many are available (Christodoulou, 2019, takes 0.98)."""
 
+    eval_modes = ("greedy", "sample")
+
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "learning_rate")
         check_range(self, "temperature", open_low=self.learn_temperature)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl import device, host
-from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
+from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
@@ -27,7 +27,7 @@ class TrainMetrics(struct.PyTreeNode):
     Attributes:
       iterations: `int32[E]`, finished iterations (times `plan.steps_per_iteration`: steps).
       training: the iterations since the entry before.
-      evaluation: the episodes played without exploration, `[E, num_eval_episodes]`; None where
+      evaluation: the episodes played in the `eval_mode`, `[E, num_eval_episodes]`; None where
         none were asked for.
       divergence: whether a metric ceased to be finite since the entry before, and which.
     """
@@ -53,6 +53,7 @@ class Training(struct.PyTreeNode):
     num_iterations: int = static()
     normalize_observations: bool = static()
     normalize_rewards: bool = static()
+    eval_mode: EvalMode = static(default="greedy")
 
     @classmethod
     def create(
@@ -70,6 +71,7 @@ class Training(struct.PyTreeNode):
         eval_env: Environment | None = None,
         data: PyTree = None,
         agent_state: PyTree = None,
+        eval_mode: EvalMode | None = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
         spec = env.spec  # which wrappers check
@@ -87,6 +89,8 @@ class Training(struct.PyTreeNode):
             raise ValueError(f"total_steps is {total_steps}: it must be at least 1")
         if num_eval_episodes < 1:
             raise ValueError(f"num_eval_episodes is {num_eval_episodes}: it must be at least 1")
+        eval_mode = agent.eval_modes[0] if eval_mode is None else eval_mode
+        _check_eval_mode(agent, eval_mode)
         if isinstance(plan, Offline) and data is None:
             raise ValueError(
                 f"{type(agent).__name__} learns from a fixed data set: pass data=Transition(...) "
@@ -139,6 +143,7 @@ class Training(struct.PyTreeNode):
             num_iterations=num_iterations,
             normalize_observations=normalize_observations,
             normalize_rewards=normalize_rewards,
+            eval_mode=eval_mode,
         )
         state = first_step.state
         sizes.check(training, state, state if eval_env is None else ())
@@ -154,6 +159,11 @@ class Training(struct.PyTreeNode):
     def steps_after(self, iterations: int) -> int:
         """Environment steps (updates, for an offline agent) in so many iterations."""
         return iterations * self.agent.plan.steps_per_iteration
+
+    def in_eval_mode(self, eval_mode: EvalMode) -> Self:
+        """The same with evaluations of another kind; ValueError where the agent has no such."""
+        _check_eval_mode(self.agent, eval_mode)
+        return self.replace(eval_mode=eval_mode)
 
     def clock(self, iteration: jax.Array | int) -> Clock:
         """The clock at the beginning of an iteration."""
@@ -248,14 +258,15 @@ class Training(struct.PyTreeNode):
         return state, metrics.tree, restored(divergence, ("metrics",))
 
     def policy(self, state: TrainState, iteration: jax.Array | int | None = None) -> Policy:
-        """What was learned after that iteration (None: the last), without exploration, on raw
-        observations."""
+        """What was learned after that iteration (None: the last), on raw observations: without
+        exploration, or drawing its actions where `eval_mode` is "sample"."""
         if iteration is None:
             iteration = self.num_iterations
-        return policy_of(self.agent, state.agent, state.stats, self.clock(iteration), explore=False)
+        clock, explore = self.clock(iteration), self.eval_mode == "sample"
+        return policy_of(self.agent, state.agent, state.stats, clock, explore=explore)
 
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
-        """Plays `num_eval_episodes` episodes without exploration."""
+        """Plays `num_eval_episodes` episodes in the `eval_mode`."""
         key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
         carry = self.agent.initial_carry(self.eval_envs.num_envs)
         return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
@@ -277,6 +288,7 @@ def train(
     eval_env: Environment | None = None,
     data: PyTree = None,
     agent_state: PyTree = None,
+    eval_mode: EvalMode | None = None,
 ) -> tuple[TrainState, TrainMetrics]:
     """Trains an agent. Pure: jit it, vmap it over `key`, over `agent` (see `sweep`) or over `env`.
 
@@ -297,6 +309,9 @@ def train(
       data: for offline agents, transitions with leaves `[D, ...]`.
       agent_state: what the agent starts from instead of `agent.init`: the `agent` of an earlier
         `TrainState`, say, with other parameters in it.
+      eval_mode: how evaluations act. "greedy" takes the mean or most likely action; "sample" draws
+        actions as training does, which is what a mixed policy is worth: in rock-paper-scissors the
+        most likely action loses always. None for what the agent says (`Agent.eval_modes`).
 
     Returns:
       The final state and the metrics, leading axis `[num_evaluations]` (or as many as there are
@@ -321,6 +336,7 @@ def train(
         eval_env=eval_env,
         data=data,
         agent_state=agent_state,
+        eval_mode=eval_mode,
     )
     stops = chunk_stops(training.num_iterations, max(num_evaluations, 1))
 
@@ -342,6 +358,14 @@ def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
 
 def _init_agent(agent: Agent, key: Key) -> PyTree:
     return agent.init(key)
+
+
+def _check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
+    if eval_mode not in agent.eval_modes:
+        raise ValueError(
+            f"eval_mode is {eval_mode!r}: {type(agent).__name__} can be evaluated by "
+            f"{' or '.join(map(repr, agent.eval_modes))} (Agent.eval_modes)"
+        )
 
 
 def _check_agent_state(agent: Agent, agent_state: PyTree) -> None:

@@ -26,6 +26,9 @@ HOW_TO_CALL = (
 def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False) -> None:
     """Writes policy.jax and policy.json and, asked for, policy.onnx into the directory `path`.
 
+    It acts greedily or by the mean, also where the run was evaluated by drawn actions: a program
+    has no random numbers.
+
     An observation that is not one array is a dict by the names in policy.json; so are the recurrent
     carry, which a recurrent policy takes after the observation and returns after the action, and
     which begins as zeros.

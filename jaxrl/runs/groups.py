@@ -81,6 +81,7 @@ def read_groups(paths: Sequence[Path | str], metric: str = "return_mean") -> lis
             told = {k: x for k, x in config.items() if k not in NOT_CONFIGURATION}
             if told.get("warm_start") is None:  # as in runs from before there was one
                 told.pop("warm_start", None)
+            told.setdefault("eval_mode", "greedy")  # likewise
             configuration = _flat(told)
             configuration |= {f"hyper_parameters.{name}": x for name, x in point.items()}
             key = json.dumps(configuration, sort_keys=True)

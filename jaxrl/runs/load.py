@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.agent import Agent
+from jaxrl.agent import Agent, EvalMode, Policy
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
 from jaxrl.engine.learners import policy_of
 from jaxrl.engine.rollout import rollout
@@ -106,6 +106,7 @@ def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Mem
         num_eval_episodes=config["num_eval_episodes"],
         normalize_observations=config["normalize_observations"],
         normalize_rewards=config["normalize_rewards"],
+        eval_mode=config.get("eval_mode"),
         data=data,
     )
     seeds = [seed % 2**32 for seed in config["seeds"]]
@@ -137,6 +138,8 @@ def load_policy(
 
 class LoadedPolicy:
     """Acts on raw observations, greedily or by the mean; normalisation is inside.
+
+    So it does whatever the run's `eval_mode`; `evaluate` and `episode` can draw actions, too.
 
     `policy(obs)` takes one observation of the environment, or a batch `[N, ...]`, and returns an
     action, or `[N, ...]` of them. A recurrent policy remembers what it saw since `reset()`, and
@@ -183,32 +186,52 @@ class LoadedPolicy:
         action, self._carry = self._act(obs, self._carry)
         return jax.tree.map(lambda x: x[0], action) if alone else action
 
-    def _policy(self, carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
-        """`act` as a `Policy`."""
-        action, carry = self.act(obs, carry)
-        return carry, action, ()
+    def _policy(self, eval_mode: EvalMode | None) -> Policy:
+        """`act` as a `Policy`, or one that draws its actions."""
+        training = self.training.in_eval_mode(eval_mode or self.training.eval_mode)
 
-    def evaluate(self, key: Key, *, num_episodes: int = 100) -> Episodes:
-        """Plays whole episodes, each in a copy of the environment of its own."""
-        envs = VectorEnv(self.training.eval_envs.env, num_episodes)
+        def greedy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
+            action, carry = self.act(obs, carry)
+            return carry, action, ()
 
+        if training.eval_mode == "greedy":
+            return greedy
+        clock = training.clock(self.iteration)
+        return policy_of(training.agent, self.state, self.stats, clock, explore=True)
+
+    def evaluate(
+        self, key: Key, *, num_episodes: int = 100, eval_mode: EvalMode | None = None
+    ) -> Episodes:
+        """Plays whole episodes, each in a copy of the environment of its own.
+
+        Args:
+          key: for starts, steps and drawn actions.
+          num_episodes: how many.
+          eval_mode: "greedy" as `__call__` acts, or "sample" for actions drawn from the policy;
+            None for what the run was evaluated by.
+
+        Raises:
+          ValueError: the agent cannot be evaluated in that mode.
+        """
+        envs, policy = VectorEnv(self.training.eval_envs.env, num_episodes), self._policy(eval_mode)
         carry = self.training.agent.initial_carry(num_episodes)
-        return jax.jit(lambda key: play_episodes(self._policy, envs, carry, key))(key)
+        return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
 
     def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
         """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.
 
-        Without an end it is cut at the environment's limit, or after 10,000 steps.
+        It acts as the run was evaluated (`eval_mode`). Without an end it is cut at the
+        environment's limit, or after 10,000 steps.
         """
         envs = VectorEnv(self.training.eval_envs.env, 1)
         limit = envs.spec.max_steps or PATIENCE
-        start_carry = self.training.agent.initial_carry(1)
+        start_carry, policy = self.training.agent.initial_carry(1), self._policy(None)
 
         def play(key: Key) -> Any:
             def one(loop: Any, key: Key) -> Any:
                 env_state, carry = loop
                 after, carry, trajectory, _ = rollout(
-                    self._policy, envs, env_state, carry, start_carry, key, 1
+                    policy, envs, env_state, carry, start_carry, key, 1
                 )
                 steps = jax.tree.map(lambda x: x[0, 0], trajectory.steps)
                 end = steps.terminated | steps.truncated

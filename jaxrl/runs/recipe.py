@@ -17,6 +17,7 @@ TRAINING = (
     "normalize_rewards",
     "reset_policy",
     "pool_size",
+    "eval_mode",
 )
 """Arguments of `Training.create` that a recipe names."""
 

@@ -39,6 +39,8 @@ MAY_CHANGE = (
     "platform",
 )
 """What of a configuration a resumed run may have otherwise."""
+ADDED = {"eval_mode": "greedy"}
+"""What a configuration without these names had: it is from before there were any."""
 
 
 class Recorder:
@@ -94,6 +96,7 @@ class Recorder:
             "normalize_rewards": training.normalize_rewards,
             "reset_policy": training.envs.reset_policy,
             "pool_size": training.envs.pool_size,
+            "eval_mode": training.eval_mode,
             **settings,
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
@@ -348,6 +351,7 @@ def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Any:
     """Phrases on what differs between two configurations."""
     ignored = {*MAY_CHANGE, "schema_version", "versions", "revision"}
+    then = then if prefix else {**ADDED, **then}
     old_schema = then.get("schema_version") == 1  # which had fewer names
     for name in {**then, **now}:
         if name in ignored or (name not in then and (old_schema or now[name] is None)):

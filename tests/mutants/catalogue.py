@@ -1366,8 +1366,8 @@ MUTANTS = (
         "evaluation-explores",
         "Evaluation plays the exploring policy.",
         TRAIN,
-        "self.clock(iteration), explore=False)",
-        "self.clock(iteration), explore=True)",
+        'self.eval_mode == "sample"',
+        "True",
         ("tests/test_engine.py::test_evaluation_does_not_explore",),
     ),
     Mutant(
@@ -1689,6 +1689,14 @@ MUTANTS = (
         "jnp.where(fine & jnp.any(bad), iteration, self.iteration)",
         "jnp.where(jnp.any(bad), iteration, self.iteration)",
         (f"{RESUME}::test_train_tells_of_divergence_too",),
+    ),
+    Mutant(
+        "a-mixed-policy-judged-by-its-mode",
+        "Evaluation takes the most likely action, whatever it was asked for (most libraries).",
+        TRAIN,
+        'self.eval_mode == "sample"',
+        "False",
+        ("tests/test_engine.py::test_a_mixed_policy_is_worth_what_the_game_says",),
     ),
     Mutant(
         "a-diverged-member-counts",
