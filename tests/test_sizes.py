@@ -91,6 +91,8 @@ def test_the_sizes_are_those_of_the_arrays(machine):
         "the copies of the environment": 6 * copy,
         "the trajectory": 30 * step,
     }
+    huge = sizes._part("steps", step, num_envs=2 * 10**9, num_steps=10**12, others=1)
+    assert (huge.size, [*huge.fields]) == (36 * 10**21, ["num_envs", "num_steps"])
     wide = PPO(num_envs=1, num_minibatches=1, hidden_sizes=(sizes.LARGE,))
     training = Training.create(wide, Counter(), total_steps=1)
     parameters = 2 * (2 * sizes.LARGE + sizes.LARGE) + (3 + 1) * sizes.LARGE + 3 + 1

@@ -166,4 +166,6 @@ def _largest(value: Any) -> int:
 
 def _gib(size: int) -> str:
     gib = size / 2**30 if size < 2**1000 else math.inf
+    if gib < 0.1:
+        return f"{size / 2**20:,.3f} MiB"
     return f"{gib:,.1f} GiB" if gib < 1e6 else f"{gib:.1e} GiB"
