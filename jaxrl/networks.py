@@ -1,7 +1,9 @@
 """Torsos, recurrent cores and heads, in flax.linen; a user's own module fits in as a torso.
 
-A torso maps observations `[..., *obs]` to features `[..., F]` for any leading axes. A core maps a
-sequence of features to another, carrying a state across time and dropping it at episode starts.
+A torso of ours maps observations `[..., *obs]` to features `[..., F]` for any leading axes; a
+user's module always sees one, `[B, *obs]`. What else it may hold than params (batch statistics,
+dropout), and in which agents, is in `jaxrl.own_modules`. A core maps a sequence of features to
+another, carrying a state across time and dropping it at episode starts.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from jaxrl.distributions import (
     MultiCategorical,
     Product,
 )
+from jaxrl.own_modules import call_directly
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -261,8 +264,8 @@ class Scorer(nn.Module):
 
     Attributes:
       num_actions: A.
-      torso: f's hidden layers, from `[..., A, F + A]` (observation and one-hot action) to
-        features; None for an MLP.
+      torso: f's hidden layers, from `[B, F + A]` (observation and one-hot action) to features;
+        None for an MLP.
     """
 
     num_actions: int
@@ -279,7 +282,10 @@ class Scorer(nn.Module):
             ],
             axis=-1,
         )
-        x = (MLP() if self.torso is None else self.torso)(pairs)
+        if self.torso is None:
+            x = MLP()(pairs)
+        else:  # with one batch axis, as any module of the user's own
+            x = self.torso(pairs.reshape(-1, pairs.shape[-1])).reshape(*shape, -1)
         return Categorical(jnp.squeeze(dense(1, 0.01)(x), -1), mask)
 
 
@@ -299,6 +305,7 @@ class ActorCritic(nn.Module):
       core_size: its size.
       policy_network: the policy as a module of its own, `(obs, mask)` to a distribution, instead of
         a torso and a head.
+      call_torso, call_policy: how these modules are called, see `jaxrl.own_modules`.
     """
 
     torso: Callable[[], nn.Module]
@@ -308,6 +315,8 @@ class ActorCritic(nn.Module):
     core_size: int = 64
     initial_log_std: float = 0.0
     policy_network: nn.Module | None = None
+    call_torso: Callable[..., Any] = call_directly
+    call_policy: Callable[..., Any] = call_directly
 
     def setup(self) -> None:
         if self.policy_network is not None:
@@ -330,7 +339,7 @@ class ActorCritic(nn.Module):
 
     def _features(self, which: str, obs: PyTree, carry: PyTree, first: Array | None) -> Any:
         which = "actor" if self.shared else which
-        x = getattr(self, f"{which}_torso")(obs)
+        x = self.call_torso(getattr(self, f"{which}_torso"), obs)
         if self.core == "none":
             return x, ()
         if not self.shared:
@@ -344,7 +353,7 @@ class ActorCritic(nn.Module):
         """The distribution over actions, `[...]`."""
         obs, mask = split_mask(obs)
         if self.policy_network is not None:
-            return self.actor(obs, mask), ()
+            return self.call_policy(self.actor, obs, mask), ()
         x, carries = self._features("actor", obs, carry, first)
         return self.actor_head(x, mask), carries
 

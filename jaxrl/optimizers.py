@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxrl.raveled import Raveled, plain
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
+from jaxrl.variables import carried_names, merged, trained
 
 
 def adam(
@@ -90,3 +92,38 @@ def descend(
     if isinstance(params, Raveled):
         return params + updates, optimizer, value, aux
     return optax.apply_updates(params, updates), optimizer, value, aux
+
+
+def learn(
+    transform: optax.GradientTransformation,
+    loss: Callable[[PyTree], tuple[Array, tuple[PyTree, Any]]],
+    variables: PyTree,
+    optimizer: optax.OptState,
+) -> tuple[PyTree, optax.OptState, Array, Any]:
+    """`descend` on the `params` of flax modules; their other collections become what the loss says.
+
+    Args:
+      transform: the optimiser.
+      loss: variables -> `(float32[], (carried, aux))`; `carried` has the collections that the pass
+        has changed, as `own_modules.learning_pass` returns them, in the place of each network.
+      variables: of a module, or a tree of them; or that as `Raveled`.
+      optimizer: the optimiser's state, made for `trained(variables)`.
+
+    Returns:
+      As `descend`.
+    """
+    tree = plain(variables)
+    if not carried_names(tree):
+        new, optimizer, value, (_, aux) = descend(transform, loss, variables, optimizer)
+        return new, optimizer, value, aux
+
+    def of_params(params: PyTree) -> tuple[Array, tuple[PyTree, Any]]:
+        return loss(merged(tree, params))
+
+    params, optimizer, value, (carried, aux) = descend(
+        transform, of_params, trained(tree), optimizer
+    )
+    new = merged(tree, params, carried)
+    if isinstance(variables, Raveled):
+        new = variables.replace(vector=ravel_pytree(new)[0])
+    return new, optimizer, value, aux

@@ -4,6 +4,7 @@ Dueling streams, noisy layers and the embedding of quantile levels are parts tha
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.networks import activation, dense
+from jaxrl.own_modules import call_directly
 from jaxrl.types import Array, PyTree, split_mask
 
 
@@ -68,6 +70,7 @@ class QNetwork(nn.Module):
       embedding_size: cosines of a quantile level (Dabney et al., "Implicit quantile networks",
         2018, eq. 4, from the first that is no constant); 0 for outputs that know no level.
       layer_norm: normalise the features of each layer behind the torso.
+      call: how the torso is called, see `jaxrl.own_modules`.
     """
 
     torso: nn.Module
@@ -79,10 +82,11 @@ class QNetwork(nn.Module):
     noisy: bool = False
     embedding_size: int = 0
     layer_norm: bool = False
+    call: Callable[..., Any] = call_directly
 
     @nn.compact
     def __call__(self, obs: PyTree, levels: Array | None = None) -> Array:
-        x = self.torso(split_mask(obs)[0])  # [..., F]
+        x = self.call(self.torso, split_mask(obs)[0])  # [..., F]
         outputs = self.num_outputs
         if self.embedding_size:  # [..., K, F], and one output for each level
             assert levels is not None

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Self
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
@@ -42,17 +44,24 @@ class Raveled(struct.PyTreeNode):
 
 
 def raveled(state: PyTree, fields: tuple[str, ...]) -> PyTree:
-    """The state with those fields `Raveled`."""
+    """The state with those fields `Raveled`, but for trees of floats and other numbers: a count
+    would lose digits in a vector of floats."""
+
+    def one(tree: PyTree) -> PyTree:
+        dtypes = {x.dtype for x in jax.tree.leaves(tree)}
+        floats = {jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes}
+        return tree if floats == {True, False} else Raveled.of(tree)
+
     if not fields:
         return state
-    return state.replace(**{name: Raveled.of(getattr(state, name)) for name in fields})
+    return state.replace(**{name: one(getattr(state, name)) for name in fields})
 
 
 def restored(state: PyTree, fields: tuple[str, ...]) -> PyTree:
     """What `raveled` was given."""
     if not fields:
         return state
-    return state.replace(**{name: getattr(state, name).tree for name in fields})
+    return state.replace(**{name: plain(getattr(state, name)) for name in fields})
 
 
 def plain(params: PyTree) -> PyTree:

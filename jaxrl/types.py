@@ -226,6 +226,7 @@ class Stream(enum.IntEnum):
     UPDATE = 10
     EVALUATE = 11
     EVALUATE_AFRESH = 12
+    DROPOUT = 13
 
 
 def stream(key: Key, name: Stream) -> Key:

@@ -275,7 +275,7 @@ def test_double_q_learning_of_rlax():
     online = jnp.array([[1, 1, 0], [1, 2, 0], [2, 10, 1], [11, 20, 1]], jnp.float32)[..., None]
     target = jnp.array([[0, 0, 0], [0, 0, 0], [99, 1, 98], [91, 2, 66]], jnp.float32)[..., None]
     rows = table_rows([1.0, 1.0], [0, 1], [True, False])  # its discounts are 0 and 1
-    _, error = agent._errors(online, target, rows, KEY)
+    _, error, _ = agent._errors(online, target, rows, KEY)
     np.testing.assert_allclose(error, [0.0, 1.0], atol=1e-6)
     slope = jax.grad(lambda params: agent._errors(params, target, rows, KEY)[0].sum())(online)
     expected = np.zeros_like(online)
@@ -392,7 +392,7 @@ def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
     for double, best in (("none", q_target.argmax(-1)), ("target", q_online.argmax(-1))):
         value = q_target[np.arange(32), best] * ~np.asarray(rows.terminated)
         expected = rows.reward + 0.99 ** np.asarray(rows.num_steps) * value - taken
-        _, error = agent.replace(double=double)._errors(online, target, rows, KEY)
+        _, error, _ = agent.replace(double=double)._errors(online, target, rows, KEY)
         np.testing.assert_allclose(error, np.abs(expected), rtol=1e-4, atol=1e-5)
     # Two networks: each row is an error of one of them, corrected by the other's target network.
     params, targets = (online, target), (target, online)
@@ -521,7 +521,7 @@ def test_what_an_ended_episode_shows_last_is_never_read(name):
         )
     )
     params = jax.jit(agent.init)(KEY).params
-    loss, _ = agent.errors(params, params, params, rows, KEY)
+    loss, *_ = agent.errors(params, params, params, rows, KEY)
     assert np.isfinite(loss).all()
 
 
@@ -534,7 +534,7 @@ def test_a_noisy_target_is_one_draw_for_the_choice_and_the_value():
     keys = jax.random.split(KEY, 3)  # as `errors` splits its key
     drawn = agent.means(agent.outputs(params, rows.next_obs, keys[2])[0]).max(-1)
     predicted = agent.means(agent.outputs(params, rows.obs, keys[0])[0])[:, 0]
-    _, error = agent.errors(params, params, params, rows, KEY)
+    _, error, _ = agent.errors(params, params, params, rows, KEY)
     np.testing.assert_allclose(error, np.abs(drawn - predicted), rtol=1e-4, atol=1e-5)
 
 
@@ -658,7 +658,7 @@ def test_iqn_chooses_at_other_levels_than_it_looks_up():
         )
     )
     params = agent.init_params(KEY)
-    _, distance = agent.errors(params, params, params, rows, KEY)  # from -100
+    _, distance, _ = agent.errors(params, params, params, rows, KEY)  # from -100
     np.testing.assert_allclose(distance.mean() - 100.0, 0.0, atol=0.1)
 
 

@@ -11,6 +11,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import flax.linen as nn
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,17 @@ def test_a_recurrent_policy_remembers_until_it_is_reset():
 # Exporting ----------------------------------------------------------------------------------------
 
 PPO_2 = dict(num_envs=2, num_steps=8, hidden_sizes=(16,))
+
+
+class BatchNormed(nn.Module):
+    """Frozen in acting; were it not, a row's action would depend on the rows beside it."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(16)(x)))
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
 POLICIES = {
     "discrete": lambda: untrained(PPO(**PPO_2), Counter()),
     "box, normalised": lambda: untrained(
@@ -124,6 +136,7 @@ POLICIES = {
     ),
     "recurrent": lambda: untrained(PPO(**PPO_2, num_minibatches=1, core="lstm"), Recall()),
     "dqn": lambda: untrained(DQN(hidden_sizes=(16,), noisy=True, head="quantile"), Counter()),
+    "batch norm": lambda: untrained(DQN(hidden_sizes=(16,), torso=BatchNormed()), Counter()),
     "sac": lambda: untrained(SAC(hidden_sizes=(16,)), jaxrl_envs.make("gymnax/Pendulum-v1")),
     "joint bins": lambda: untrained(
         DQN(hidden_sizes=(16,)),
@@ -197,7 +210,7 @@ def write_inputs(folder, **arguments):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", cases(POLICIES, "box, normalised"))
+@pytest.mark.parametrize("name", cases(POLICIES, "box, normalised", "batch norm"))
 def test_an_exported_policy_acts_as_the_original(kept, name):
     """On 1,000 observations, to the bit; recurrent ones over three steps."""
     policy = POLICIES[name]()

@@ -14,10 +14,23 @@ from jaxrl.distributions import Categorical
 from jaxrl.losses import mean
 from jaxrl.networks import Activation, activation, default_torso
 from jaxrl.optimizers import adam
+from jaxrl.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
 from jaxrl.q_networks import QNetwork
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
-from jaxrl.types import Array, Clock, Discrete, EnvSpec, Key, PyTree, Scalar, split_mask, static
+from jaxrl.types import (
+    Array,
+    Clock,
+    Discrete,
+    EnvSpec,
+    Key,
+    PyTree,
+    Scalar,
+    Stream,
+    split_mask,
+    static,
+    stream,
+)
 from jaxrl.value_losses import categorical_projection, cross_entropy, huber, quantile_huber
 
 Head = Literal["scalar", "c51", "quantile", "iqn"]
@@ -36,7 +49,8 @@ class QAgent(Agent):
     activation: Activation = static(default="relu")
     """Activation between the layers."""
     torso: nn.Module | None = static(default=None)
-    """Your own flax module from observations to features; None for an MLP of hidden_sizes."""
+    """Your own flax module from observations `[B, ...]` to features `[B, F]`; with a keyword
+    `train` it may hold BatchNorm and dropout. None for an MLP of hidden_sizes."""
     head: Head = static(default="scalar")
     """What the network says of an action: its value, or a distribution of the return."""
     dueling: bool = static(default=False)
@@ -103,15 +117,18 @@ class QAgent(Agent):
         if self.head == "c51" and known and np.any(np.asarray(ends[0]) >= np.asarray(ends[1])):
             raise ValueError(f"value_min is {ends[0]}, not below value_max = {ends[1]}")
         activation(self.activation)
+        check_module(self, "torso", spec, trains=True)
         return super().bind(spec)
 
     @property
     def network(self) -> QNetwork:
         """Observations to `[..., A, K]`."""
         spec: Any = self.bound_spec
-        torso = self.torso
+        torso, call = self.torso, call_directly
         if torso is None:
             torso = default_torso(spec, self.hidden_sizes[:-1], self.activation, self.layer_norm)
+        else:
+            call = OneBatchAxis.of(torso, spec, trains=True)
         return QNetwork(
             torso.clone(parent=None),
             spec.action.num,
@@ -122,6 +139,7 @@ class QAgent(Agent):
             self.noisy,
             self.embedding_size if self.head == "iqn" else 0,
             self.layer_norm,
+            call,
         )
 
     def init_params(self, key: Key) -> PyTree:
@@ -149,6 +167,31 @@ class QAgent(Agent):
         Without a key there is no noise, and levels are the midpoints of K equal parts. With a
         `level_key`, too, noise is that of `key` and levels are others.
         """
+        levels, rngs = self._draws(obs, key, level_key)
+        apply: Any = self.network.apply
+        return apply(params, obs, levels if self.head == "iqn" else None, rngs=rngs), levels
+
+    def learning_outputs(
+        self, params: PyTree, obs: PyTree, key: Key | None, dropout_key: Key
+    ) -> tuple[Array, Array, PyTree]:
+        """The same from the network that learns, and the collections that this changes."""
+        if self.torso is None:
+            return *self.outputs(params, obs, key), {}
+        levels, rngs = self._draws(obs, key)
+        outputs, carried = learning_pass(
+            self.network,
+            params,
+            obs,
+            levels if self.head == "iqn" else None,
+            key=dropout_key,
+            rngs=rngs,
+        )
+        return outputs, levels, carried
+
+    def _draws(
+        self, obs: PyTree, key: Key | None, level_key: Key | None = None
+    ) -> tuple[Array, dict[str, Key]]:
+        """Quantile levels `[N, K]`, and the random streams of a network."""
         num = jax.tree.leaves(obs)[0].shape[0]
         levels = (jnp.arange(self.num_atoms, dtype=jnp.float32) + 0.5) / self.num_atoms
         levels = jnp.broadcast_to(levels, (num, self.num_atoms))
@@ -160,8 +203,7 @@ class QAgent(Agent):
                 levels = jax.random.uniform(
                     own_level_key if level_key is None else level_key, levels.shape
                 )
-        apply: Any = self.network.apply
-        return apply(params, obs, levels if self.head == "iqn" else None, rngs=rngs), levels
+        return levels, rngs
 
     def means(self, outputs: Array) -> Array:
         """Q `[..., A]`: the means of what `[..., A, K]` describes."""
@@ -212,12 +254,14 @@ class QAgent(Agent):
         evaluator: PyTree,
         rows: Replayed,
         key: Key,
-    ) -> tuple[Array, Array]:
-        """Each row's loss, and how far its value is off (for priorities); `float32[B]` both.
+    ) -> tuple[Array, Array, PyTree]:
+        """Each row's loss, and how far its value is off (for priorities); `float32[B]` both. Last
+        the collections that the pass has changed (`own_modules.learning_pass`).
 
         The target is r + discount^n Z(s', a*), Z by `evaluator` and a* the best action of
         `selector`; its distribution for the heads that have one. No gradient flows through it.
         """
+        dropout_key = stream(key, Stream.DROPOUT)
         key, select_key, evaluate_key = jax.random.split(key, 3)
         following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
         if selector is not evaluator:
@@ -228,7 +272,7 @@ class QAgent(Agent):
                 chooses, _ = self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)
             q = _available(self.means(chooses), rows.next_obs)
         following = jax.lax.stop_gradient(of_actions(following, jnp.argmax(q, axis=-1)))  # [B, K]
-        predicted, levels = self.outputs(params, rows.obs, key)
+        predicted, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
         predicted = of_actions(predicted, rows.action)
         discount = self.discount ** rows.num_steps.astype(jnp.float32)
         weight = jnp.where(rows.terminated, 0.0, discount)
@@ -241,7 +285,7 @@ class QAgent(Agent):
                 error = (backed_up(following) - predicted)[:, 0]
                 square = 0.5 * jnp.square(error)
                 loss = square if self.huber_delta is None else huber(error, self.huber_delta)
-                return loss, jnp.abs(error)
+                return loss, jnp.abs(error), carried
             case "c51":
                 support = self.support
                 target = categorical_projection(
@@ -249,11 +293,11 @@ class QAgent(Agent):
                 )
                 loss = cross_entropy(predicted, target)
                 entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
-                return loss, jnp.maximum(loss - entropy, 0.0)  # KL(target || predicted)
+                return loss, jnp.maximum(loss - entropy, 0.0), carried  # KL(target || predicted)
         target = backed_up(following)
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss = quantile_huber(predicted, levels, target, kappa)
-        return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted))
+        return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted)), carried
 
 
 def of_actions(outputs: Array, action: Array) -> Array:

@@ -14,6 +14,7 @@ from jaxrl.checks import check_range, check_whole
 from jaxrl.estimators import gae
 from jaxrl.losses import explained_variance
 from jaxrl.networks import Activation, ActorCritic, CoreName, activation, cell, default_torso
+from jaxrl.own_modules import OneBatchAxis, call_directly, check_module
 from jaxrl.types import (
     Array,
     Clock,
@@ -66,9 +67,11 @@ class NetworkAgent(Agent):
     core_size: int = static(default=64)
     """Size of the recurrent state."""
     torso: nn.Module | None = static(default=None)
-    """Your own flax module from observations to features; None for an MLP of hidden_sizes."""
+    """Your own flax module from observations `[B, ...]` to features `[B, F]`, with params alone: no
+    batch statistics, no dropout. None for an MLP of hidden_sizes."""
     policy_network: nn.Module | None = static(default=None)
-    """Your own flax module from (obs, mask) to a distribution over actions; None for a torso."""
+    """Your own flax module from (obs, mask), `[B, ...]`, to a distribution over actions, with
+    params alone; None for a torso."""
 
     eval_modes = ("greedy", "sample")
 
@@ -84,6 +87,8 @@ class NetworkAgent(Agent):
         check_whole("core_size", self.core_size)
         activation(self.activation)
         cell(self.core, self.core_size)
+        for field in ("torso", "policy_network"):
+            check_module(self, field, spec, trains=False)
         return super().bind(spec)
 
     @property
@@ -96,6 +101,9 @@ class NetworkAgent(Agent):
                 return self.torso.clone(parent=None)
             return default_torso(spec, self.hidden_sizes, self.activation)
 
+        def call(module):
+            return call_directly if module is None else OneBatchAxis.of(module, spec, trains=False)
+
         return ActorCritic(
             torso,
             spec.action,
@@ -103,6 +111,8 @@ class NetworkAgent(Agent):
             self.core,
             self.core_size,
             policy_network=self.policy_network,
+            call_torso=call(self.torso),
+            call_policy=call(self.policy_network),
         )
 
     def init_params(self, key: Key) -> PyTree:

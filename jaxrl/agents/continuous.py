@@ -14,6 +14,7 @@ from jaxrl.checks import check_range
 from jaxrl.distributions import Categorical
 from jaxrl.losses import mean
 from jaxrl.networks import MLP, Activation, activation, default_torso, dense
+from jaxrl.own_modules import OneBatchAxis, call_directly, check_module
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.types import (
@@ -39,6 +40,7 @@ class Critics(nn.Module):
       num: how many.
       num_outputs: values of each: one for a pair of observation and action, whose axis is left out,
         or one for each action where the observation alone is given, `[num, ..., A]`.
+      call: how a torso is called, see `jaxrl.own_modules`.
     """
 
     torso: Callable[[], nn.Module]
@@ -46,13 +48,14 @@ class Critics(nn.Module):
     activation: str
     num: int = 1
     num_outputs: int = 1
+    call: Callable[..., Any] = call_directly
 
     @nn.compact
     def __call__(self, obs: PyTree, action: Array | None = None) -> Array:
         obs = split_mask(obs)[0]
         found = []
         for i in range(self.num):
-            x = self.torso().clone(parent=self, name=f"torso_{i}")(obs)
+            x = self.call(self.torso().clone(parent=self, name=f"torso_{i}"), obs)
             if action is not None:
                 x = jnp.concatenate([x, action], axis=-1)
             x = MLP(self.hidden_sizes, self.activation, name=f"hidden_{i}")(x)
@@ -68,10 +71,11 @@ class Outputs(nn.Module):
     hidden_sizes: tuple[int, ...]
     activation: str
     num: int
+    call: Callable[..., Any] = call_directly
 
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
-        x = self.torso().clone(parent=self, name="torso")(split_mask(obs)[0])
+        x = self.call(self.torso().clone(parent=self, name="torso"), split_mask(obs)[0])
         return dense(self.num, 0.01)(MLP(self.hidden_sizes, self.activation)(x))
 
 
@@ -106,7 +110,8 @@ class ContinuousAgent(Agent):
     activation: Activation = static(default="relu")
     """Activation between the layers."""
     torso: nn.Module | None = static(default=None)
-    """Your own flax module from observations to features; None: they are laid side by side."""
+    """Your own flax module from observations `[B, ...]` to features `[B, F]`; with a keyword
+    `train` it may hold BatchNorm and dropout. None: observations are laid side by side."""
 
     @property
     def plan(self) -> Replay:
@@ -128,6 +133,7 @@ class ContinuousAgent(Agent):
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
         activation(self.activation)
+        check_module(self, "torso", spec, trains=True)
         return super().bind(spec)
 
     def check_space(self, spec: EnvSpec) -> None:
@@ -155,13 +161,22 @@ class ContinuousAgent(Agent):
             return self.torso.clone(parent=None)
         return default_torso(self.bound_spec, (), self.activation)
 
+    @property
+    def _call(self) -> Callable[..., Any]:
+        """How the torso is called."""
+        if self.torso is None:
+            return call_directly
+        return OneBatchAxis.of(self.torso, self.bound_spec, trains=True)
+
     def critics(self, num: int, num_outputs: int = 1) -> Critics:
         """So many networks of action values."""
-        return Critics(self.new_torso, self.hidden_sizes, self.activation, num, num_outputs)
+        return Critics(
+            self.new_torso, self.hidden_sizes, self.activation, num, num_outputs, self._call
+        )
 
     def outputs(self, num: int) -> Outputs:
         """A network with so many outputs."""
-        return Outputs(self.new_torso, self.hidden_sizes, self.activation, num)
+        return Outputs(self.new_torso, self.hidden_sizes, self.activation, num, self._call)
 
     # Actions --------------------------------------------------------------------------------------
 

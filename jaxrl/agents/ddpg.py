@@ -10,10 +10,23 @@ from flax import struct
 from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
-from jaxrl.optimizers import adam, descend
+from jaxrl.optimizers import adam, learn
+from jaxrl.own_modules import learning_pass
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, static
+from jaxrl.types import (
+    Array,
+    Clock,
+    EnvSpec,
+    Key,
+    Metrics,
+    PyTree,
+    Scalar,
+    Stream,
+    static,
+    stream,
+)
+from jaxrl.variables import polyak_update, trained
 
 
 class Networks(struct.PyTreeNode):
@@ -85,8 +98,8 @@ class DDPG(ContinuousAgent):
         return DDPGState(
             params,
             params,
-            adam(self.learning_rate, start).init(actor),
-            adam(self.critic_learning_rate, start).init(critic),
+            adam(self.learning_rate, start).init(trained(actor)),
+            adam(self.critic_learning_rate, start).init(trained(critic)),
         )
 
     def choose(self, state: DDPGState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
@@ -100,6 +113,7 @@ class DDPG(ContinuousAgent):
         self, state: DDPGState, rows: Replayed, key: Key, clock: Clock
     ) -> tuple[DDPGState, Metrics]:
         """The critics' step; and where it is due the policy's (eq. 6) and the targets'."""
+        critic_key, actor_key = jax.random.split(stream(key, Stream.DROPOUT))
         action = self.policy(state.target.actor, rows.next_obs)
         noise = self.target_noise * jax.random.normal(key, action.shape)
         noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
@@ -109,10 +123,10 @@ class DDPG(ContinuousAgent):
         taken = self.shrunk(rows.action)
 
         def critic_loss(params):
-            values: Any = self.critic.apply(params, rows.obs, taken)
-            return regression(values, target, rows), mean(values)
+            values, carried = learning_pass(self.critic, params, rows.obs, taken, key=critic_key)
+            return regression(values, target, rows), (carried, mean(values))
 
-        critic, critic_optimizer, error, value = descend(
+        critic, critic_optimizer, error, value = learn(
             adam(self.critic_learning_rate, clock),
             critic_loss,
             state.params.critic,
@@ -123,22 +137,24 @@ class DDPG(ContinuousAgent):
         )
         metrics = {"critic_loss": error, "value": value}
         if self.policy_delay == 1:
-            return self._improve(state, rows, clock), metrics
+            return self._improve(state, rows, actor_key, clock), metrics
         due = (clock.update + 1) % self.policy_delay == 0  # the clock's: vmap makes no select of it
-        state = jax.lax.cond(due, lambda s: self._improve(s, rows, clock), lambda s: s, state)
+        state = jax.lax.cond(
+            due, lambda s: self._improve(s, rows, actor_key, clock), lambda s: s, state
+        )
         return state, metrics
 
-    def _improve(self, state: DDPGState, rows: Replayed, clock: Clock) -> DDPGState:
+    def _improve(self, state: DDPGState, rows: Replayed, key: Key, clock: Clock) -> DDPGState:
         """The policy climbs the first critic; the targets follow."""
 
         def actor_loss(params):
-            action = self.policy(params, rows.obs)
-            values: Any = self.critic.apply(state.params.critic, rows.obs, action)
-            return -mean(values[0]), None
+            outputs, carried = learning_pass(self.actor, params, rows.obs, key=key)
+            values: Any = self.critic.apply(state.params.critic, rows.obs, jnp.tanh(outputs))
+            return -mean(values[0]), (carried, None)
 
-        actor, actor_optimizer, *_ = descend(
+        actor, actor_optimizer, *_ = learn(
             adam(self.learning_rate, clock), actor_loss, state.params.actor, state.actor_optimizer
         )
         params = state.params.replace(actor=actor)
-        target = optax.incremental_update(params, state.target, self.tau)
+        target = polyak_update(params, state.target, self.tau)
         return state.replace(params=params, target=target, actor_optimizer=actor_optimizer)

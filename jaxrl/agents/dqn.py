@@ -11,10 +11,11 @@ from jaxrl.agent import Replay
 from jaxrl.agents.action_values import QAgent, weighted_mean
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
-from jaxrl.optimizers import descend
+from jaxrl.optimizers import learn
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, static
+from jaxrl.variables import polyak_update, trained
 
 Double = Literal["none", "target", "two_networks"]
 
@@ -89,7 +90,7 @@ class DQN(QAgent):
             params = tuple(map(self.init_params, jax.random.split(key)))
         else:
             params = self.init_params(key)
-        return DQNState(params, params, self.optimizer(Clock.start()).init(params))
+        return DQNState(params, params, self.optimizer(Clock.start()).init(trained(params)))
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
         if isinstance(params, tuple):  # two networks act by their mean
@@ -101,10 +102,11 @@ class DQN(QAgent):
         """One gradient step, and where it is due a move of the target network."""
 
         def loss(params):
-            rows_loss, error = self._errors(params, state.target, rows, key)
-            return weighted_mean(rows_loss, rows, at(self.importance_exponent, clock)), error
+            rows_loss, error, carried = self._errors(params, state.target, rows, key)
+            loss = weighted_mean(rows_loss, rows, at(self.importance_exponent, clock))
+            return loss, (carried, error)
 
-        params, optimizer, value, error = descend(
+        params, optimizer, value, error = learn(
             self.optimizer(clock), loss, state.params, state.optimizer
         )
         target = moved(state.target, params, self.tau, self.target_every, clock)
@@ -116,8 +118,9 @@ class DQN(QAgent):
 
     def _errors(
         self, params: PyTree, target: PyTree, rows: Replayed, key: Key
-    ) -> tuple[Array, Array]:
-        """Losses and errors of the rows, by the chosen way to name the next action."""
+    ) -> tuple[Array, Array, PyTree]:
+        """Losses and errors of the rows, by the chosen way to name the next action; and what
+        collections this changes, of either network where there are two."""
         if self.double != "two_networks":
             fixed = jax.lax.stop_gradient(params)
             selector = fixed if self.double == "target" else target
@@ -130,14 +133,19 @@ class DQN(QAgent):
             self.errors(params[i], jax.lax.stop_gradient(params[i]), target[1 - i], rows, keys[i])
             for i in range(2)
         ]
-        return tuple(jnp.where(first, a, b) for a, b in zip(*found, strict=True))  # type: ignore[return-value]
+        losses, errors, carried = zip(*found, strict=True)
+        return (
+            jnp.where(first, losses[0], losses[1]),
+            jnp.where(first, errors[0], errors[1]),
+            carried,
+        )
 
 
 def moved(target: PyTree, params: PyTree, tau: Scalar, every: int, clock: Clock) -> PyTree:
     """The target after this update: every so many it goes the share `tau` of the way to params."""
 
     def towards(target: PyTree) -> PyTree:
-        return optax.incremental_update(params, target, tau)
+        return polyak_update(params, target, tau)
 
     if every == 1:
         return towards(target)

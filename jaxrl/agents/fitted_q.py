@@ -10,9 +10,10 @@ from jaxrl.agent import Offline
 from jaxrl.agents.action_values import QAgent
 from jaxrl.checks import check_whole
 from jaxrl.losses import mean
-from jaxrl.optimizers import descend
+from jaxrl.optimizers import learn
 from jaxrl.replay import Replayed
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, Transition, static
+from jaxrl.variables import trained
 
 
 class FittedQState(struct.PyTreeNode):
@@ -45,7 +46,7 @@ class FittedQ(QAgent):
 
     def init(self, key: Key) -> FittedQState:
         params = self.init_params(key)
-        return FittedQState(params, params, self.optimizer(Clock.start()).init(params))
+        return FittedQState(params, params, self.optimizer(Clock.start()).init(trained(params)))
 
     def update(
         self, state: FittedQState, batch: Transition, key: Key, clock: Clock
@@ -56,10 +57,10 @@ class FittedQ(QAgent):
         rows = Replayed.once(batch)
 
         def loss(params):
-            rows_loss, error = self.errors(params, target, target, rows, key)
-            return mean(rows_loss), mean(error)
+            rows_loss, error, carried = self.errors(params, target, target, rows, key)
+            return mean(rows_loss), (carried, mean(error))
 
-        params, optimizer, value, error = descend(
+        params, optimizer, value, error = learn(
             self.optimizer(clock), loss, state.params, state.optimizer
         )
         return FittedQState(params, target, optimizer), {"loss": value, "error": error}

@@ -7,9 +7,10 @@ from flax import struct
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.action_values import QAgent
 from jaxrl.losses import mean
-from jaxrl.optimizers import descend
+from jaxrl.optimizers import learn
 from jaxrl.replay import Replayed
 from jaxrl.types import Clock, Key, Metrics, PyTree, Trajectory, static
+from jaxrl.variables import trained
 
 
 class OnlineQState(struct.PyTreeNode):
@@ -36,7 +37,7 @@ class OnlineQ(QAgent):
 
     def init(self, key: Key) -> OnlineQState:
         params = self.init_params(key)
-        return OnlineQState(params, self.optimizer(Clock.start()).init(params))
+        return OnlineQState(params, self.optimizer(Clock.start()).init(trained(params)))
 
     def update(
         self, state: OnlineQState, batch: Trajectory, key: Key, clock: Clock
@@ -46,10 +47,10 @@ class OnlineQ(QAgent):
 
         def loss(params):
             fixed = jax.lax.stop_gradient(params)
-            rows_loss, error = self.errors(params, fixed, fixed, rows, key)
-            return mean(rows_loss), mean(error)
+            rows_loss, error, carried = self.errors(params, fixed, fixed, rows, key)
+            return mean(rows_loss), (carried, mean(error))
 
-        params, optimizer, value, error = descend(
+        params, optimizer, value, error = learn(
             self.optimizer(clock), loss, state.params, state.optimizer
         )
         return OnlineQState(params, optimizer), {"loss": value, "error": error}

@@ -12,9 +12,22 @@ from jaxrl.agents.action_values import QAgent, of_actions
 from jaxrl.checks import check_range
 from jaxrl.estimators import lambda_returns
 from jaxrl.losses import mean, value_loss
-from jaxrl.optimizers import descend
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory, static
+from jaxrl.optimizers import learn
+from jaxrl.types import (
+    Array,
+    Clock,
+    EnvSpec,
+    Key,
+    Metrics,
+    PyTree,
+    Scalar,
+    Stream,
+    Trajectory,
+    static,
+    stream,
+)
 from jaxrl.value_losses import huber
+from jaxrl.variables import trained
 
 
 class PQNState(struct.PyTreeNode):
@@ -73,7 +86,7 @@ class PQN(QAgent):
 
     def init(self, key: Key) -> PQNState:
         params = self.init_params(key)
-        return PQNState(params, self.optimizer(Clock.start()).init(params))
+        return PQNState(params, self.optimizer(Clock.start()).init(trained(params)))
 
     def prepare(self, state: PQNState, trajectory: Trajectory, clock: Clock) -> Trajectory:
         """Peng's Q(lambda): lambda-returns with max Q(s', .) for the value (section 3.3)."""
@@ -99,13 +112,16 @@ class PQN(QAgent):
         step: Step = batch.steps
 
         def loss(params):
-            outputs, _ = self.outputs(params, step.obs, key if self.noisy else None)
+            outputs, _, carried = self.learning_outputs(
+                params, step.obs, key if self.noisy else None, stream(key, Stream.DROPOUT)
+            )
             values = of_actions(outputs, step.action)[:, 0]
             if self.huber_delta is None:
-                return value_loss(values, step.target), mean(values)
-            return mean(huber(values - step.target, self.huber_delta)), mean(values)
+                return value_loss(values, step.target), (carried, mean(values))
+            error = huber(values - step.target, self.huber_delta)
+            return mean(error), (carried, mean(values))
 
-        params, optimizer, value, mean_value = descend(
+        params, optimizer, value, mean_value = learn(
             self.optimizer(clock), loss, state.params, state.optimizer
         )
         return PQNState(params, optimizer), {"loss": value, "value": mean_value}

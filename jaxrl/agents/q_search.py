@@ -10,10 +10,12 @@ from flax import struct
 from jaxrl.agents.continuous import ContinuousAgent, Critics, regression
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
-from jaxrl.optimizers import adam, descend
+from jaxrl.optimizers import adam, learn
+from jaxrl.own_modules import learning_pass
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, static
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Stream, static, stream
+from jaxrl.variables import polyak_update, trained
 
 Proposal = Literal["uniform", "gaussian"]
 
@@ -79,7 +81,7 @@ class QSearch(ContinuousAgent):
         obs = self.bound_spec.dummy_observation(1)
         params = self.critic.init(key, obs, jnp.zeros((1, self.num_values)))
         transform = adam(self.critic_learning_rate, Clock.start())
-        return QSearchState(params, params, transform.init(params))
+        return QSearchState(params, params, transform.init(trained(params)))
 
     def search(self, params: PyTree, obs: PyTree, key: Key) -> tuple[Array, Array]:
         """The best action that was tried, `[N, num_values]` in [-1, 1], and its value `[N]`."""
@@ -131,13 +133,14 @@ class QSearch(ContinuousAgent):
         taken = self.shrunk(rows.action)
 
         def loss(params):
-            values: Any = self.critic.apply(params, rows.obs, taken)
-            return regression(values, target, rows), mean(values)
+            dropout_key = stream(key, Stream.DROPOUT)
+            values, carried = learning_pass(self.critic, params, rows.obs, taken, key=dropout_key)
+            return regression(values, target, rows), (carried, mean(values))
 
-        params, optimizer, error, value = descend(
+        params, optimizer, error, value = learn(
             adam(self.critic_learning_rate, clock), loss, state.params, state.optimizer
         )
-        target_params = optax.incremental_update(params, state.target, self.tau)
+        target_params = polyak_update(params, state.target, self.tau)
         return QSearchState(params, target_params, optimizer), {
             "critic_loss": error,
             "value": value,

@@ -16,7 +16,8 @@ from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regressio
 from jaxrl.checks import check_range
 from jaxrl.distributions import Categorical, TanhGaussian
 from jaxrl.losses import mean
-from jaxrl.optimizers import adam, descend
+from jaxrl.optimizers import adam, learn
+from jaxrl.own_modules import learning_pass
 from jaxrl.replay import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.types import (
@@ -28,9 +29,12 @@ from jaxrl.types import (
     Metrics,
     PyTree,
     Scalar,
+    Stream,
     split_mask,
     static,
+    stream,
 )
+from jaxrl.variables import polyak_update, trained
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -101,7 +105,9 @@ class SAC(ContinuousAgent):
 
     def policy(self, params: PyTree, obs: PyTree) -> Any:
         """The distribution of actions, in [-1, 1] for a box; `[N]`."""
-        outputs: Any = self.policy_network.apply(params, obs)
+        return self._distribution(self.policy_network.apply(params, obs), obs)
+
+    def _distribution(self, outputs: Any, obs: PyTree) -> Any:
         if self.num_actions:
             return Categorical(outputs, split_mask(obs)[1])
         location, log_std = jnp.split(outputs, 2, axis=-1)
@@ -121,8 +127,8 @@ class SAC(ContinuousAgent):
             critic,
             critic,
             log_temperature,
-            actor_adam.init(actor),
-            critic_adam.init(critic),
+            actor_adam.init(trained(actor)),
+            critic_adam.init(trained(critic)),
             actor_adam.init(log_temperature),
         )
 
@@ -137,21 +143,22 @@ class SAC(ContinuousAgent):
         """A step of the critics, of the policy, of the temperature, and of the targets."""
         next_key, policy_key = jax.random.split(key)
         temperature = jnp.exp(state.log_temperature)
+        critic_key, actor_key = jax.random.split(stream(key, Stream.DROPOUT))
+        next_policy = self.policy(state.actor, rows.next_obs)
         soft_value, _ = self._soft_value(
-            state.actor, state.target, rows.next_obs, next_key, temperature
+            next_policy, state.target, rows.next_obs, next_key, temperature
         )
         target = self.backed_up(rows, soft_value)
 
         def critic_loss(params):
-            apply: Any = self.critic_network.apply
-            if self.num_actions:
-                found = jnp.moveaxis(apply(params, rows.obs), 0, -1)  # [B, A, num]
-                values = of_actions(found, rows.action).T
-            else:
-                values = apply(params, rows.obs, self.shrunk(rows.action))
-            return regression(values, target, rows), mean(values)
+            inputs = (rows.obs,) if self.num_actions else (rows.obs, self.shrunk(rows.action))
+            found, carried = learning_pass(self.critic_network, params, *inputs, key=critic_key)
+            values = found
+            if self.num_actions:  # [num, B, A]
+                values = of_actions(jnp.moveaxis(found, 0, -1), rows.action).T
+            return regression(values, target, rows), (carried, mean(values))
 
-        critic, critic_optimizer, error, value = descend(
+        critic, critic_optimizer, error, value = learn(
             adam(self.critic_learning_rate, clock),
             critic_loss,
             state.critic,
@@ -159,11 +166,13 @@ class SAC(ContinuousAgent):
         )
 
         def actor_loss(params):
-            value, entropy = self._soft_value(params, critic, rows.obs, policy_key, temperature)
-            return -mean(value), entropy
+            outputs, carried = learning_pass(self.policy_network, params, rows.obs, key=actor_key)
+            policy = self._distribution(outputs, rows.obs)
+            value, entropy = self._soft_value(policy, critic, rows.obs, policy_key, temperature)
+            return -mean(value), (carried, entropy)
 
         transform = adam(self.learning_rate, clock)
-        actor, actor_optimizer, _, entropy = descend(
+        actor, actor_optimizer, _, entropy = learn(
             transform, actor_loss, state.actor, state.actor_optimizer
         )
         log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
@@ -176,7 +185,7 @@ class SAC(ContinuousAgent):
         new = SACState(
             actor,
             critic,
-            optax.incremental_update(critic, state.target, self.tau),
+            polyak_update(critic, state.target, self.tau),
             log_temperature,
             actor_optimizer,
             critic_optimizer,
@@ -190,13 +199,13 @@ class SAC(ContinuousAgent):
         }
 
     def _soft_value(
-        self, actor: PyTree, critic: PyTree, obs: PyTree, key: Key, temperature: Array
+        self, policy: Any, critic: PyTree, obs: PyTree, key: Key, temperature: Array
     ) -> tuple[Array, Array]:
         """V(s) = E[min Q(s, a) - alpha log pi(a | s)] and the entropy, `float32[B]` both.
 
         By one sample for a box (eq. 3), exactly for a few actions.
         """
-        policy, apply = self.policy(actor, obs), self.critic_network.apply
+        apply = self.critic_network.apply
         if self.num_actions:
             q: Any = apply(critic, obs)
             probabilities = policy.probabilities()

@@ -11,6 +11,7 @@ from jaxrl.engine.train import Training
 from jaxrl.runs.fit import Programs, memory_of
 from jaxrl.runs.members import Members
 from jaxrl.types import PyTree, named_leaves
+from jaxrl.variables import trained
 
 
 def dry_run(members: Members) -> dict[str, str]:
@@ -81,7 +82,7 @@ def _shapes(tree: PyTree) -> str:
 
 def _parameters(agent_state: PyTree) -> int:
     """The numbers in `params`, or, for an agent without any, all floats of its state."""
-    leaves = jax.tree.leaves(getattr(agent_state, "params", agent_state))
+    leaves = jax.tree.leaves(trained(getattr(agent_state, "params", agent_state)))
     return sum(math.prod(x.shape) for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
 
 

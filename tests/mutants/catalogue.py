@@ -72,12 +72,14 @@ CONTINUOUS = "jaxrl/agents/continuous.py"
 DDPG = "jaxrl/agents/ddpg.py"
 DQN = "jaxrl/agents/dqn.py"
 PQN = "jaxrl/agents/pqn.py"
+OWN = "jaxrl/own_modules.py"
 Q_SEARCH = "jaxrl/agents/q_search.py"
 Q_NETWORKS = "jaxrl/q_networks.py"
 REPLAY = "jaxrl/replay.py"
 SAC = "jaxrl/agents/sac.py"
 SUM_TREE = "jaxrl/sum_tree.py"
 VALUE_LOSSES = "jaxrl/value_losses.py"
+VARIABLES = "jaxrl/variables.py"
 
 BY_HAND = "tests/test_dqn.py::test_double_q_takes_the_value_of_one_network_at_the_action_of_another"
 ENDS = "tests/test_estimators.py::TestEnds"
@@ -86,6 +88,7 @@ IDENTITIES = "tests/test_estimators.py::TestIdentities"
 IMMOVABLE = "tests/test_trpo.py::test_advantages_that_are_not_finite_or_nothing_move_nothing"
 KEYS = "tests/test_engine.py::test_nobody_gets_anybody_elses_key[agent0-fresh]"
 ONCE = "tests/test_replay.py::test_compiled_training_takes_the_memory_once"
+OWN_MODULES = "tests/test_own_modules.py"
 ONE_LOOP = "tests/test_engine.py::test_rollout_equals_a_slow_loop"
 PPO_LOSS = "tests/test_ppo.py::test_the_loss_is_that_of_the_paper"
 LONG_EVALUATION = "tests/test_engine.py::test_a_long_evaluation_uses_no_key_twice"
@@ -397,6 +400,14 @@ MUTANTS = (
         "advantages = standardize(advantages)",
         "advantages = advantages - mean(advantages)",
         (f"{PPO_LOSS}[True-False]",),
+    ),
+    Mutant(
+        "one-advantage-standardised",
+        "Minibatches of one step are accepted, though one advantage standardises to 0.",
+        ACTOR_CRITIC,
+        "plan.steps_per_iteration == plan.num_minibatches",
+        "plan.steps_per_iteration < plan.num_minibatches",
+        ("tests/test_ppo.py::test_one_advantage_is_not_standardised[none]",),
     ),
     Mutant(
         "target-kl-stops-for-good",
@@ -913,8 +924,8 @@ MUTANTS = (
         "the-actor-climbs-the-least-critic",
         "TD3's actor maximises the minimum of the critics, as SAC's does, not the first.",
         DDPG,
-        "return -mean(values[0]), None",
-        "return -mean(jnp.min(values, axis=0)), None",
+        "return -mean(values[0]), (carried, None)",
+        "return -mean(jnp.min(values, axis=0)), (carried, None)",
         (f"{UPDATES}::test_the_actor_of_td3_climbs_the_first_critic",),
     ),
     # The DQN family ------------------------------------------------------------------------------
@@ -1148,8 +1159,8 @@ MUTANTS = (
         "targets-almost-copies",
         "Polyak's weights are exchanged: targets go 1 - tau of the way.",
         DDPG,
-        "optax.incremental_update(params, state.target, self.tau)",
-        "optax.incremental_update(params, state.target, 1.0 - self.tau)",
+        "polyak_update(params, state.target, self.tau)",
+        "polyak_update(params, state.target, 1.0 - self.tau)",
         (f"{UPDATES}::test_targets_go_a_tenth_of_the_way_to_what_was_just_learned[td3]",),
     ),
     Mutant(
@@ -1197,8 +1208,8 @@ MUTANTS = (
         "soft-target-without-entropy",
         "The policy is paid for its entropy now, and the critics' target leaves out what follows.",
         SAC,
-        "state.actor, state.target, rows.next_obs, next_key, temperature",
-        "state.actor, state.target, rows.next_obs, next_key, 0.0 * temperature",
+        "next_policy, state.target, rows.next_obs, next_key, temperature",
+        "next_policy, state.target, rows.next_obs, next_key, 0.0 * temperature",
         (f"{UPDATES}::test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic",),
     ),
     Mutant(
@@ -1221,8 +1232,8 @@ MUTANTS = (
         "targets-of-sac-almost-copies",
         "Polyak's weights are exchanged: targets go 1 - tau of the way.",
         SAC,
-        "optax.incremental_update(critic, state.target, self.tau)",
-        "optax.incremental_update(critic, state.target, 1.0 - self.tau)",
+        "polyak_update(critic, state.target, self.tau)",
+        "polyak_update(critic, state.target, 1.0 - self.tau)",
         (f"{UPDATES}::test_targets_go_a_tenth_of_the_way_to_what_was_just_learned[sac]",),
     ),
     Mutant(
@@ -1232,6 +1243,55 @@ MUTANTS = (
         "jax.lax.top_k(q, self.num_elites)",
         "jax.lax.top_k(-q, self.num_elites)",
         (f"{UPDATES}::test_search_climbs_a_peak_that_is_known[uniform]",),
+    ),
+    # Modules of the user's own --------------------------------------------------------------------
+    Mutant(
+        "copies-in-one-group",
+        "A torso sees `[T, N, ...]`: a layer that takes axis 0 for the batch mixes environments.",
+        ACTOR_CRITIC,
+        "call_torso=call(self.torso)",
+        "call_torso=call_directly",
+        (f"{OWN_MODULES}::test_the_value_of_a_copy_does_not_depend_on_the_others[none]",),
+    ),
+    Mutant(
+        "divergence-of-rows-the-wrong-way-round",
+        "The KL divergence of a user's policy over several axes is taken the wrong way round.",
+        OWN,
+        "self.rows.kl(other.rows)",
+        "other.rows.kl(self.rows)",
+        (f"{OWN_MODULES}::test_the_distribution_of_many_axes_is_that_of_each_row[several]",),
+    ),
+    Mutant(
+        "never-in-training-mode",
+        "Modules are never told that they learn: BatchNorm keeps its first statistics.",
+        OWN,
+        "train=None if self.train is None else True",
+        "train=None if self.train is None else False",
+        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[dqn]",),
+    ),
+    Mutant(
+        "statistics-thrown-away",
+        "The statistics of a learning pass are not stored.",
+        OPTIMIZERS,
+        "new = merged(tree, params, carried)",
+        "new = merged(tree, params)",
+        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[dqn]",),
+    ),
+    Mutant(
+        "targets-keep-their-first-statistics",
+        "A target network gets new parameters and keeps the statistics of `init`.",
+        VARIABLES,
+        'return x | {"params": optax.incremental_update',
+        'return target | {"params": optax.incremental_update',
+        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[td3]",),
+    ),
+    Mutant(
+        "batch-statistics-in-a-policy-that-must-not-change",
+        "An on-policy agent takes a module with batch statistics.",
+        OWN,
+        "if names and not trains:",
+        "if names and not trains and module is None:",
+        (f"{OWN_MODULES}::test_an_on_policy_agent_refuses_what_would_change_its_policy[PPO]",),
     ),
     # Acting and memory ---------------------------------------------------------------------------
     Mutant(
