@@ -303,6 +303,11 @@ class EpisodeStats(struct.PyTreeNode):
     def __add__(self, other: "EpisodeStats") -> "EpisodeStats":
         return EpisodeStats(self.returns + other.returns, self.lengths + other.lengths)
 
+    def first(self) -> "EpisodeStats":
+        """Of entries `[T, N]` the first episode of each copy alone."""
+        before = jnp.cumsum(self.count, axis=0) - self.count
+        return jax.tree.map(lambda x: jnp.where(before == 0, x, 0.0), self)
+
     def pooled(self) -> "EpisodeStats":
         """The entries' episodes taken together."""
         return EpisodeStats(self.returns.pooled(), self.lengths.pooled())

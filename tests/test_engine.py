@@ -15,7 +15,8 @@ from agents.masked import MaskedActorCritic
 from agents.q_learning import QLearning
 from agents.recurrent import RecurrentPolicyGradient
 from agents.workers import Workers
-from environments import BestAction, Chain, Counter, Recall
+from environments import BestAction, Chain, Counter, Recall, timestep
+from flax import struct
 from plans import PLANS, equal, random_policy
 from probes import cases
 from scipy import stats
@@ -24,7 +25,7 @@ from sources import imports
 import jaxrl
 import jaxrl_envs
 from jaxrl.agent import Agent, OnPolicy, Replay
-from jaxrl.agents import PPO, SAC, Rainbow
+from jaxrl.agents import PPO, REINFORCE, SAC, Rainbow
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.sweep import sweep
@@ -32,7 +33,7 @@ from jaxrl.engine.train import Training, chunk_stops, train
 from jaxrl.environment import VectorEnv
 from jaxrl.minibatches import permutation
 from jaxrl.runs.fit import fit, memory_of
-from jaxrl.types import static
+from jaxrl.types import Discrete, EnvSpec, static
 from jaxrl_envs.exact import rock_paper_scissors
 
 KEY = jax.random.key(0)
@@ -111,6 +112,35 @@ def test_one_environment_and_one_step():
     assert trajectory.steps.reward.shape == (1, 1)
     assert trajectory.steps.truncated.all()
     assert episodes.count == 1
+
+
+class Either(struct.PyTreeNode):
+    """An episode of one step or of ten, as likely; each step pays 10. The mean return is 55."""
+
+    spec = EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2), max_steps=10)
+
+    def reset(self, key):
+        left = jnp.where(jax.random.bernoulli(key), 10, 1)
+        return left, left.astype(jnp.float32)[None]
+
+    def step(self, key, state, action):
+        left = state - 1
+        return left, timestep(left.astype(jnp.float32)[None], 10.0, left == 0)
+
+
+def test_a_rollout_from_fresh_starts_counts_one_episode_of_each_copy():
+    """Short episodes that begin late would count, and long ones, which the rollout cuts, not.
+
+    And the starts are fresh in every iteration: episodes that go on from the one before are long.
+    """
+    agent = REINFORCE(num_envs=256, num_steps=10, whole_episodes=True, hidden_sizes=(4,))
+    _, metrics = jax.jit(
+        lambda key: train(agent, Either(), key, total_steps=4 * 2560, num_evaluations=0)
+    )(KEY)
+    (count,), (value,) = metrics.training.episodes.count, metrics.training.episodes.returns.value
+    assert count == 4 * 256
+    assert abs(value - 55) < 5 * 45 / np.sqrt(count)
+    np.testing.assert_allclose(metrics.training.episodes.lengths.value, value / 10, rtol=1e-5)
 
 
 # Auto-reset ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from flax import struct
 from jaxrl import device
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
-from jaxrl.engine.rollout import rollout
+from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.environment import VectorEnv
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch, minibatch_indices
@@ -152,10 +152,10 @@ def _collect(
     key: Key,
     clock: Clock,
 ) -> tuple[TrainState, Trajectory, EpisodeStats]:
-    """One rollout of the exploring agent; its transitions are raw."""
+    """One rollout of the exploring agent; its transitions are raw, its episodes `[T, N]`."""
     policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
     start_carry = agent.initial_carry(plan.num_envs)
-    env_state, carry, trajectory, episodes = rollout(
+    env_state, carry, trajectory, episodes = rollout_of_episodes(
         policy, envs, state.envs, state.carry, start_carry, key, plan.num_steps
     )
     return state.replace(envs=env_state, carry=carry), trajectory, episodes
@@ -170,11 +170,13 @@ def on_policy(
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     raw = trajectory.steps
     trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
+    if plan.reset_each_iteration:  # cuts long episodes: among those that end are too many short
+        episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)
     report = {name: Mean.of(x) for name, x in agent.report(state.agent, prepared, clock).items()}
     agent_state, updates = _epochs(agent, plan, state.agent, prepared, key, clock)
     stats = _learn_statistics(agent, state.stats, trajectory.first, raw)
-    metrics = IterationMetrics(episodes, report | updates)
+    metrics = IterationMetrics(episodes.pooled(), report | updates)
     return state.replace(agent=agent_state, stats=stats), metrics
 
 
@@ -251,7 +253,7 @@ def replay(
     agent_state, memory, updates = jax.lax.fori_loop(0, length, one, (state.agent, memory, none))
     stats = _learn_statistics(agent, stats, trajectory.first, trajectory.steps)
     state = state.replace(agent=agent_state, stats=stats, buffer=memory)
-    return state, IterationMetrics(episodes, updates)
+    return state, IterationMetrics(episodes.pooled(), updates)
 
 
 def offline(

@@ -40,7 +40,22 @@ def rollout(
       Where the copies and the recurrent state stand now, the trajectory `[T, N]` and the statistics
       of the episodes that ended.
     """
+    env_state, carry, trajectory, ended = rollout_of_episodes(
+        policy, envs, env_state, carry, initial_carry, key, num_steps
+    )
+    return env_state, carry, trajectory, ended.pooled()
 
+
+def rollout_of_episodes(
+    policy: Policy,
+    envs: VectorEnv,
+    env_state: VectorState,
+    carry: PyTree,
+    initial_carry: PyTree,
+    key: Key,
+    num_steps: int,
+) -> tuple[VectorState, PyTree, Trajectory, EpisodeStats]:
+    """As `rollout`, with statistics `[T, N]` of the episode that ended with each step."""
     key, num_envs = stream(key, Stream.ROLLOUT), envs.num_envs
     restarts, start_of = envs.restarts(stream(key, Stream.AUTO_RESET), num_steps)
     draws = (
@@ -70,5 +85,5 @@ def rollout(
         one_step, (env_state, carry), draws, unroll=envs.steps_a_turn
     )
     env_state, last_carry = loop
-    ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated).pooled()
+    ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated)
     return env_state, last_carry, Trajectory(steps, first, carry), ended

@@ -106,6 +106,9 @@ RESUME = "tests/test_resume.py"
 GOES_ON = f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[on-policy]"
 UPDATES = "tests/test_off_policy_updates.py"
 HAPPENED = "tests/test_replay.py::test_every_row_is_one_that_happened"
+FRESH_STARTS = (
+    "tests/test_engine.py::test_a_rollout_from_fresh_starts_counts_one_episode_of_each_copy"
+)
 DECLARED = "tests/test_replay.py::test_a_declared_limit_bounds_the_final_observations_exactly[2]"
 TARGET_MOVES = "tests/test_dqn.py::test_the_target_moves_when_it_is_due_also_under_vmap"
 
@@ -1565,6 +1568,22 @@ MUTANTS = (
         "[(i * d, s, n) for i, d, s, n in axes]",
         "[(i, s, n) for i, d, s, n in axes]",
         ("tests/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",),
+    ),
+    Mutant(
+        "no-fresh-starts-each-iteration",
+        "Rollouts of whole episodes begin in the middle of what went on before.",
+        LEARNERS,
+        "state = state.replace(envs=envs.reset(key))",
+        "pass",
+        (FRESH_STARTS,),
+    ),
+    Mutant(
+        "late-short-episodes-count",
+        "Of a rollout from fresh starts every episode counts that ends: too many short ones.",
+        LEARNERS,
+        "episodes = episodes.first()",
+        "pass",
+        (FRESH_STARTS,),
     ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
