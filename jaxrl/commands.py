@@ -65,6 +65,7 @@ def add(verbs: Any) -> None:
         help="Draw an episode of the first member, too: RUN/episode.gif of gymnax's environments, "
         "RUN/episode.html, a page for a browser, of brax's",
     )  # fmt: skip
+    _add_step(evaluate)
     evaluate.set_defaults(run=evaluate_run)
 
     export = verbs.add_parser(
@@ -87,6 +88,7 @@ def add(verbs: Any) -> None:
         "--onnx", action="store_true",
         help="Write policy.onnx, too; needs pip install 'jaxrl[onnx]'",
     )  # fmt: skip
+    _add_step(export)
     export.set_defaults(run=export_run)
 
     runs = {**run, "nargs": "+", "help": "Directories of runs"}
@@ -126,6 +128,23 @@ def add(verbs: Any) -> None:
     compare.set_defaults(run=compare_runs)
 
 
+def _add_step(parser: Any) -> None:
+    parser.add_argument(
+        "--step", type=kind(_step), metavar="INT|best",
+        help="Which checkpoint: by its number in RUN/checkpoints, or the best one, which "
+        "--keep-best keeps (default: the newest)",
+    )  # fmt: skip
+
+
+def _step(text: str) -> int | str:
+    if text == "best":
+        return text
+    try:
+        return whole_number(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no checkpoint: give its number, or best") from None
+
+
 def add_following(parser: Any, *, anew: bool = True) -> None:
     """Adds the flags on how a run is followed and saved; a run that goes on has no defaults."""
     group = parser.add_argument_group("following it")
@@ -141,6 +160,11 @@ def add_following(parser: Any, *, anew: bool = True) -> None:
         "60", type=seconds, metavar="FLOAT",
     )  # fmt: skip
     add("--keep-checkpoints", "How many checkpoints stay", "3", type=count, metavar="INT")
+    add(
+        "--keep-best", "Keep what was learned at the best evaluation, too: the highest mean over "
+        "the seeds, for `jaxrl evaluate RUN --step best`", "no",
+        action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
     add(
         "--tensorboard", "Write event files for TensorBoard", "yes",
         action=argparse.BooleanOptionalAction,
@@ -225,6 +249,12 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
         f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
         f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"
     )
+    if result.best is not None:
+        print(
+            f"best evaluation {result.best.return_mean:.1f} after {result.best.step:,} steps, "
+            "kept; as the highest of many it is likely too high, so judge it on other episodes: "
+            f"jaxrl evaluate {directory.path} --step best"
+        )
 
 
 def resume_run(options: argparse.Namespace) -> None:
@@ -277,7 +307,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
     from jaxrl.runs.loggers import member_name
     from jaxrl.runs.statistics import of_episodes
 
-    trained = load_run(options.path)
+    trained = load_run(options.path, step=options.step)
     if options.render:
         _render(trained.policy(), jax.random.key(options.seed), options.path)
     for i, label in enumerate(trained.members.labels):
@@ -318,7 +348,8 @@ def export_run(options: argparse.Namespace) -> None:
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.load import load_policy
 
-    export_policy(load_policy(options.path, options.member), out, onnx=options.onnx)
+    policy = load_policy(options.path, options.member, step=options.step)
+    export_policy(policy, out, onnx=options.onnx)
     for file in sorted(out.glob("policy.*")):
         print(f"{file}  {file.stat().st_size / 1024:,.0f} KiB")
 

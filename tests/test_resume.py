@@ -35,7 +35,7 @@ from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
 from jaxrl.runs.fit import DivergenceError, fit
 from jaxrl.runs.groups import read_groups
-from jaxrl.runs.load import load_run
+from jaxrl.runs.load import load_policy, load_run
 from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.recorder import _changes as changes
@@ -641,6 +641,88 @@ def test_how_a_run_was_evaluated_is_kept(tmp_path):
         (tmp_path / name / "config.json").write_text(json.dumps(then))
     assert len(read_groups([tmp_path / "old", tmp_path / "new"])) == 1
     assert len(read_groups([tmp_path / "old", path])) == 2
+
+
+# The best evaluation ------------------------------------------------------------------------------
+
+
+class Passing(Idle):
+    """Is best when two fifths of the training are over."""
+
+    def act(self, state, carry, obs, key, clock, *, explore):
+        return carry, jnp.full((obs.shape[0], 1), 1.0 - jnp.abs(clock.fraction - 0.4)), ()
+
+
+def test_the_best_state_is_kept_and_comes_back(tmp_path):
+    """Returns of .8, 1, .8, .6, .4: the second is kept beside the newest checkpoint."""
+    agent, env, path, seen = Passing(), PaysTheAction(), tmp_path / "run", {}
+
+    def see(event):
+        if isinstance(event, Evaluation):
+            seen[event.steps] = jax.tree.map(jnp.copy, event.state)
+
+    options = OPTIONS | {"run_dir": path, "keep_best": True, "keep_checkpoints": 1}
+    result = fit(agent, env, jax.random.split(KEY, 2), callbacks=[see], **options)
+    assert [event.state for event in result.evaluations] == [None] * 5
+    assert (result.best.step, result.best.return_mean) == (40, 1.0)
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["best"] == {"step": 40, "return_mean": 1.0, "selected": True}
+    assert Checkpoints(path / "checkpoints").steps() == [100]
+    assert Checkpoints(path / "best").steps() == [40]
+    for step, at in (("best", 40), (40, 40), (100, 100), (None, 100)):
+        trained = load_run(path, step=step, agent=agent, env=env)
+        assert trained.steps == at
+        assert equal(trained.learned["agent"], seen[at].agent)
+    assert load_policy(path, 1, step="best", agent=agent, env=env)(jnp.zeros(1)) == 1.0
+    with pytest.raises(ValueError, match=r"no checkpoint of step 60: it has 100, best \(40\)"):
+        load_run(path, step=60, agent=agent, env=env)
+    fit(agent, env, KEY, **OPTIONS | {"run_dir": tmp_path / "without"})
+    with pytest.raises(ValueError, match="has kept no best checkpoint: train with --keep-best"):
+        load_run(tmp_path / "without", step="best", agent=agent, env=env)
+    with pytest.raises(ValueError, match="keep_best asks for a run_dir"):
+        fit(agent, env, KEY, keep_best=True, **OPTIONS)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_a_run_that_died_keeps_its_best(tmp_path, seconds):
+    """Also where the newest checkpoint is older than the best, or there is none."""
+    agent, env = Passing(), PaysTheAction()
+    options = OPTIONS | {"run_dir": tmp_path / "run", "keep_best": True, "resume": True,
+                         "checkpoint_seconds": seconds, "keep_checkpoints": 1}  # fmt: skip
+    with pytest.raises(Died):
+        fit(agent, env, KEY, callbacks=[ending_after(70)], **options)
+    kept = Checkpoints(tmp_path / "run" / "best")
+    assert kept.steps() == [40]
+    assert (Checkpoints(tmp_path / "run" / "checkpoints").steps() == []) == (seconds > 0)
+    written = (tmp_path / "run" / "best" / "40").stat().st_mtime_ns
+    result = fit(agent, env, KEY, **options)
+    assert (result.best.step, result.env_steps) == (40, 100)
+    assert kept.steps() == [40]
+    assert (tmp_path / "run" / "best" / "40").stat().st_mtime_ns == written
+    whole = fit(agent, env, KEY, **OPTIONS)
+    assert equal(result.state, whole.state)
+
+
+@pytest.mark.thorough
+def test_the_command_keeps_evaluates_and_exports_the_best(tmp_path):
+    path = tmp_path / "run"
+    words = ["--num-envs", 2, "--num-steps", 8, "--hidden-sizes", 4, "--total-steps", 64,
+             "--num-evaluations", 2, "--num-eval-episodes", 4, "--no-tensorboard"]  # fmt: skip
+    status, out, err = run_in_process(
+        "train", "a2c", "jaxrl/bandit", *words, "--keep-best", "--run-dir", path
+    )
+    assert (status, err) == (0, [])
+    assert out[-1].endswith(f"jaxrl evaluate {path} --step best")
+    (step,) = Checkpoints(path / "best").steps()
+    status, out, _ = run_in_process("evaluate", path, "--step", "best", "--episodes", 4)
+    assert status == 0
+    assert out[-1].startswith(f"seed=0, {step} steps: return ")
+    status, _, _ = run_in_process("export", path, "--step", step, "--out", tmp_path / "out")
+    assert status == 0
+    for word, message in (("7", "has no checkpoint of step 7"), ("x", "is no checkpoint: give")):
+        status, _, err = run_in_process("evaluate", path, "--step", word)
+        assert status == 2
+        assert message in err[-1]
 
 
 # Warm starts, and older runs ----------------------------------------------------------------------

@@ -3,6 +3,12 @@
 >>> def stop_when_bored(event):
 ...     if isinstance(event, Evaluation) and event.return_means.mean() < 10:
 ...         return "it learns nothing"
+
+An evaluation holds the state that was evaluated, which the next iteration writes over: copy it.
+
+>>> def keep_the_best(event):
+...     if isinstance(event, Evaluation) and event.return_mean > best["return"]:
+...         best.update({"return": event.return_mean, "state": jax.tree.map(jnp.copy, event.state)})
 """
 
 import time

@@ -7,8 +7,12 @@ A checkpoint has two parts, so that acting does not read a replay memory:
 
 and a record in JSON: where the run stood, its configuration, and of every array the name, the
 shape, the dtype and a checksum. What is read is compared with that record and with a template.
+
+Beside them the directory `best` holds what was learned at the best evaluation, where that was asked
+for: to act, evaluate and export, not to go on with.
 """
 
+import contextlib
 import functools
 import json
 import shutil
@@ -173,6 +177,23 @@ class Checkpoints:
             raise DamagedCheckpoint(_first_line(error)) from error
         flat = {name: np.asarray(x) for name, x in _leaves(tree).items()}
         return {name: flat[name] for name in _leaves(like) if name in flat}
+
+
+def replace_by(
+    path: Path, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]
+) -> None:
+    """Makes a checkpoint the only one in the directory `path`, once it is whole on the disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.closing(Checkpoints(partial)) as checkpoints:
+        checkpoints.save(step, parts, record)
+    path.mkdir(exist_ok=True)
+    shutil.rmtree(path / str(step), ignore_errors=True)
+    (partial / str(step)).rename(path / str(step))
+    for older in Checkpoints(path).steps():
+        if older != step:
+            shutil.rmtree(path / str(older))
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def learned(state: TrainState) -> PyTree:

@@ -182,6 +182,10 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 

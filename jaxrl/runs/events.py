@@ -55,6 +55,9 @@ class Evaluation:
       training: what training reported since the last evaluation: names to `float64[seeds]`.
       seconds_left: at the pace so far: of training and of the evaluations that are still to come.
       diverged: the seeds, by their index, whose numbers are not finite any more.
+      state: what was evaluated. It is valid while callbacks are called, and no longer: the next
+        iteration writes over its arrays. `jax.tree.map(jnp.copy, event.state)` stays. None in
+        `Result.evaluations`.
     """
 
     steps: int
@@ -64,6 +67,7 @@ class Evaluation:
     training: dict[str, np.ndarray]
     seconds_left: float
     diverged: tuple[int, ...] = ()
+    state: TrainState | None = None
 
     @property
     def return_means(self) -> np.ndarray:
@@ -125,6 +129,20 @@ Event = Compiled | Progress | Evaluation | Diverged | Saved | Resumed
 
 
 @dataclasses.dataclass(frozen=True)
+class Best:
+    """The evaluation with the highest return, whose state a run has kept.
+
+    Attributes:
+      step: environment steps of each seed until then.
+      return_mean: the mean over the seeds that had not diverged. It was chosen as the highest of
+        many, and is likely too high for that: other episodes say what the state is worth.
+    """
+
+    step: int
+    return_mean: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What `fit` returns.
 
@@ -139,6 +157,7 @@ class Result:
       stopped: why the run ended early; None where it did not.
       afresh: an evaluation of the final state on other episodes, where the last of `evaluations`
         ended the run: that one was the first to be high enough, and is too high for that.
+      best: the best evaluation, where `keep_best` asked for it.
     """
 
     state: TrainState
@@ -150,6 +169,7 @@ class Result:
     diverged: tuple[Diverged, ...] = ()
     stopped: str | None = None
     afresh: Evaluation | None = None
+    best: Best | None = None
 
     @property
     def final(self) -> Evaluation:
@@ -172,4 +192,10 @@ class Result:
             "final_return": summarize(self.final.return_means, self.final.diverged),
             "stopped": self.stopped,
             "diverged": [dataclasses.asdict(member) for member in self.diverged],
+            **(describe_best(self.best) if self.best else {}),
         }
+
+
+def describe_best(best: Best) -> dict[str, Any]:
+    """The entry of summary.json; that its return was selected is said beside it."""
+    return {"best": {**dataclasses.asdict(best), "selected": True}}

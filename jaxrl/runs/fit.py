@@ -43,6 +43,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     keep_checkpoints: int = 3,
+    keep_best: bool = False,
     stop_at_return: float | None = None,
     time_budget: float | None = None,
     tensorboard: bool = True,
@@ -67,6 +68,8 @@ def fit(
         without a break; begin, where there is none. `total_steps` may have grown.
       checkpoint_seconds: time between checkpoints, at least; there is one at the end in any case.
       keep_checkpoints: how many of them stay.
+      keep_best: keep what was learned at the best evaluation, too, for `load_policy(run_dir,
+        step="best")`: the highest mean over all members that have not diverged.
       stop_at_return: end when an evaluation's return is that high, the mean over all members that
         have not diverged. What was reached is then judged on other episodes (`Result.afresh`).
       time_budget: end after so many seconds, compilation not counted.
@@ -87,6 +90,7 @@ def fit(
         num_evaluations=num_evaluations,
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=keep_checkpoints,
+        keep_best=keep_best,
         stop_at_return=stop_at_return,
         time_budget=time_budget,
         tensorboard=tensorboard,
@@ -94,6 +98,10 @@ def fit(
     )
     if resume and run_dir is None:
         raise ValueError("resume asks for a run_dir: that of the run to go on with")
+    if keep_best and run_dir is None:
+        raise ValueError(
+            "keep_best asks for a run_dir; without one, copy event.state in a callback"
+        )
     training = Training.create(agent, env, total_steps=total_steps, **options)
     members = Members.of(training, key, points)
     if run_dir is None:
@@ -223,6 +231,7 @@ class Loop:
             diverged=tuple(standing.diverged.values()),
             stopped=self.stopped,
             afresh=self.afresh,
+            best=None if self.recorder is None else self.recorder.best,
         )
 
     def train(self, standing: Standing, stop: int) -> None:
@@ -295,7 +304,7 @@ class Loop:
         standing.since = self.programs.no_metrics()
         self.evaluations.append(evaluation)
         going_on = self.stopped is None
-        self.tell(evaluation)
+        self.tell(dataclasses.replace(evaluation, state=standing.state))
         if going_on and self.stopped is not None:
             self.afresh = self.play(standing, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))
 

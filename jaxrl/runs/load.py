@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,19 +63,22 @@ class Trained:
 def load_run(
     path: Path | str,
     *,
+    step: int | Literal["best"] | None = None,
     agent: Agent | None = None,
     env: Environment | None = None,
     data: PyTree = None,
 ) -> Trained:
-    """Reads the newest whole checkpoint of the run in `path`.
+    """Reads a checkpoint of the run in `path`.
 
     Args:
       path: the run directory.
+      step: which checkpoint, by the environment steps of each seed before it was taken, or "best":
+        at the best evaluation, which `keep_best` keeps; None for the newest that is whole.
       agent, env: what was trained and where, of a run that was started from Python.
       data: what an offline agent learned from; its shapes matter, and nothing else.
 
     Raises:
-      ValueError: there is no run, no checkpoint, or one of another agent.
+      ValueError: there is no run, no such checkpoint, or one of another agent.
     """
     path = Path(path)
     if (agent is None) != (env is None):
@@ -84,17 +87,41 @@ def load_run(
         members = Recipe.of_run(path).build(warm=False)
     else:
         members = _members_of(path, agent, env, data)
-    checkpoints = Checkpoints(RunDirectory(path).checkpoints)
     init = members.vmap(Training.init, 0)
     template = learned(jax.eval_shape(init, members.training, members.key))
-    for step in checkpoints.steps():
+    for checkpoints, at in _chosen(path, step):
         try:
-            state = checkpoints.load(step, "learned", template)
+            state = checkpoints.load(at, "learned", template)
         except DamagedCheckpoint:
             continue
-        iteration = step // members.training.agent.plan.steps_per_iteration
-        return Trained(members, state, iteration, step, path)
+        iteration = at // members.training.agent.plan.steps_per_iteration
+        return Trained(members, state, iteration, at, path)
+    if step is not None:
+        raise ValueError(f"the checkpoint {step} of {path} is damaged")
     raise ValueError(f"{path} has no whole checkpoint yet")
+
+
+def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]:
+    """The checkpoints that are asked for, in the order in which to try them.
+
+    Raises:
+      ValueError: one is asked for that is not there.
+    """
+    directory = RunDirectory(path)
+    newest, best = Checkpoints(directory.checkpoints), Checkpoints(directory.best)
+    if step is None:
+        return [(newest, at) for at in newest.steps()]
+    if step == "best":
+        if not best.steps():
+            raise ValueError(f"{path} has kept no best checkpoint: train with --keep-best")
+        return [(best, at) for at in best.steps()]
+    chosen = [(of, at) for of in (newest, best) for at in of.steps() if at == step]
+    if not chosen:
+        there = [str(at) for at in newest.steps()] + [f"best ({at})" for at in best.steps()]
+        raise ValueError(
+            f"{path} has no checkpoint of step {step}: it has {', '.join(there) or 'none'}"
+        )
+    return chosen
 
 
 def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Members:
@@ -119,6 +146,7 @@ def load_policy(
     path: Path | str,
     member: int = 0,
     *,
+    step: int | Literal["best"] | None = None,
     agent: Agent | None = None,
     env: Environment | None = None,
     data: PyTree = None,
@@ -128,12 +156,12 @@ def load_policy(
     Args:
       path: the run directory.
       member: which seed, from 0, or which point and seed of a sweep.
-      agent, env, data: as for `load_run`.
+      step, agent, env, data: as for `load_run`; `step="best"` say.
 
     Raises:
       ValueError: as `load_run`; or there is no such member.
     """
-    return load_run(path, agent=agent, env=env, data=data).policy(member)
+    return load_run(path, step=step, agent=agent, env=env, data=data).policy(member)
 
 
 class LoadedPolicy:

@@ -11,7 +11,13 @@ import numpy as np
 from flax import struct
 
 from jaxrl.runs import fingerprint
-from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, progress
+from jaxrl.runs.checkpoint import (
+    Checkpoints,
+    DamagedCheckpoint,
+    learned,
+    progress,
+    replace_by,
+)
 from jaxrl.runs.directory import (
     RunDirectory,
     other_versions,
@@ -21,7 +27,17 @@ from jaxrl.runs.directory import (
     read_summary,
     versions,
 )
-from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Result, Resumed, Saved
+from jaxrl.runs.events import (
+    Best,
+    Compiled,
+    Diverged,
+    Evaluation,
+    Event,
+    Result,
+    Resumed,
+    Saved,
+    describe_best,
+)
 from jaxrl.runs.fit import Standing
 from jaxrl.runs.loggers import Logger, TensorBoard, WeightsAndBiases, check_wandb
 from jaxrl.runs.members import Members
@@ -65,6 +81,7 @@ class Recorder:
         self.config = plain(self._config())
         self.environment = fingerprint.of(training)
         self.checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
+        self.best: Best | None = None
         self.told_until = -1  # the last step that metrics.jsonl has already
         self._begun = self._compiled = False
         self._loggers: list[Logger] = []
@@ -126,6 +143,18 @@ class Recorder:
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
                 logger.write(rows)
+        if isinstance(event, Evaluation) and self.settings.keep_best:
+            highest = -np.inf if self.best is None else self.best.return_mean
+            if event.return_mean > highest:
+                self._keep(event)
+
+    def _keep(self, event: Evaluation) -> None:
+        """Keeps what was learned instead of the best so far, which stays until this is whole."""
+        iteration = event.steps // self.members.training.agent.plan.steps_per_iteration
+        record = {**self._record(iteration, event.train_seconds), "return_mean": event.return_mean}
+        assert event.state is not None
+        replace_by(self.directory.best, event.steps, {"learned": learned(event.state)}, record)
+        self.best = Best(event.steps, event.return_mean)
 
     def _begin_logs(self) -> list[Logger]:
         """The loggers that the settings ask for, begun when there is something to log."""
@@ -169,16 +198,21 @@ class Recorder:
                 "progress": self._progress(standing),
             },
             {
-                "iteration": standing.iteration,
-                "train_seconds": standing.train_seconds,
-                "num_iterations": self.members.training.num_iterations,
+                **self._record(standing.iteration, standing.train_seconds),
                 "diverged": {i: dataclasses.asdict(x) for i, x in standing.diverged.items()},
-                "config": self.config,
-                "versions": versions(),
-                "environment": self.environment,
             },
         )
         return Saved(steps)
+
+    def _record(self, iteration: int, train_seconds: float) -> dict[str, Any]:
+        return {
+            "iteration": iteration,
+            "train_seconds": train_seconds,
+            "num_iterations": self.members.training.num_iterations,
+            "config": self.config,
+            "versions": versions(),
+            "environment": self.environment,
+        }
 
     def _progress(self, standing: Standing) -> dict[str, Any]:
         key = np.asarray(jax.random.key_data(self.members.key))
@@ -204,6 +238,7 @@ class Recorder:
                 ),
                 "stopped": why,
                 "diverged": [dataclasses.asdict(x) for x in standing.diverged.values()],
+                **(describe_best(self.best) if self.best else {}),
             }
         )
 
@@ -253,8 +288,17 @@ class Recorder:
             break
         else:
             notes.append("there is no checkpoint yet: beginning anew, with the same seeds")
+        self.best = self._best_so_far()
         self.told_until = self.directory.keep_metrics(restored)
         tell(Resumed(max(restored, 0), tuple(notes)))
+
+    def _best_so_far(self) -> Best | None:
+        """What was kept before, also after the newest checkpoint: what comes must be better."""
+        bests = Checkpoints(self.directory.best)
+        for step in bests.steps():
+            with contextlib.suppress(DamagedCheckpoint):
+                return Best(step, bests.record(step)["return_mean"])
+        return None
 
     def _restore(self, standing: Standing, step: int, record: dict[str, Any]) -> None:
         plan = self.members.training.agent.plan

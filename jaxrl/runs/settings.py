@@ -18,6 +18,7 @@ class Settings:
     num_evaluations: int = 10
     checkpoint_seconds: float = 60.0
     keep_checkpoints: int = 3
+    keep_best: bool = False
     stop_at_return: float | None = None
     time_budget: float | None = None
     tensorboard: bool = True

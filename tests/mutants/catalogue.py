@@ -1778,6 +1778,14 @@ MUTANTS = (
         ("tests/test_engine.py::test_a_mixed_policy_is_worth_what_the_game_says",),
     ),
     Mutant(
+        "the-last-is-the-best",
+        "The state that is kept as the best is that of the last evaluation.",
+        RECORDER,
+        "if event.return_mean > highest:",
+        "if event.return_mean > -np.inf:",
+        (f"{RESUME}::test_the_best_state_is_kept_and_comes_back",),
+    ),
+    Mutant(
         "a-diverged-member-counts",
         "The mean that a target is compared with includes seeds that have diverged, and is never "
         "reached.",
