@@ -42,6 +42,7 @@ class Host:
       cores: those that this process may use.
       memory: bytes; None where that is unknown.
       deadlock: whether batched LAPACK calls can hang for ever with this jaxlib on this host.
+      x64: whether `jax_enable_x64` is on.
     """
 
     python: tuple[int, ...]
@@ -56,6 +57,7 @@ class Host:
     cores: int
     memory: int | None
     deadlock: bool
+    x64: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +87,12 @@ def probe() -> Host:
     names = dict.fromkeys([*SHOWN, *(_parts(r)[0] for r in requirements)])
     devices: tuple[str, ...] = ()
     backend = failure = ""
+    x64 = False
     try:
         import jax
 
         devices = tuple(f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices())
-        backend = jax.default_backend()
+        backend, x64 = jax.default_backend(), bool(jax.config.jax_enable_x64)
     except Exception as error:  # whatever goes wrong in there is what the user has to be told
         failure = f"{type(error).__name__}: {error}".splitlines()[0]
     return Host(
@@ -106,6 +109,7 @@ def probe() -> Host:
         cores=host.cores(),
         memory=_memory(),
         deadlock=host.is_affected(),
+        x64=x64,
     )
 
 
@@ -137,6 +141,7 @@ def examine(seen: Host) -> list[Finding]:
         _start(seen),
         _gpu(seen),
         _deadlock(seen),
+        *_precision(seen),
         *(_library(seen, name) for name in LIBRARIES),
     ]
 
@@ -195,6 +200,13 @@ def _deadlock(seen: Host) -> Finding:
         "batched LAPACK calls can hang with this jaxlib on so few cores; jaxrl makes none itself",
         f"for an environment that makes them, set XLA_FLAGS to {host.FLAG}=false",
     )
+
+
+def _precision(seen: Host) -> list[Finding]:
+    """See `jaxrl.precision`."""
+    if not seen.x64:
+        return []
+    return [Finding("jax_enable_x64 is on; jaxrl trains in float32 all the same")]
 
 
 def _library(seen: Host, name: str) -> Finding:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.checks import check_whole
+from jaxrl.precision import in_float32
 from jaxrl.types import (
     Array,
     EnvSpec,
@@ -132,6 +133,7 @@ class VectorEnv(struct.PyTreeNode):
             return jax.vmap(lambda env, k: env.reset(k))(self.env, keys)
         return jax.vmap(self.env.reset)(keys)
 
+    @in_float32
     def reset(self, key: Key) -> VectorState:
         """Starts an episode in every copy."""
         keys = jax.random.split(stream(key, Stream.RESET), self.num_envs)
@@ -268,4 +270,8 @@ def differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(found)]
     for path, x, y in zip(paths, jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         if x.shape != y.shape or x.dtype != y.dtype:
-            yield f"- {what}{path} is {x.dtype}{list(x.shape)}, {like} {y.dtype}{list(y.shape)}"
+            is_wide = jax.dtypes.canonicalize_dtype(y.dtype) != y.dtype
+            why = " (jaxrl computes in 32 bits)" if is_wide else ""
+            yield (
+                f"- {what}{path} is {x.dtype}{list(x.shape)}, {like} {y.dtype}{list(y.shape)}{why}"
+            )

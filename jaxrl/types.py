@@ -343,7 +343,9 @@ def strong(tree: PyTree) -> PyTree:
 
     def one(x):
         x = jnp.asarray(x)
-        return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x.astype(x.dtype)
+        if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+            return x
+        return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))  # 32 bits of 64, inside in_float32
 
     return jax.tree.map(one, tree)
 

@@ -49,6 +49,14 @@ def test_a_healthy_host_has_no_findings():
         assert word in text
 
 
+def test_wide_numbers_are_mentioned():
+    with jax.enable_x64(True):
+        seen = doctor.probe()
+    told = "jax_enable_x64 is on; jaxrl trains in float32 all the same"
+    assert [f.label for f in doctor.examine(seen) if f.what == told] == ["fine"]
+    assert not doctor.probe().x64
+
+
 @pytest.mark.parametrize(
     ("changes", "what", "mend", "grave"),
     [

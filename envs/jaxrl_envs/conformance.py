@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl.distributions import Categorical, MultiCategorical
 from jaxrl.environment import Environment, FirstStep
+from jaxrl.precision import in_float32
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -33,6 +34,7 @@ class ConformanceError(AssertionError):
     """What is wrong with an environment, a line each."""
 
 
+@in_float32
 def check(env: Environment, *, num_steps: int = 200, seed: int = 0) -> None:
     """Plays random episodes and compares what happens with the contract.
 

@@ -220,6 +220,12 @@ def make(env_id: str, **params: Any) -> Any:
       RuntimeError: the environment needs something that cannot be had, a download for instance.
     """
     check_id(env_id)
+    from jaxrl.precision import in_float32  # deferred: a list of ids needs no library
+
+    return in_float32(_made)(env_id, params)
+
+
+def _made(env_id: str, params: dict[str, Any]) -> Any:
     if ":" in env_id:
         return _imported(env_id, params)
     family, _, name = env_id.partition("/")

@@ -7,6 +7,7 @@ from flax import struct
 from jaxrl.agent import Policy
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, VectorEnv
+from jaxrl.precision import in_float32
 from jaxrl.types import Array, Key, PyTree, Stream, stream
 
 STEPS_BETWEEN_LOOKS = 32
@@ -27,6 +28,7 @@ class Episodes(struct.PyTreeNode):
     finished: Array
 
 
+@in_float32
 def evaluate(
     policy: Policy,
     env: Environment,
@@ -57,6 +59,7 @@ def evaluate(
     return play_episodes(policy, VectorEnv(env, num_episodes), initial_carry, key, max_steps)
 
 
+@in_float32
 def play_episodes(
     policy: Policy,
     envs: VectorEnv,

@@ -18,6 +18,7 @@ from jaxrl.environment import VectorEnv
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
+from jaxrl.precision import in_float32
 from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.types import (
@@ -105,6 +106,7 @@ def policy_of(
 ) -> Policy:
     """The agent as a policy on raw observations; rollout and evaluation both run this."""
 
+    @in_float32
     def policy(carry, obs, key):
         return agent.act(state, carry, stats.normalize_obs(obs), key, clock, explore=explore)
 

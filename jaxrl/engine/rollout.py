@@ -4,6 +4,7 @@ import jax
 
 from jaxrl.agent import Policy
 from jaxrl.environment import VectorEnv, VectorState
+from jaxrl.precision import in_float32
 from jaxrl.types import (
     EpisodeStats,
     Key,
@@ -16,6 +17,7 @@ from jaxrl.types import (
 )
 
 
+@in_float32
 def rollout(
     policy: Policy,
     envs: VectorEnv,

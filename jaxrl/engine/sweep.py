@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxrl.precision import in_float32, narrow
+
 T = TypeVar("T")
 
 
+@in_float32
 def sweep(base: T, /, **values: Sequence[Any]) -> T:
     """The Cartesian product of some fields' values, as one pytree to vmap over.
 
@@ -31,7 +34,8 @@ def sweep(base: T, /, **values: Sequence[Any]) -> T:
         if len(choices) == 0:
             raise ValueError(f"{name} has no values to sweep over")
     points = itertools.product(*values.values())
-    return stacked(variants(base, [dict(zip(values, point, strict=True)) for point in points]))
+    grid = stacked(variants(base, [dict(zip(values, point, strict=True)) for point in points]))
+    return narrow(grid)
 
 
 def variants(base: T, points: Sequence[Mapping[str, Any]]) -> list[T]:

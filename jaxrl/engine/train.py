@@ -16,6 +16,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, FirstStep, VectorEnv, differences
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalizer
+from jaxrl.precision import in_float32, narrow
 from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
@@ -56,6 +57,7 @@ class Training(struct.PyTreeNode):
     eval_mode: EvalMode = static(default="greedy")
 
     @classmethod
+    @in_float32
     def create(
         cls,
         agent: Agent,
@@ -74,6 +76,7 @@ class Training(struct.PyTreeNode):
         eval_mode: EvalMode | None = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
+        env, eval_env, data = narrow((env, eval_env, data))
         spec = env.spec  # which wrappers check
         first_step = FirstStep.of(env, batched_env)
         host.protect_or_warn(type(env).__name__, first_step.jaxpr)
@@ -98,6 +101,7 @@ class Training(struct.PyTreeNode):
             )
         if isinstance(plan, Offline):
             check_data(spec, data)
+            data = jax.tree.map(jnp.asarray, data)  # a traced index does not fit NumPy's arrays
         if not isinstance(plan, Offline) and data is not None:
             raise ValueError(f"{type(agent).__name__} collects its own experience: leave data out")
         if batched_env and eval_env is None:
@@ -165,6 +169,7 @@ class Training(struct.PyTreeNode):
         _check_eval_mode(self.agent, eval_mode)
         return self.replace(eval_mode=eval_mode)
 
+    @in_float32
     def clock(self, iteration: jax.Array | int) -> Clock:
         """The clock at the beginning of an iteration."""
         iteration = jnp.asarray(iteration, jnp.int32)
@@ -174,6 +179,7 @@ class Training(struct.PyTreeNode):
             fraction=iteration.astype(jnp.float32) / float(self.num_iterations),
         )
 
+    @in_float32
     def init(self, key: Key) -> TrainState:
         """The state before the first iteration."""
         key = fast(key)
@@ -220,6 +226,7 @@ class Training(struct.PyTreeNode):
         shapes = jax.eval_shape(one, jax.random.key(0))
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
+    @in_float32
     def iteration(
         self, state: TrainState, key: Key, iteration: jax.Array
     ) -> tuple[TrainState, IterationMetrics]:
@@ -237,6 +244,7 @@ class Training(struct.PyTreeNode):
                 return learners.population(self.agent, plan, self.envs, state, key, clock)
         raise TypeError(f"{type(self.agent.plan).__name__} is no plan the engine knows")
 
+    @in_float32
     def chunk(
         self, state: TrainState, key: Key, start: jax.Array, stop: jax.Array
     ) -> tuple[TrainState, IterationMetrics, Divergence]:
@@ -265,6 +273,7 @@ class Training(struct.PyTreeNode):
         clock, explore = self.clock(iteration), self.eval_mode == "sample"
         return policy_of(self.agent, state.agent, state.stats, clock, explore=explore)
 
+    @in_float32
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
         """Plays `num_eval_episodes` episodes in the `eval_mode`."""
         key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
@@ -272,6 +281,7 @@ class Training(struct.PyTreeNode):
         return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
 
 
+@in_float32
 def train(
     agent: Agent,
     env: Environment,

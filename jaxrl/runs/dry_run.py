@@ -8,12 +8,14 @@ import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy, Population, Replay
 from jaxrl.engine.train import Training
+from jaxrl.precision import in_float32
 from jaxrl.runs.fit import Programs, memory_of
 from jaxrl.runs.members import Members
 from jaxrl.types import PyTree, named_leaves
 from jaxrl.variables import trained
 
 
+@in_float32
 def dry_run(members: Members) -> dict[str, str]:
     """Builds and compiles a run of these members; the lines of a report, by their titles.
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl.precision import in_float32
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.load import LoadedPolicy
 from jaxrl.types import PyTree, named_leaves
@@ -23,6 +24,7 @@ HOW_TO_CALL = (
 )
 
 
+@in_float32
 def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False) -> None:
     """Writes policy.jax and policy.json and, asked for, policy.onnx into the directory `path`.
 

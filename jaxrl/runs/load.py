@@ -16,6 +16,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.engine.train import Training
 from jaxrl.environment import Environment, VectorEnv
 from jaxrl.normalization import Normalizer
+from jaxrl.precision import in_float32
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned
 from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.members import Members, keys_of
@@ -60,6 +61,7 @@ class Trained:
         return LoadedPolicy(training, state["agent"], state["stats"], self.iteration)
 
 
+@in_float32
 def load_run(
     path: Path | str,
     *,
@@ -192,6 +194,7 @@ class LoadedPolicy:
         """Whether it remembers."""
         return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
 
+    @in_float32
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
         """For observations `[N, ...]` actions `[N, ...]` within bounds, and the next carry."""
         clock = self.training.clock(self.iteration)
@@ -203,6 +206,7 @@ class LoadedPolicy:
         """Forgets: an episode begins."""
         self._carry: PyTree = None
 
+    @in_float32
     def __call__(self, obs: PyTree) -> PyTree:
         leaf, of_one = jax.tree.leaves(obs)[0], jax.tree.leaves(self.spec.observation)[0]
         alone = jnp.ndim(leaf) == len(of_one.shape)
@@ -227,6 +231,7 @@ class LoadedPolicy:
         clock = training.clock(self.iteration)
         return policy_of(training.agent, self.state, self.stats, clock, explore=True)
 
+    @in_float32
     def evaluate(
         self, key: Key, *, num_episodes: int = 100, eval_mode: EvalMode | None = None
     ) -> Episodes:
@@ -245,6 +250,7 @@ class LoadedPolicy:
         carry = self.training.agent.initial_carry(num_episodes)
         return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
 
+    @in_float32
     def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
         """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.
 

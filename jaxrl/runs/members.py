@@ -13,6 +13,7 @@ from jaxrl.agent import Agent
 from jaxrl.engine import sizes
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.train import Training
+from jaxrl.precision import in_float32
 from jaxrl.types import Key, PyTree, Stream, stream, strong
 
 
@@ -35,6 +36,7 @@ class Members:
     points: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
+    @in_float32
     def of(
         cls, training: Training, key: Key, points: Sequence[Mapping[str, Any]] | None = None
     ) -> Self:

@@ -1585,6 +1585,26 @@ MUTANTS = (
         "pass",
         (FRESH_STARTS,),
     ),
+    Mutant(
+        "dtypes-left-to-the-setting",
+        "Under `jax_enable_x64` programs are traced with it on.",
+        "jaxrl/precision.py",
+        "with jax.enable_x64(False):",
+        "with jax.enable_x64(True):",
+        ("tests/test_precision.py::test_an_environment_need_not_name_its_dtypes",),
+        error="jaxrl_envs.conformance.ConformanceError",
+    ),
+    Mutant(
+        "grids-of-the-setting",
+        "Under `jax_enable_x64` a sweep is a grid of float64.",
+        "jaxrl/engine/sweep.py",
+        "return narrow(grid)",
+        "return grid",
+        (
+            "tests/test_precision.py"
+            "::test_wide_hyperparameters_and_parameters_of_environments_are_narrowed",
+        ),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "updates-at-the-wrong-parameters",
