@@ -214,6 +214,7 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     keep_compiled_programs()
     from jaxrl.runs.fit import run
     from jaxrl.runs.interrupt import Interrupted
+    from jaxrl.runs.intervals import MIN_SEEDS
     from jaxrl.runs.progress import reporter
 
     find_own_modules()
@@ -241,7 +242,9 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
         print(f"stopped: {result.stopped}; go on with: {resume_command(directory.path)}")
     final = result.summary()["final_return"]
     counted = f"{final['seeds']} of " if final["diverged"] else ""
-    over = f" over {counted}{len(members)} {who} (IQM {final['iqm']:.1f})"
+    ends = f"; 95% interval {final['ci_low']:.1f} to {final['ci_high']:.1f}"
+    ends = ends if final["seeds"] >= MIN_SEEDS and not recipe.points else ""
+    over = f" over {counted}{len(members)} {who} (IQM {final['iqm']:.1f}{ends})"
     over = over if len(members) > 1 else ""
     if result.afresh is not None:
         over += ", on episodes other than those that ended it,"

@@ -118,6 +118,21 @@ def test_the_table_has_the_right_numbers(tmp_path):
     assert few.startswith("fewer than three seeds say little: ")
 
 
+def test_what_ended_a_run_is_not_compared(tmp_path):
+    """But what other episodes returned; the curve stays as it was, and so does a longer run."""
+    a, b = (make_run(tmp_path / name, RETURNS) for name in "ab")
+    final = {"per_seed": [6.0, None, 8.5], "afresh": True}
+    for path, steps in ((a, 90), (b, 60)):
+        summary = {"env_steps": steps, "final_return": final}
+        (path / "summary.json").write_text(json.dumps(summary))
+    (ended,), (went_on,) = read_groups([a]), read_groups([b])
+    np.testing.assert_array_equal(ended.final, [6.0, np.nan, 8.5])
+    np.testing.assert_array_equal(ended.values[-1], [7.0, 8.0, 9.0])
+    np.testing.assert_array_equal(went_on.final, [7.0, 8.0, 9.0])
+    (other,) = read_groups([a], "loss")
+    np.testing.assert_array_equal(other.final, [1.0, 1.0, 1.0])
+
+
 @pytest.mark.parametrize("num_seeds", [1, 5])
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_every_picture_can_be_drawn(tmp_path, num_seeds, num_envs):

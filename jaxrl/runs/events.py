@@ -189,7 +189,10 @@ class Result:
             "trace_seconds": self.compiled.trace_seconds,
             "compile_seconds": self.compiled.compile_seconds,
             "train_seconds": self.train_seconds,
-            "final_return": summarize(self.final.return_means, self.final.diverged),
+            "final_return": {
+                **summarize(self.final.return_means, self.final.diverged),
+                "afresh": self.afresh is not None,
+            },
             "stopped": self.stopped,
             "diverged": [dataclasses.asdict(member) for member in self.diverged],
             **(describe_best(self.best) if self.best else {}),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.runs.directory import read_config, read_metrics
+from jaxrl.runs.directory import read_config, read_metrics, read_summary
 from jaxrl.runs.settings import Settings
 from jaxrl.runs.statistics import counted
 
@@ -18,6 +18,8 @@ NOT_CONFIGURATION = {
     *("num_eval_episodes", "points", "vmapped"),
 }
 """What two runs of one group may have otherwise."""
+AFRESH = "return_mean afresh"
+"""A column beside those of metrics.jsonl; summary.json has it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Group:
       seconds: `float64[E]`, of training until then, of all members of a run together.
       values: `float64[E, members]`, a column of metrics.jsonl; NaN for null.
       diverged: `bool[E, members]`, which members had diverged, and count no longer.
+      ends: `float64[members]`, the last values; returns of other episodes where the last evaluation
+        ended the run, and is likely too high for that.
     """
 
     label: str
@@ -40,6 +44,7 @@ class Group:
     seconds: np.ndarray
     values: np.ndarray
     diverged: np.ndarray
+    ends: np.ndarray
 
     @property
     def counted(self) -> list[np.ndarray]:
@@ -54,8 +59,8 @@ class Group:
 
     @property
     def final(self) -> np.ndarray:
-        """The last values of the members that have not diverged."""
-        return self.counted[-1]
+        """The `ends` of the members that have not diverged."""
+        return counted(self.ends, np.flatnonzero(self.diverged[-1]))
 
     @property
     def size(self) -> str:
@@ -110,11 +115,23 @@ def _members(
             if isinstance(x, int | float) and name not in ("seed", "diverged")
         ]
         raise ValueError(f"{path} has no {metric!r}: it has {', '.join(numbers)}")
+    if metric == "return_mean":
+        _judge_afresh(path, rows)
     points: list[dict[str, Any]] = config.get("points") or [{}]
     for point in points:
         of_point = [row for row in rows if all(row[k] == x for k, x in point.items())]
         seeds = dict.fromkeys(row["seed"] for row in of_point)
         yield point, [[row for row in of_point if row["seed"] == seed] for seed in seeds]
+
+
+def _judge_afresh(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds to the last rows of a run that an evaluation ended what other episodes returned."""
+    summary = read_summary(path) or {}
+    final = summary.get("final_return", {})
+    members = len(final.get("per_seed", ()))
+    if final.get("afresh") and summary["env_steps"] == members * rows[-1]["step"]:
+        for row, value in zip(rows[-members:], final["per_seed"], strict=True):
+            row[AFRESH] = value
 
 
 def _group(
@@ -131,6 +148,8 @@ def _group(
         rows = [[row[name] for row in rows] for rows in members]
         return np.array([[np.nan if x is None else x for x in row] for row in rows], float).T
 
+    ends = [rows[-1].get(AFRESH, rows[-1][metric]) for rows in members]
+
     return Group(
         label=label,
         algorithm=configuration["algorithm"],
@@ -139,6 +158,7 @@ def _group(
         seconds=column("train_seconds").mean(axis=1),
         values=column(metric),
         diverged=np.array([[row.get("diverged", False) for row in rows] for rows in members]).T,
+        ends=np.array([np.nan if x is None else x for x in ends], float),
     )
 
 
