@@ -2,14 +2,13 @@
 
 import argparse
 import itertools
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxrl import __version__, commands, sweep_command
+from jaxrl import __version__, commands, sweep_command, terminal
 from jaxrl.arguments import Parser, check_many, count, did_you_mean, kind
 from jaxrl.flags import (
     SHOWN_TYPES,
@@ -20,6 +19,7 @@ from jaxrl.flags import (
     plain_value,
     whole_number,
 )
+from jaxrl.runs.disk import WriteError, is_of_the_disk
 
 if TYPE_CHECKING:
     from jaxrl.runs.recipe import Recipe
@@ -28,25 +28,31 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command with `argv`, by default the process's own arguments."""
     argv = _joined(sys.argv[1:] if argv is None else argv)
+    terminal.ensure()
     try:
         options = parse_command_line(argv)
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as end:
-        print(f"jaxrl: interrupted{f': {end}' if str(end) else ''}", file=sys.stderr)
+        terminal.say(f"jaxrl: interrupted{f': {end}' if str(end) else ''}")
         raise SystemExit(128 + getattr(end, "signal", 2)) from None
     except (ValueError, TypeError, RuntimeError) as error:
         if not _is_ours(error):
             raise
         fail(str(error))
     except BrokenPipeError:  # `jaxrl list | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.silence(sys.stdout)
+    except OSError as error:
+        if not is_of_the_disk(error):
+            raise
+        terminal.silence(sys.stdout)  # which may be what is full
+        fail(str(error) if isinstance(error, WriteError) else str(error.strerror), status=1)
 
 
-def fail(message: str) -> NoReturn:
-    """Prints one clear line and exits with 2."""
-    print(f"jaxrl: error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Prints one clear line and exits: with 2 for bad input, with 1 where the machine failed."""
+    terminal.say(f"jaxrl: error: {message}")
+    raise SystemExit(status)
 
 
 # The parser ---------------------------------------------------------------------------------------
@@ -449,7 +455,7 @@ def train_agent(options: argparse.Namespace) -> None:
     if options.dry_run:
         _announce(options, "a dry run")
         return _show_dry_run(recipe)
-    with _claimed(RunDirectory, options.run_dir, options) as directory:
+    with terminal.outlived(), _claimed(RunDirectory, options.run_dir, options) as directory:
         _announce(options, f"into {directory.path}")
         commands.train(recipe, directory)
 
@@ -463,10 +469,11 @@ def sweep_agents(options: argparse.Namespace) -> None:
     check_id(options.env)
     points, recipe = sweep_command.points_of(options, algorithm), _recipe(options)
     with (
+        terminal.outlived(),
         SweepDirectory.resume(options.sweep_dir)
         if options.resumed
-        else _claimed(SweepDirectory, options.sweep_dir, options, "sweep-")
-    ) as directory:
+        else _claimed(SweepDirectory, options.sweep_dir, options, "sweep-") as directory,
+    ):
         _announce(options, "a sweep")
         sweep_command.run_sweep(
             recipe, points, directory, options.given, options.max_memory, options.confirm_seeds

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxrl import terminal
 from jaxrl.arguments import count, kind, seconds
 from jaxrl.flags import finite_number, whole_number
 from jaxrl.runs.settings import Settings
@@ -199,12 +201,26 @@ def find_own_modules() -> None:
 def keep_compiled_programs() -> None:
     """Lets jax keep what it compiles, so that the second start of a run need not wait.
 
-    A setting of the user's wins; JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    A setting of the user's wins; JAX_ENABLE_COMPILATION_CACHE=false turns it off. Where there is no
+    place for them, a container without a home directory say, a line says so.
     """
     if "jax" in sys.modules:  # which reads its settings when it is imported
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrl" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            cache = Path(home) / "jaxrl" / "xla"
+            cache.mkdir(parents=True, exist_ok=True)
+            (cache / ".writable").touch()
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+            why = str(error).rstrip(".")
+            terminal.say(
+                f"note: compiled programs are not kept ({why}): set XDG_CACHE_HOME to a directory "
+                "that can be written"
+            )
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would say the same
+            return
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -274,7 +290,8 @@ def resume_run(options: argparse.Namespace) -> None:
             flag = "--" + given[0].replace("_", "-")
             raise ValueError(f"{flag} is for one run, and {options.path} is a sweep: leave it out")
         return cli.resume_sweep(options.path, SweepDirectory(options.path).words)
-    with RunDirectory.resume(options.path) as directory:  # before its state is looked at
+    # claimed before its state is looked at
+    with terminal.outlived(), RunDirectory.resume(options.path) as directory:
         recipe = Recipe.of_run(options.path)
         before = recipe.training["total_steps"]
         recipe = dataclasses.replace(

@@ -13,6 +13,10 @@ NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What a file system without hard links answers."""
 
 
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""Full, over a quota, over a limit on files, broken, or not to be written."""
+
+
 class WriteError(OSError):
     """A file could not be written. The message names the file and the reason."""
 
@@ -23,6 +27,11 @@ class WriteError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+def is_of_the_disk(error: OSError) -> bool:
+    """Whether the disk is to blame, and neither the user nor a defect."""
+    return isinstance(error, WriteError) or error.errno in OF_THE_DISK
 
 
 @contextlib.contextmanager

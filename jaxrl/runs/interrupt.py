@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is being written: asked for once, it ends at a good place."""
+"""Ctrl-C, SIGTERM and SIGHUP while a run is being written: it is saved, and ends."""
 
 import contextlib
 import signal
@@ -20,23 +20,30 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ending_well() -> Iterator[Callable[[], int]]:
-    """Within the block the first SIGINT or SIGTERM is only noted; the second one interrupts.
+    """Within the block SIGINT, SIGTERM and SIGHUP are only noted; a second SIGINT interrupts.
 
-    Yields what tells the number of the one that has come, or 0. In other threads than the main one,
-    where Python sets no handlers, signals do what they did before.
+    Programs send SIGTERM and SIGHUP, some more than once for one end: a shell and the kernel both
+    say that the terminal was closed. A second Ctrl-C is a person who has no patience.
+
+    Yields what tells the number of the signal that came first, or 0. Under `nohup` SIGHUP stays
+    ignored. In other threads than the main one, where Python sets no handlers, signals do what they
+    did before.
     """
     asked = 0
 
     def note(number, frame):
         nonlocal asked
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = number
+        asked = asked or number
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        noted.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in noted}
     try:
         yield lambda: asked
     finally:

@@ -1,0 +1,83 @@
+"""Standard output that may go away: its reader leaves, its disk is full, its terminal is closed."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+
+def ensure() -> None:
+    """Opens the standard streams that the process was started without (`>&-`), on /dev/null.
+
+    Otherwise a file of the run could get the number of standard output, and what XLA prints.
+    """
+    if sys.stdout is not None and sys.stderr is not None:
+        return
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def say(text: str) -> None:
+    """Prints a line on standard error, where that still works."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Drops what the stream has not written yet, and all that is to come."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def outlived() -> Iterator[None]:
+    """Within the block a standard output that fails is reported once, and is no error."""
+    stream: Any = _Outlived(sys.stdout)
+    with contextlib.redirect_stdout(stream):
+        try:
+            yield
+        finally:
+            stream.flush()
+
+
+class _Outlived:
+    """A text stream that nobody has to read."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._is_gone = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError as error:
+            self._stream.write(text.encode(error.encoding, "replace").decode(error.encoding))
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        if self._is_gone:
+            return
+        try:
+            action()
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self._is_gone = True
+            silence(self._stream)
+            why = getattr(error, "strerror", None) or error
+            say(f"jaxrl: standard output is gone ({why}): the run goes on without it")
