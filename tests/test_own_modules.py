@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from environments import BestAction, BestContinuousAction, Counter, Picture, timestep
+from environments import (
+    BestAction,
+    BestActionByObservation,
+    BestContinuousAction,
+    Counter,
+    Picture,
+    timestep,
+)
 from probes import KEY, cases, learned
 
 from jaxrl import device
@@ -441,7 +448,7 @@ NORMED = {
     "dqn": (
         DQN(num_envs=8, num_steps=4, num_updates=8, batch_size=64, capacity=2048, warmup=64,
             hidden_sizes=(16,), learning_rate=3e-3, target_every=16, epsilon=0.5),
-        BestAction(), 1.0,
+        BestActionByObservation(), 1.0,
     ),
     "td3": (
         TD3(num_envs=16, num_steps=2, num_updates=16, batch_size=64, capacity=2048, warmup=64,
