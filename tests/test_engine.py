@@ -33,7 +33,7 @@ from jaxrl.engine.train import Training, chunk_stops, train
 from jaxrl.environment import VectorEnv
 from jaxrl.minibatches import permutation
 from jaxrl.runs.fit import fit, memory_of
-from jaxrl.types import Discrete, EnvSpec, static
+from jaxrl.types import Discrete, EnvSpec, Transition, static
 from jaxrl_envs.exact import rock_paper_scissors
 
 KEY = jax.random.key(0)
@@ -112,6 +112,24 @@ def test_one_environment_and_one_step():
     assert trajectory.steps.reward.shape == (1, 1)
     assert trajectory.steps.truncated.all()
     assert episodes.count == 1
+
+
+class Tenth(FittedQ):
+    """Its only metric is 0.1, in each of very many updates."""
+
+    def update(self, state, batch, key, clock):
+        return state, {"tenth": 0.1}
+
+
+@pytest.mark.optimized
+def test_metrics_of_many_iterations_keep_their_digits():
+    """A plain float32 sum of 200,000 tenths is off by 1e-3 of itself."""
+    obs, flag = jnp.zeros((1, 5)), jnp.zeros(1, bool)
+    data = Transition(obs, jnp.zeros(1, jnp.int32), jnp.zeros(1), flag, flag, obs)
+    _, metrics = jax.jit(
+        lambda key: train(Tenth(), Chain(), key, total_steps=200_000, num_evaluations=0, data=data)
+    )(KEY)
+    np.testing.assert_allclose(metrics.training.updates["tenth"].value, [0.1], rtol=1e-6)
 
 
 class Either(struct.PyTreeNode):

@@ -19,6 +19,7 @@ from jaxrl.normalization import Normalizer
 from jaxrl.precision import in_float32, narrow
 from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
+from jaxrl.sums import CompensatedSum
 from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
 
@@ -258,12 +259,14 @@ class Training(struct.PyTreeNode):
         def one(i, loop):
             state, metrics, divergence = loop
             state, new = self.iteration(state, key, i)
-            return state, metrics + new, divergence.watch(new, i)
+            return state, metrics + Raveled.of(new).vector, divergence.watch(new, i)
 
         divergence = raveled(Divergence.none(none), ("metrics",))
-        loop = (state, Raveled.of(none), divergence)
+        nothing = Raveled.of(none)
+        loop = (state, CompensatedSum.zeros_like(nothing.vector), divergence)
         state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)
-        return state, metrics.tree, restored(divergence, ("metrics",))
+        total = nothing.replace(vector=metrics.value).tree
+        return state, total, restored(divergence, ("metrics",))
 
     def policy(self, state: TrainState, iteration: jax.Array | int | None = None) -> Policy:
         """What was learned after that iteration (None: the last), on raw observations: without

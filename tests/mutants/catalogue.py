@@ -1605,6 +1605,14 @@ MUTANTS = (
             "::test_wide_hyperparameters_and_parameters_of_environments_are_narrowed",
         ),
     ),
+    Mutant(
+        "a-plain-sum-of-metrics",
+        "Metrics of millions of iterations are added up in float32.",
+        "jaxrl/sums.py",
+        "return self.replace(value=value, lost=lost)",
+        "return self.replace(value=total, lost=0.0 * lost)",
+        ("tests/test_sums.py::test_small_terms_between_large_ones_are_not_lost",),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "updates-at-the-wrong-parameters",
