@@ -301,7 +301,7 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     )  # fmt: skip
     run.add_argument(
         "--normalize-observations", action=argparse.BooleanOptionalAction, default=False,
-        help="Scale observations by their running mean and deviation",
+        help="Scale numbers in observations by their running mean and deviation",
     )  # fmt: skip
     run.add_argument(
         "--normalize-rewards", action=argparse.BooleanOptionalAction, default=False,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.checks import check_whole
+from jaxrl.contract import check_environment
 from jaxrl.precision import in_float32
 from jaxrl.types import (
     Array,
@@ -108,7 +109,8 @@ class VectorEnv(struct.PyTreeNode):
         return self.env.spec
 
     def check(self) -> None:
-        """Raises ValueError where the fields do not fit together."""
+        """Raises ValueError or TypeError where the fields do not fit together."""
+        check_environment(self.env)
         if self.num_envs < 1:
             raise ValueError(f"num_envs is {self.num_envs}: it must be at least 1")
         if self.reset_policy not in get_args(ResetPolicy):
@@ -135,7 +137,8 @@ class VectorEnv(struct.PyTreeNode):
 
     @in_float32
     def reset(self, key: Key) -> VectorState:
-        """Starts an episode in every copy."""
+        """Starts an episode in every copy; TypeError where `env` is no environment."""
+        check_environment(self.env)
         keys = jax.random.split(stream(key, Stream.RESET), self.num_envs)
         state, obs = self._starts(keys)
         n = self.num_envs
@@ -259,6 +262,18 @@ class FirstStep(NamedTuple):
         yield from differences("reward", step.reward, contract, reward)
         yield from differences("terminated", step.terminated, contract, end)
         yield from differences("truncated", step.truncated, contract, end)
+
+
+def acting_differences(name: str, spec: EnvSpec, wanted: EnvSpec) -> Iterator[str]:
+    """Lines on why a policy for `wanted` cannot act where the spec, that of `name`, is `spec`.
+
+    Time limits, reset policies and what a truncation promises may differ.
+    """
+    yield from differences(
+        f"the observation of {name}", spec.observation, "that of env", wanted.observation
+    )
+    if spec.action != wanted.action:
+        yield f"- the action space of {name} is {spec.action!r}, that of env {wanted.action!r}"
 
 
 def differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator[str]:

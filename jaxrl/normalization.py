@@ -1,13 +1,17 @@
 """Running statistics of observations and rewards; frozen within an iteration by the engine."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.losses import mean
-from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar
+from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar, named_leaves, split_mask, static
+
+Normalized = Literal["numbers", "floats"]
+"""Which leaves of an observation are normalised: numbers of all kinds; or floats alone, as older
+versions did, whose runs are still read."""
 
 
 class RunningMoments(struct.PyTreeNode):
@@ -45,38 +49,54 @@ class RunningMoments(struct.PyTreeNode):
         )
 
     def normalize(self, x: Array, clip: float = 10.0) -> Array:
-        """`(x - mean) / std`, clipped to `[-clip, clip]`; `x` itself before there is any data."""
+        """`(x - mean) / std` as a float, clipped to `[-clip, clip]`.
+
+        Before there is any data, `x` itself; bytes in [0, 1], as networks take them.
+        """
+        is_bytes = x.dtype == jnp.uint8
+        x = x if _is_float(x) else x.astype(jnp.float32)
+        raw = x / 255.0 if is_bytes else x
         shape = (1,) * (x.ndim - self.mean.ndim) + self.mean.shape
         scale = jax.lax.rsqrt(self.variance + 1e-8)
         y = (x - self.mean.reshape(shape)) * scale.reshape(shape)
-        return jnp.where(self.count > 0, jnp.clip(y, -clip, clip), x)
+        return jnp.where(self.count > 0, jnp.clip(y, -clip, clip), raw)
 
 
 class Normalizer(struct.PyTreeNode):
     """What the engine knows of the scale of observations and rewards; a part that is off is `()`.
 
-    Only float observations are normalised: masks, images in bytes and integers pass unchanged.
+    All numbers of an observation are normalised, integers and bytes as float32. Booleans and the
+    action mask pass unchanged.
 
     Attributes:
-      obs: a `RunningMoments` a float leaf of the observation proper, in order.
+      obs: a `RunningMoments` for each normalised leaf of the observation proper, in order.
       reward: moments of the running discounted return (its variance scales the rewards).
       running_return: `float32[N]`, that return in each copy so far.
+      normalized: which leaves are normalised.
     """
 
     obs: tuple[RunningMoments, ...] | tuple[()]
     reward: RunningMoments | tuple[()]
     running_return: Array | tuple[()]
+    normalized: Normalized = static(default="numbers")
 
     @classmethod
     def create(
-        cls, spec: EnvSpec, num_envs: int, *, observations: bool, rewards: bool
+        cls,
+        spec: EnvSpec,
+        num_envs: int,
+        *,
+        observations: bool,
+        rewards: bool,
+        normalized: Normalized = "numbers",
     ) -> "Normalizer":
         """Statistics of no data yet."""
-        leaves = [x for x in jax.tree.leaves(_proper(spec.observation)) if _is_float(x)]
+        leaves = normalized_leaves(spec, normalized).values() if observations else ()
         return cls(
-            obs=tuple(RunningMoments.of_shape(x.shape) for x in leaves) if observations else (),
+            obs=tuple(RunningMoments.of_shape(x.shape) for x in leaves),
             reward=RunningMoments.of_shape(()) if rewards else (),
             running_return=jnp.zeros(num_envs, jnp.float32) if rewards else (),
+            normalized=normalized,
         )
 
     def normalize_obs(self, obs: PyTree) -> PyTree:
@@ -84,9 +104,11 @@ class Normalizer(struct.PyTreeNode):
         if self.obs == ():
             return obs
         moments = iter(self.obs)
-        scaled = jax.tree.map(
-            lambda x: next(moments).normalize(x) if _is_float(x) else x, _proper(obs)
-        )
+
+        def scale(x: Array) -> Array:
+            return next(moments).normalize(x) if _is_normalized(x, self.normalized) else x
+
+        scaled = jax.tree.map(scale, split_mask(obs)[0])
         return obs._replace(obs=scaled) if isinstance(obs, Masked) else scaled
 
     def normalize_reward(self, reward: Array) -> Array:
@@ -103,7 +125,8 @@ class Normalizer(struct.PyTreeNode):
         """Takes in the raw observations, rewards and episode starts `[T, N]` of one rollout."""
         new = self
         if self.obs != ():
-            leaves = [x for x in jax.tree.leaves(_proper(obs)) if _is_float(x)]
+            proper = jax.tree.leaves(split_mask(obs)[0])
+            leaves = [x for x in proper if _is_normalized(x, self.normalized)]
             new = new.replace(obs=tuple(m.update(x) for m, x in zip(self.obs, leaves, strict=True)))
         if isinstance(self.reward, RunningMoments):
 
@@ -118,8 +141,14 @@ class Normalizer(struct.PyTreeNode):
         return new
 
 
-def _proper(obs: PyTree) -> PyTree:
-    return obs.obs if isinstance(obs, Masked) else obs
+def normalized_leaves(spec: EnvSpec, normalized: Normalized = "numbers") -> dict[str, Any]:
+    """The leaves of an observation of this spec that are normalised, by name."""
+    leaves = named_leaves(split_mask(spec.observation)[0])
+    return {name: x for name, x in leaves.items() if _is_normalized(x, normalized)}
+
+
+def _is_normalized(x: Any, normalized: Normalized) -> bool:
+    return _is_float(x) or (normalized == "numbers" and bool(jnp.issubdtype(x.dtype, jnp.integer)))
 
 
 def _is_float(x: Any) -> bool:

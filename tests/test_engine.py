@@ -702,15 +702,43 @@ def check_that_fit_equals_train(agent, env, options, seeds, iterations=7):
 
 
 def test_each_copy_may_have_parameters_of_its_own():
-    """Bonuses 0, 1, 2 and 3 in training, whose mean is seen; evaluation has one of its own."""
+    """Bonuses 0, 1, 2 and 3 in training, whose mean is seen; evaluation has one of its own, and a
+    time limit of its own."""
     agent = PPO(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))
     _, metrics = train(
         agent, Counter(bonus=jnp.arange(4.0), limit=2), KEY, total_steps=32, num_evaluations=1,
-        batched_env=True, eval_env=Counter(bonus=10.0, limit=2),
+        batched_env=True, eval_env=Counter(bonus=10.0, limit=3),
     )  # fmt: skip
     episodes = metrics.training.episodes.returns
     np.testing.assert_allclose(episodes.value, [1 + 2 + 2 * 1.5])
-    np.testing.assert_array_equal(metrics.evaluation.returns, 1 + 2 + 2 * 10.0)
+    np.testing.assert_array_equal(metrics.evaluation.returns, 1 + 2 + 3 + 3 * 10.0)
+
+
+class IntegerCounter(Counter):
+    """A clock in whole numbers, from 1000 on."""
+
+    spec = EnvSpec(jax.ShapeDtypeStruct((2,), jnp.int32), Discrete(3), max_steps=4)
+    limit: int = static(default=4)
+
+    def reset(self, key):
+        state, obs = super().reset(key)
+        return state, obs.astype(jnp.int32) + 1000
+
+    def step(self, key, state, action):
+        state, timestep = super().step(key, state, action)
+        return state, timestep.replace(obs=timestep.obs.astype(jnp.int32) + 1000)
+
+
+def test_integers_are_normalised():
+    """The clock shows 1000 to 1003 equally often when the agent acts."""
+    agent = PPO(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))
+    state, _ = train(
+        agent, IntegerCounter(), KEY, total_steps=64, num_evaluations=0,
+        normalize_observations=True,
+    )  # fmt: skip
+    (moments,) = state.stats.obs
+    np.testing.assert_allclose(moments.mean, [1000, 1001.5], rtol=1e-6)
+    np.testing.assert_allclose(moments.variance, [0, np.var([0, 1, 2, 3])], rtol=1e-4, atol=1e-4)
 
 
 def test_every_float_hyper_parameter_can_be_swept():
@@ -758,6 +786,24 @@ def test_environment_parameters_can_be_vmapped():
 
 MANY_UPDATES = "total_steps is 2147483648, which takes 536870912 iterations times 4 updates"
 MANY_ITERATIONS = "total_steps is 8589934592, which takes 2147483648 iterations times 1 updates"
+
+
+class Flags(BestAction):
+    """Shows nothing but truth values."""
+
+    spec = EnvSpec(jax.ShapeDtypeStruct((2,), jnp.bool_), Discrete(2), max_steps=1)
+
+    def draw(self, key):
+        return jax.random.bernoulli(key, shape=(2,))
+
+
+class WeakCounter(Counter):
+    """Its first state is a Python number."""
+
+    def reset(self, key):
+        return 0.0, super().reset(key)[1]
+
+
 BAD = [
     (dict(agent=PPO(num_envs=3, num_steps=5)), "num_minibatches is 4, which does not divide"),
     (dict(agent=PPO(num_envs=3, core="gru")), "which does not divide num_envs = 3"),
@@ -771,7 +817,8 @@ BAD = [
     (dict(agent=PPO(activation="tanhh")), "activation is 'tanhh'"),
     (dict(agent=PPO(core="rnn")), "core is 'rnn'"),
     (dict(total_steps=0), "total_steps is 0"),
-    (dict(agent=PPO(num_envs=4, num_steps=1, num_epochs=1), total_steps=2**31), MANY_UPDATES),
+    (dict(agent=PPO(num_envs=4, num_steps=1, num_epochs=1, normalize_advantages=False),
+          total_steps=2**31), MANY_UPDATES),
     (dict(agent=Poser(), total_steps=2**33), MANY_ITERATIONS),
     (dict(num_evaluations=-1), "num_evaluations is -1"),
     (dict(num_eval_episodes=0), "num_eval_episodes is 0"),
@@ -783,7 +830,10 @@ BAD = [
     (dict(agent=QLearning(warmup=10**6), env=Chain()), "warmup is 1000000"),
     (dict(agent=QLearning(capacity=50, warmup=1), env=Chain()), "batch_size is 64"),
     (dict(agent=CrossEntropy(), normalize_observations=True), "normalize_observations takes"),
-    (dict(eval_env=Chain()), "eval_env has another spec"),
+    (dict(eval_env=Chain()), "the observation of eval_env is float32[5], that of env float32[2]"),
+    (dict(eval_env=Chain()), "of eval_env is Discrete(num=2), that of env Discrete(num=3)"),
+    (dict(eval_env=WeakCounter()), "eval_env, WeakCounter, does not keep its contract"),
+    (dict(env=Flags(), normalize_observations=True), "no number in the observation, only bool"),
     (dict(batched_env=True), "pass eval_env"),
     (dict(batched_env=True, env=Counter(jnp.zeros(3)), eval_env=Counter()), "leaves of shape"),
 ]  # fmt: skip
@@ -885,7 +935,8 @@ def layer(name):
 
 
 def test_imports_point_one_way():
-    """And environments of others are for the command line, and what builds a run from its words."""
+    """And environments of others are for the command line, what builds a run from its words, and
+    what adapts an object that has no spec."""
     sources = {
         ".".join(["jaxrl", *p.relative_to(SOURCE).with_suffix("").parts]): imports(p.read_text())
         for p in SOURCE.rglob("*.py")
@@ -896,7 +947,7 @@ def test_imports_point_one_way():
         ours = {x for x in found if x.startswith("jaxrl.")}
         assert not [x for x in ours if layer(x) > layer(name)], name
         assert not [x for x in found if x.startswith(".")], name
-        if layer(name) < 4 and name != "jaxrl.runs.recipe":
+        if layer(name) < 4 and name not in ("jaxrl.runs.recipe", "jaxrl.contract"):
             assert not [x for x in found if x.startswith("jaxrl_envs")], name
 
 

@@ -70,6 +70,27 @@ def test_what_fit_learned_is_what_is_loaded(tmp_path):
         load_policy(tmp_path / "run", agent=agent.replace(hidden_sizes=(5,)), env=env)
 
 
+@pytest.mark.thorough
+def test_a_run_that_normalised_floats_alone_is_still_read(tmp_path, monkeypatch):
+    """An older version did, whose integers and bytes passed: its policy acts as it was trained."""
+    agent, env = PPO(num_envs=2, num_steps=4, num_epochs=1, hidden_sizes=(4,)), Picture()
+    create = Training.create
+    as_then = {"normalized": "floats"}
+    monkeypatch.setattr(
+        Training, "create", lambda *args, **options: create(*args, **options).replace(**as_then)
+    )
+    options = dict(num_eval_episodes=2, tensorboard=False, normalize_observations=True)
+    result = fit(agent, env, KEY, total_steps=16, run_dir=tmp_path / "run", **options)
+    monkeypatch.undo()
+    policy = load_policy(tmp_path / "run", agent=agent, env=env)
+    assert len(policy.stats.obs) == 1  # of the noise, and not of the image
+    obs = jax.vmap(env.reset)(jax.random.split(KEY, 50))[1]
+    _, expected, _ = result.training.policy(result.state)((), obs, KEY)
+    np.testing.assert_array_equal(policy(obs), expected)
+    with pytest.raises(ValueError, match="normalised 1 parts of the observation, and this jaxrl 2"):
+        fit(agent, env, KEY, total_steps=32, run_dir=tmp_path / "run", resume=True, **options)
+
+
 def untrained(agent, env, **options):
     """A policy with random parameters, and statistics of observations that are not trivial."""
     training = Training.create(agent, env, total_steps=10_000, **options)

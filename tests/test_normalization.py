@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.normalization import Normalizer, RunningMoments
+from jaxrl.normalization import Normalizer, RunningMoments, normalized_leaves
 from jaxrl.types import Discrete, EnvSpec, Masked
 
 KEY = jax.random.key(0)
@@ -108,8 +108,8 @@ def observations(*leading):
     )
 
 
-def test_only_float_observations_are_normalised():
-    """Masks, flags, bytes and integers pass bit for bit; each float leaf has its own scale."""
+def test_numbers_in_observations_are_normalised():
+    """Integers and bytes, too, as floats, each leaf on its own scale; flags and masks pass."""
     obs = observations(6, 7)
     normalizer = Normalizer.create(SPEC, 7, observations=True, rewards=False)
     reward, done = jnp.zeros((6, 7)), jnp.zeros((6, 7), bool)
@@ -117,10 +117,10 @@ def test_only_float_observations_are_normalised():
     scaled = normalizer.normalize_obs(obs)
     assert isinstance(scaled, Masked)
     np.testing.assert_array_equal(scaled.action_mask, obs.action_mask)
-    for name in ("bytes", "flag", "level"):
-        np.testing.assert_array_equal(scaled.obs[name], obs.obs[name])
-        assert scaled.obs[name].dtype == obs.obs[name].dtype
-    for name in ("position", "speed"):
+    np.testing.assert_array_equal(scaled.obs["flag"], obs.obs["flag"])
+    assert scaled.obs["flag"].dtype == scaled.action_mask.dtype == jnp.bool_
+    for name in ("bytes", "level", "position", "speed"):
+        assert scaled.obs[name].dtype == jnp.float32
         x = np.asarray(obs.obs[name], np.float64)
         expected = (x - x.mean((0, 1))) / x.std((0, 1))
         np.testing.assert_allclose(scaled.obs[name], expected, rtol=1e-3, atol=1e-4)
@@ -137,9 +137,48 @@ def test_nothing_is_scaled_before_there_are_data():
     normalizer = Normalizer.create(SPEC, 7, observations=True, rewards=True)
     obs = observations(2)
 
-    jax.tree.map(np.testing.assert_array_equal, normalizer.normalize_obs(obs), obs)
+    scaled = normalizer.normalize_obs(obs)
+    np.testing.assert_array_equal(scaled.obs.pop("bytes"), obs.obs.pop("bytes") / np.float32(255))
+    jax.tree.map(np.testing.assert_array_equal, scaled, obs)  # bytes as networks take them
     rewards = jnp.array([[0.0, 1.0, -950.0]])
     np.testing.assert_array_equal(normalizer.normalize_reward(rewards), rewards)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint16", "uint32", "uint8"])
+def test_integers_of_every_kind(dtype):
+    """Their largest values, too: they are floats before anything is subtracted."""
+    spec = EnvSpec(jax.ShapeDtypeStruct((2,), dtype), Discrete(2))
+    limits = np.iinfo(dtype)
+    rows = np.random.default_rng(5).choice([limits.min, limits.max, 3], (8, 4, 2)).astype(dtype)
+    normalizer = Normalizer.create(spec, 4, observations=True, rewards=False)
+    zeros = jnp.zeros((8, 4))
+    with jax.numpy_dtype_promotion("strict"):
+        normalizer = normalizer.update(jnp.asarray(rows), zeros, zeros > 0, 0.99)
+        scaled = normalizer.normalize_obs(jnp.asarray(rows))
+    exact = rows.astype(np.float64)
+    expected = (exact - exact.mean((0, 1))) / exact.std((0, 1))
+    np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_floats_alone_as_older_versions_did():
+    obs = observations(6, 7)
+    options = dict(observations=True, rewards=False, normalized="floats")
+    normalizer = Normalizer.create(SPEC, 7, **options)
+    zeros = jnp.zeros((6, 7))
+    scaled = normalizer.update(obs, zeros, zeros > 0, 0.99).normalize_obs(obs)
+    for name in ("bytes", "flag", "level"):
+        np.testing.assert_array_equal(scaled.obs[name], obs.obs[name])
+        assert scaled.obs[name].dtype == obs.obs[name].dtype
+    both = Normalizer.create(SPEC, 7, observations=True, rewards=False).update(
+        obs, zeros, zeros > 0, 0.99
+    )
+    for name in ("position", "speed"):
+        np.testing.assert_array_equal(scaled.obs[name], both.normalize_obs(obs).obs[name])
+
+
+def test_names_of_what_is_normalised():
+    assert list(normalized_leaves(SPEC)) == ["bytes", "level", "position", "speed"]
+    assert list(normalized_leaves(SPEC, "floats")) == ["position", "speed"]
 
 
 def test_what_is_off_is_the_identity():

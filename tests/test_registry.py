@@ -159,6 +159,41 @@ class Endless(Good):
         return state, result.replace(truncated=jnp.bool_(False))
 
 
+class CutEarly(Good):
+    spec = EnvSpec(VECTOR, Discrete(2), max_steps=5, truncates="at_max_steps")
+
+
+class CutWithoutLimit(Good):
+    spec = EnvSpec(VECTOR, Discrete(2), truncates="at_max_steps")
+
+
+class CutEarlyAndSaysSo(Good):
+    spec = EnvSpec(VECTOR, Discrete(2), max_steps=5)
+
+
+class NoSpaceAtAll(Good):
+    @property
+    def spec(self):
+        return EnvSpec(VECTOR, Discrete(0))
+
+
+class MaskOfOne(Good):
+    @property
+    def spec(self):
+        return EnvSpec(Masked(VECTOR, jax.ShapeDtypeStruct((1,), jnp.bool_)), Discrete(4))
+
+
+class FloatMask(Good):
+    spec = EnvSpec(Masked(VECTOR, jax.ShapeDtypeStruct((2,), jnp.bool_)), Discrete(2), max_steps=3)
+
+    def reset(self, key):
+        return jnp.int32(0), Masked(jnp.zeros(1), jnp.ones(2))
+
+    def step(self, key, state, action):
+        state, result = super().step(key, state, action)
+        return state, result.replace(obs=Masked(result.obs, jnp.ones(2)))
+
+
 class NotFinite(Good):
     def step(self, key, state, action):
         state, result = super().step(key, state, action)
@@ -205,6 +240,7 @@ class WritesIntoItsState(Good):
 def test_good_environments_pass():
     check(Good())
     check(MaskedChoice())
+    check(CutEarlyAndSaysSo())
 
 
 @pytest.mark.parametrize(
@@ -215,6 +251,11 @@ def test_good_environments_pass():
         (FloatDone, r"terminated is float32\[\], but must be bool\[\]"),
         (Both, "terminated and truncated"),
         (Endless, "went on after spec.max_steps = 3 steps"),
+        (CutEarly, "truncated after 3 steps, though .* = 'at_max_steps' and spec.max_steps = 5"),
+        (CutWithoutLimit, "truncated after 3 steps, though .* and spec.max_steps = None"),
+        (NoSpaceAtAll, "Discrete.num is 0: it must be a whole number"),
+        (MaskOfOne, r"action_mask is bool\[1\], and Discrete\(num=4\) needs bool\[4\]"),
+        (FloatMask, r"observation of reset.action_mask is float32\[2\], spec.* bool\[2\]"),
         (NotFinite, "a reward was not finite"),
         (PythonBranch, "cannot be traced"),
         (NoChoice, "left no action to take"),

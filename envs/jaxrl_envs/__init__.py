@@ -3,12 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxrl_envs.objects import adapt
 from jaxrl_envs.registry import list_ids, make
 
 if TYPE_CHECKING:
     from jaxrl_envs.conformance import ConformanceError, check
 
-__all__ = ["ConformanceError", "check", "list_ids", "make"]
+__all__ = ["ConformanceError", "adapt", "check", "list_ids", "make"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import copy
 import functools
 import inspect
 import io
+import math
 import warnings
 from typing import Any, Self
 
@@ -19,8 +20,8 @@ from flax import struct
 from jaxrl import host
 from jaxrl.environment import Timestep
 from jaxrl.types import Box, EnvSpec, Key, PyTree, static, strong
-from jaxrl.wrappers import TimeLimit
-from jaxrl_envs.library import library_code, like, making
+from jaxrl.wrappers import ActionRepeat, TimeLimit
+from jaxrl_envs.library import check_kind, library_code, like, making
 from jaxrl_envs.parameters import Kinds, check_size, fit, fitted
 
 host.protect()  # brax's physics calls LAPACK
@@ -28,6 +29,7 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mujoco tells that it found no warp
     from brax import envs as brax_envs
     from brax import fluid
+    from brax.envs.wrappers import training
 
 
 class _OldNumpy:
@@ -48,6 +50,10 @@ if "a_min" not in inspect.signature(jnp.clip).parameters:
     fluid.jp = _OldNumpy()
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
+TAKEN_OFF = (training.EpisodeWrapper, training.VmapWrapper, training.AutoResetWrapper)
+WRAPPERS = tuple(
+    x for x in vars(training).values() if isinstance(x, type) and issubclass(x, brax_envs.Wrapper)
+)
 MAX_STEPS = 1000
 """The time limit, in steps, of brax's own trainers."""
 
@@ -122,7 +128,8 @@ class BraxEnv(struct.PyTreeNode):
 
 def _change(env: Any, name: str, value: Any) -> Any:
     """The value as it replaces or scales a part of the system."""
-    system = getattr(env, "sys", None)
+    # A wrapper of brax shows the system of the environment inside, which a change would not reach.
+    system = None if isinstance(env, brax_envs.Wrapper) else getattr(env, "sys", None)
     if system is None:
         raise ValueError(f"{type(env).__name__} has no physics, so no parameter {name!r}")
     try:
@@ -159,9 +166,9 @@ def _changed(system: Any, params: dict[str, Any]) -> Any:
 
 
 @functools.cache
-def _brax_object(name: str, backend: str, arguments: tuple[tuple[str, Any], ...]) -> Any:
+def _brax_object(kind_of: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
     with library_code():
-        return brax_envs.get_environment(name, backend=backend, **dict(arguments))
+        return kind_of(**dict(arguments))
 
 
 @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
@@ -186,15 +193,28 @@ def make(
     known = inspect.signature(kind_of).parameters
     arguments = {k: v for k, v in params.items() if k in known and k not in SCALES}
     arguments = fitted(kind_of, arguments, name)
+    chosen = dict(arguments)
+    if "backend" in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        chosen["backend"] = backend
+    elif backend != BACKENDS[0]:
+        raise ValueError(f"brax/{name} has no choice of a backend: leave it out")
     try:
-        env = _brax_object(name, backend, tuple(sorted(arguments.items())))
+        env = _brax_object(kind_of, tuple(sorted(chosen.items())))
     except ValueError as error:
         if "backend" not in str(error):
             raise
         raise ValueError(
             f"brax/{name} cannot use the backend {backend!r} (brax says: {error}): leave it out"
         ) from error
-    with library_code(), making(name, arguments):
+    changes = {k: v for k, v in params.items() if k not in arguments}
+    with making(name, arguments):
+        adapted = _of(env)
+    return TimeLimit(adapted.with_params(**changes), max_steps=max_steps)
+
+
+def _of(env: Any) -> BraxEnv:
+    """brax's object with its system unchanged."""
+    with library_code():
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = EnvSpec(
         observation,
@@ -202,5 +222,36 @@ def make(
         reset_policy="pool",
         truncates="at_max_steps",
     )
-    changes = {k: v for k, v in params.items() if k not in arguments}
-    return TimeLimit(BraxEnv({}, env, spec).with_params(**changes), max_steps=max_steps)
+    return BraxEnv({}, env, spec)
+
+
+@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+def adapt(env: Any, *, max_steps: int | None = None, **params: Any) -> TimeLimit:
+    """Adapts an object of brax.
+
+    Args:
+      env: the object; of brax's wrappers for training those are taken off that end, batch and reset
+        episodes, and their time limit and action repeat are kept.
+      max_steps: the time limit in steps; None for that of the object, or 1,000 where it has none.
+      **params: as for `BraxEnv.with_params`.
+
+    Raises:
+      TypeError: it is no environment, or another of brax's wrappers for training.
+      ValueError: no such field of the system, or another shape than it has.
+    """
+    repeats = 1
+    while isinstance(env, TAKEN_OFF):
+        if isinstance(env, training.EpisodeWrapper):
+            repeats = int(env.action_repeat)
+            # Counted in steps of the environment inside, and compared after each step outside.
+            max_steps = max_steps or math.ceil(int(env.episode_length) / repeats)
+        env = env.env
+    check_kind(env, "brax", (brax_envs.Env,), WRAPPERS)
+    adapted: Any = _of(env).with_params(**params)
+    adapted = ActionRepeat(adapted, num_repeats=repeats) if repeats > 1 else adapted
+    return TimeLimit(adapted, max_steps=MAX_STEPS if max_steps is None else max_steps)
+
+
+def names() -> list[str]:
+    """The ids that brax registers."""
+    return sorted(brax_envs._envs)

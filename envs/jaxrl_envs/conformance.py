@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.contract import as_environment
 from jaxrl.distributions import Categorical, MultiCategorical
 from jaxrl.environment import Environment, FirstStep
 from jaxrl.precision import in_float32
@@ -38,14 +39,15 @@ class ConformanceError(AssertionError):
 def check(env: Environment, *, num_steps: int = 200, seed: int = 0) -> None:
     """Plays random episodes and compares what happens with the contract.
 
-    Looks at: a hashable spec; shapes, dtypes and strong types of states and observations, the same
+    Looks at: a pytree of numbers and arrays; a spec that can be, hashable, whose action mask fits
+    its action space; shapes, dtypes and strong types of states and observations, the same
     from `reset` and `step`; scalars `reward`, `terminated` and `truncated`, the last two never
     both; finite numbers; purity (the same arguments give the same answers, compiled or not); `vmap`
     over copies equal to each alone; action masks that leave a choice; episodes that end with the
-    time limit of the spec.
+    time limit of the spec, and are truncated nowhere else where the spec promises that.
 
     Args:
-      env: one copy of the environment.
+      env: one copy of the environment, or an object that `jaxrl_envs.adapt` takes.
       num_steps: steps to play, or the spec's limit and one more where that is more, at most 2,000.
       seed: of the actions and starts.
 
@@ -61,12 +63,15 @@ def check(env: Environment, *, num_steps: int = 200, seed: int = 0) -> None:
 def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
     """Each problem that is found; later checks need what the earlier ones found in order."""
     try:
+        env = as_environment(env)
         spec = env.spec
-        hash(spec)
-        if not isinstance(spec, EnvSpec):
-            raise TypeError(f"it is a {type(spec).__name__}")
     except Exception as error:  # whatever a stranger's code raises is the finding
-        yield f"- spec: {error}. Make it a jaxrl.EnvSpec, hashable"
+        yield f"- {error}"
+        return
+    try:
+        hash(spec)
+    except TypeError as error:
+        yield f"- spec cannot be hashed ({error}): give its observation hashable structure"
         return
     twin: Any = jax.tree.map(lambda x: x, env)
     if not _same_structure(env, twin):
@@ -154,6 +159,14 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
             yield (
                 f"- an episode went on after spec.max_steps = {spec.max_steps} steps: truncate it "
                 "there, with jaxrl.wrappers.TimeLimit for instance"
+            )
+    if spec.truncates == "at_max_steps":
+        early = truncated if spec.max_steps is None else truncated & (age < spec.max_steps)
+        if early.any():
+            yield (
+                f"- an episode was truncated after {age[early].min()} steps, though spec.truncates "
+                f"= 'at_max_steps' and spec.max_steps = {spec.max_steps}: declare 'anywhere', or "
+                "replay has no room for the observations where episodes are cut"
             )
 
 

@@ -16,10 +16,14 @@ import jax.numpy as jnp
 from jaxrl.environment import Timestep
 from jaxrl.types import Discrete, EnvSpec, Key, PyTree, strong
 from jaxrl_envs.gymnax import GymnaxEnv, _changed, _limits
-from jaxrl_envs.library import check_known, library_code, like, making
+from jaxrl_envs.library import check_kind, check_known, library_code, like, making
 
 with library_code():
     from craftax.craftax_env import make_craftax_env_from_name
+    from craftax.environment_base.environment_bases import (
+        EnvironmentAutoReset,
+        EnvironmentNoAutoReset,
+    )
 
 NEVER = 2**31 - 1
 
@@ -42,7 +46,17 @@ class CraftaxEnv(GymnaxEnv):
           ValueError: a parameter that the environment does not have.
         """
         env = _craftax_object(name)
-        chosen = strong(_chosen(env.default_params, params, name))
+        return cls.of(env, env.default_params, name, **params)
+
+    @classmethod
+    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    def of(cls, env: Any, default: Any, name: str, **params: Any) -> Self:
+        """Adapts Craftax's object, called `name` in errors; `params` change some of `default`.
+
+        Raises:
+          ValueError: a parameter that the environment does not have.
+        """
+        chosen = strong(_chosen(default, params, name))
         with library_code(), making(name, params):
             observation = jax.eval_shape(
                 lambda key: strong(env.reset_env(key, chosen)[0]), jax.random.key(0)
@@ -83,6 +97,15 @@ class CraftaxEnv(GymnaxEnv):
             truncated=over & ~terminated,
             info=info,
         )
+
+
+@jax.ensure_compile_time_eval()
+def adapt(given: Any, **params: Any) -> CraftaxEnv:
+    """Adapts an object of Craftax, alone or with its parameters; `params` change some of those."""
+    env, default = given if isinstance(given, tuple) else (given, None)
+    check_kind(env, "craftax", (EnvironmentAutoReset, EnvironmentNoAutoReset))
+    default = env.default_params if default is None else default
+    return CraftaxEnv.of(env, default, env.name, **params)
 
 
 def _chosen(params: Any, changes: dict[str, Any], name: str) -> Any:

@@ -2,18 +2,21 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, Self
 
 import gymnax
+import gymnax.environments.environment as gymnax_environment
 import gymnax.environments.spaces as gymnax_spaces
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from gymnax.wrappers.purerl import GymnaxWrapper
 
 from jaxrl.environment import Timestep
 from jaxrl.types import ActionSpace, Box, Discrete, EnvSpec, Key, Mixed, PyTree, static, strong
-from jaxrl_envs.library import check_known, is_part_of, making
+from jaxrl_envs.library import check_kind, check_known, is_part_of, making
 from jaxrl_envs.parameters import NUMBERS, Kinds, check_size, fit
 
 NEEDS_NETWORK = frozenset({"MNISTBandit-bsuite"})
@@ -42,7 +45,17 @@ class GymnaxEnv(struct.PyTreeNode):
           ValueError: a parameter that the environment does not have.
         """
         env = _gymnax_object(name)
-        chosen = _changed(env.default_params, params, name)
+        return cls.of(env, env.default_params, name, **params)
+
+    @classmethod
+    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    def of(cls, env: Any, default: Any, name: str, **params: Any) -> Self:
+        """Adapts gymnax's object, called `name` in errors; `params` change some of `default`.
+
+        Raises:
+          ValueError: a parameter that the environment does not have.
+        """
+        chosen = _changed(default, params, name)
         with _any_ranks(), making(name, params):
             observation = jax.eval_shape(env.reset_env, jax.random.key(0), chosen)[0]
         spec = EnvSpec(
@@ -79,7 +92,7 @@ class GymnaxEnv(struct.PyTreeNode):
             obs, stepped, reward, terminated, info = self.env.step_env(
                 key, state, action, self.params
             )
-            truncated = self.env.is_truncated(stepped, self.params)
+            truncated = _truncated(self.env, stepped, self.params)
         # gymnax mixes Python numbers with arrays: keep the dtypes that the state came with.
         stepped = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, stepped)
         terminated = jnp.asarray(terminated, bool)
@@ -93,6 +106,23 @@ class GymnaxEnv(struct.PyTreeNode):
 
     def _observed(self, obs: PyTree) -> PyTree:
         return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), obs, self.spec.observation)
+
+
+@jax.ensure_compile_time_eval()
+def adapt(given: Any, **params: Any) -> GymnaxEnv:
+    """Adapts an object of gymnax, alone or with its parameters; `params` change some of those."""
+    env, default = given if isinstance(given, tuple) else (given, None)
+    check_kind(env, "gymnax", (gymnax_environment.Environment,), (GymnaxWrapper,))
+    default = env.default_params if default is None else default
+    return GymnaxEnv.of(env, default, env.name, **params)
+
+
+def _truncated(env: Any, state: Any, params: Any) -> Any:
+    """Whether gymnax calls the episode cut; never where neither it nor the class has a limit."""
+    inherited = type(env).is_truncated is gymnax_environment.Environment.is_truncated
+    if inherited and not (hasattr(params, "max_steps_in_episode") and hasattr(state, "time")):
+        return False
+    return env.is_truncated(state, params)
 
 
 _any_ranks = functools.partial(jax.numpy_rank_promotion, "allow")
@@ -138,7 +168,7 @@ def _limits(env: Any, limit: Any) -> dict[str, Any]:
     limits = np.asarray(limit)
     exact = is_part_of(("gymnax", "craftax"), env) and bool((limits == limits.max()).all())
     return {
-        "max_steps": int(limits.max()),
+        "max_steps": math.ceil(limits.max()),  # both cut once the time has reached it
         "truncates": "at_max_steps" if exact else "anywhere",
     }
 

@@ -38,12 +38,23 @@ from jaxrl.types import (
     strong,
 )
 from jaxrl.wrappers import TimeLimit
-from jaxrl_envs.library import check_known, check_limit, is_part_of, library_code, like, making
+from jaxrl_envs.library import (
+    check_kind,
+    check_known,
+    check_limit,
+    check_none,
+    is_part_of,
+    library_code,
+    like,
+    making,
+)
 from jaxrl_envs.parameters import fitted
 
 with library_code():
     from jumanji import registration
+    from jumanji.env import Environment as JumanjiEnvironment
     from jumanji.environments.swarms.search_and_rescue.env import SearchAndRescue
+    from jumanji.wrappers import Wrapper as JumanjiWrapper
 
 NEEDS_NETWORK = frozenset({"Sokoban-v0"})
 """Ids whose environment downloads data when it is made (not with `generator=` of another kind)."""
@@ -153,11 +164,12 @@ def _space(
         case ["joint"]:
             return Discrete(math.prod(nums)), "joint"
     raise ValueError(
-        f"jumanji/{name} masks its actions {nums} with an array {mask_shape}: jaxrl takes a mask "
-        f"for each, or one over at most {MAX_JOINT_ACTIONS:,} combinations"
+        f"{name} of Jumanji masks its actions {nums} with an array {mask_shape}: jaxrl takes a "
+        f"mask for each, or one over at most {MAX_JOINT_ACTIONS:,} combinations"
     )
 
 
+@functools.lru_cache(maxsize=64)  # equal for the same object, or its programs would be others
 def _endless(env: Any) -> Any:
     """A copy of `env` without its time limit, so that only terminations end its episodes.
 
@@ -171,10 +183,8 @@ def _endless(env: Any) -> Any:
 
 
 @functools.cache
-def _jumanji_object(name: str, arguments: tuple[tuple[str, Any], ...]) -> tuple[Any, int | None]:
-    """The environment without its time limit, and that limit."""
-    env = registration.make(name, **dict(arguments))
-    return _endless(env), getattr(env, "time_limit", None)
+def _jumanji_object(kind_of: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
+    return kind_of(**dict(arguments))
 
 
 @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
@@ -189,15 +199,31 @@ def make(name: str, **params: Any) -> Environment:
       ValueError: an argument that the class does not have or cannot use, or an action mask that
         jaxrl does not take.
     """
-    kind_of = registration.load(registration._REGISTRY[name].entry_point)
+    registered = registration._REGISTRY[name]
+    kind_of = registration.load(registered.entry_point)
     check_known(name, params, inspect.signature(kind_of).parameters)
     params = fitted(kind_of, params, name)
     if params.get("time_limit") is not None:
         check_limit(name, "time_limit", params["time_limit"])
+    with library_code(), making(name, params):
+        env = _jumanji_object(kind_of, tuple(sorted((registered.kwargs | params).items())))
+        return _of(env, name)
+
+
+@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+def adapt(env: Any, **params: Any) -> Environment:
+    """Adapts an object of Jumanji; it was built with its parameters, and takes no more."""
+    check_kind(env, "jumanji", (JumanjiEnvironment,), (JumanjiWrapper,))
+    check_none(env, params)
+    return _of(env, type(env).__name__)
+
+
+def _of(env: Any, name: str) -> Environment:
+    """Jumanji's object, called `name` in errors, under our contract."""
+    limit = getattr(env, "time_limit", None)
+    env = _endless(env)
     with library_code():
-        with making(name, params):
-            env, limit = _jumanji_object(name, tuple(sorted(params.items())))
-            start = jax.eval_shape(env.reset, jax.random.key(0))[1].observation
+        start = jax.eval_shape(env.reset, jax.random.key(0))[1].observation
         mask = _fields(start).get("action_mask")
         space, kind = _space(env.action_spec, None if mask is None else mask.shape, name)
         observation = jax.eval_shape(lambda x: strong(_observed(x, kind)), start)

@@ -31,6 +31,36 @@ def is_part_of(libraries: Iterable[str], x: Any) -> bool:
     return type(x).__module__.partition(".")[0] in libraries
 
 
+def check_kind(
+    env: Any, library: str, kinds: tuple[type, ...], wrappers: tuple[type, ...] = ()
+) -> None:
+    """Raises TypeError unless an object that was given is an environment of its library.
+
+    Args:
+      env: the object.
+      library: its name.
+      kinds: the library's classes of environments.
+      wrappers: the library's wrappers, which would be passed by or reset by themselves.
+    """
+    name = type(env).__name__
+    if isinstance(env, wrappers):
+        raise TypeError(
+            f"{name} is a wrapper of {library}: give the environment inside, and wrap the result "
+            "with jaxrl.wrappers"
+        )
+    if not isinstance(env, kinds):
+        raise TypeError(f"{name} is of {library}, but is none of its environments")
+
+
+def check_none(env: Any, params: Iterable[str]) -> None:
+    """Raises ValueError where there are parameters, for an object that was built already."""
+    if params := list(params):
+        raise ValueError(
+            f"{type(env).__name__} was built already, and {', '.join(params)} cannot be changed: "
+            "give it to its class"
+        )
+
+
 def check_known(name: str, params: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError for a parameter that the environment called `name` does not have."""
     known = tuple(known)

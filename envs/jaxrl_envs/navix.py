@@ -14,7 +14,16 @@ from flax import struct
 
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, static, strong
-from jaxrl_envs.library import check_known, check_limit, is_part_of, library_code, like, making
+from jaxrl_envs.library import (
+    check_kind,
+    check_known,
+    check_limit,
+    check_none,
+    is_part_of,
+    library_code,
+    like,
+    making,
+)
 from jaxrl_envs.parameters import fitted
 
 with library_code():
@@ -65,9 +74,12 @@ def _kept(timestep: Any, drawn: bool) -> Any:
 
 
 @functools.cache
-def _navix_object(name: str, arguments: tuple[tuple[str, Any], ...]) -> Any:
+def _navix_object(constructor: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
     # Not by `navix.make`, whose time limit is 100 steps in navix 0.7 and MiniGrid's in navix 4.
-    env = navix.registry()[name](**dict(arguments))
+    return _hashable(constructor(**dict(arguments)))
+
+
+def _hashable(env: Any) -> Any:
     # No step reads the spaces, and the arrays that they hold have no hash.
     return env.replace(observation_space=None, action_space=None, reward_space=None)
 
@@ -86,15 +98,30 @@ def make(name: str, **params: Any) -> NavixEnv:
       ValueError: an argument that the class does not have or cannot use.
     """
     with library_code():
-        kind_of = type(_navix_object(name, ()))
+        constructor = navix.registry()[name]
+        kind_of = type(_navix_object(constructor, ()))
         fields = [field.name for field in dataclasses.fields(kind_of)]
         check_known(name, params, [field for field in fields if field not in FIXED])
         params = fitted(kind_of, params, name)
         if params.get("max_steps") is not None:
             check_limit(name, "max_steps", params["max_steps"])
         with making(name, params):
-            env = _navix_object(name, tuple(sorted(_with_function(params).items())))
-            start = jax.eval_shape(env.reset, jax.random.key(0))
+            env = _navix_object(constructor, tuple(sorted(_with_function(params).items())))
+            return _of(env)
+
+
+@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+def adapt(env: Any, **params: Any) -> NavixEnv:
+    """Adapts an object of navix; it was built with its parameters, and takes no more."""
+    check_kind(env, "navix", (navix.Environment,))
+    check_none(env, params)
+    return _of(_hashable(env))
+
+
+def _of(env: Any) -> NavixEnv:
+    """navix's object under our contract."""
+    with library_code():
+        start = jax.eval_shape(env.reset, jax.random.key(0))
         observation = jax.eval_shape(strong, start.observation)
     # A random maze costs two to five steps.
     spec = EnvSpec(

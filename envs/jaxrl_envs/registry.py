@@ -4,7 +4,10 @@ import difflib
 import importlib
 import importlib.util
 import operator
+import sys
 from typing import Any, NamedTuple
+
+from jaxrl_envs.objects import adapt, library_of
 
 GYMNAX_IDS = (
     "CartPole-v1",
@@ -187,14 +190,17 @@ def check_id(env_id: str) -> None:
         return
     family, _, name = env_id.partition("/")
     its = FAMILIES.get(family, Family((), ""))
+    # What a program has registered itself: only in a library that it has imported.
+    registers = family in sys.modules and family in FAMILIES
     installed = not its.library or importlib.util.find_spec(its.library) is not None
     if name in its.ids:
         if not installed:
             raise ValueError(f"{env_id} needs {its.library}: pip install 'jaxrl[{its.library}]'")
         return
     known = list_ids()
-    if its.has_more and installed:
-        names = importlib.import_module(its.maker.partition(":")[0]).names()
+    if (its.has_more and installed) or registers:
+        adapter = importlib.import_module(its.maker.partition(":")[0])
+        names: list[str] = adapter.names() if hasattr(adapter, "names") else []
         if name in names:
             return
         known += [f"{family}/{other}" for other in names if other not in its.ids]
@@ -204,21 +210,25 @@ def check_id(env_id: str) -> None:
     raise ValueError(f"there is no environment {env_id!r}: {hint}")
 
 
-def make(env_id: str, **params: Any) -> Any:
+def make(env_id: Any, **params: Any) -> Any:
     """Builds an environment.
 
     Args:
       env_id: "gymnax/CartPole-v1" or "jumanji/Snake-v1", say, or the import path of your own:
-        "mypackage.module:make_env", where `make_env(**params)` returns the environment.
+        "mypackage.module:make_env", where `make_env(**params)` returns the environment. What your
+        program has registered with gymnax, brax, Jumanji or navix has an id, too:
+        "gymnax/MyEnv-v0". Or the environment of such a library as an object, see `adapt`.
       **params: parameters of the environment to change, for example `length=0.7`, and for brax
         `backend="spring"`.
 
     Raises:
       ValueError: an unknown id (the nearest ones are named) or parameter, a family whose library is
         not installed, or an import path that leads nowhere.
-      TypeError: your function returned something that is no environment.
+      TypeError: an object, or what your function returned, is no environment.
       RuntimeError: the environment needs something that cannot be had, a download for instance.
     """
+    if not isinstance(env_id, str):
+        return adapt(env_id, **params)
     check_id(env_id)
     from jaxrl.precision import in_float32  # deferred: a list of ids needs no library
 
@@ -260,16 +270,14 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
         hint = f": did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"{module_name} has no {attribute!r}{hint}")
     env = getattr(module, attribute)
-    if isinstance(env, type) or not hasattr(env, "step"):
+    is_pair = type(env) is tuple and library_of(env) is not None  # of gymnax and its parameters
+    if isinstance(env, type) or not (is_pair or hasattr(env, "step")):
         if not callable(env):
             raise TypeError(f"{env_id} is of type {type(env).__name__}: name a function or a class")
         env = env(**fitted(env, params, env_id))
     elif params:
         raise ValueError(f"{env_id} is an environment already and takes no parameters")
-    missing = [name for name in ("spec", "reset", "step") if not hasattr(env, name)]
-    if missing:
-        raise TypeError(
-            f"{env_id} made a value of type {type(env).__name__}, which has no "
-            f"{' and no '.join(missing)}: it is no environment"
-        )
-    return env
+    try:
+        return adapt(env)
+    except TypeError as error:
+        raise TypeError(f"{env_id} made no environment: {error}") from error

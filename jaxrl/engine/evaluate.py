@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Policy
+from jaxrl.contract import as_environment
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, VectorEnv
 from jaxrl.precision import in_float32
@@ -43,7 +44,7 @@ def evaluate(
     Args:
       policy: what acts, on raw observations: any function of that type, or what
         `Training.policy(state, iteration)` makes of a trained agent.
-      env: one copy of the environment.
+      env: one copy of the environment, or an object that `jaxrl_envs.adapt` takes.
       key: for starts, actions and steps.
       num_episodes: N.
       initial_carry: for recurrent policies, leaves `[N, ...]`.
@@ -52,10 +53,12 @@ def evaluate(
 
     Raises:
       ValueError: `num_episodes` or `max_steps` is less than 1.
+      TypeError: `env` is no environment.
     """
     for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
+    env = as_environment(env)
     return play_episodes(policy, VectorEnv(env, num_episodes), initial_carry, key, max_steps)
 
 

@@ -8,19 +8,20 @@ from flax import struct
 
 from jaxrl import device, host
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay
+from jaxrl.contract import as_environment
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, FirstStep, VectorEnv, differences
+from jaxrl.environment import Environment, FirstStep, VectorEnv, acting_differences, differences
 from jaxrl.keys import check_key, fast
-from jaxrl.normalization import Normalizer
+from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
 from jaxrl.precision import in_float32, narrow
 from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.sums import CompensatedSum
-from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream, strong
+from jaxrl.types import Clock, EnvSpec, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
 
 class TrainMetrics(struct.PyTreeNode):
@@ -56,6 +57,7 @@ class Training(struct.PyTreeNode):
     normalize_observations: bool = static()
     normalize_rewards: bool = static()
     eval_mode: EvalMode = static(default="greedy")
+    normalized: Normalized = static(default="numbers")
 
     @classmethod
     @in_float32
@@ -77,15 +79,13 @@ class Training(struct.PyTreeNode):
         eval_mode: EvalMode | None = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
+        env = as_environment(env)
+        eval_env = None if eval_env is None else as_environment(eval_env)
         env, eval_env, data = narrow((env, eval_env, data))
         spec = env.spec  # which wrappers check
         first_step = FirstStep.of(env, batched_env)
         host.protect_or_warn(type(env).__name__, first_step.jaxpr)
-        if problems := list(first_step.problems(spec)):
-            raise ValueError(
-                f"{type(env).__name__} does not keep its contract (jaxrl_envs.check looks closer):"
-                + "".join(f"\n{line}" for line in problems)
-            )
+        _check_contract(type(env).__name__, first_step, spec)
         agent = strong(agent.bind(spec))
         plan = agent.plan
         plan.check()
@@ -119,8 +119,14 @@ class Training(struct.PyTreeNode):
                     f"{name} takes its statistics from collected experience, and the plan of "
                     f"{type(agent).__name__} ({type(plan).__name__}) has none: leave it off"
                 )
-        if eval_env is not None and eval_env.spec != env.spec:
-            raise ValueError("eval_env has another spec than env: one agent cannot act in both")
+        if normalize_observations and not normalized_leaves(spec):
+            kinds = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
+            raise ValueError(
+                "normalize_observations finds no number in the observation, only "
+                f"{' and '.join(sorted(kinds))}: leave it off"
+            )
+        if eval_env is not None:
+            _check_eval_env(eval_env, spec)
         num_iterations = -(-total_steps // plan.steps_per_iteration)
         if num_iterations * plan.updates_per_iteration >= 2**31:  # the clock's int32
             raise ValueError(
@@ -201,6 +207,7 @@ class Training(struct.PyTreeNode):
                 plan.num_envs,
                 observations=self.normalize_observations,
                 rewards=self.normalize_rewards,
+                normalized=self.normalized,
             ),
             buffer=buffer,
         )
@@ -307,18 +314,21 @@ def train(
 
     Args:
       agent: the algorithm with its hyper-parameters.
-      env: one copy of the environment; its leaves may be vmapped.
+      env: one copy of the environment; its leaves may be vmapped. An object of gymnax, brax,
+        Jumanji, navix or Craftax is adapted, see `jaxrl_envs.adapt`.
       key: a typed key; different keys differ in parameters, starts, noise and shuffles.
       total_steps: environment steps (updates, for an offline agent), rounded up to whole
         iterations.
       num_evaluations: entries of the metrics, evenly spaced; 0 for one without any episode played.
       num_eval_episodes: episodes an evaluation, one in each of as many copies.
-      normalize_observations: scale float observations by their running mean and deviation.
+      normalize_observations: scale the numbers in observations by their running mean and deviation,
+        integers and bytes as float32; booleans and action masks pass unchanged.
       normalize_rewards: scale rewards by the deviation of the running discounted return.
       reset_policy: "fresh" or "pool", see `VectorEnv`; None for what `env.spec` asks for.
       pool_size: starts in the pool.
       batched_env: `env`'s leaves have a leading axis `[num_envs]`, parameters for each copy.
-      eval_env: where to evaluate; `env` unless given.
+      eval_env: where to evaluate; `env` unless given. Its observations and actions are those of
+        `env`; its parameters, time limit and reset policy may be others.
       data: for offline agents, transitions with leaves `[D, ...]`.
       agent_state: what the agent starts from instead of `agent.init`: the `agent` of an earlier
         `TrainState`, say, with other parameters in it.
@@ -367,6 +377,24 @@ def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
     """The iterations after which to look: at most `num_chunks`, evenly spaced, up to the last."""
     num_chunks = min(num_chunks, num_iterations)
     return [num_iterations * (i + 1) // num_chunks for i in range(num_chunks)]
+
+
+def _check_contract(name: str, first_step: FirstStep, spec: EnvSpec) -> None:
+    if problems := list(first_step.problems(spec)):
+        raise ValueError(
+            f"{name} does not keep its contract (jaxrl_envs.check looks closer):"
+            + "".join(f"\n{line}" for line in problems)
+        )
+
+
+def _check_eval_env(eval_env: Environment, spec: EnvSpec) -> None:
+    """Raises ValueError unless an agent for `spec` can act in `eval_env`."""
+    if problems := list(acting_differences("eval_env", eval_env.spec, spec)):
+        raise ValueError(
+            "eval_env does not fit env, one agent cannot act in both:"
+            + "".join(f"\n{line}" for line in problems)
+        )
+    _check_contract(f"eval_env, {type(eval_env).__name__},", FirstStep.of(eval_env), eval_env.spec)
 
 
 def _init_agent(agent: Agent, key: Key) -> PyTree:

@@ -206,6 +206,14 @@ def progress(state: TrainState) -> PyTree:
     return {"envs": state.envs, "carry": state.carry, "buffer": state.buffer}
 
 
+def statistics_in(record: Mapping[str, Any]) -> int | None:
+    """How many parts of the observation the checkpoint has statistics of; None: it does not say."""
+    if record["schema_version"] == 1:
+        return None
+    names = record["leaves"]["learned"]
+    return sum(name.startswith("stats.obs.") and name.endswith(".count") for name in names)
+
+
 def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ from jaxrl.engine.learners import policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.train import Training
 from jaxrl.environment import Environment, VectorEnv
-from jaxrl.normalization import Normalizer
+from jaxrl.normalization import Normalizer, normalized_leaves
 from jaxrl.precision import in_float32
-from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned
+from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, statistics_in
 from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.members import Members, keys_of
 from jaxrl.runs.recipe import Recipe
@@ -89,10 +90,11 @@ def load_run(
         members = Recipe.of_run(path).build(warm=False)
     else:
         members = _members_of(path, agent, env, data)
-    init = members.vmap(Training.init, 0)
-    template = learned(jax.eval_shape(init, members.training, members.key))
     for checkpoints, at in _chosen(path, step):
         try:
+            members = _with_statistics_of(checkpoints.record(at), members)
+            init = members.vmap(Training.init, 0)
+            template = learned(jax.eval_shape(init, members.training, members.key))
             state = checkpoints.load(at, "learned", template)
         except DamagedCheckpoint:
             continue
@@ -124,6 +126,18 @@ def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]
             f"{path} has no checkpoint of step {step}: it has {', '.join(there) or 'none'}"
         )
     return chosen
+
+
+def _with_statistics_of(record: Mapping[str, Any], members: Members) -> Members:
+    """The members, who normalise floats alone where those did who wrote the checkpoint."""
+    training = members.training
+    saved = statistics_in(record)
+    if saved is None or not training.normalize_observations:
+        return members
+    floats = len(normalized_leaves(training.envs.spec, "floats"))
+    if saved != floats or saved == len(normalized_leaves(training.envs.spec)):
+        return members
+    return dataclasses.replace(members, training=training.replace(normalized="floats"))
 
 
 def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Members:

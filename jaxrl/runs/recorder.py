@@ -17,6 +17,7 @@ from jaxrl.runs.checkpoint import (
     learned,
     progress,
     replace_by,
+    statistics_in,
 )
 from jaxrl.runs.directory import (
     RunDirectory,
@@ -303,6 +304,13 @@ class Recorder:
     def _restore(self, standing: Standing, step: int, record: dict[str, Any]) -> None:
         plan = self.members.training.agent.plan
         state = standing.state
+        saved = statistics_in(record)
+        if saved not in (None, len(state.stats.obs)):
+            raise ValueError(
+                f"{self.directory.path} normalised {saved} parts of the observation, and this "
+                f"jaxrl {len(state.stats.obs)}, integers too: train anew, or resume with the jaxrl "
+                "that wrote it"
+            )
         part = self.checkpoints.load(step, "learned", learned(state))
         if record["schema_version"] == 1:  # of the end of a run, just after an evaluation
             rest = self.checkpoints.load(step, "progress", progress(state))

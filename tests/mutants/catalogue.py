@@ -1392,6 +1392,22 @@ MUTANTS = (
         ("tests/test_engine.py::test_no_episode_ended_is_not_a_zero",),
     ),
     Mutant(
+        "integers-are-not-normalised",
+        "Integers pass as they are, though observations are said to be normalised (jaxrl once).",
+        NORMALIZATION,
+        'return _is_float(x) or (normalized == "numbers" and',
+        'return _is_float(x) or (normalized == "all" and',
+        ("tests/test_normalization.py::test_numbers_in_observations_are_normalised",),
+    ),
+    Mutant(
+        "an-early-cut-keeps-its-promise",
+        "An episode may be cut before the time limit, though the spec promises that none is.",
+        "envs/jaxrl_envs/conformance.py",
+        "else truncated & (age < spec.max_steps)",
+        "else truncated & (age > spec.max_steps)",
+        ("tests/test_registry.py::test_a_broken_contract_is_named",),
+    ),
+    Mutant(
         "a-mask-that-broadcasts",
         "A mask of one entry goes with four actions, and forbidden ones are taken.",
         SPACES,

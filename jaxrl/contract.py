@@ -1,0 +1,95 @@
+"""What an environment has to be, checked before it is traced; objects of other libraries adapt."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.types import EnvSpec
+
+NEEDED = (
+    "an environment is a pytree with `spec`, a jaxrl.EnvSpec; `reset(key)`, which returns "
+    "(state, observation); and `step(key, state, action)`, which returns (state, jaxrl.Timestep)"
+)
+AS_PYTREE = (
+    "make its class a pytree with fields: subclass flax.struct.PyTreeNode, or decorate a dataclass "
+    "with jax.tree_util.register_dataclass"
+)
+STATIC = (
+    "what is no number or array is a static field: `= flax.struct.field(pytree_node=False)` in a "
+    "PyTreeNode, metadata=dict(static=True) in a registered dataclass"
+)
+
+
+def as_environment(env: Any) -> Any:
+    """Returns `env` itself where it is an environment, and adapts the object of a known library.
+
+    Args:
+      env: an environment, or an object of gymnax (also with its parameters, as `gymnax.make`
+        returns both), brax, Jumanji, navix or Craftax, also inside of wrappers of jaxrl.
+
+    Raises:
+      TypeError: it is neither; the error says what is missing.
+    """
+    if isinstance(env, str):
+        raise TypeError(f"env is the text {env!r}: make it with jaxrl_envs.make({env!r})")
+    if isinstance(env, type):
+        raise TypeError(f"env is the class {env.__name__}: build one, {env.__name__}(...)")
+    if not _declares(env, "spec"):
+        from jaxrl_envs import objects  # deferred: only what has no spec may be a library's
+
+        if objects.library_of(env):
+            return objects.adapt(env)
+    elif _is_wrapper(env):
+        inner = as_environment(env.env)
+        env = env if inner is env.env else env.replace(env=inner)
+    check_environment(env)
+    return env
+
+
+def check_environment(env: Any) -> None:
+    """Raises TypeError unless `env` is a pytree of numbers and arrays that has what is needed."""
+    name = type(env).__name__
+    if missing := [part for part in ("spec", "reset", "step") if not _declares(env, part)]:
+        raise TypeError(f"{name} is no environment, it has no {' and no '.join(missing)}: {NEEDED}")
+    check_pytree(env)
+    if not isinstance(env.spec, EnvSpec):
+        kind = type(env.spec)
+        hint = ""
+        if kind.__module__.partition(".")[0] in ("gymnasium", "gym"):
+            hint = "; Gymnasium steps in Python, and jaxrl compiles environments written in JAX"
+        raise TypeError(f"{name}.spec is a {kind.__name__}: {NEEDED}{hint}")
+
+
+def check_pytree(env: Any) -> None:
+    """Raises TypeError unless all leaves of `env` are numbers or arrays."""
+    name = type(env).__name__
+    for path, leaf in jax.tree_util.tree_leaves_with_path(env):
+        if leaf is env:
+            raise TypeError(f"{name} is no pytree: {AS_PYTREE}. {STATIC}")
+        if _is_data(leaf):
+            continue
+        where, kind = f"{name}{jax.tree_util.keystr(path)}", type(leaf).__name__
+        if _declares(leaf, "step"):  # an environment inside a wrapper
+            raise TypeError(f"{where} is a {kind}, which is no pytree: {AS_PYTREE}. {STATIC}")
+        raise TypeError(f"{where} is a {kind}, {leaf!r}: {STATIC}")
+
+
+def _is_data(leaf: Any) -> bool:
+    if isinstance(leaf, bool | int | float | complex | jax.Array | jax.ShapeDtypeStruct):
+        return True
+    return isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biufcV"
+
+
+def _declares(env: Any, name: str) -> bool:
+    """Whether there is such an attribute; a property is not computed, for its errors are told."""
+    if hasattr(type(env), name) or name in getattr(env, "__dict__", {}):
+        return True
+    return hasattr(type(env), "__getattr__") and hasattr(env, name)
+
+
+def _is_wrapper(env: Any) -> bool:
+    """Whether this is one of jaxrl's wrappers."""
+    from jaxrl.wrappers import Wrapper  # deferred: it leads to this module
+
+    return isinstance(env, Wrapper)

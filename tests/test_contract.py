@@ -1,0 +1,139 @@
+"""What is no environment is named, with the way to make it one, before anything is traced."""
+
+import dataclasses
+import re
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+from environments import Counter, timestep
+from flax import struct
+
+import jaxrl
+from jaxrl.contract import as_environment, check_environment
+from jaxrl.engine.train import Training
+from jaxrl.environment import VectorEnv
+from jaxrl.wrappers import ScaleReward, TimeLimit
+from jaxrl_envs import ConformanceError, check
+
+KEY = jax.random.key(0)
+
+
+class Plain:
+    """All that is asked for, but no pytree."""
+
+    spec = Counter().spec
+
+    def reset(self, key):
+        return jnp.int32(0), jnp.zeros(2)
+
+    def step(self, key, state, action):
+        return state + 1, timestep(jnp.zeros(2), 0.0, state > 3)
+
+
+class Named(Counter):
+    """Has a field that is neither a number nor static."""
+
+    name: str = "mine"
+
+
+class NoStep(struct.PyTreeNode):
+    spec = Counter().spec
+
+    def reset(self, key):
+        return jnp.int32(0), jnp.zeros(2)
+
+
+class OfAnother(Counter):
+    spec = types.SimpleNamespace(id="CartPole-v1")
+
+
+HOW = "subclass flax.struct.PyTreeNode"
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (Plain(), f"Plain is no pytree: .*{HOW}"),
+        (TimeLimit(Plain(), max_steps=5), f"Plain is no pytree: .*{HOW}"),
+        (ScaleReward(ScaleReward(Named())), r"Named.name is a str"),
+        (Named(), r"Named.name is a str, 'mine': .* static field: `= flax.struct.field\("),
+        (Counter(bonus={"a": print}), r"Counter.bonus\['a'\] is a builtin_function.*static field"),
+        (NoStep(), "NoStep is no environment, it has no step: an environment is a pytree with"),
+        (object(), "object is no environment, it has no spec and no reset and no step"),
+        (None, "NoneType is no environment, it has no spec and no reset and no step"),
+        (Counter, r"env is the class Counter: build one, Counter\(\.\.\.\)"),
+        ("gymnax/CartPole-v1", r"env is the text .*: make it with jaxrl_envs.make\("),
+        (OfAnother(), r"OfAnother.spec is a SimpleNamespace: .* a jaxrl.EnvSpec"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_what_is_no_environment_is_named(env, message):
+    with pytest.raises(TypeError, match=message):
+        as_environment(env)
+    with pytest.raises(TypeError, match=message):
+        Training.create(jaxrl.agents.PPO(), env, total_steps=100)
+    with pytest.raises(ConformanceError, match=message):
+        check(env)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        lambda env, path: jaxrl.train(jaxrl.agents.PPO(), env, KEY, total_steps=100),
+        lambda env, path: jaxrl.fit(
+            jaxrl.agents.PPO(), env, KEY, total_steps=100, run_dir=path / "run"
+        ),
+        lambda env, path: jaxrl.evaluate(lambda *_: None, env, KEY, num_episodes=2),
+        lambda env, path: VectorEnv(env, 2).reset(KEY),
+        lambda env, path: VectorEnv(env, 2).check(),
+        lambda env, path: jaxrl.train(
+            jaxrl.agents.PPO(), Counter(), KEY, total_steps=100, eval_env=env
+        ),
+    ],
+    ids=["train", "fit", "evaluate", "reset", "check", "eval_env"],
+)
+def test_every_entry_names_it(entry, tmp_path):
+    with pytest.raises(TypeError, match=f"Plain is no pytree: .*{HOW}"):
+        entry(Plain(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_message_says_helps():
+    """Both ways to make the class a pytree, and both ways to write a static field."""
+
+    class Mended(Plain, struct.PyTreeNode):
+        name: str = struct.field(pytree_node=False, default="mine")
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Registered(Plain):
+        scale: float = 1.0
+        name: str = dataclasses.field(default="mine", metadata=dict(static=True))
+
+    for env in (Mended(), Registered()):
+        assert as_environment(env) is env
+        assert VectorEnv(env, 3).reset(KEY).obs.shape == (3, 2)
+    for example in ("flax.struct.field(pytree_node=False)", "metadata=dict(static=True)"):
+        with pytest.raises(TypeError, match=re.escape(example)):
+            check_environment(Plain())
+
+
+def test_an_environment_inside_a_wrapper_is_named():
+    for env in (TimeLimit(Plain()), VectorEnv(TimeLimit(Plain()), 2)):
+        with pytest.raises(TypeError, match=f"env is a Plain, which is no pytree: .*{HOW}"):
+            env.check() if isinstance(env, VectorEnv) else check_environment(env)
+
+
+def test_leaves_of_any_kind_of_number_are_data():
+    """Under vmap and eval_shape, too, where they are not there yet."""
+    for bonus in (1, True, 1.0, jnp.ones(()), jnp.float32(1.0).item(), KEY):
+        check_environment(Counter(bonus=bonus))
+    jax.vmap(lambda b: check_environment(Counter(bonus=b)))(jnp.ones(3))
+    jax.eval_shape(lambda b: check_environment(Counter(bonus=b)), jnp.ones(3))
+
+
+def test_an_error_of_a_specification_is_not_hidden():
+    with pytest.raises(ValueError, match="max_steps is 0"):
+        as_environment(TimeLimit(Counter(), max_steps=0))
