@@ -369,6 +369,8 @@ def export_run(options: argparse.Namespace) -> None:
     from jaxrl.runs.load import load_policy
 
     policy = load_policy(options.path, options.member, step=options.step)
+    if policy.training.eval_mode == "sample":
+        print("note: the run was evaluated by drawn actions, and the program takes the likeliest")
     export_policy(policy, out, onnx=options.onnx)
     for file in sorted(out.glob("policy.*")):
         print(f"{file}  {file.stat().st_size / 1024:,.0f} KiB")

@@ -175,20 +175,20 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, tmp_path):
 
 def test_the_best_point_is_trained_again_with_fresh_seeds(tmp_path):
     path = tmp_path / "sweep"
-    words = ["--grid", "learning_rate=1e-2", "--seeds", 2, "--confirm-seeds", 3,
+    words = ["--grid", "learning_rate=1e-2", "--seed", 7, "--confirm-seeds", 3,
              "--sweep-dir", path, "--num-steps", 16, *SMALL]  # fmt: skip
     status, out, err = run_in_process(*BASE, *words)
     assert (status, err) == (0, [])
     best = json.loads((path / "results.json").read_text())[0]
     confirmed = read_config(path / "confirmed")
-    assert confirmed["seeds"] == [2, 3, 4]  # none of 0 and 1, by which it was chosen
+    assert confirmed["seeds"] == [8, 9, 10]  # not 7, by which it was chosen
     assert confirmed["hyper_parameters"]["learning_rate"] == best["learning_rate"]
     assert not any("On fresh seeds:" in line for line in out)
     shutil.rmtree(path / "confirmed")
     status, out, _ = run_in_process("resume", path)
     assert status == 0
     assert sum("compiled in" in line for line in out) == 1
-    assert read_config(path / "confirmed")["seeds"] == [2, 3, 4]
+    assert read_config(path / "confirmed")["seeds"] == [8, 9, 10]
 
 
 def test_a_point_of_which_a_seed_diverged_ranks_after_whole_ones():
