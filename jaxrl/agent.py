@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from flax import struct
 
-from jaxrl.checks import check_whole
+from jaxrl.checks import UNROLLED, check_whole
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
 
 EvalMode = Literal["greedy", "sample"]
@@ -104,6 +104,7 @@ class Replay:
         _at_least_one(
             self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity", "n_step"
         )
+        check_whole("n_step", self.n_step, most=10 * UNROLLED)
         if self.capacity < self.n_step * self.num_envs:
             raise ValueError(
                 f"capacity is {self.capacity}, too little for n_step = {self.n_step} steps of each "

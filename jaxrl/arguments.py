@@ -2,7 +2,10 @@
 
 import argparse
 import difflib
+import errno
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxrl import host
@@ -47,6 +50,19 @@ def check_many(flag: str, number: int) -> None:
         raise ValueError(
             f"{flag} is {number}: that many do not fit into {limit / 2**30:,.1f} GiB of memory"
         )
+
+
+@kind
+def file_path(text: str) -> Path:
+    """A path that the system can name; whether something is there is not looked at."""
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ValueError(f"{text[:60]!r} is no path: {error.strerror}") from None
+    except ValueError as error:  # a null character
+        raise ValueError(f"{text[:60]!r} is no path: {error}") from None
+    return Path(text)
 
 
 @kind

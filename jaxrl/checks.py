@@ -56,8 +56,15 @@ def _check_numbers(what: str, numbers: Any, low: float, high: float, open_low: b
         raise ValueError(f"{what} must be finite, {interval}")
 
 
-def check_whole(name: str, value: Any, least: int = 1, *, or_none: bool = False) -> None:
-    """Raises ValueError unless `value`, called `name`, is a whole number of at least `least`."""
+UNROLLED = 1000
+"""The most of something that a program repeats instead of looping over it: compiling that many
+takes hours."""
+
+
+def check_whole(
+    name: str, value: Any, least: int = 1, *, most: int | None = None, or_none: bool = False
+) -> None:
+    """Raises ValueError unless `value`, called `name`, is a whole number from `least` to `most`."""
     if or_none and value is None:
         return
-    whole_number(name, value, least, also=", or None" if or_none else "")
+    whole_number(name, value, least, most=most, also=", or None" if or_none else "")

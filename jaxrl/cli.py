@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxrl import __version__, commands, sweep_command, terminal
-from jaxrl.arguments import Parser, check_many, count, did_you_mean, kind
+from jaxrl.arguments import Parser, check_many, count, did_you_mean, file_path, kind
 from jaxrl.flags import (
     SHOWN_TYPES,
     Algorithm,
@@ -61,6 +61,9 @@ def fail(message: str, status: int = 2) -> NoReturn:
 def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
     """The options; what is wrong or unknown ends in one line, with what is nearest to it."""
     try:
+        for flag, _, value in (word.partition("=") for word in argv):
+            if flag.startswith("--") and value == "--":  # argparse drops such a value
+                raise ValueError(f"argument {flag}: '--' is no value")
         path = _config_path(argv)
         return _parse(argv) if path is None else _parse_with_file(argv, path)
     except ValueError as error:
@@ -228,7 +231,7 @@ def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
         help="Build and compile everything, show sizes, memory and operations, and train nothing",
     )  # fmt: skip
     run.add_argument(
-        "--run-dir", type=Path, metavar="DIR",
+        "--run-dir", type=file_path, metavar="DIR",
         help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
     _add_training(train, run, algorithm)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl import terminal
-from jaxrl.arguments import count, kind, seconds
+from jaxrl.arguments import count, file_path, kind, seconds
 from jaxrl.flags import finite_number, whole_number
 from jaxrl.runs.settings import Settings
 from jaxrl.runs.text import resume_command
@@ -27,7 +27,7 @@ OF_RESUME = {"total_steps", *(field.name for field in dataclasses.fields(Setting
 
 def add(verbs: Any) -> None:
     """Adds the commands to those of the parser."""
-    run = {"metavar": "RUN", "type": Path, "help": "The directory of a run"}
+    run = {"metavar": "RUN", "type": file_path, "help": "The directory of a run"}
 
     resume = verbs.add_parser(
         "resume", help="Go on with a run that was interrupted, or with a longer one",
@@ -80,7 +80,7 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     export.add_argument("path", **run)
     export.add_argument(
-        "--out", type=Path, metavar="DIR", help="Where to write (default: RUN/export)"
+        "--out", type=file_path, metavar="DIR", help="Where to write (default: RUN/export)"
     )
     export.add_argument(
         "--member", type=kind(whole_number), default=0, metavar="INT",
@@ -102,7 +102,7 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     plot.add_argument("paths", **runs)
     plot.add_argument(
-        "--out", type=Path, default=Path("curves.png"), metavar="FILE",
+        "--out", type=file_path, default=Path("curves.png"), metavar="FILE",
         help="The picture to write (default: curves.png)",
     )  # fmt: skip
     plot.add_argument(
@@ -124,7 +124,7 @@ def add(verbs: Any) -> None:
         help="A return that would be enough: adds the optimality gap, how far below it seeds stay",
     )  # fmt: skip
     compare.add_argument(
-        "--out", type=Path, metavar="FILE",
+        "--out", type=file_path, metavar="FILE",
         help="Draw the intervals and the distributions of returns, too",
     )  # fmt: skip
     compare.set_defaults(run=compare_runs)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl import commands
-from jaxrl.arguments import check_many, count, did_you_mean, kind
+from jaxrl.arguments import check_many, count, did_you_mean, file_path, kind
 from jaxrl.flags import Algorithm, algorithms, finite_number, parse
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add_flags(sweep: Any) -> None:
         "that made it the best of many is likely too high, and theirs is not",
     )  # fmt: skip
     group.add_argument(
-        "--sweep-dir", type=Path, metavar="DIR",
+        "--sweep-dir", type=file_path, metavar="DIR",
         help="Directory to make (default: runs/sweep-ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
 

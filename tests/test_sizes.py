@@ -48,6 +48,10 @@ def machine(monkeypatch):
         ("dqn --num-envs 2e9 --capacity 2e9", "num_envs is 2000000000: the copies of the environ"),
         ("dqn --batch-size 2e9 --capacity 2e9", "batch_size is 2000000000: a batch would take "),
         ("rainbow --num-atoms 1e10", "num_atoms is 10000000000: the agent's state would take "),
+        ("sac --num-critics 2e9", "num_critics is 2000000000: it must be at most 1000"),
+        ("sac --num-critics 0", "num_critics is 0: it must be a whole number, at least 1"),
+        ("q_search --num-refinements 1e5", "num_refinements is 100000: it must be at most 1000"),
+        ("dqn --n-step 1e6 --capacity 1e7", "n_step is 1000000: it must be at most 10000"),
         ("trpo --cg-iterations 1e12", "cg_iterations is 1000000000000: at most 2**31 - 1 can be "),
     ],
 )

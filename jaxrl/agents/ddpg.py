@@ -8,7 +8,7 @@ import optax
 from flax import struct
 
 from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
-from jaxrl.checks import check_range, check_whole
+from jaxrl.checks import UNROLLED, check_range, check_whole
 from jaxrl.losses import mean
 from jaxrl.optimizers import adam, learn
 from jaxrl.own_modules import learning_pass
@@ -72,7 +72,7 @@ class DDPG(ContinuousAgent):
     def bind(self, spec: EnvSpec) -> Self:
         for field in ("learning_rate", "exploration_noise", "target_noise", "target_noise_clip"):
             check_range(self, field)
-        check_whole("num_critics", self.num_critics)
+        check_whole("num_critics", self.num_critics, most=UNROLLED)
         check_whole("policy_delay", self.policy_delay)
         return super().bind(spec)
 

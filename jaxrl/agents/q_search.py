@@ -8,7 +8,7 @@ import optax
 from flax import struct
 
 from jaxrl.agents.continuous import ContinuousAgent, Critics, regression
-from jaxrl.checks import check_range, check_whole
+from jaxrl.checks import UNROLLED, check_range, check_whole
 from jaxrl.losses import mean
 from jaxrl.optimizers import adam, learn
 from jaxrl.own_modules import learning_pass
@@ -59,9 +59,10 @@ class QSearch(ContinuousAgent):
             raise ValueError(f"proposal is {self.proposal!r}: use 'uniform' or 'gaussian'")
         check_range(self, "epsilon", 0.0, 1.0)
         check_range(self, "exploration_noise")
-        for field in ("num_critics", "num_candidates", "num_elites"):
+        for field in ("num_candidates", "num_elites"):
             check_whole(field, getattr(self, field))
-        check_whole("num_refinements", self.num_refinements, 0)
+        check_whole("num_critics", self.num_critics, most=UNROLLED)
+        check_whole("num_refinements", self.num_refinements, 0, most=UNROLLED)
         if self.num_refinements and self.num_elites < 2:
             raise ValueError(
                 "num_elites is 1, which has no spread to refine by: give at least 2, or "

@@ -13,7 +13,7 @@ from flax import struct
 
 from jaxrl.agents.action_values import of_actions
 from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
-from jaxrl.checks import check_range
+from jaxrl.checks import UNROLLED, check_range, check_whole
 from jaxrl.distributions import Categorical, TanhGaussian
 from jaxrl.losses import mean
 from jaxrl.optimizers import adam, learn
@@ -78,6 +78,7 @@ class SAC(ContinuousAgent):
         check_range(self, "learning_rate")
         check_range(self, "temperature", open_low=self.learn_temperature)
         check_range(self, "target_entropy", -math.inf)
+        check_whole("num_critics", self.num_critics, most=UNROLLED)
         if self.n_step != 1:
             raise ValueError(
                 f"n_step is {self.n_step}: sums of rewards lack the entropy of the steps between, "
