@@ -1,6 +1,7 @@
 """Runs that end before their end: killed, interrupted, damaged, diverged; and what goes on."""
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -30,8 +31,9 @@ from jaxrl.replay import Ring
 from jaxrl.runs import compare
 from jaxrl.runs import fit as fit_module
 from jaxrl.runs.callbacks import stop_at_return
-from jaxrl.runs.checkpoint import Checkpoints
+from jaxrl.runs.checkpoint import Checkpoints, replace_by
 from jaxrl.runs.directory import RunDirectory, read_metrics
+from jaxrl.runs.disk import WriteError
 from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
 from jaxrl.runs.fit import DivergenceError, fit
 from jaxrl.runs.groups import read_groups
@@ -701,6 +703,26 @@ def test_a_run_that_died_keeps_its_best(tmp_path, seconds):
     assert (tmp_path / "run" / "best" / "40").stat().st_mtime_ns == written
     whole = fit(agent, env, KEY, **OPTIONS)
     assert equal(result.state, whole.state)
+
+
+def test_a_full_disk_leaves_the_best_so_far(tmp_path, monkeypatch):
+    path = tmp_path / "best"
+    replace_by(path, 10, {"learned": jnp.zeros(3)}, {})
+    save = Checkpoints.save
+
+    def full(*arguments):
+        save(*arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", full)
+        with pytest.raises(WriteError, match=r"cannot write .*best/20: No space left on device"):
+            replace_by(path, 20, {"learned": jnp.ones(3)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+    assert Checkpoints(path).steps() == [10]
+    replace_by(path, 20, {"learned": jnp.ones(3)}, {})
+    assert Checkpoints(path).steps() == [20]
+    np.testing.assert_array_equal(Checkpoints(path).load(20, "learned", jnp.zeros(3)), np.ones(3))
 
 
 @pytest.mark.thorough

@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
 from jaxrl.engine.learners import TrainState
 from jaxrl.runs.directory import plain
+from jaxrl.runs.disk import writing
 from jaxrl.types import PyTree, named_leaves
 
 SCHEMA_VERSION = 2
@@ -182,18 +183,25 @@ class Checkpoints:
 def replace_by(
     path: Path, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]
 ) -> None:
-    """Makes a checkpoint the only one in the directory `path`, once it is whole on the disk."""
+    """Makes a checkpoint the only one in the directory `path`, once it is whole on the disk.
+
+    Raises:
+      WriteError: it cannot be written; what was there before is still there.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with contextlib.closing(Checkpoints(partial)) as checkpoints:
-        checkpoints.save(step, parts, record)
-    path.mkdir(exist_ok=True)
-    shutil.rmtree(path / str(step), ignore_errors=True)
-    (partial / str(step)).rename(path / str(step))
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed while it wrote
+    try:
+        with writing(path / str(step)):
+            with contextlib.closing(Checkpoints(partial)) as checkpoints:
+                checkpoints.save(step, parts, record)
+            path.mkdir(exist_ok=True)
+            shutil.rmtree(path / str(step), ignore_errors=True)
+            (partial / str(step)).rename(path / str(step))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     for older in Checkpoints(path).steps():
         if older != step:
-            shutil.rmtree(path / str(older))
-    shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(path / str(older), ignore_errors=True)
 
 
 def learned(state: TrainState) -> PyTree:
