@@ -322,7 +322,8 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     commands.add_following(train)
     run.add_argument(
         "--warm-start", metavar="RUN",
-        help="Start from the agent (of the first seed) that the run in this directory has learned",
+        help="Start from the agent and the statistics of observations that this run has "
+        "learned (its first seed)",
     )  # fmt: skip
     if algorithm:
         group = train.add_argument_group(f"hyper-parameters of {algorithm.name}", algorithm.summary)

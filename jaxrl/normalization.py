@@ -99,6 +99,19 @@ class Normalizer(struct.PyTreeNode):
             normalized=normalized,
         )
 
+    def continued(self, earlier: "Normalizer") -> "Normalizer":
+        """These statistics with the moments of an earlier run, of what both of them normalise.
+
+        Running returns begin anew, for so do the episodes.
+        """
+        both = isinstance(self.reward, RunningMoments) and isinstance(
+            earlier.reward, RunningMoments
+        )
+        return self.replace(
+            obs=self.obs if self.obs == () else earlier.obs,
+            reward=earlier.reward if both else self.reward,
+        )
+
     def normalize_obs(self, obs: PyTree) -> PyTree:
         """Observations with any leading axes, on the scale the networks see."""
         if self.obs == ():

@@ -27,6 +27,7 @@ from jaxrl import wrappers
 from jaxrl.agents import DQN, PPO
 from jaxrl.engine.sweep import sweep
 from jaxrl.engine.train import Training, train
+from jaxrl.normalization import Normalizer
 from jaxrl.replay import Ring
 from jaxrl.runs import compare
 from jaxrl.runs import fit as fit_module
@@ -764,6 +765,39 @@ def test_a_warm_start_begins_with_the_given_state():
         train(Idle(), Counter(), KEY, total_steps=20, agent_state=jnp.zeros(4))
 
 
+def test_a_warm_start_brings_the_statistics_along(tmp_path):
+    """Without them a policy sees other observations than those it learned from."""
+    normalized = {"normalize_observations": True, "normalize_rewards": True}
+    path = tmp_path / "run"
+    source = fit(Idle(), Counter(bonus=100.0), KEY, run_dir=path, **OPTIONS, **normalized).state
+    plain = source.replace(stats=Normalizer((), (), ()))
+
+    def started(start, **options):
+        agent = Idle(num_envs=4)
+        training = Training.create(
+            agent, Counter(), total_steps=20, agent_state=start, num_eval_episodes=2, **options
+        )
+        return jax.jit(training.init)(KEY)
+
+    for start in (source, load_run(path, agent=Idle(), env=Counter(bonus=100.0)).start()):
+        state = started(start, **normalized)
+        assert equal(state.agent, source.agent)
+        assert equal(state.stats.obs, source.stats.obs)
+        assert equal(state.stats.reward, source.stats.reward)
+        np.testing.assert_array_equal(state.stats.running_return, np.zeros(4))
+    assert started(plain, normalize_rewards=True).stats.reward.count == 0
+    assert started(source.replace(stats=source.stats.replace(obs=()))).stats.reward == ()
+    for start, options, message in (
+        (source.agent, normalized, "agent's state alone, without the statistics"),
+        (plain, normalized, "saw observations as they are: leave normalize_observations off"),
+        (source, {}, "normalised its observations: set normalize_observations"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            started(start, **options)
+    with pytest.raises(ValueError, match="has no member 1"):
+        load_run(path, agent=Idle(), env=Counter(bonus=100.0)).start(1)
+
+
 @pytest.mark.thorough
 def test_a_replay_memory_of_another_layout_is_refused_and_a_new_metric_begins(
     tmp_path, monkeypatch
@@ -928,12 +962,15 @@ def test_a_run_with_an_axis_of_one_key_and_one_of_data_are_loaded(tmp_path):
 def test_a_warm_start_of_the_command_needs_its_source_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "train ppo jaxrl/corridor --num-envs 2 --num-steps 8 --hidden-sizes 4 --no-tensorboard"
-    words = [*words.split(), "--num-evaluations", "1", "--num-eval-episodes", "2"]
+    plain = [*words.split(), "--num-evaluations", "1", "--num-eval-episodes", "2"]
+    words = [*plain, "--normalize-observations"]
     assert run_in_process(*words, "--total-steps", 64, "--run-dir", "source")[0] == 0
     warm = [*words, "--total-steps", 64, "--warm-start", "source"]
     assert run_in_process(*warm, "--run-dir", "warm", "--learning-rate", 0)[0] == 0
-    source, started = (load_run(name).agent_state() for name in ("source", "warm"))
-    jax.tree.map(np.testing.assert_array_equal, started.params, source.params)
+    source, started = (load_run(name).start() for name in ("source", "warm"))
+    jax.tree.map(np.testing.assert_array_equal, started.agent.params, source.agent.params)
+    counts = [x.stats.obs[0].count for x in (source, started)]
+    np.testing.assert_array_equal(counts, [64, 128])
     shutil.rmtree("source")
     assert run_in_process("evaluate", "warm", "--episodes", 2)[0] == 0
     status, _, err = run_in_process("resume", "warm", "--total-steps", 128)
@@ -942,6 +979,7 @@ def test_a_warm_start_of_the_command_needs_its_source_once(tmp_path, monkeypatch
     assert (status, len(err)) == (2, 1)
     assert "source is no run" in err[0]
     shutil.copytree(SCHEMA_1, "source")
+    warm = [*plain, "--total-steps", 64, "--warm-start", "source"]
     status, _, err = run_in_process(*warm, "--run-dir", "third")
     assert (status, len(err)) == (2, 1)
     assert "normalised its observations" in err[0]

@@ -53,6 +53,26 @@ class TrainState(struct.PyTreeNode):
     buffer: Any
 
 
+class Learned(struct.PyTreeNode):
+    """What a run has learned, for another to start from.
+
+    Attributes:
+      agent: the agent's state.
+      stats: the statistics by which its networks see observations and rewards; None where they are
+        not known.
+    """
+
+    agent: PyTree
+    stats: Normalizer | None
+
+    @classmethod
+    def of(cls, start: Any) -> "Learned":
+        """Of a `TrainState`; of an agent's state alone, whose statistics are not known."""
+        if isinstance(start, Learned):
+            return start
+        return cls(start.agent, start.stats) if isinstance(start, TrainState) else cls(start, None)
+
+
 class IterationMetrics(struct.PyTreeNode):
     """What an iteration (or several, added up) has to tell.
 

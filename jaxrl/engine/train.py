@@ -12,7 +12,7 @@ from jaxrl.contract import as_environment
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
-from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState, policy_of
+from jaxrl.engine.learners import Divergence, IterationMetrics, Learned, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import Environment, FirstStep, VectorEnv, acting_differences, differences
 from jaxrl.keys import check_key, fast
@@ -52,7 +52,7 @@ class Training(struct.PyTreeNode):
     envs: VectorEnv
     eval_envs: VectorEnv
     data: PyTree
-    agent_state: PyTree
+    agent_state: Learned | None
     num_iterations: int = static()
     normalize_observations: bool = static()
     normalize_rewards: bool = static()
@@ -150,7 +150,7 @@ class Training(struct.PyTreeNode):
             envs=envs,
             eval_envs=eval_envs,
             data=data,
-            agent_state=agent_state if agent_state is None else strong(agent_state),
+            agent_state=None if agent_state is None else strong(Learned.of(agent_state)),
             num_iterations=num_iterations,
             normalize_observations=normalize_observations,
             normalize_rewards=normalize_rewards,
@@ -159,7 +159,7 @@ class Training(struct.PyTreeNode):
         state = first_step.state
         sizes.check(training, state, state if eval_env is None else ())
         if agent_state is not None:
-            _check_agent_state(agent, training.agent_state)
+            _check_start(training)
         return training
 
     @property
@@ -195,23 +195,30 @@ class Training(struct.PyTreeNode):
         buffer: Any = ()
         if isinstance(plan, Replay):
             buffer = Ring.of(plan, spec).init(self._transition_like())
-        agent_state = self.agent_state
-        if agent_state is None:
+        start, stats = self.agent_state, self.new_statistics()
+        if start is None:
             agent_state = host.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT))
+        else:
+            agent_state = start.agent
+            stats = stats if start.stats is None else stats.continued(start.stats)
         state = TrainState(
             agent=agent_state,
             envs=self.envs.reset(key) if collects else (),
             carry=self.agent.initial_carry(plan.num_envs) if collects else (),
-            stats=Normalizer.create(
-                spec,
-                plan.num_envs,
-                observations=self.normalize_observations,
-                rewards=self.normalize_rewards,
-                normalized=self.normalized,
-            ),
+            stats=stats,
             buffer=buffer,
         )
         return _tie_to_key(strong(state), key)
+
+    def new_statistics(self) -> Normalizer:
+        """Of no data yet."""
+        return Normalizer.create(
+            self.agent.bound_spec,
+            self.agent.plan.num_envs,
+            observations=self.normalize_observations,
+            rewards=self.normalize_rewards,
+            normalized=self.normalized,
+        )
 
     def _transition_like(self) -> Any:
         """One transition of zeros, with the shapes and dtypes that a rollout stores."""
@@ -330,8 +337,10 @@ def train(
       eval_env: where to evaluate; `env` unless given. Its observations and actions are those of
         `env`; its parameters, time limit and reset policy may be others.
       data: for offline agents, transitions with leaves `[D, ...]`.
-      agent_state: what the agent starts from instead of `agent.init`: the `agent` of an earlier
-        `TrainState`, say, with other parameters in it.
+      agent_state: what to start from instead of `agent.init`: the `TrainState` of an earlier run,
+        or `load_run(path).start()`. The agent's state and the statistics of observations come
+        along, those of rewards where both runs have them. Or the agent's state alone, where no
+        observations are normalised.
       eval_mode: how evaluations act. "greedy" takes the mean or most likely action; "sample" draws
         actions as training does, which is what a mixed policy is worth: in rock-paper-scissors the
         most likely action loses always. None for what the agent says (`Agent.eval_modes`).
@@ -409,11 +418,34 @@ def _check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
         )
 
 
-def _check_agent_state(agent: Agent, agent_state: PyTree) -> None:
-    """Raises ValueError unless this is a state that `agent.init` could have made."""
-    wanted = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
-    lines = differences("it", agent_state, f"the state of this {type(agent).__name__}", wanted)
-    if problems := list(lines):
+def _check_start(training: Training) -> None:
+    """Raises ValueError unless training can start from its `agent_state`."""
+    agent, start = training.agent, training.agent_state
+    assert start is not None
+    wanted = jax.eval_shape(training.new_statistics).obs
+    found = () if start.stats is None else start.stats.obs
+    if wanted and start.stats is None:
+        raise ValueError(
+            "agent_state is an agent's state alone, without the statistics by which it saw "
+            "observations, and normalize_observations is on: pass the whole TrainState, or "
+            "load_run(path).start()"
+        )
+    if wanted and not found:
+        raise ValueError(
+            "agent_state is of a run that saw observations as they are: leave "
+            "normalize_observations off"
+        )
+    if found and not wanted:
+        raise ValueError(
+            "agent_state is of a run that normalised its observations: set normalize_observations"
+        )
+    like = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    name = type(agent).__name__
+    problems = [
+        *differences("it", start.agent, f"the state of this {name}", like),
+        *differences("its statistics", found, "those of these observations", wanted),
+    ]
+    if problems:
         raise ValueError("agent_state is of another agent:" + "".join(f"\n{x}" for x in problems))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrl.agent import Agent, EvalMode, Policy
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
-from jaxrl.engine.learners import policy_of
+from jaxrl.engine.learners import Learned, policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.train import Training
 from jaxrl.environment import Environment, VectorEnv
@@ -44,8 +44,17 @@ class Trained:
     path: Path
 
     def agent_state(self, member: int = 0) -> PyTree:
-        """The state of one member's agent, to start another run from."""
-        return self.members.alone(member, self.learned)[1]["agent"]
+        """The state of one member's agent, without its statistics."""
+        return self.start(member).agent
+
+    def start(self, member: int = 0) -> Learned:
+        """What one member has learned, with its statistics: `train(..., agent_state=...)`.
+
+        Raises:
+          ValueError: there is no such member.
+        """
+        _, state = self._alone(member)
+        return Learned(state["agent"], state["stats"])
 
     def policy(self, member: int = 0) -> "LoadedPolicy":
         """What one member has learned, without exploration.
@@ -53,13 +62,16 @@ class Trained:
         Raises:
           ValueError: there is no such member.
         """
+        training, state = self._alone(member)
+        return LoadedPolicy(training, state["agent"], state["stats"], self.iteration)
+
+    def _alone(self, member: int) -> tuple[Training, PyTree]:
         if not 0 <= member < len(self.members):
             raise ValueError(
                 f"{self.path} has no member {member}: its {len(self.members)} are 0 to "
                 f"{len(self.members) - 1}"
             )
-        training, state = self.members.alone(member, self.learned)
-        return LoadedPolicy(training, state["agent"], state["stats"], self.iteration)
+        return self.members.alone(member, self.learned)
 
 
 @in_float32

@@ -36,7 +36,8 @@ class Recipe:
       settings: how the run is followed.
       points: hyper-parameters to sweep, as for `fit`.
       key_type: the generator of random numbers; None for jax's default.
-      warm_start: the directory of a run whose first member's agent is where this one starts.
+      warm_start: the directory of a run where this one starts: from the agent and the statistics of
+        its first member.
     """
 
     algorithm: str
@@ -105,13 +106,7 @@ class Recipe:
         if self.warm_start is not None and warm:
             from jaxrl.runs.load import load_run
 
-            source = load_run(self.warm_start)
-            if source.members.training.normalize_observations:
-                raise ValueError(
-                    f"{self.warm_start} normalised its observations, by statistics that a warm "
-                    "start does not carry over: start from a run without normalize_observations"
-                )
-            start = source.agent_state()
+            start = load_run(self.warm_start).start()
         training = Training.create(
             algorithms()[self.algorithm].build(self.hyper_parameters),
             jaxrl_envs.make(self.environment, **self.environment_parameters),

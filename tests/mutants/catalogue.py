@@ -1629,6 +1629,14 @@ MUTANTS = (
         "return self.replace(value=total, lost=0.0 * lost)",
         ("tests/test_sums.py::test_small_terms_between_large_ones_are_not_lost",),
     ),
+    Mutant(
+        "a-warm-start-without-statistics",
+        "A run that starts from another one's agent sees observations on another scale.",
+        "jaxrl/normalization.py",
+        "obs=self.obs if self.obs == () else earlier.obs,",
+        "obs=self.obs,",
+        (f"{RESUME}::test_a_warm_start_brings_the_statistics_along",),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "updates-at-the-wrong-parameters",
