@@ -19,6 +19,7 @@ from benchmarks.figures import figure, label_ticks
 from jaxrl.agents import DQN
 from jaxrl.engine.train import Training
 from jaxrl.estimators import n_step_returns, retrace
+from jaxrl.runs.statistics import interval, mean
 from jaxrl_envs.exact import garnet, values
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -131,8 +132,8 @@ def draw(over, steps, curves) -> None:
         for name, rows in over.items():
             x = np.linspace(0.05, 1, rows.shape[1])
             axes.plot(x, rows.mean(0), label=name)
-            half = 1.96 * rows.std(0, ddof=1) / np.sqrt(len(rows))
-            axes.fill_between(x, rows.mean(0) - half, rows.mean(0) + half, alpha=0.2)
+            low, high = np.array([interval(mean, column) for column in rows.T]).T
+            axes.fill_between(x, low, high, alpha=0.2)
         axes.axhline(0.0, color="black", lw=0.8)
     with figure(
         DOCS / "stale_returns.png",
