@@ -43,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `jaxrl list | head`: the reader has seen enough
         terminal.silence(sys.stdout)
     except OSError as error:
+        if isinstance(error, WriteError):
+            fail(str(error), status=1)
         if not is_of_the_disk(error):
             raise
         terminal.silence(sys.stdout)  # which may be what is full
-        fail(str(error) if isinstance(error, WriteError) else str(error.strerror), status=1)
+        fail(f"{error.filename or 'standard output'}: {error.strerror}", status=1)
 
 
 def fail(message: str, status: int = 2) -> NoReturn:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jaxrl import terminal
 from jaxrl.arguments import count, file_path, kind, seconds
 from jaxrl.flags import finite_number, whole_number
+from jaxrl.runs.disk import WriteError, is_of_the_disk, writing
 from jaxrl.runs.settings import Settings
-from jaxrl.runs.text import resume_command
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
@@ -252,10 +252,10 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     except KeyboardInterrupt:  # without patience: a second Ctrl-C
         if not (directory.path / "config.json").exists():
             raise
-        how = f"{directory.path} is incomplete; go on with: {resume_command(directory.path)}"
+        how = f"{directory.path} is incomplete; go on with: {directory.resume_command}"
         raise Interrupted(how, signal.SIGINT) from None
     if result.stopped is not None:
-        print(f"stopped: {result.stopped}; go on with: {resume_command(directory.path)}")
+        print(f"stopped: {result.stopped}; go on with: {directory.resume_command}")
     final = result.summary()["final_return"]
     counted = f"{final['seeds']} of " if final["diverged"] else ""
     ends = f"; 95% interval {final['ci_low']:.1f} to {final['ci_high']:.1f}"
@@ -354,7 +354,8 @@ def _render(policy: "LoadedPolicy", key: Any, path: Path) -> None:
     file = path / f"episode{render.ending(env)}"
     states, rewards = policy.episode(key)
     print(f"drawing {len(rewards)} steps, return {rewards.sum():.1f} ...", flush=True)
-    render.render(env, states, rewards, file)
+    with writing(file):
+        render.render(env, states, rewards, file)
     print(file)
 
 
@@ -404,4 +405,6 @@ def _written(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(path)
     except (OSError, ValueError) as error:  # ValueError: an ending of no picture
+        if isinstance(error, OSError) and is_of_the_disk(error):
+            raise WriteError.of(path, error) from error
         raise ValueError(f"cannot write {path}: {error}") from error

@@ -213,7 +213,7 @@ def test_other_commands_end_with_their_reader(monkeypatch):
     """Quietly, but not where the disk is full: what was asked for is not there."""
     for error, status, message in (
         (ERRORS["its reader left"], 0, []),
-        (ERRORS["its disk is full"], 1, ["jaxrl: error: No space left on device"]),
+        (ERRORS["its disk is full"], 1, ["jaxrl: error: standard output: No space left on device"]),
     ):
 
         def told(options, error=error):

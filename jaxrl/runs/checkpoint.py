@@ -15,10 +15,12 @@ for: to act, evaluate and export, not to go on with.
 import contextlib
 import functools
 import json
+import logging
 import shutil
+import sys
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,9 @@ class Checkpoints:
     def __init__(self, path: Path | str, *, keep: int | None = None):
         """Of the directory `path`, made where there is none; `keep` is how many stay, None: all."""
         self.path = Path(path).absolute()
+        self._shown = path  # in messages
         self._keep = keep
+        self._open = contextlib.ExitStack()
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -60,6 +64,7 @@ class Checkpoints:
             create=True,
             cleanup_tmp_directories=True,  # of a process that was killed while it wrote
         )
+        self._open.enter_context(_quiet_threads())
         return ocp.CheckpointManager(self.path, options=options)
 
     def steps(self) -> list[int]:
@@ -73,6 +78,9 @@ class Checkpoints:
         """Takes a copy of the arrays in `parts`, and returns while it is being written.
 
         The checkpoint appears once it is whole. Arrays may be donated as soon as this returns.
+
+        Raises:
+          WriteError: this one, or the one before, cannot be written.
         """
         copies = {name: _arrays(tree) for name, tree in parts.items()}
         leaves = {name: _described(arrays) for name, arrays in copies.items()}
@@ -83,7 +91,8 @@ class Checkpoints:
             for name, arrays in copies.items()
         }
         sealed = ocp.args.JsonSave({"record": record, "crc32": _checksum(record)})
-        self._manager.save(step, args=ocp.args.Composite(record=sealed, **items))
+        with writing(self._shown):
+            self._manager.save(step, args=ocp.args.Composite(record=sealed, **items))
 
     def put_aside(self, step: int) -> Path:
         """Moves a damaged one out of the way; where it is then."""
@@ -92,15 +101,19 @@ class Checkpoints:
         return (self.path / str(step)).rename(aside)
 
     def wait(self) -> None:
-        """Returns when what was saved has been written."""
+        """Returns when what was saved has been written; raises as `save`."""
         if "_manager" in self.__dict__:
-            self._manager.wait_until_finished()
+            with writing(self._shown):
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and ends the threads that write."""
-        self.wait()
+        """Waits, and ends the threads that write; raises as `save`."""
         if "_manager" in self.__dict__:  # if something was saved: else there is no directory either
-            self._manager.close()
+            with self._open, writing(self._shown):
+                try:
+                    self._manager.wait_until_finished()
+                finally:
+                    self._manager.close()
 
     def record(self, step: int) -> dict[str, Any]:
         """What the checkpoint says of itself.
@@ -220,6 +233,28 @@ def statistics_in(record: Mapping[str, Any]) -> int | None:
         return None
     names = record["leaves"]["learned"]
     return sum(name.startswith("stats.obs.") and name.endswith(".count") for name in names)
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leaves out what orbax's threads print about an error: it is raised here as well."""
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    def quieter(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # of writes that came too late
+            hook(unraisable)
+
+    logger.addFilter(is_news)
+    sys.unraisablehook = quieter
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+        if sys.unraisablehook is quieter:
+            sys.unraisablehook = hook
 
 
 def _is_key(x: Any) -> bool:

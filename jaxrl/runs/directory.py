@@ -28,6 +28,8 @@ LIBRARIES = ("brax", "craftax", "jumanji", "navix")
 METRICS = "metrics.jsonl"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """What a file system without locks answers, Lustre as it is often mounted say."""
+SWEEP = "sweep.json"
+"""What makes a directory a sweep; the runs are directories in it."""
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", *LIBRARIES, "numpy")
 
 
@@ -176,6 +178,12 @@ class RunDirectory:
                 for path in self._made:
                     path.rmdir()
         self.unlock()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run, or with the sweep that it is part of."""
+        is_of_sweep = (self.path.parent / SWEEP).exists()
+        return resume_command(self.path.parent if is_of_sweep else self.path)
 
     @property
     def checkpoints(self) -> Path:

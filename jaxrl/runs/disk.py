@@ -31,7 +31,7 @@ class WriteError(OSError):
 
 def is_of_the_disk(error: OSError) -> bool:
     """Whether the disk is to blame, and neither the user nor a defect."""
-    return isinstance(error, WriteError) or error.errno in OF_THE_DISK
+    return error.errno in OF_THE_DISK
 
 
 @contextlib.contextmanager

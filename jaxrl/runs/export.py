@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrl.precision import in_float32
 from jaxrl.runs.directory import plain, versions
+from jaxrl.runs.disk import WriteError, is_of_the_disk, replace, user_path, writing
 from jaxrl.runs.load import LoadedPolicy
 from jaxrl.types import PyTree, named_leaves
 
@@ -42,8 +43,9 @@ def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False)
 
     Raises:
       ValueError: the directory cannot be written; ONNX is asked for and its converter is missing.
+      WriteError: the disk is full, say.
     """
-    path = Path(path)
+    path = user_path(path)
     function, arguments = _flat(policy)
     (n,) = jax.export.symbolic_shape("n")
     symbolic = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), arguments)
@@ -58,14 +60,17 @@ def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False)
         "versions": versions(),
     }
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / PROGRAM).write_bytes(exported.serialize())
-        text = json.dumps(plain(description), indent=2)
-        (path / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        replace(path / PROGRAM, bytes(exported.serialize()))
+        replace(path / DESCRIPTION, json.dumps(plain(description), indent=2) + "\n")
+    except WriteError as error:
+        if is_of_the_disk(error):
+            raise
+        raise ValueError(str(error)) from error
     if onnx:
-        _write_onnx(function, arguments, path / ONNX)
+        with writing(path / ONNX):
+            _write_onnx(function, arguments, path / ONNX)
 
 
 HOW_TO_CALL_RECURRENT = HOW_TO_CALL.replace("action =", "action, carry =").replace(

@@ -17,7 +17,7 @@ from jaxrl.environment import Environment
 from jaxrl.keys import check_key
 from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.directory import RunDirectory
-from jaxrl.runs.disk import user_path
+from jaxrl.runs.disk import WriteError, user_path
 from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, Result
 from jaxrl.runs.interrupt import Interrupted, ending_well
 from jaxrl.runs.members import Members
@@ -133,6 +133,7 @@ def run(
         return Loop(members, settings, callbacks).run()
     from jaxrl.runs.recorder import Recorder  # deferred: orbax and matplotlib take a second
 
+    recorder = None
     try:
         with Recorder(directory, members, settings, origin) as recorder:
             if resume:
@@ -152,6 +153,9 @@ def run(
                 recorder.finish(result)
                 if number := asked():  # too late to end it early: whoever called is to end
                     raise Interrupted(f"the run {directory.path} is complete", number)
+    except WriteError as error:
+        left = "" if recorder is None else recorder.what_is_left()
+        raise WriteError(error.errno, f"{error}{left}") from error
     finally:
         directory.discard()  # if nothing was written into it
     return result

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.runs.disk import writing
+
 UNTOLD = ("step", "seed", "train_seconds", "diverged")
 """Columns of a line of metrics.jsonl that are no curves of their own."""
 EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes")
@@ -15,35 +17,55 @@ EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes")
 
 
 class TensorBoard:
-    """Event files of the lines of metrics.jsonl, a directory for each member of a run."""
+    """Event files of the lines of metrics.jsonl, a directory for each member of a run.
+
+    Without tensorboardX's own thread, which dies where the disk is full, and then blocks the run.
+    """
 
     def __init__(self, path: Path, labels: Sequence[Mapping[str, Any]], steps: int = 0):
-        """Logs into `path`; what was logged there after `steps` steps is not shown any more."""
-        from tensorboardX import SummaryWriter  # deferred: it takes a third of a second
+        """Logs into `path`; what was logged there after `steps` steps is not shown any more.
+
+        Raises:
+          WriteError: here and later, the files cannot be written.
+        """
+        # deferred: they take a third of a second
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
         # A name by the second, tensorboardX's own, would overwrite what a run that goes on within
         # that second has logged.
         suffix = f".{time.time_ns()}"
-        self._writers = [
-            SummaryWriter(
-                str(path / member_name(label) if len(labels) > 1 else path),
-                purge_step=steps + 1,
-                filename_suffix=suffix,
-            )
-            for label in labels
-        ]
+        self._path = path
+        self._writers = []
+        with writing(path):
+            for label in labels:
+                folder = path / member_name(label) if len(labels) > 1 else path
+                folder.mkdir(parents=True, exist_ok=True)
+                self._writers.append(EventsWriter(str(folder / "events"), suffix))
+                self._add(-1, steps + 1, file_version="brain.Event:2")
+                self._add(-1, steps + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds an evaluation: one line of metrics.jsonl a member."""
-        for writer, row in zip(self._writers, rows, strict=True):
-            for name, value in _curves(row):
-                writer.add_scalar(name, value, row["step"])
-            writer.flush()
+        from tensorboardX.summary import scalar
+
+        with writing(self._path):
+            for i, row in enumerate(rows):
+                for name, value in _curves(row):
+                    self._add(i, row["step"], summary=scalar(name, value))
+                self._writers[i].flush()
+
+    def _add(self, member: int, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        event = Event(wall_time=time.time(), step=step, **content)
+        self._writers[member].write_event(event)
 
     def close(self) -> None:
-        """Ends the threads that write."""
-        for writer in self._writers:
-            writer.close()
+        """Closes the files."""
+        with writing(self._path):
+            for writer in self._writers:
+                writer.close()
 
 
 class WeightsAndBiases:
@@ -73,17 +95,18 @@ class WeightsAndBiases:
         """
         import wandb  # the extra
 
-        self._runs = [
-            wandb.init(
-                project=project,
-                name=f"{group} {member_name(label)}",
-                group=group,
-                config={**config, **label},
-                dir=path,
-                reinit="create_new",
-            )
-            for label in labels
-        ]
+        with writing(path):
+            self._runs = [
+                wandb.init(
+                    project=project,
+                    name=f"{group} {member_name(label)}",
+                    group=group,
+                    config={**config, **label},
+                    dir=path,
+                    reinit="create_new",
+                )
+                for label in labels
+            ]
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds an evaluation: one line of metrics.jsonl a member."""

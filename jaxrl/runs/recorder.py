@@ -28,6 +28,7 @@ from jaxrl.runs.directory import (
     read_summary,
     versions,
 )
+from jaxrl.runs.disk import writing
 from jaxrl.runs.events import (
     Best,
     Compiled,
@@ -45,7 +46,6 @@ from jaxrl.runs.members import Members
 from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import of_episodes, summarize
-from jaxrl.runs.text import resume_command
 from jaxrl.schedules import Schedule
 from jaxrl.types import PyTree, named_leaves
 
@@ -77,6 +77,7 @@ class Recorder:
         training = members.training
         agent, env = type(training.agent).__name__, type(training.envs.env).__name__
         self.origin = origin or Origin(agent, env)
+        self._is_of_python = origin is None
         if settings.wandb is not None:
             check_wandb()
         self.config = plain(self._config())
@@ -90,11 +91,13 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Where the run has failed, what fails now besides is left out: likely it is the same."""
         with contextlib.ExitStack() as stack:
-            stack.callback(self.checkpoints.close)
-            for logger in self._loggers:
-                stack.callback(logger.close)
+            for close in (self.checkpoints.close, *(logger.close for logger in self._loggers)):
+                if error is not None:
+                    stack.enter_context(contextlib.suppress(OSError))
+                stack.callback(close)
 
     def _config(self) -> dict[str, Any]:
         """Everything that repeats the run."""
@@ -224,7 +227,8 @@ class Recorder:
         self.checkpoints.wait()
         steps, returns, diverged = curve(list(read_metrics(self.directory.path)))
         title = f"{self.origin.algorithm} on {self.origin.environment}"
-        learning_curve(steps, returns, self.directory.plot, title=title, diverged=diverged)
+        with writing(self.directory.plot):
+            learning_curve(steps, returns, self.directory.plot, title=title, diverged=diverged)
         self.directory.write_summary(result.summary())
 
     def give_up(self, why: str, standing: Standing) -> None:
@@ -386,8 +390,24 @@ class Recorder:
         """A sentence for someone who has just interrupted the run."""
         self.checkpoints.wait()
         steps = self.members.training.steps_after(standing.iteration)
-        go_on = resume_command(self.directory.path)
-        return f"saved after {steps:,} steps; go on with: {go_on}"
+        return f"saved after {steps:,} steps; {self._go_on}"
+
+    @property
+    def _go_on(self) -> str:
+        path = self.directory.path
+        if self._is_of_python:  # of which the command knows neither agent nor environment
+            return f"go on with: fit(..., run_dir={str(path)!r}, resume=True)"
+        return f"go on with: {self.directory.resume_command}"
+
+    def what_is_left(self) -> str:
+        """What there is of a run that could not be written on, and how it goes on; or nothing."""
+        if not (self.directory.path / "config.json").exists():
+            return ""
+        steps = self.checkpoints.steps()
+        last = "there is no checkpoint yet"
+        if steps:
+            last = f"the last whole checkpoint is {self.directory.checkpoints / str(steps[0])}"
+        return f"; {last}; {self._go_on}"
 
 
 def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,14 +19,13 @@ import numpy as np
 
 from jaxrl.flags import ScheduleText
 from jaxrl.runs import statistics
-from jaxrl.runs.directory import RunDirectory, plain, read_summary
+from jaxrl.runs.directory import SWEEP, RunDirectory, plain, read_summary
 from jaxrl.runs.disk import replace, user_path, writing
 from jaxrl.runs.recipe import Recipe
 from jaxrl.runs.text import aligned, resume_command
 
 OF_SWEEP = ("--grid", "--range", "--random", "--max-memory", "--sweep-dir", "--confirm-seeds")
 """Flags that `sweep` has and `train` has not."""
-SWEEP = "sweep.json"
 Point = dict[str, Any]
 """Names of hyper-parameters to values, as `flags.parse` reads them."""
 
