@@ -67,13 +67,13 @@ class Room(struct.PyTreeNode):
 
 
 class Torso(nn.Module):
-    """Your own flax module: observations with any leading axes to features."""
+    """Your own flax module: a batch of observations `[B, ...]` to features `[B, F]`."""
 
     @nn.compact
     def __call__(self, obs):
         image, time = obs["image"], obs["time"]
-        flat = image.reshape(*image.shape[:-3], -1)
-        x = jnp.concatenate([flat, time[..., None]], axis=-1)
+        flat = image.reshape(image.shape[0], -1)
+        x = jnp.concatenate([flat, time[:, None]], axis=-1)
         return nn.relu(nn.Dense(64)(nn.relu(nn.Dense(64)(x))))
 
 
