@@ -4,6 +4,9 @@ That setting changes what jax takes for a float or an integer nobody gave a dtyp
 in flax and optax, in environments and in agents of users. An int64 draw consumes other random bits
 than an int32 one, besides. So what traces a program of training switches the setting off for as
 long as it traces: the program, and with it every result, is the one that is made without it.
+
+So it does with strict promotion of dtypes (`jax_numpy_dtype_promotion="strict"`), which optax and
+environments of others do not keep to.
 """
 
 import functools
@@ -20,13 +23,15 @@ T = TypeVar("T")
 
 
 def in_float32(function: Callable[P, T]) -> Callable[P, T]:
-    """The same function, which computes in 32 bits whatever `jax_enable_x64` says."""
+    """The same function, which computes in 32 bits whatever `jax_enable_x64` says, and promotes
+    dtypes whatever `jax_numpy_dtype_promotion` says."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        if not jax.config.jax_enable_x64:
+        config = jax.config
+        if not config.jax_enable_x64 and config.jax_numpy_dtype_promotion == "standard":
             return function(*args, **kwargs)
-        with jax.enable_x64(False):
+        with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
             return function(*args, **kwargs)
 
     return run

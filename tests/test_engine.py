@@ -24,6 +24,7 @@ from sources import imports
 
 import jaxrl
 import jaxrl_envs
+from jaxrl import host
 from jaxrl.agent import Agent, OnPolicy, Replay
 from jaxrl.agents import PPO, REINFORCE, SAC, Rainbow
 from jaxrl.engine.evaluate import play_episodes
@@ -358,6 +359,40 @@ def test_an_episode_that_does_not_end_is_said_to_be_unfinished():
     assert not played.finished.any()
     np.testing.assert_array_equal(played.lengths, [50, 50, 50])
     assert jaxrl.evaluate(random_policy, Counter(limit=100), KEY, num_episodes=3).finished.all()
+
+
+def test_evaluate_knows_the_recurrent_state_of_a_trained_policy():
+    agent, env = RecurrentPolicyGradient(num_envs=2, num_steps=4, size=3), Recall()
+    training = Training.create(agent, env, total_steps=8)
+    policy = training.policy(jax.eval_shape(training.init, KEY))
+    assert policy.initial_carry(5).shape == (5, 3)
+    policy = training.policy(jax.jit(training.init)(KEY))
+    found = jaxrl.evaluate(policy, env, KEY, num_episodes=5)
+    carry = training.agent.initial_carry(5)
+    assert equal(found, jaxrl.evaluate(policy, env, KEY, num_episodes=5, initial_carry=carry))
+
+
+def test_evaluate_says_that_a_recurrent_state_is_missing():
+    def counting(carry, obs, key):
+        return carry["steps"] + 1, jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    def forgetful(carry, obs, key):
+        return jnp.zeros((obs.shape[0], 2)), jnp.zeros(obs.shape[0], jnp.int32), ()
+
+    with pytest.raises(TypeError) as caught:
+        jaxrl.evaluate(counting, Counter(), KEY, num_episodes=2)
+    remedy = "for a recurrent policy pass initial_carry=agent.initial_carry(num_episodes)"
+    assert caught.value.__notes__[-1].endswith(f"without a recurrent state: {remedy}.")
+    with pytest.raises(ValueError, match=r"^initial_carry does not fit the policy"):
+        jaxrl.evaluate(forgetful, Counter(), KEY, num_episodes=2)
+    with pytest.raises(ValueError, match=r"is float32\[2, 2\], .* float32\[3, 2\]$"):
+        jaxrl.evaluate(forgetful, Counter(), KEY, num_episodes=2, initial_carry=jnp.zeros((3, 2)))
+
+
+def test_more_episodes_than_fit_are_refused(monkeypatch):
+    monkeypatch.setattr(host, "memory", lambda: 2**30)
+    with pytest.raises(ValueError, match=r"^num_episodes is 2000000000: as many copies of the env"):
+        jaxrl.evaluate(random_policy, Counter(), KEY, num_episodes=2 * 10**9)
 
 
 class Poser(Agent):

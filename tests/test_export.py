@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from agents.recurrent import RecurrentPolicyGradient
 from commands import run_in_process
 from environments import BestMixedAction, Counter, MaskedChoice, Picture, Recall
 from probes import cases
@@ -28,6 +29,7 @@ from jaxrl import wrappers
 from jaxrl.agents import DQN, PPO, SAC
 from jaxrl.engine.train import Training
 from jaxrl.networks import CNN
+from jaxrl.runs import load
 from jaxrl.runs.export import export_policy
 from jaxrl.runs.fit import fit
 from jaxrl.runs.load import LoadedPolicy, load_policy, load_run
@@ -49,6 +51,36 @@ def test_a_loaded_policy_takes_one_observation_or_a_batch():
     assert (actions.shape, actions.dtype) == ((5,), jnp.int32)
     assert [int(policy(row)) for row in obs] == actions.tolist()
     assert policy.spec.action == jaxrl.Discrete(2)
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        ([0.0, 0.0, 0.0, 0.0], r"^this list is no observation .*: make an array of the list; one "),
+        (
+            (np.zeros(4), {}),
+            r"^this tuple is .*: pass the observation alone, obs of \(obs, info\)",
+        ),
+        ({"obs": np.zeros(4)}, "^this dict is no observation of the environment; one is float32"),
+        (
+            np.zeros(3),
+            r"^an observation has the shape \[3\]; one is float32\[4\], a batch has an ax",
+        ),
+        (np.zeros((2, 3, 4)), r"^an observation has the shape \[2, 3, 4\]; "),
+        (0.5, r"^an observation has the shape \[\]; "),
+    ],
+)
+def test_what_is_no_observation_is_named(obs, message):
+    with pytest.raises(ValueError, match=message):
+        load_policy(CARTPOLE)(obs)
+
+
+def test_parts_of_an_observation_have_one_batch_size():
+    like = {"a": jax.ShapeDtypeStruct((2,), jnp.float32), "b": jax.ShapeDtypeStruct((), jnp.int8)}
+    assert load.batch_size({"a": np.zeros(2), "b": 3}, like) is None
+    assert load.batch_size({"a": np.zeros((5, 2)), "b": np.zeros(5)}, like) == 5
+    with pytest.raises(ValueError, match=r"^parts of .*; one is a float32\[2\], b int8\[\]"):
+        load.batch_size({"a": np.zeros((5, 2)), "b": 3}, like)
 
 
 def test_what_fit_learned_is_what_is_loaded(tmp_path):
@@ -127,6 +159,18 @@ def test_a_recurrent_policy_remembers_until_it_is_reset():
     np.testing.assert_array_equal(first, by_hand)
     carries = policy.act(obs[0], policy.training.agent.initial_carry(3))[1]
     assert jax.tree.leaves(carries)[0].any()
+
+
+def test_a_recurrent_policy_takes_one_batch_size_until_it_is_reset():
+    policy = untrained(RecurrentPolicyGradient(num_envs=2, num_steps=4, size=3), Recall())
+    obs = np.zeros((3, 2), np.float32)
+    policy(obs)
+    with pytest.raises(ValueError, match=r"^2 observations, and this policy remembers what 3 en"):
+        policy(obs[:2])
+    with pytest.raises(ValueError, match=r"^1 observations, .*: call reset\(\) before another"):
+        policy(obs[0])
+    policy.reset()
+    assert policy(obs[:2]).shape == (2,)
 
 
 # Exporting ----------------------------------------------------------------------------------------

@@ -212,3 +212,28 @@ def test_a_process_with_the_setting_on_trains_to_the_same_bits(tmp_path):
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
+
+
+PLANS = "ppo", "rainbow", "fitted_q", "cross_entropy"
+
+
+@pytest.mark.parametrize("name", cases([*PLANS, "trpo", "td3"], *PLANS))
+def test_strict_promotion_of_dtypes_changes_nothing(name):
+    """One agent of each plan, and those with sums over integers, are the same programs."""
+    if name == "cross_entropy":
+        agent, env, options = CrossEntropy(), Counter(limit=3), {}
+    else:
+        agent, make, options = AGENTS[name]
+        with jax.numpy_dtype_promotion("strict"):
+            env = make()
+    if "data" in options:
+        options = options | {"data": options["data"]()}
+
+    def program():
+        return str(jax.make_jaxpr(lambda key: jaxrl.train(agent, env, key, **options))(KEY))
+
+    options = {"total_steps": 1, "num_evaluations": 1, "num_eval_episodes": 2, **options}
+    expected = program()
+    with jax.numpy_dtype_promotion("strict"):
+        found = program()
+    assert re.sub(r"0x[0-9a-f]+", "", found) == re.sub(r"0x[0-9a-f]+", "", expected)

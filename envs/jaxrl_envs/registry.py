@@ -231,8 +231,9 @@ def make(env_id: Any, **params: Any) -> Any:
         return adapt(env_id, **params)
     check_id(env_id)
     from jaxrl.precision import in_float32  # deferred: a list of ids needs no library
+    from jaxrl.transfers import transfers_allowed
 
-    return in_float32(_made)(env_id, params)
+    return transfers_allowed(in_float32(_made))(env_id, params)
 
 
 def _made(env_id: str, params: dict[str, Any]) -> Any:

@@ -6,9 +6,11 @@ from flax import struct
 
 from jaxrl.agent import Policy
 from jaxrl.contract import as_environment
+from jaxrl.engine import sizes
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, VectorEnv
+from jaxrl.environment import Environment, VectorEnv, differences
 from jaxrl.precision import in_float32
+from jaxrl.transfers import transfers_allowed
 from jaxrl.types import Array, Key, PyTree, Stream, stream
 
 STEPS_BETWEEN_LOOKS = 32
@@ -29,6 +31,7 @@ class Episodes(struct.PyTreeNode):
     finished: Array
 
 
+@transfers_allowed
 @in_float32
 def evaluate(
     policy: Policy,
@@ -47,19 +50,42 @@ def evaluate(
       env: one copy of the environment, or an object that `jaxrl_envs.adapt` takes.
       key: for starts, actions and steps.
       num_episodes: N.
-      initial_carry: for recurrent policies, leaves `[N, ...]`.
+      initial_carry: for recurrent policies, leaves `[N, ...]`. What `Training.policy` makes knows
+        its own.
       max_steps: steps after which an unfinished episode is given up; None for the environment's
         limit, or 10,000 where it has none.
 
     Raises:
-      ValueError: `num_episodes` or `max_steps` is less than 1.
+      ValueError: `num_episodes` or `max_steps` is less than 1, so many copies do not fit into
+        memory, or `initial_carry` is not like the recurrent state of the policy.
       TypeError: `env` is no environment.
     """
     for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
     env = as_environment(env)
+    sizes.check_episodes(env, num_episodes)
+    if not jax.tree.leaves(initial_carry):
+        initial_carry = getattr(policy, "initial_carry", lambda num: ())(num_episodes)
+    _check_carry(policy, env, initial_carry, num_episodes)
     return play_episodes(policy, VectorEnv(env, num_episodes), initial_carry, key, max_steps)
+
+
+def _check_carry(policy: Policy, env: Environment, carry: PyTree, num_episodes: int) -> None:
+    """Raises ValueError unless the policy hands on a recurrent state like the one it was given."""
+    obs = jax.eval_shape(lambda: env.spec.dummy_observation(num_episodes))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    remedy = "for a recurrent policy pass initial_carry=agent.initial_carry(num_episodes)"
+    try:
+        after = jax.eval_shape(policy, carry, obs, key)[0]
+    except Exception as error:
+        if not jax.tree.leaves(carry):
+            error.add_note(f"The policy was called without a recurrent state: {remedy}.")
+        raise
+    carry = jax.eval_shape(lambda: carry)
+    lines = differences("the policy's recurrent state", after, "initial_carry", carry)
+    if problems := list(lines):
+        raise ValueError("\n".join([f"initial_carry does not fit the policy: {remedy}", *problems]))
 
 
 @in_float32

@@ -130,6 +130,7 @@ def policy_of(
     def policy(carry, obs, key):
         return agent.act(state, carry, stats.normalize_obs(obs), key, clock, explore=explore)
 
+    policy.initial_carry = agent.initial_carry  # type: ignore[attr-defined]  # for `evaluate`
     return policy
 
 

@@ -71,6 +71,18 @@ def _check_memory(
         )
 
 
+def check_episodes(env: Any, num_episodes: int) -> None:
+    """Raises ValueError where so many copies of the environment do not fit into memory."""
+    if num_episodes < LARGE or (limit := memory()) is None:
+        return
+    size = num_episodes * (_bytes(jax.eval_shape(env.reset, _key())) + 9)
+    if size > limit or num_episodes >= 2**31:
+        raise ValueError(
+            f"num_episodes is {num_episodes}: as many copies of the environment would take "
+            f"{_gib(size)} or more, and there are {_gib(limit)} of memory: play fewer"
+        )
+
+
 def parts(training: Any, state: int, eval_state: int) -> list[Part]:
     """What one seed of a run keeps at the same time; never more than that."""
     agent, envs = training.agent, training.envs

@@ -21,6 +21,7 @@ from jaxrl.precision import in_float32, narrow
 from jaxrl.raveled import Raveled, raveled, restored
 from jaxrl.replay import Ring
 from jaxrl.sums import CompensatedSum
+from jaxrl.transfers import transfers_allowed
 from jaxrl.types import Clock, EnvSpec, Key, PyTree, ResetPolicy, Stream, static, stream, strong
 
 
@@ -60,6 +61,7 @@ class Training(struct.PyTreeNode):
     normalized: Normalized = static(default="numbers")
 
     @classmethod
+    @transfers_allowed
     @in_float32
     def create(
         cls,
@@ -298,6 +300,7 @@ class Training(struct.PyTreeNode):
         return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
 
 
+@transfers_allowed
 @in_float32
 def train(
     agent: Agent,

@@ -22,6 +22,7 @@ from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, R
 from jaxrl.runs.interrupt import Interrupted, ending_well
 from jaxrl.runs.members import Members
 from jaxrl.runs.settings import Origin, Settings
+from jaxrl.transfers import transfers_allowed
 from jaxrl.types import Key, Stream
 
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
@@ -111,6 +112,7 @@ def fit(
     return run(members, settings, directory=directory, resume=begun, callbacks=callbacks)
 
 
+@transfers_allowed
 def run(
     members: Members,
     settings: Settings,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent, EvalMode, Policy
+from jaxrl.engine import sizes
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
 from jaxrl.engine.learners import Learned, policy_of
 from jaxrl.engine.rollout import rollout
@@ -22,7 +23,8 @@ from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, stati
 from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.members import Members, keys_of
 from jaxrl.runs.recipe import Recipe
-from jaxrl.types import EnvSpec, Key, PyTree, into_bounds
+from jaxrl.transfers import transfers_allowed
+from jaxrl.types import EnvSpec, Key, PyTree, into_bounds, named_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Trained:
         return self.members.alone(member, self.learned)
 
 
+@transfers_allowed
 @in_float32
 def load_run(
     path: Path | str,
@@ -192,6 +195,42 @@ def load_policy(
     return load_run(path, step=step, agent=agent, env=env, data=data).policy(member)
 
 
+def batch_size(obs: PyTree, like: PyTree) -> int | None:
+    """How many observations there are in a batch `[N, ...]`; None for one alone.
+
+    Args:
+      obs: what was given.
+      like: shapes of one observation.
+
+    Raises:
+      ValueError: it is neither, with the reason.
+    """
+    wanted = ", ".join(
+        f"{name} {x.dtype}{list(x.shape)}".strip() for name, x in named_leaves(like).items()
+    )
+    asked = f"one is {wanted}, a batch has an axis more in front"
+    structure: Any = jax.tree.structure(like)
+    if structure != jax.tree.structure(obs):
+        hint = ""
+        if isinstance(obs, list):
+            hint = ": make an array of the list"
+        elif isinstance(obs, tuple) and obs and structure == jax.tree.structure(obs[0]):
+            hint = ": pass the observation alone, obs of (obs, info)"
+        raise ValueError(
+            f"this {type(obs).__name__} is no observation of the environment{hint}; {asked}"
+        )
+    sizes_found = set()
+    for x, one in zip(jax.tree.leaves(obs), jax.tree.leaves(like), strict=True):
+        shape, ndim = np.shape(x), len(one.shape)
+        leading = shape[: len(shape) - ndim]
+        if shape[len(leading) :] != one.shape or len(shape) < ndim or len(leading) > 1:
+            raise ValueError(f"an observation has the shape {list(shape)}; {asked}")
+        sizes_found.add(leading)
+    if len(sizes_found) > 1:
+        raise ValueError(f"parts of the observation are batches of different sizes; {asked}")
+    return next(iter(sizes_found.pop()), None) if sizes_found else None
+
+
 class LoadedPolicy:
     """Acts on raw observations, greedily or by the mean; normalisation is inside.
 
@@ -199,7 +238,8 @@ class LoadedPolicy:
 
     `policy(obs)` takes one observation of the environment, or a batch `[N, ...]`, and returns an
     action, or `[N, ...]` of them. A recurrent policy remembers what it saw since `reset()`, and
-    takes one batch size until then. `policy.act` is the same as a pure function, to jit and vmap.
+    takes one batch size until then. What does not fit raises ValueError. `policy.act` is the same
+    as a pure function, to jit and vmap.
     """
 
     def __init__(self, training: Training, state: PyTree, stats: Normalizer, iteration: int):
@@ -232,15 +272,22 @@ class LoadedPolicy:
         """Forgets: an episode begins."""
         self._carry: PyTree = None
 
+    @transfers_allowed
     @in_float32
     def __call__(self, obs: PyTree) -> PyTree:
-        leaf, of_one = jax.tree.leaves(obs)[0], jax.tree.leaves(self.spec.observation)[0]
-        alone = jnp.ndim(leaf) == len(of_one.shape)
+        size = batch_size(obs, self.spec.observation)
+        alone = size is None
         obs = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), obs, self.spec.observation)
         if alone:
             obs = jax.tree.map(lambda x: x[None], obs)
         if self._carry is None:
-            self._carry = self.training.agent.initial_carry(jax.tree.leaves(obs)[0].shape[0])
+            self._carry = self.training.agent.initial_carry(size or 1)
+        for leaf in jax.tree.leaves(self._carry):
+            if leaf.shape[0] != (size or 1):
+                raise ValueError(
+                    f"{size or 1} observations, and this policy remembers what {leaf.shape[0]} "
+                    "environments showed it: call reset() before another batch"
+                )
         action, self._carry = self._act(obs, self._carry)
         return jax.tree.map(lambda x: x[0], action) if alone else action
 
@@ -257,6 +304,7 @@ class LoadedPolicy:
         clock = training.clock(self.iteration)
         return policy_of(training.agent, self.state, self.stats, clock, explore=True)
 
+    @transfers_allowed
     @in_float32
     def evaluate(
         self, key: Key, *, num_episodes: int = 100, eval_mode: EvalMode | None = None
@@ -270,12 +318,15 @@ class LoadedPolicy:
             None for what the run was evaluated by.
 
         Raises:
-          ValueError: the agent cannot be evaluated in that mode.
+          ValueError: the agent cannot be evaluated in that mode, or so many copies do not fit into
+            memory.
         """
+        sizes.check_episodes(self.training.eval_envs.env, num_episodes)
         envs, policy = VectorEnv(self.training.eval_envs.env, num_episodes), self._policy(eval_mode)
         carry = self.training.agent.initial_carry(num_episodes)
         return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
 
+    @transfers_allowed
     @in_float32
     def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
         """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.

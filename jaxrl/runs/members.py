@@ -14,6 +14,7 @@ from jaxrl.engine import sizes
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.train import Training
 from jaxrl.precision import in_float32
+from jaxrl.transfers import transfers_allowed
 from jaxrl.types import Key, PyTree, Stream, stream, strong
 
 
@@ -36,6 +37,7 @@ class Members:
     points: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
+    @transfers_allowed
     @in_float32
     def of(
         cls, training: Training, key: Key, points: Sequence[Mapping[str, Any]] | None = None
