@@ -329,7 +329,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
     trained = load_run(options.path, step=options.step)
     if options.render:
-        _render(trained.policy(), jax.random.key(options.seed), options.path)
+        key = jax.random.key(options.seed)
+        _render(trained.policy(), key, options.path, options.eval_mode)
     for i, label in enumerate(trained.members.labels):
         key = jax.random.fold_in(jax.random.key(options.seed), i)
         played = trained.policy(i).evaluate(
@@ -346,13 +347,13 @@ def evaluate_run(options: argparse.Namespace) -> None:
         print(f"{member_name(label)}, {trained.steps:,} steps: {text}", flush=True)
 
 
-def _render(policy: "LoadedPolicy", key: Any, path: Path) -> None:
+def _render(policy: "LoadedPolicy", key: Any, path: Path, eval_mode: Any) -> None:
     """Draws an episode into a run's directory."""
     from jaxrl_envs import render
 
     env = policy.training.eval_envs.env
     file = path / f"episode{render.ending(env)}"
-    states, rewards = policy.episode(key)
+    states, rewards = policy.episode(key, eval_mode=eval_mode)
     print(f"drawing {len(rewards)} steps, return {rewards.sum():.1f} ...", flush=True)
     with writing(file):
         render.render(env, states, rewards, file)

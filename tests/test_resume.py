@@ -633,6 +633,8 @@ def test_how_a_run_was_evaluated_is_kept(tmp_path):
     policy = load_run(path, agent=agent, env=env).policy()
     assert 0.2 < policy.evaluate(KEY, num_episodes=64).returns.mean() < 0.8
     assert policy.evaluate(KEY, eval_mode="greedy").returns.mean() == 1.0
+    assert policy.episode(jax.random.key(0))[1] == [0.0]  # as one of two keys draws
+    assert policy.episode(jax.random.key(0), eval_mode="greedy")[1] == [1.0]
     np.testing.assert_array_equal(policy(jnp.zeros(1)), [1.0])
     with pytest.raises(ValueError, match="eval_mode was sample and is greedy"):
         fit(agent, env, KEY, run_dir=path, resume=True, eval_mode="greedy", **options)

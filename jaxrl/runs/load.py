@@ -328,15 +328,15 @@ class LoadedPolicy:
 
     @transfers_allowed
     @in_float32
-    def episode(self, key: Key) -> tuple[PyTree, np.ndarray]:
+    def episode(self, key: Key, *, eval_mode: EvalMode | None = None) -> tuple[PyTree, np.ndarray]:
         """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.
 
-        It acts as the run was evaluated (`eval_mode`). Without an end it is cut at the
-        environment's limit, or after 10,000 steps.
+        `eval_mode` is as for `evaluate`. Without an end it is cut at the environment's limit, or
+        after 10,000 steps.
         """
         envs = VectorEnv(self.training.eval_envs.env, 1)
         limit = envs.spec.max_steps or PATIENCE
-        start_carry, policy = self.training.agent.initial_carry(1), self._policy(None)
+        start_carry, policy = self.training.agent.initial_carry(1), self._policy(eval_mode)
 
         def play(key: Key) -> Any:
             def one(loop: Any, key: Key) -> Any:
