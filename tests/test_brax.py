@@ -30,6 +30,72 @@ def test_the_ids_are_those_of_brax():
     assert {f"brax/{name}" for name in registry.BRAX_IDS} <= set(jaxrl_envs.list_ids())
 
 
+def test_an_object_of_brax_is_adapted():
+    """With the time limit of brax's trainers, or another; its parameters can still be changed."""
+    made = jaxrl_envs.make("brax/reacher")
+    adapted = jaxrl_envs.adapt(brax.brax_envs.get_environment("reacher"))
+    assert adapted.spec == made.spec
+    assert adapted.spec.max_steps == 1000
+    changed = jaxrl_envs.adapt(made.env.env, max_steps=50, mass_scale=2.0)
+    assert (changed.spec.max_steps, changed.env.params["mass_scale"]) == (50, 2.0)
+    assert jax.tree.structure(jaxrl_envs.adapt(made.env.env)) == jax.tree.structure(made)
+
+
+def test_wrappers_of_brax_are_taken_off():
+    """What they repeat and when they end stays: the rewards of both are equal, step by step."""
+    theirs = brax.brax_envs.create("fast", episode_length=5, action_repeat=2, auto_reset=False)
+    ours = jaxrl_envs.adapt(brax.brax_envs.create("fast", episode_length=5, action_repeat=2))
+    assert ours.spec.max_steps == 3
+    with library_code():
+        native = theirs.reset(KEY)
+    state, _ = ours.reset(KEY)
+    action, ends = jnp.zeros(1), []
+    for _ in range(3):
+        with library_code():
+            native = theirs.step(native, action)
+        state, timestep = ours.step(KEY, state, action)
+        assert timestep.reward == native.reward > 0
+        assert (timestep.terminated | timestep.truncated) == (native.done > 0)
+        ends.append(bool(timestep.truncated))
+    assert ends == [False, False, True]
+    another = brax.training.EvalWrapper(theirs)
+    with pytest.raises(TypeError, match="EvalWrapper is a wrapper of brax: give the environment"):
+        jaxrl_envs.adapt(another)
+
+
+def test_an_environment_that_a_program_registered(monkeypatch):
+    """Registered anew under the same name it is the new one; it may not know backends."""
+
+    class Slow(type(brax.brax_envs.get_environment("fast"))):
+        def __init__(self, factor=1.0):
+            super().__init__()
+            self.factor = factor
+
+    class Slower(Slow):
+        pass
+
+    for kind in (Slow, Slower):
+        monkeypatch.setitem(brax.brax_envs._envs, "slow", kind)
+        assert type(jaxrl_envs.make("brax/slow", factor=2.0).env.env) is kind
+    assert jaxrl_envs.make("brax/slow", factor=2.0).env.env.factor == 2.0
+    with pytest.raises(ValueError, match="brax/slow has no choice of a backend"):
+        jaxrl_envs.make("brax/slow", backend="spring")
+    with pytest.raises(ValueError, match="'brax/slov': did you mean brax/slow"):
+        jaxrl_envs.make("brax/slov")
+
+
+def test_a_wrapper_of_ones_own_has_no_system_to_change():
+    """It shows the system of the environment inside, which a change would not reach."""
+
+    class Mine(brax.brax_envs.Wrapper):
+        pass
+
+    wrapped = Mine(brax.brax_envs.get_environment("reacher"))
+    assert jaxrl_envs.adapt(wrapped).spec.action == Box.of(-1.0, 1.0, (2,))
+    with pytest.raises(ValueError, match="Mine has no physics, so no parameter 'mass_scale'"):
+        jaxrl_envs.adapt(wrapped, mass_scale=2.0)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("backend", brax.BACKENDS)
 @pytest.mark.parametrize("name", ["inverted_pendulum", "reacher"])

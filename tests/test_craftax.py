@@ -24,6 +24,19 @@ def env():
     return jaxrl_envs.make("craftax/Craftax-Classic-Symbolic-v1", max_timesteps=20)
 
 
+def test_an_object_of_craftax_is_adapted(env):
+    """Also one that resets by itself, whose raw step is the same; alone or with parameters."""
+    native = family.make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=True)
+    params = native.default_params.replace(max_timesteps=20)
+    for adapted in (
+        jaxrl_envs.adapt((native, params)),
+        jaxrl_envs.adapt(native, max_timesteps=20),
+    ):
+        assert adapted.spec == env.spec
+    with pytest.raises(ValueError, match="has no parameter 'time_limit'"):
+        jaxrl_envs.adapt(native, time_limit=20)
+
+
 @pytest.fixture(scope="module")
 def step():
     """A step of ours, and one from the same state through Craftax's own object. Both are in one

@@ -16,6 +16,7 @@ from jaxrl_envs import registry
 from jaxrl_envs.conformance import _available
 
 family = pytest.importorskip("jaxrl_envs.jumanji", reason="needs jumanji")
+wrappers = pytest.importorskip("jumanji.wrappers")
 
 KEY = jax.random.key(0)
 # Compiled without optimisation, which takes half the time.
@@ -25,6 +26,29 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 def test_the_ids_are_those_of_jumanji():
     assert list(registry.JUMANJI_IDS) == family.names()
     assert {f"jumanji/{name}" for name in family.names()} <= set(jaxrl_envs.list_ids())
+
+
+def test_an_object_of_jumanji_is_adapted():
+    """Its time limit becomes a truncation, and the object itself keeps it."""
+    native = family.registration.make("Snake-v1", time_limit=7)
+    adapted = jaxrl_envs.adapt(native)
+    assert adapted.spec == jaxrl_envs.make("jumanji/Snake-v1", time_limit=7).spec
+    assert (adapted.spec.max_steps, native.time_limit) == (7, 7)
+    assert jax.tree.structure(adapted) == jax.tree.structure(jaxrl_envs.make(native))
+    with pytest.raises(ValueError, match="Snake was built already, and time_limit cannot be"):
+        jaxrl_envs.adapt(native, time_limit=5)
+    with pytest.raises(TypeError, match="AutoResetWrapper is a wrapper of jumanji: give the env"):
+        jaxrl_envs.adapt(wrappers.AutoResetWrapper(native))
+
+
+def test_an_id_that_a_program_registered(monkeypatch):
+    """With the arguments that it was registered with."""
+    known = dict(family.registration._REGISTRY)
+    monkeypatch.setattr(family.registration, "_REGISTRY", known)
+    entry_point = family.registration._REGISTRY["Snake-v1"].entry_point
+    family.registration.register("Worm-v0", entry_point, time_limit=9)
+    assert jaxrl_envs.make("jumanji/Worm-v0").spec.max_steps == 9
+    assert jaxrl_envs.make("jumanji/Worm-v0", time_limit=4).spec.max_steps == 4
 
 
 @pytest.mark.parametrize("name", cases(["Tetris-v0", "Cleaner-v0"], "Tetris-v0"))

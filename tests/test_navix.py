@@ -29,6 +29,22 @@ def test_the_ids_are_those_of_navix():
         registry.check_id("navix/Navix-Empty-5x5")
 
 
+def test_an_object_of_navix_is_adapted():
+    native = family.navix.registry()["Navix-Empty-5x5-v0"](max_steps=9)
+    adapted = jaxrl_envs.adapt(native)
+    assert adapted.spec == jaxrl_envs.make("navix/Navix-Empty-5x5-v0", max_steps=9).spec
+    assert adapted.spec.max_steps == 9
+    assert jax.tree.structure(adapted) == jax.tree.structure(jaxrl_envs.make(native))
+    with pytest.raises(ValueError, match="was built already, and max_steps cannot be changed"):
+        jaxrl_envs.adapt(native, max_steps=5)
+
+
+def test_an_id_that_a_program_registered(monkeypatch):
+    registry_of_navix = family.navix.registry()
+    monkeypatch.setitem(registry_of_navix, "Navix-Mine-v0", registry_of_navix["Navix-Empty-5x5-v0"])
+    assert jaxrl_envs.make("navix/Navix-Mine-v0", max_steps=9).spec.max_steps == 9
+
+
 def test_an_environment_keeps_the_contract():
     env = jaxrl_envs.make("navix/Navix-DoorKey-Random-5x5-v0", max_steps=10)
     jaxrl_envs.check(env, num_steps=12)
