@@ -21,6 +21,10 @@ STATIC = (
 )
 
 
+class NoEnvironment(TypeError):
+    """Something is no environment, or does not return what an environment returns."""
+
+
 def as_environment(env: Any) -> Any:
     """Returns `env` itself where it is an environment, and adapts the object of a known library.
 
@@ -29,12 +33,12 @@ def as_environment(env: Any) -> Any:
         returns both), brax, Jumanji, navix or Craftax, also inside of wrappers of jaxrl.
 
     Raises:
-      TypeError: it is neither; the error says what is missing.
+      NoEnvironment: it is neither; the error says what is missing.
     """
     if isinstance(env, str):
-        raise TypeError(f"env is the text {env!r}: make it with jaxrl_envs.make({env!r})")
+        raise NoEnvironment(f"env is the text {env!r}: make it with jaxrl_envs.make({env!r})")
     if isinstance(env, type):
-        raise TypeError(f"env is the class {env.__name__}: build one, {env.__name__}(...)")
+        raise NoEnvironment(f"env is the class {env.__name__}: build one, {env.__name__}(...)")
     if not _declares(env, "spec"):
         from jaxrl_envs import objects  # deferred: only what has no spec may be a library's
 
@@ -48,34 +52,37 @@ def as_environment(env: Any) -> Any:
 
 
 def check_environment(env: Any) -> None:
-    """Raises TypeError unless `env` is a pytree of numbers and arrays that has what is needed."""
+    """Raises NoEnvironment unless `env` is a pytree of data that has what is needed."""
     name = type(env).__name__
     if missing := [part for part in ("spec", "reset", "step") if not _declares(env, part)]:
-        raise TypeError(f"{name} is no environment, it has no {' and no '.join(missing)}: {NEEDED}")
+        raise NoEnvironment(
+            f"{name} is no environment, it has no {' and no '.join(missing)}: {NEEDED}"
+        )
     check_pytree(env)
     if not isinstance(env.spec, EnvSpec):
         kind = type(env.spec)
         hint = ""
         if kind.__module__.partition(".")[0] in ("gymnasium", "gym"):
             hint = "; Gymnasium steps in Python, and jaxrl compiles environments written in JAX"
-        raise TypeError(f"{name}.spec is a {kind.__name__}: {NEEDED}{hint}")
+        raise NoEnvironment(f"{name}.spec is a {kind.__name__}: {NEEDED}{hint}")
 
 
 def check_pytree(env: Any) -> None:
-    """Raises TypeError unless all leaves of `env` are numbers or arrays."""
+    """Raises NoEnvironment unless all leaves of `env` are numbers or arrays."""
     name = type(env).__name__
     for path, leaf in jax.tree_util.tree_leaves_with_path(env):
         if leaf is env:
-            raise TypeError(f"{name} is no pytree: {AS_PYTREE}. {STATIC}")
-        if _is_data(leaf):
+            raise NoEnvironment(f"{name} is no pytree: {AS_PYTREE}. {STATIC}")
+        if is_data(leaf):
             continue
         where, kind = f"{name}{jax.tree_util.keystr(path)}", type(leaf).__name__
         if _declares(leaf, "step"):  # an environment inside a wrapper
-            raise TypeError(f"{where} is a {kind}, which is no pytree: {AS_PYTREE}. {STATIC}")
-        raise TypeError(f"{where} is a {kind}, {leaf!r}: {STATIC}")
+            raise NoEnvironment(f"{where} is a {kind}, which is no pytree: {AS_PYTREE}. {STATIC}")
+        raise NoEnvironment(f"{where} is a {kind}, {leaf!r}: {STATIC}")
 
 
-def _is_data(leaf: Any) -> bool:
+def is_data(leaf: Any) -> bool:
+    """Whether a leaf of a pytree is a number, an array or the shape of one."""
     if isinstance(leaf, bool | int | float | complex | jax.Array | jax.ShapeDtypeStruct):
         return True
     return isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biufcV"

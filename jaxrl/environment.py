@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.checks import check_whole
-from jaxrl.contract import check_environment
+from jaxrl.contract import NoEnvironment, check_environment, is_data
 from jaxrl.precision import in_float32
 from jaxrl.types import (
     Array,
@@ -234,7 +234,11 @@ class FirstStep(NamedTuple):
 
     @classmethod
     def of(cls, env: Environment, batched: bool = False) -> "FirstStep":
-        """Traces one copy, or with `batched` one of the copies in the leaves' leading axis."""
+        """Traces one copy, or with `batched` one of the copies in the leaves' leading axis.
+
+        Raises:
+          NoEnvironment: `reset` or `step` returns something else than it should.
+        """
 
         def one(x: Any) -> jax.ShapeDtypeStruct:
             shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
@@ -242,9 +246,10 @@ class FirstStep(NamedTuple):
 
         def program(env: Environment, key: Key) -> Any:
             reset_key, act_key, step_key = jax.random.split(key, 3)
-            state, obs = env.reset(reset_key)
+            state, obs = _returned("reset", env.reset(reset_key))
             action = sample_action(env.spec.action, act_key)
-            return state, obs, *env.step(step_key, state, action)
+            ends = ("obs", "reward", "terminated", "truncated")
+            return state, obs, *_returned("step", env.step(step_key, state, action), ends)
 
         key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would start the backend
         jaxpr, shapes = jax.make_jaxpr(program, return_shape=True)(jax.tree.map(one, env), key)
@@ -262,6 +267,27 @@ class FirstStep(NamedTuple):
         yield from differences("reward", step.reward, contract, reward)
         yield from differences("terminated", step.terminated, contract, end)
         yield from differences("truncated", step.truncated, contract, end)
+
+
+def _returned(name: str, result: Any, fields: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """What `reset` or `step` returned; NoEnvironment unless it is a pair of data.
+
+    The second has the `fields` of a timestep, or is an observation where there are none.
+    """
+    entries = result if isinstance(result, tuple | list) else (result,)
+    if len(entries) != 2 or not all(hasattr(entries[1], field) for field in fields):
+        kinds = ", ".join(type(x).__name__ for x in entries)
+        wanted = "(state, jaxrl.Timestep)" if fields else "(state, observation)"
+        raise NoEnvironment(f"{name} returned ({kinds}), and must return {wanted}")
+    parts = ("state", "timestep" if fields else "observation")
+    for part, tree in zip(parts, entries, strict=True):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if not is_data(leaf):
+                raise NoEnvironment(
+                    f"{name} returned {leaf!r} in {part}{jax.tree_util.keystr(path)}: only numbers "
+                    "and arrays can be in it"
+                )
+    return entries[0], entries[1]
 
 
 def acting_differences(name: str, spec: EnvSpec, wanted: EnvSpec) -> Iterator[str]:

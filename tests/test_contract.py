@@ -49,6 +49,30 @@ class OfAnother(Counter):
     spec = types.SimpleNamespace(id="CartPole-v1")
 
 
+class FiveValues(Counter):
+    """Returns what gymnax's step returns."""
+
+    def step(self, key, state, action):
+        state, timestep = super().step(key, state, action)
+        return timestep.obs, state, timestep.reward, timestep.terminated, {}
+
+
+class NoPair(Counter):
+    def reset(self, key):
+        return super().reset(key)[1]
+
+
+class TextInside(Counter):
+    def step(self, key, state, action):
+        state, timestep = super().step(key, state, action)
+        return state, timestep.replace(info={"why": "fell"})
+
+
+class TextInState(Counter):
+    def reset(self, key):
+        return {"x": super().reset(key)[0], "name": "mine"}, super().reset(key)[1]
+
+
 HOW = "subclass flax.struct.PyTreeNode"
 
 
@@ -98,6 +122,23 @@ def test_every_entry_names_it(entry, tmp_path):
     with pytest.raises(TypeError, match=f"Plain is no pytree: .*{HOW}"):
         entry(Plain(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (FiveValues(), r"step returned \(.*, dict\), and must return \(state, jaxrl.Timestep\)"),
+        (NoPair(), r"reset returned \(.*Tracer\), and must return \(state, observation\)"),
+        (TextInside(), r"step returned 'fell' in timestep.info\['why'\]: only numbers and arrays"),
+        (TextInState(), r"reset returned 'mine' in state\['name'\]: only numbers and arrays"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_is_returned_is_looked_at(env, message):
+    with pytest.raises(TypeError, match=message):
+        Training.create(jaxrl.agents.PPO(), env, total_steps=100)
+    with pytest.raises(ConformanceError, match=f"- {message}"):
+        check(env)
 
 
 def test_what_the_message_says_helps():

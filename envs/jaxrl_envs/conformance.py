@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.contract import as_environment
+from jaxrl.contract import NoEnvironment, as_environment
 from jaxrl.distributions import Categorical, MultiCategorical
 from jaxrl.environment import Environment, FirstStep
 from jaxrl.precision import in_float32
@@ -82,6 +82,9 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
         return
     try:
         step = FirstStep.of(env)
+    except NoEnvironment as error:
+        yield f"- {error}"
+        return
     except Exception as error:
         yield (
             f"- reset or step cannot be traced: {type(error).__name__}: {error}. "
