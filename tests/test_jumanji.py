@@ -46,7 +46,7 @@ def test_an_id_that_a_program_registered(monkeypatch):
     known = dict(family.registration._REGISTRY)
     monkeypatch.setattr(family.registration, "_REGISTRY", known)
     entry_point = family.registration._REGISTRY["Snake-v1"].entry_point
-    family.registration.register("Worm-v0", entry_point, time_limit=9)
+    family.registration.register("Worm-v0", entry_point, kwargs={"time_limit": 9})
     assert jaxrl_envs.make("jumanji/Worm-v0").spec.max_steps == 9
     assert jaxrl_envs.make("jumanji/Worm-v0", time_limit=4).spec.max_steps == 4
 

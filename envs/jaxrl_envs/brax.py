@@ -52,7 +52,11 @@ if "a_min" not in inspect.signature(jnp.clip).parameters:
 BACKENDS = ("generalized", "spring", "positional", "mjx")
 TAKEN_OFF = (training.EpisodeWrapper, training.VmapWrapper, training.AutoResetWrapper)
 WRAPPERS = tuple(
-    x for x in vars(training).values() if isinstance(x, type) and issubclass(x, brax_envs.Wrapper)
+    x
+    for x in vars(training).values()
+    if getattr(x, "__module__", "") == training.__name__
+    and isinstance(x, type)
+    and issubclass(x, brax_envs.Wrapper)
 )
 MAX_STEPS = 1000
 """The time limit, in steps, of brax's own trainers."""
