@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from jaxrl import host
 from jaxrl.flags import finite_number, whole_number
+from jaxrl.runs.disk import user_path
 
 OBJECT = 200
 """Bytes of a small Python object, at least: a dictionary of one entry, say."""
@@ -54,15 +55,19 @@ def check_many(flag: str, number: int) -> None:
 
 @kind
 def file_path(text: str) -> Path:
-    """A path that the system can name; whether something is there is not looked at."""
+    """A path that the system can name; whether something is there is not looked at.
+
+    Shells leave the `~` of `--run-dir=~/x` to the program.
+    """
     try:
-        os.lstat(text)
+        path = user_path(text)
+        os.lstat(path)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise ValueError(f"{text[:60]!r} is no path: {error.strerror}") from None
-    except ValueError as error:  # a null character
+    except ValueError as error:  # a null character, or no home directory
         raise ValueError(f"{text[:60]!r} is no path: {error}") from None
-    return Path(text)
+    return path
 
 
 @kind

@@ -19,7 +19,7 @@ from jaxrl.flags import (
     plain_value,
     whole_number,
 )
-from jaxrl.runs.disk import WriteError, is_of_the_disk
+from jaxrl.runs.disk import WriteError, is_of_the_disk, user_path
 
 if TYPE_CHECKING:
     from jaxrl.runs.recipe import Recipe
@@ -159,8 +159,22 @@ def _known(
         if options.run in (train_agent, sweep_agents):
             chosen = [algorithm] if algorithm else algorithms().values()
             known |= {_spelled(flag.name) for a in chosen for flag in a.flags}
+        if options.run is commands.resume_run and _is_of_train(flags[0], parser):
+            fail(
+                f"resume has no {flags[0]}: a run goes on with the settings that it has. resume "
+                f"takes {', '.join(sorted(known - {'--help', '--path'}))}; to train what it has "
+                f"learned with other settings: jaxrl train ALGO ENV --warm-start RUN {flags[0]} ..."
+            )
         fail(f"there is no flag {flags[0]!r}: {did_you_mean(flags[0], sorted(known))}")
     return options, unknown
+
+
+def _is_of_train(flag: str, parser: Parser) -> bool:
+    """Whether `train` has this flag, for some algorithm."""
+    options, _ = parser.parse_known_args(["train", "ALGO", "ENV"])
+    names = {name for name in vars(options) if name not in NOT_FLAGS}
+    names |= {flag.name for algorithm in algorithms().values() for flag in algorithm.flags}
+    return flag.replace("--no-", "--", 1) in map(_spelled, names)
 
 
 NOT_FLAGS = ("run", "algo", "env", "resumed", "given", "from_preset")
@@ -533,7 +547,7 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
         training={name: getattr(options, name) for name in TRAINING},
         settings=commands.settings(options, num_evaluations=options.num_evaluations),
         key_type=options.config and options.config.key_type,
-        warm_start=options.warm_start and str(Path(options.warm_start).absolute()),
+        warm_start=options.warm_start and str(user_path(options.warm_start).absolute()),
     )
 
 

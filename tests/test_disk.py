@@ -17,12 +17,14 @@ from environments import Counter
 from matplotlib.figure import Figure
 from plans import equal
 
-from jaxrl import commands
+from jaxrl import cli, commands
 from jaxrl.runs import directory, disk
 from jaxrl.runs.checkpoint import Checkpoints
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.disk import WriteError, replace, user_path
 from jaxrl.runs.fit import fit
+from jaxrl.runs.groups import read_groups
+from jaxrl.runs.load import load_run
 from jaxrl.runs.loggers import TensorBoard
 from jaxrl.runs.sweeps import SweepDirectory
 from jaxrl_envs import render
@@ -168,6 +170,11 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit(Idle(), Counter(), KEY, run_dir="~/runs/x", **OPTIONS)
     assert (tmp_path / "runs" / "x" / "summary.json").exists()
+    result = load_run("~/runs/x", agent=Idle(), env=Counter())
+    assert (result.steps, result.path) == (100, tmp_path / "runs" / "x")
+    assert len(read_groups(["~/runs/x"])) == 1
+    options = cli.parse_command_line(["train", "ppo", "a/b", "--run-dir=~/y"])
+    assert options.run_dir == tmp_path / "y"  # of which no shell makes anything else
     result = fit(Idle(), Counter(), KEY, run_dir="~/runs/x", resume=True, **OPTIONS)
     assert result.env_steps == 100
     with pytest.raises(ValueError, match=r"run directory .*/runs/x is not empty"):

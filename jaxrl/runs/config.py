@@ -15,6 +15,7 @@ from typing import Any
 from jaxrl.arguments import did_you_mean
 from jaxrl.flags import SCHEDULES, Algorithm, algorithms, text_of_plain
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
+from jaxrl.runs.disk import user_path
 
 RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type", "vmapped")
 """What config.json notes about a run without being a setting of it."""
@@ -104,7 +105,7 @@ def read(path: Path | str) -> ConfigFile:
     Raises:
       ValueError: it cannot be read, or is no table of settings.
     """
-    path = Path(path)
+    path = user_path(path)
     content = _content(path)
     settings: dict[str, Any] = {}
     for name, value in content.items():

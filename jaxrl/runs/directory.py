@@ -281,7 +281,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
     Raises:
       ValueError: there is none, or it cannot be read, or a newer jaxrl wrote it.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

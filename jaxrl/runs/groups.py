@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.runs.directory import read_config, read_metrics, read_summary
+from jaxrl.runs.disk import user_path
 from jaxrl.runs.settings import Settings
 from jaxrl.runs.statistics import counted
 
@@ -80,7 +81,7 @@ def read_groups(paths: Sequence[Path | str], metric: str = "return_mean") -> lis
       ValueError: a path holds no run or no evaluation yet; a run has no such column.
     """
     found: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {}
-    for path in dict.fromkeys(map(Path, paths)):
+    for path in dict.fromkeys(map(user_path, paths)):
         config = read_config(path)
         for point, members in _members(path, config, metric):
             told = {k: x for k, x in config.items() if k not in NOT_CONFIGURATION}

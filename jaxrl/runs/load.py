@@ -21,6 +21,7 @@ from jaxrl.normalization import Normalizer, normalized_leaves
 from jaxrl.precision import in_float32
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, statistics_in
 from jaxrl.runs.directory import RunDirectory, read_config
+from jaxrl.runs.disk import user_path
 from jaxrl.runs.members import Members, keys_of
 from jaxrl.runs.recipe import Recipe
 from jaxrl.transfers import transfers_allowed
@@ -98,7 +99,7 @@ def load_run(
     Raises:
       ValueError: there is no run, no such checkpoint, or one of another agent.
     """
-    path = Path(path)
+    path = user_path(path)
     if (agent is None) != (env is None):
         raise ValueError("give agent and env both, or neither")
     if agent is None or env is None:
