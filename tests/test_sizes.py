@@ -160,3 +160,20 @@ def test_the_memory_of_a_machine(monkeypatch):
 def test_the_size_of_a_key_is_no_guess():
     assert sizes._bytes({"key": jax.random.key(0), "x": jnp.zeros((3, 2), jnp.uint8)}) == 8 + 6
     assert re.fullmatch(r"1\.0e\+09 GiB", sizes._gib(10**9 * GIB))
+
+
+class Accelerator:
+    """A device that says how much memory it has, or does not."""
+
+    platform = "gpu"
+
+    def __init__(self, stats):
+        self.memory_stats = lambda: stats
+
+
+def test_the_memory_of_accelerators(monkeypatch):
+    for stats, expected in (({"bytes_limit": 5 * GIB}, 10 * GIB), ({}, None), (None, None)):
+        devices = [Accelerator(stats)] * 2
+        monkeypatch.setattr(jax, "devices", lambda devices=devices: devices)
+        monkeypatch.setattr(jax, "local_devices", lambda devices=devices: devices)
+        assert sizes.memory() == expected
