@@ -55,9 +55,8 @@ def check_environment(env: Any) -> None:
     """Raises NoEnvironment unless `env` is a pytree of data that has what is needed."""
     name = type(env).__name__
     if missing := [part for part in ("spec", "reset", "step") if not _declares(env, part)]:
-        raise NoEnvironment(
-            f"{name} is no environment, it has no {' and no '.join(missing)}: {NEEDED}"
-        )
+        without = " and no ".join(missing)
+        raise NoEnvironment(f"{name} is no environment, it has no {without}: {_advice(env)}")
     check_pytree(env)
     if not isinstance(env.spec, EnvSpec):
         kind = type(env.spec)
@@ -76,9 +75,19 @@ def check_pytree(env: Any) -> None:
         if is_data(leaf):
             continue
         where, kind = f"{name}{jax.tree_util.keystr(path)}", type(leaf).__name__
+        if _advice(leaf) != NEEDED:
+            raise NoEnvironment(f"{where} is a {kind}: {_advice(leaf)}")
         if _declares(leaf, "step"):  # an environment inside a wrapper
             raise NoEnvironment(f"{where} is a {kind}, which is no pytree: {AS_PYTREE}. {STATIC}")
         raise NoEnvironment(f"{where} is a {kind}, {leaf!r}: {STATIC}")
+
+
+def _advice(env: Any) -> str:
+    """What to do about something that is no environment."""
+    from jaxrl_envs import objects  # deferred: only in an error
+
+    library = objects.library_of(env)
+    return f"adapt the object of {library}, jaxrl_envs.adapt(env)" if library else NEEDED
 
 
 def is_data(leaf: Any) -> bool:

@@ -18,6 +18,7 @@ import jaxrl
 import jaxrl_envs
 from jaxrl.contract import as_environment
 from jaxrl.engine.train import Training
+from jaxrl.environment import VectorEnv
 from jaxrl.wrappers import ActionRepeat, TimeLimit
 from jaxrl_envs import adapt, make, objects, registry
 
@@ -131,6 +132,13 @@ def test_every_entry_adapts(entry):
             assert walked(wrapped, 2) == ([0, 2, 4], False, True)
         case "check":
             jaxrl_envs.check(env, num_steps=10)
+
+
+def test_where_nothing_is_adapted_the_function_that_does_is_named():
+    how = re.escape("adapt the object of gymnax, jaxrl_envs.adapt(env)")
+    for env in (gymnax.make("CartPole-v1")[0], TimeLimit(gymnax.make("CartPole-v1")[0])):
+        with pytest.raises(TypeError, match=how):
+            VectorEnv(env, 2).reset(KEY)
 
 
 def test_evaluate_adapts():
