@@ -157,10 +157,19 @@ def test_one_of_many_claims_a_directory_and_the_others_leave_it_alone(tmp_path):
     assert all("another process is writing the run" in message for message in messages)
     assert {p.name for p in tmp_path.rglob("*")} <= {"a", "run"}
     first = RunDirectory.create(tmp_path / "run")
-    for refused in (RunDirectory.create, SweepDirectory.create):
+    for refused in (RunDirectory.create, SweepDirectory.create, SweepDirectory.resume):
         with pytest.raises(ValueError, match=r"another process is writing the run .*/run: wait"):
             refused(tmp_path / "run")
     assert first.path.is_dir()
+
+
+def test_a_run_goes_on_with_the_sweep_that_it_is_part_of(tmp_path):
+    with SweepDirectory.create(tmp_path / "a sweep") as sweep:
+        sweep.begin(["sweep", "ppo"])
+    run = RunDirectory(sweep.path / "000")
+    assert run.resume_command == sweep.resume_command == f"jaxrl resume '{tmp_path}/a sweep'"
+    with pytest.raises(ValueError, match="holds a sweep: go on with it by jaxrl resume '"):
+        SweepDirectory.create(sweep.path)
 
 
 def test_names_that_nobody_gave_never_collide(tmp_path):

@@ -64,7 +64,7 @@ def fit(
       points: hyper-parameters to train with besides, `[{"learning_rate": 1e-3}, ...]`: every point
         with every key, in the same program. Float fields of the agent, as for `sweep`.
       run_dir: a directory to make, for the configuration, the metrics, checkpoints, a summary and
-        a learning curve.
+        a learning curve. `~` is the home directory. It belongs to this process until the run ends.
       resume: go on where the run in `run_dir` was saved last, to the bits that it would have had
         without a break; begin, where there is none. `total_steps` may have grown.
       checkpoint_seconds: time between checkpoints, at least; there is one at the end in any case.
@@ -80,11 +80,12 @@ def fit(
         (`jaxrl.runs.callbacks`).
 
     Raises:
-      ValueError, TypeError: a field does not fit, `run_dir` holds files already or cannot be
-        written, or holds a run of another configuration or environment; before anything is
-        compiled.
+      ValueError, TypeError: a field does not fit, `run_dir` holds files already, is written by
+        another process or cannot be written, or holds a run of another configuration or
+        environment; before anything is compiled.
+      WriteError: the disk is full, say; what was saved last can be resumed.
       DivergenceError: no member's metrics are finite any more.
-      Interrupted: by Ctrl-C or SIGTERM; with `run_dir`, after the state was saved.
+      Interrupted: by Ctrl-C, SIGTERM or SIGHUP; with `run_dir`, after the state was saved.
     """
     check_key(key)
     settings = Settings(
