@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import run_in_process
+from environments import Counter
 
 from jaxrl import cli
 from jaxrl.flags import algorithms, plain_value
 from jaxrl.runs.config import words_of
 from jaxrl.runs.recipe import Recipe
 from jaxrl.runs.settings import Settings
+from jaxrl.types import static
 from jaxrl_envs import make
 from jaxrl_envs.parameters import fitted
 
@@ -169,13 +171,10 @@ def test_ones_own_boolean_reaches_the_environment():
         make(f"{__name__}:Payer", pays=plain_value("no"))
 
 
-class Payer:
-    """Has the form of an environment."""
+class Payer(Counter):
+    """An environment with a switch."""
 
-    spec = reset = step = None
-
-    def __init__(self, pays: bool = True):
-        self.pays = pays
+    pays: bool = static(default=True)
 
 
 REFUSED = {

@@ -29,7 +29,9 @@ def test_a_run_is_made_and_played_under_the_guard(tmp_path):
     assert env.params.g == 5.0
 
 
-@pytest.mark.parametrize("name", cases(PLANS))
+@pytest.mark.parametrize(
+    "name", cases(["on-policy", "replay", "offline, seeds", "population, seeds"])
+)
 def test_every_plan_trains_under_the_guard(name):
     agent, env, options, seeds = PLANS[name]
     key = KEY if seeds is None else jax.random.split(KEY, seeds)
