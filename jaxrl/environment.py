@@ -36,7 +36,10 @@ class Timestep(struct.PyTreeNode):
       reward: `float32[]`.
       terminated: `bool[]`, the state after the step has no future.
       truncated: `bool[]`, the episode is cut here though the state has a future.
-      info: anything else, a pytree; the library does not read it.
+      info: anything else, a pytree. Its scalars (floats, integers, booleans) are averaged over
+        episodes and reported by name, as they are in the step that ends an episode: `success` of
+        {"success": x} becomes `info/success` and `training_info/success`. For a sum or a mean over
+        an episode keep it in the state. Other leaves are not read.
     """
 
     obs: PyTree
@@ -44,6 +47,20 @@ class Timestep(struct.PyTreeNode):
     terminated: Array
     truncated: Array
     info: PyTree = ()
+
+
+def scalars(info: PyTree, batch_ndim: int = 0) -> dict[str, Any]:
+    """The scalars of a `Timestep.info`, or of `[N]` of them, by name: `a/b` of {"a": {"b": x}}."""
+
+    def is_scalar(x: Any) -> bool:
+        kinds = (jnp.bool_, jnp.integer, jnp.floating)
+        return x.ndim == batch_ndim and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
+
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/") or "value": x
+        for path, x in jax.tree_util.tree_leaves_with_path(info)
+    }
+    return {name: x for name, x in named.items() if is_scalar(x)}
 
 
 class Environment(Protocol):
@@ -95,6 +112,7 @@ class VectorEnv(struct.PyTreeNode):
         own pool holds. None for N or 64, whichever is more (16 for each copy with `batched`).
       batched: whether each copy has parameters of its own.
       steps_a_turn: steps that a rollout takes in each turn of its loop; see `jaxrl.device`.
+      info: names of the environment's scalars, see `Timestep`; None where nobody has looked yet.
     """
 
     env: Any
@@ -103,6 +121,7 @@ class VectorEnv(struct.PyTreeNode):
     pool_size: int | None = static(default=None)
     batched: bool = static(default=False)
     steps_a_turn: int = static(default=1)
+    info: tuple[str, ...] | None = static(default=None)
 
     @property
     def spec(self) -> EnvSpec:

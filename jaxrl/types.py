@@ -279,10 +279,12 @@ class EpisodeStats(struct.PyTreeNode):
     Attributes:
       returns: mean undiscounted return.
       lengths: mean number of steps.
+      info: means of the environment's own numbers, as they were in the last step; by name.
     """
 
     returns: Mean
     lengths: Mean
+    info: dict[str, Mean] = struct.field(default_factory=dict)
 
     @classmethod
     def none(cls) -> "EpisodeStats":
@@ -291,9 +293,19 @@ class EpisodeStats(struct.PyTreeNode):
         return cls(Mean(zero, zero), Mean(zero, zero))
 
     @classmethod
-    def of(cls, episode_return: Array, episode_length: Array, ended: Array) -> "EpisodeStats":
+    def of(
+        cls,
+        episode_return: Array,
+        episode_length: Array,
+        ended: Array,
+        info: dict[str, Array] | None = None,
+    ) -> "EpisodeStats":
         """Of the episodes whose entry in `ended` is true, entry by entry."""
-        return cls(Mean.where(ended, episode_return), Mean.where(ended, episode_length))
+        return cls(
+            Mean.where(ended, episode_return),
+            Mean.where(ended, episode_length),
+            {name: Mean.where(ended, x) for name, x in (info or {}).items()},
+        )
 
     @property
     def count(self) -> Array:
@@ -301,7 +313,8 @@ class EpisodeStats(struct.PyTreeNode):
         return self.returns.count
 
     def __add__(self, other: "EpisodeStats") -> "EpisodeStats":
-        return EpisodeStats(self.returns + other.returns, self.lengths + other.lengths)
+        info = {name: mean + other.info[name] for name, mean in self.info.items()}
+        return EpisodeStats(self.returns + other.returns, self.lengths + other.lengths, info)
 
     def first(self) -> "EpisodeStats":
         """Of entries `[T, N]` the first episode of each copy alone."""
@@ -310,7 +323,8 @@ class EpisodeStats(struct.PyTreeNode):
 
     def pooled(self) -> "EpisodeStats":
         """The entries' episodes taken together."""
-        return EpisodeStats(self.returns.pooled(), self.lengths.pooled())
+        info = {name: mean.pooled() for name, mean in self.info.items()}
+        return EpisodeStats(self.returns.pooled(), self.lengths.pooled(), info)
 
 
 # Small tools --------------------------------------------------------------------------------------

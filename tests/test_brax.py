@@ -14,7 +14,7 @@ import jaxrl
 import jaxrl_envs
 from jaxrl.engine.rollout import rollout
 from jaxrl.environment import VectorEnv
-from jaxrl.types import Box, sample_action
+from jaxrl.types import Box, EnvSpec, sample_action
 from jaxrl_envs import registry
 from jaxrl_envs.library import library_code
 
@@ -23,6 +23,29 @@ brax = pytest.importorskip("jaxrl_envs.brax", reason="needs the extra brax")
 KEY = jax.random.key(0)
 # Compiled without optimisation, which takes a third of the time.
 quick = {"compiler_options": {"xla_backend_optimization_level": 0}}
+
+
+class Runner:
+    """Physics of a counter: a reward in each step, and where it is now."""
+
+    def reset(self, key):
+        metrics = {"reward_run": jnp.float32(0.0), "x_position": jnp.float32(0.0)}
+        zero = jnp.float32(0.0)
+        return brax.brax_envs.State(zero, jnp.zeros(1), zero, zero, metrics)
+
+    def step(self, state, action):
+        where = state.pipeline_state + 1.0
+        state.metrics.update(reward_run=0.5 * where, x_position=where)
+        return state.replace(pipeline_state=where)
+
+
+def test_rewards_among_the_metrics_are_added_up_over_an_episode():
+    spec = EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), Box.of(-1.0, 1.0, (1,)))
+    env = brax.BraxEnv({}, Runner(), spec)
+    state, _ = env.reset(KEY)
+    for _ in range(3):
+        state, timestep = env.step(KEY, state, jnp.zeros(1))
+    assert timestep.info == {"reward_run": 0.5 * (1 + 2 + 3), "x_position": 3}
 
 
 def test_the_ids_are_those_of_brax():

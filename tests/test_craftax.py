@@ -101,10 +101,14 @@ def test_steps_are_those_of_craftax(env, step):
     for time, key in enumerate(jax.random.split(KEY, 20), 1):
         action = jax.random.randint(key, (), 0, 17)
         (state, timestep), theirs_now = step(env, key, state, action)
-        expected, their_state, reward, done, _ = theirs_now
+        expected, their_state, reward, done, info = theirs_now
         same((state, timestep.obs, timestep.reward), (their_state, expected, reward))
         assert bool(done) == bool(timestep.truncated) == (time == 20)
         assert not timestep.terminated
+        done_so_far = 100.0 * np.asarray(their_state.achievements)  # also while it goes on
+        names = [name for name in info if name.startswith("Achievements/")]
+        np.testing.assert_array_equal([timestep.info[name] for name in names], done_so_far)
+        assert set(timestep.info) == set(info) - {"discount"}
 
 
 @pytest.mark.thorough

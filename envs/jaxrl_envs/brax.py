@@ -78,6 +78,9 @@ and those that it divides."""
 class BraxEnv(struct.PyTreeNode):
     """One brax environment, without a time limit; `make` adds that.
 
+    `Timestep.info` has brax's metrics: those of rewards added up since the start, the others as
+    they are now (the distance that was reached, say; brax's evaluation adds that up, too).
+
     Attributes:
       params: changes to brax's system, from the name of a scale or the dotted path of a field of
         `brax.base.System` to its value; every value is a leaf and may be vmapped.
@@ -113,6 +116,12 @@ class BraxEnv(struct.PyTreeNode):
             # A copy of its dictionaries, in which brax writes.
             stepped = self._physics().step(jax.tree.map(lambda x: x, state), action)
         stepped = like(state, stepped)
+        # Rewards of one step say little: their sums so far, of which the last is the episode's.
+        metrics = {
+            name: state.metrics[name] + x if "reward" in name else x
+            for name, x in stepped.metrics.items()
+        }
+        stepped = stepped.replace(metrics=metrics)
         return stepped, Timestep(
             obs=stepped.obs,
             reward=stepped.reward.astype(jnp.float32),

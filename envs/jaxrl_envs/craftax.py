@@ -7,6 +7,7 @@ keeps them beside its own code, in `craftax/*/assets`. Nothing is downloaded.
 import contextlib
 import dataclasses
 import functools
+import inspect
 import io
 from typing import Any, Self
 
@@ -90,6 +91,7 @@ class CraftaxEnv(GymnaxEnv):
             obs, stepped, reward, over, info = self.env.step_env(key, state, action, self.params)
             endless = self.params.replace(max_timesteps=NEVER)
             terminated = jnp.asarray(self.env.is_terminal(stepped, endless), bool)
+            info = _told(self.env, stepped, info)
         return like(state, stepped), Timestep(
             obs=like(self.spec.observation, obs),
             reward=jnp.asarray(reward, jnp.float32),
@@ -106,6 +108,18 @@ def adapt(given: Any, **params: Any) -> CraftaxEnv:
     check_kind(env, "craftax", (EnvironmentAutoReset, EnvironmentNoAutoReset))
     default = env.default_params if default is None else default
     return CraftaxEnv.of(env, default, env.name, **params)
+
+
+def _told(env: Any, state: Any, info: dict[str, Any]) -> dict[str, Any]:
+    """Craftax's metrics: in percent, what has been achieved so far.
+
+    Its own are 0 until it ends an episode, and so where a wrapper ends one.
+    """
+    module = vars(inspect.getmodule(type(env)))
+    metrics = module.get("log_achievements_to_info") or module.get("compute_score")
+    if metrics is not None:
+        info = metrics(state, True)
+    return {name: x for name, x in info.items() if name != "discount"}
 
 
 def _chosen(params: Any, changes: dict[str, Any], name: str) -> Any:

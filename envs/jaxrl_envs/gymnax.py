@@ -101,7 +101,8 @@ class GymnaxEnv(struct.PyTreeNode):
             reward=jnp.asarray(reward, jnp.float32),
             terminated=terminated,
             truncated=jnp.asarray(truncated, bool) & ~terminated,
-            info=info,
+            # the discount is 0 where the step terminated, and 1 elsewhere: no metric of an episode
+            info={name: x for name, x in info.items() if name != "discount"},
         )
 
     def _observed(self, obs: PyTree) -> PyTree:

@@ -64,6 +64,8 @@ class NavixEnv(struct.PyTreeNode):
             reward=jnp.asarray(timestep.reward, jnp.float32),
             terminated=timestep.is_termination(),
             truncated=timestep.is_truncation(),
+            # of one step, because the state is kept without it; and returns are counted anyway
+            info={name: x for name, x in timestep.info.items() if name != "return"},
         )
 
 

@@ -7,8 +7,8 @@ from flax import struct
 from jaxrl.agent import Policy
 from jaxrl.contract import as_environment
 from jaxrl.engine import sizes
-from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, VectorEnv, differences
+from jaxrl.engine.rollout import rollout_of_episodes
+from jaxrl.environment import Environment, FirstStep, VectorEnv, differences, scalars
 from jaxrl.precision import in_float32
 from jaxrl.transfers import transfers_allowed
 from jaxrl.types import Array, Key, PyTree, Stream, stream
@@ -24,11 +24,14 @@ class Episodes(struct.PyTreeNode):
       returns: `float32[N]`, undiscounted.
       lengths: `int32[N]`, steps.
       finished: `bool[N]`; false where the episode was still running when the steps were used up.
+      info: the scalars of `Timestep.info` in the last step of each, by name, `float32[N]`; 0 where
+        it did not finish.
     """
 
     returns: Array
     lengths: Array
     finished: Array
+    info: dict[str, Array] = struct.field(default_factory=dict)
 
 
 @transfers_allowed
@@ -118,7 +121,7 @@ def play_episodes(
     def play_on(loop):
         step, env_state, carry, played = loop
         step_key = jax.random.fold_in(stream(key, Stream.ROLLOUT), step)
-        env_state, carry, trajectory, _ = rollout(
+        env_state, carry, trajectory, ended = rollout_of_episodes(
             policy, envs, env_state, carry, initial_carry, step_key, stride
         )
         steps = trajectory.steps
@@ -130,10 +133,24 @@ def play_episodes(
             returns=played.returns + jnp.sum(jnp.where(counts, steps.reward, 0.0), axis=0),
             lengths=played.lengths + jnp.sum(counts, axis=0, dtype=jnp.int32),
             finished=played.finished | jnp.any(done & counts, axis=0),
+            info={
+                name: x + jnp.sum(jnp.where(counts, ended.info[name].total, 0.0), axis=0)
+                for name, x in played.info.items()
+            },
         )
         return step + stride, env_state, carry, played
 
     n = envs.num_envs
-    nothing = Episodes(jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+    names = _info_names(envs.env, envs.batched) if envs.info is None else envs.info
+    nothing = Episodes(
+        jnp.zeros(n, jnp.float32),
+        jnp.zeros(n, jnp.int32),
+        jnp.zeros(n, bool),
+        {name: jnp.zeros(n, jnp.float32) for name in names},
+    )
     loop = (jnp.int32(0), envs.reset(key), initial_carry, nothing)
     return jax.lax.while_loop(unfinished, play_on, loop)[-1]
+
+
+def _info_names(env: Environment, batched: bool) -> tuple[str, ...]:
+    return tuple(scalars(FirstStep.of(env, batched).timestep.info))

@@ -308,6 +308,6 @@ def population(
     returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
     prepared = agent.prepare(state.agent, returns, clock)
     agent_state, metrics = agent.update(state.agent, prepared, stream(key, Stream.UPDATE), clock)
-    ended = EpisodeStats.of(played.returns, played.lengths, played.finished).pooled()
+    ended = EpisodeStats.of(played.returns, played.lengths, played.finished, played.info).pooled()
     updates = {name: Mean.of(value) for name, value in metrics.items()}
     return state.replace(agent=agent_state), IterationMetrics(ended, updates)

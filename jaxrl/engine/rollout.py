@@ -3,7 +3,7 @@
 import jax
 
 from jaxrl.agent import Policy
-from jaxrl.environment import VectorEnv, VectorState
+from jaxrl.environment import VectorEnv, VectorState, scalars
 from jaxrl.precision import in_float32
 from jaxrl.types import (
     EpisodeStats,
@@ -81,11 +81,12 @@ def rollout_of_episodes(
             next_obs=timestep.obs,
             extras=extras,
         )
-        return (next_state, carry), (transition, env_state.first, episode)
+        info = scalars(timestep.info, batch_ndim=1)
+        return (next_state, carry), (transition, env_state.first, episode, info)
 
-    loop, (steps, first, (returns, lengths)) = jax.lax.scan(
+    loop, (steps, first, (returns, lengths), info) = jax.lax.scan(
         one_step, (env_state, carry), draws, unroll=envs.steps_a_turn
     )
     env_state, last_carry = loop
-    ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated)
+    ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated, info)
     return env_state, last_carry, Trajectory(steps, first, carry), ended

@@ -14,7 +14,14 @@ from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.learners import Divergence, IterationMetrics, Learned, TrainState, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import Environment, FirstStep, VectorEnv, acting_differences, differences
+from jaxrl.environment import (
+    Environment,
+    FirstStep,
+    VectorEnv,
+    acting_differences,
+    differences,
+    scalars,
+)
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
 from jaxrl.precision import in_float32, narrow
@@ -144,8 +151,13 @@ class Training(struct.PyTreeNode):
             pool_size,
             batched_env,
             device.steps_a_turn(first_step.jaxpr),
+            info := tuple(scalars(first_step.timestep.info)),
         )
-        eval_envs = VectorEnv(strong(env if eval_env is None else eval_env), num_eval_episodes)
+        eval_envs = VectorEnv(
+            strong(env if eval_env is None else eval_env),
+            num_eval_episodes,
+            info=info if eval_env is None else None,
+        )
         envs.check()
         training = cls(
             agent=agent,

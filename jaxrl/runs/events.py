@@ -54,6 +54,8 @@ class Evaluation:
       lengths: `int32[seeds, episodes]`.
       training: what training reported since the last evaluation: names to `float64[seeds]`.
       seconds_left: at the pace so far: of training and of the evaluations that are still to come.
+      info: the scalars of `Timestep.info` in the last step, by name: `float64[seeds]`, the mean
+        over the episodes that finished, NaN where none did.
       diverged: the seeds, by their index, whose numbers are not finite any more.
       state: what was evaluated. It is valid while callbacks are called, and no longer: the next
         iteration writes over its arrays. `jax.tree.map(jnp.copy, event.state)` stays. None in
@@ -68,6 +70,7 @@ class Evaluation:
     seconds_left: float
     diverged: tuple[int, ...] = ()
     state: TrainState | None = None
+    info: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def return_means(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, R
 from jaxrl.runs.interrupt import Interrupted, ending_well
 from jaxrl.runs.members import Members
 from jaxrl.runs.settings import Origin, Settings
+from jaxrl.runs.statistics import mean_of_finished
 from jaxrl.transfers import transfers_allowed
 from jaxrl.types import Key, Stream
 
@@ -332,6 +333,10 @@ class Loop:
             training=_training_metrics(standing.since, num_members),
             seconds_left=0.0,
             diverged=tuple(diverged),
+            info={
+                name: mean_of_finished(np.where(counts, np.reshape(x, counts.shape), np.nan))
+                for name, x in episodes.info.items()
+            },
         )
 
     def pause(self, standing: Standing) -> None:
@@ -427,6 +432,7 @@ def _training_metrics(metrics: IterationMetrics, num_members: int) -> dict[str, 
     named = {
         "training_return_mean": metrics.episodes.returns,
         "training_length_mean": metrics.episodes.lengths,
+        **{f"training_info/{name}": mean for name, mean in metrics.episodes.info.items()},
         **metrics.updates,
     }
     out = {"training_episodes": np.broadcast_to(metrics.episodes.count, (num_members,))}

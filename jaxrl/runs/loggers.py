@@ -12,7 +12,7 @@ from jaxrl.runs.disk import writing
 
 UNTOLD = ("step", "seed", "train_seconds", "diverged")
 """Columns of a line of metrics.jsonl that are no curves of their own."""
-EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes")
+EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes", "info/")
 """How columns begin that an evaluation has, and not training."""
 
 

@@ -47,7 +47,7 @@ from jaxrl.runs.plot import learning_curve
 from jaxrl.runs.settings import Origin, Settings
 from jaxrl.runs.statistics import of_episodes, summarize
 from jaxrl.schedules import Schedule
-from jaxrl.types import PyTree, named_leaves
+from jaxrl.types import Mean, PyTree, named_leaves
 
 MAY_CHANGE = (
     *(field.name for field in dataclasses.fields(Settings)),
@@ -181,6 +181,7 @@ class Recorder:
                 "step": event.steps,
                 **label,
                 **of_episodes(event.returns[i], event.lengths[i]),
+                **{f"info/{name}": values[i] for name, values in event.info.items()},
                 "diverged": i in event.diverged,
                 "train_seconds": event.train_seconds,
                 # a swept hyper-parameter and what became of it may have one name
@@ -327,19 +328,25 @@ class Recorder:
             saved = record["leaves"]["progress"]
             wanted = self._progress(standing)
             self._check_memory(saved, wanted["buffer"])
-            told = {
-                name: mean
-                for name, mean in standing.since.updates.items()
-                if f"since.updates.{name}.total" in saved
-            }
-            wanted["since"] = standing.since.replace(updates=told)
+            now = standing.since
+
+            def told(part: str, means: dict[str, Mean]) -> dict[str, Mean]:
+                return {k: x for k, x in means.items() if f"since.{part}.{k}.total" in saved}
+
+            info = told("episodes.info", now.episodes.info)
+            wanted["since"] = now.replace(
+                episodes=now.episodes.replace(info=info), updates=told("updates", now.updates)
+            )
             rest = self.checkpoints.load(step, "progress", wanted)
             if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
                 raise ValueError(
                     f"{self.directory.path} holds a run with another key: give it that"
                 )
             since = rest.pop("since")  # a metric that an older jaxrl did not have begins here
-            standing.since = since.replace(updates={**standing.since.updates, **since.updates})
+            standing.since = since.replace(
+                episodes=since.episodes.replace(info=now.episodes.info | since.episodes.info),
+                updates=now.updates | since.updates,
+            )
         standing.state = state.replace(**part, **rest)
         standing.iteration = record["iteration"]
         standing.train_seconds = record["train_seconds"]

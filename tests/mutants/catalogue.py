@@ -1637,6 +1637,22 @@ MUTANTS = (
         "obs=self.obs,",
         (f"{RESUME}::test_a_warm_start_brings_the_statistics_along",),
     ),
+    Mutant(
+        "info-of-every-step",
+        "The environment's own metrics are averaged over steps, not over episodes.",
+        TYPES,
+        "{name: Mean.where(ended, x) for name, x in (info or {}).items()}",
+        "{name: Mean.where(ended | ~ended, x) for name, x in (info or {}).items()}",
+        ("tests/test_info.py::test_scalars_of_the_last_step_are_averaged_over_episodes",),
+    ),
+    Mutant(
+        "brax-rewards-of-one-step",
+        "brax's parts of the reward are those of the last step.",
+        "envs/jaxrl_envs/brax.py",
+        'name: state.metrics[name] + x if "reward" in name else x',
+        "name: x",
+        ("tests/test_brax.py::test_rewards_among_the_metrics_are_added_up_over_an_episode",),
+    ),
     # Minibatches and replay ----------------------------------------------------------------------
     Mutant(
         "updates-at-the-wrong-parameters",
