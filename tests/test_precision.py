@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,16 @@ def test_wide_data_of_an_offline_agent_are_narrowed():
     with jax.enable_x64(True):
         wide = data.replace(obs=data.obs.astype(np.float64), reward=jnp.float64(data.reward))
         assert outcome(agent, Chain(), data=wide) == expected
+
+
+def test_an_object_of_another_library_is_adapted_in_32_bits():
+    def widths(env):
+        leaves = jax.tree.leaves((env, env.spec.observation))
+        return {jnp.dtype(x.dtype).itemsize for x in leaves} - {1}
+
+    with jax.enable_x64(True):
+        given = gymnax.make("Pendulum-v1")[0]
+        assert widths(jaxrl_envs.adapt(given)) == widths(jaxrl_envs.make(given)) == {4}
 
 
 class Careless(struct.PyTreeNode):

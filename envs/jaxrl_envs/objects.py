@@ -39,8 +39,10 @@ def adapt(env: Any, **params: Any) -> Any:
     """
     library = library_of(env)
     if library is not None:
-        return importlib.import_module(f"jaxrl_envs.{library}").adapt(env, **params)
-    from jaxrl.contract import as_environment  # deferred: a list of ids needs no jax
+        from jaxrl.precision import in_float32  # deferred: a list of ids needs no jax
+
+        return in_float32(importlib.import_module(f"jaxrl_envs.{library}").adapt)(env, **params)
+    from jaxrl.contract import as_environment  # deferred, too
 
     env = as_environment(env)
     if params:
