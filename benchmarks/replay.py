@@ -7,8 +7,10 @@ with both of its observations; ours keeps observations once, and looks up the ne
 """
 
 import argparse
+import functools
 import statistics
 import time
+from typing import get_args
 
 import flashbax
 import jax
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxrl.agent import Replay
 from jaxrl.replay import Ring
-from jaxrl.types import Discrete, EnvSpec, Transition, num_bytes
+from jaxrl.types import Discrete, EnvSpec, Transition, Truncates, num_bytes
 
 NUM_ENVS, BATCH, LIMIT = 16, 256, 500
 OBSERVATIONS = {
@@ -33,10 +35,11 @@ def transition(observation, *leading: int) -> Transition:
     return Transition(obs, action, reward, flag, flag, obs)
 
 
-def ours(observation, capacity: int, prioritized: bool):
+def ours(observation, capacity: int, prioritized: bool, truncates: Truncates = "at_max_steps"):
     """(memory, one round of (memory, key, iteration) -> (memory, number))."""
     plan = Replay(NUM_ENVS, 1, 1, BATCH, capacity, prioritized=prioritized)
-    ring = Ring.of(plan, EnvSpec(observation, Discrete(2), LIMIT))
+    spec = EnvSpec(observation, Discrete(2), LIMIT, truncates=truncates)
+    ring = Ring.of(plan, spec)
     steps = transition(observation, 1, NUM_ENVS)
 
     def one(memory, key, iteration):
@@ -95,6 +98,10 @@ def compiled(init, one, rounds: int, seeds: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument(
+        "--truncates", choices=get_args(Truncates), default="at_max_steps",
+        help="whether only the time limit truncates, which bounds the final observations",
+    )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, taking turns")
     options = parser.parse_args()
     jax.config.update("jax_numpy_rank_promotion", "allow")  # which flashbax needs
@@ -102,7 +109,7 @@ def main() -> None:
     for shape, observation in OBSERVATIONS.items():
         for prioritized in (False, True):
             for capacity, seeds in ((10_000, 1), (1_000_000, 1), (10_000, 8)):
-                makers = (ours, theirs)
+                makers = (functools.partial(ours, truncates=options.truncates), theirs)
                 runs = [
                     compiled(*make(observation, capacity, prioritized), options.rounds, seeds)
                     for make in makers
