@@ -149,9 +149,9 @@ def test_commands_name_the_file_and_end_with_1(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "ending", lambda env: ".gif")
     space = types.SimpleNamespace
     training = space(eval_envs=space(env=None))
-    policy = space(training=training, episode=lambda key: ((), np.zeros(2)))
+    policy = space(training=training, episode=lambda key, **options: ((), np.zeros(2)))
     with pytest.raises(WriteError, match=r"cannot write run/episode\.gif: No space left"):
-        commands._render(policy, KEY, Path("run"))
+        commands._render(policy, KEY, Path("run"), None)
     monkeypatch.undo()
     status, _, err = run_in_process("plot", RUN, "--out", tmp_path / "none" / "x.png")
     assert status == 2  # which the user can mend
