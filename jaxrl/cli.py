@@ -316,7 +316,7 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     run.add_argument(
         "--eval-mode", choices=("greedy", "sample"),
         help="How evaluations act: by the mean or most likely action, or by actions drawn from the "
-        "policy, as games ask for in which any habit loses (default: greedy)",
+        "policy: for games in which any predictable action loses (default: greedy)",
     )  # fmt: skip
     run.add_argument(
         "--normalize-observations", action=argparse.BooleanOptionalAction, default=False,

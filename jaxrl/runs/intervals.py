@@ -24,6 +24,7 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import betaincinv, stdtrit
 
 MIN_SEEDS = 3
 """With fewer seeds an interval is NaN: too few to say."""
@@ -102,38 +103,14 @@ def binomial_intervals(size: int, level: float) -> tuple[np.ndarray, np.ndarray]
 
     Returns its ends for k = 0, ..., size: `[size + 1]` both.
     """
-    k = np.arange(size + 1)
-    log_factorials = np.array([math.lgamma(i + 1.0) for i in k])
-    ways = log_factorials[-1] - log_factorials - log_factorials[::-1]
-
-    def chance_of_so_few(p: np.ndarray) -> np.ndarray:
-        p = np.clip(p, 1e-12, 1 - 1e-12)[:, None]
-        return np.tril(np.exp(ways + k * np.log(p) + (size - k) * np.log1p(-p))).sum(axis=1)
-
-    tail = (1 - level) / 2
-    high = _farthest(lambda p: chance_of_so_few(p) >= tail, k / size, np.ones(size + 1))
-    return 1 - high[::-1], high
+    k = np.arange(1, size + 1)
+    low = np.append(0.0, betaincinv(k, size - k + 1, (1 - level) / 2))
+    return low, 1 - low[::-1]
 
 
-@functools.cache
 def student_quantile(probability: float, freedom: int) -> float:
-    """Where Student's distribution, of so many degrees of freedom, reaches a probability above 1/2.
-
-    Its distribution function is a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4).
-    """
-
-    def central(angle: np.ndarray) -> np.ndarray:  # P(|t| < sqrt(freedom) * tan(angle))
-        term, total, even = np.ones_like(angle), np.zeros_like(angle), freedom % 2 == 0
-        for i in range(1 if even else 2, freedom, 2):
-            total = total + term
-            term = term * np.cos(angle) ** 2 * i / (i + 1)
-        if even:
-            return np.sin(angle) * total
-        return 2 / np.pi * (angle + np.sin(angle) * np.cos(angle) * total)
-
-    wanted = 2 * probability - 1
-    angle = _farthest(lambda x: central(x) <= wanted, np.zeros(1), np.full(1, np.pi / 2))
-    return math.sqrt(freedom) * math.tan(float(angle[0]))
+    """Where Student's distribution, of so many degrees of freedom, reaches a probability."""
+    return float(stdtrit(freedom, probability))
 
 
 def resamples(rng: np.random.Generator, scores: np.ndarray, samples: int) -> np.ndarray:
