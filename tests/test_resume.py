@@ -436,6 +436,23 @@ def test_a_run_that_died_before_its_summary_gets_it(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [20, 40, 60, 80, 100]
 
 
+def test_a_run_that_died_while_it_ended_ends_there(tmp_path):
+    """After the last checkpoint and before the summary; once it has that, it goes on."""
+    options = OPTIONS | {"run_dir": tmp_path / "run", "stop_at_return": 1.0}
+    whole = fit(Idle(), Counter(), KEY, **options)
+    assert whole.env_steps == 20
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "run" / "summary.json").unlink()
+    result = fit(Idle(), Counter(), KEY, resume=True, **options)
+    assert (result.env_steps, result.stopped) == (20, whole.stopped)
+    assert equal(result.state, whole.state)
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert again["final_return"] == summary["final_return"]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [20]
+    result = fit(Idle(), Counter(), KEY, resume=True, **options)
+    assert result.env_steps == 40
+
+
 def test_a_longer_horizon_says_what_it_does_to_schedules(begun):
     events = []
     options = OPTIONS | {"total_steps": 200, "num_evaluations": 10}

@@ -175,6 +175,7 @@ class Standing:
       iteration: how many are finished.
       train_seconds: time spent training.
       diverged: members, by their index, whose numbers are not finite any more.
+      stopped: why the run was to end here; None where it was not, or where it did end and goes on.
     """
 
     state: TrainState
@@ -182,6 +183,7 @@ class Standing:
     iteration: int = 0
     train_seconds: float = 0.0
     diverged: dict[int, Diverged] = dataclasses.field(default_factory=dict)
+    stopped: str | None = None
 
 
 class Loop:
@@ -217,7 +219,9 @@ class Loop:
             self.recorder.restore(standing, self.tell)
         self.saved_at, self.saved_iteration = time.monotonic(), standing.iteration
         stops = chunk_stops(training.num_iterations, self.settings.num_evaluations)
-        self.stops = [stop for stop in stops if stop > standing.iteration] or stops[-1:]
+        # One that was killed while it ended is judged again, to end as it would have.
+        first = standing.iteration + (standing.stopped is None)
+        self.stops = [stop for stop in stops if stop >= first] or stops[-1:]
         for stop in self.stops:
             while standing.iteration < stop and self.stopped is None:
                 self.train(standing, stop)
@@ -350,6 +354,7 @@ class Loop:
     def save(self, standing: Standing) -> None:
         """Hands a checkpoint to the recorder, where there is one, and something to save."""
         if self.recorder is not None and standing.iteration != self.saved_iteration:
+            standing.stopped = self.stopped
             self.tell(self.recorder.save(standing))
             self.saved_at, self.saved_iteration = time.monotonic(), standing.iteration
 

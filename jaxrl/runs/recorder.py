@@ -205,6 +205,7 @@ class Recorder:
             {
                 **self._record(standing.iteration, standing.train_seconds),
                 "diverged": {i: dataclasses.asdict(x) for i, x in standing.diverged.items()},
+                "stopped": standing.stopped,
             },
         )
         return Saved(steps)
@@ -354,6 +355,9 @@ class Recorder:
             int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
             for i, x in record.get("diverged", {}).items()
         }
+        summary = read_summary(self.directory.path)
+        has_ended = summary is not None and summary["env_steps"] == step * len(self.members)
+        standing.stopped = None if has_ended else record.get("stopped")
 
     def _check_memory(self, saved: dict[str, Any], buffer: PyTree) -> None:
         """Raises ValueError where final observations had another room in the replay memory."""
