@@ -355,8 +355,8 @@ class Recorder:
             int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
             for i, x in record.get("diverged", {}).items()
         }
-        summary = read_summary(self.directory.path)
-        has_ended = summary is not None and summary["env_steps"] == step * len(self.members)
+        end = read_summary(self.directory.path) or {}
+        has_ended = end.get("env_steps") == step * len(self.members)
         standing.stopped = None if has_ended else record.get("stopped")
 
     def _check_memory(self, saved: dict[str, Any], buffer: PyTree) -> None:
