@@ -26,16 +26,17 @@ quick = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 class Runner:
-    """Physics of a counter: a reward in each step, and where it is now."""
+    """Physics of a counter: a reward in each step, and its sum, and where it is now."""
 
     def reset(self, key):
-        metrics = {"reward_run": jnp.float32(0.0), "x_position": jnp.float32(0.0)}
+        metrics = dict.fromkeys(("reward_run", "reward_total", "x_position"), jnp.float32(0.0))
         zero = jnp.float32(0.0)
         return brax.brax_envs.State(zero, jnp.zeros(1), zero, zero, metrics)
 
     def step(self, state, action):
         where = state.pipeline_state + 1.0
-        state.metrics.update(reward_run=0.5 * where, x_position=where)
+        total = state.metrics["reward_total"] + 0.5 * where
+        state.metrics.update(reward_run=0.5 * where, reward_total=total, x_position=where)
         return state.replace(pipeline_state=where)
 
 
@@ -45,7 +46,8 @@ def test_rewards_among_the_metrics_are_added_up_over_an_episode():
     state, _ = env.reset(KEY)
     for _ in range(3):
         state, timestep = env.step(KEY, state, jnp.zeros(1))
-    assert timestep.info == {"reward_run": 0.5 * (1 + 2 + 3), "x_position": 3}
+    total = 0.5 * (1 + 2 + 3)
+    assert timestep.info == {"reward_run": total, "reward_total": total, "x_position": 3}
 
 
 def test_the_ids_are_those_of_brax():

@@ -112,15 +112,16 @@ class BraxEnv(struct.PyTreeNode):
         return state, state.obs
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        # Rewards of one step say little: info has their sums so far, the last being the episode's.
+        # brax sees zeros instead, so that rewards which it adds up itself are not counted twice.
+        rewards = {k: x for k, x in state.metrics.items() if "reward" in k}
+        seen = state.replace(metrics=state.metrics | jax.tree.map(jnp.zeros_like, rewards))
         with library_code():
             # A copy of its dictionaries, in which brax writes.
-            stepped = self._physics().step(jax.tree.map(lambda x: x, state), action)
+            stepped = self._physics().step(jax.tree.map(lambda x: x, seen), action)
         stepped = like(state, stepped)
-        # Rewards of one step say little: their sums so far, of which the last is the episode's.
-        metrics = {
-            name: state.metrics[name] + x if "reward" in name else x
-            for name, x in stepped.metrics.items()
-        }
+        added = {k: stepped.metrics[k] for k in rewards}
+        metrics = stepped.metrics | jax.tree.map(jnp.add, rewards, added)
         stepped = stepped.replace(metrics=metrics)
         return stepped, Timestep(
             obs=stepped.obs,
