@@ -97,7 +97,7 @@ def add(verbs: Any) -> None:
     plot = verbs.add_parser(
         "plot", help="Draw the learning curves of runs",
         description="Draws learning curves, by steps and by training time: for each configuration "
-        "the mean over its seeds, of all runs together, and its 95%% interval from three seeds on.",
+        "the mean over its seeds, of all runs together, and its 95% interval from three seeds on.",
         allow_abbrev=False,
     )  # fmt: skip
     plot.add_argument("paths", **runs)
@@ -114,7 +114,7 @@ def add(verbs: Any) -> None:
     compare = verbs.add_parser(
         "compare", help="Compare what runs reached, with intervals",
         description="Prints for each configuration the mean, median and interquartile mean over "
-        "its seeds at the end, with 95%% intervals from three seeds on, and the probability that a "
+        "its seeds at the end, with 95% intervals from three seeds on, and the probability that a "
         "seed of it beats one of the first.",
         allow_abbrev=False,
     )  # fmt: skip
@@ -259,7 +259,8 @@ def train(recipe: "Recipe", directory: "RunDirectory", *, resume: bool = False) 
     final = result.summary()["final_return"]
     counted = f"{final['seeds']} of " if final["diverged"] else ""
     ends = f"; 95% interval {final['ci_low']:.1f} to {final['ci_high']:.1f}"
-    ends = ends if final["seeds"] >= MIN_SEEDS and not recipe.points else ""
+    ends = ends if final["seeds"] >= MIN_SEEDS else "; too few seeds for an interval"
+    ends = "" if recipe.points else ends
     over = f" over {counted}{len(members)} {who} (IQM {final['iqm']:.1f}{ends})"
     over = over if len(members) > 1 else ""
     if result.afresh is not None:

@@ -1,4 +1,4 @@
-"""What an environment has to be, checked before it is traced; objects of other libraries adapt."""
+"""What agents and environments have to be, checked early; objects of other libraries adapt."""
 
 from typing import Any
 
@@ -23,6 +23,17 @@ STATIC = (
 
 class NoEnvironment(TypeError):
     """Something is no environment, or does not return what an environment returns."""
+
+
+def check_agent(agent: Any) -> None:
+    """Raises TypeError unless this is an agent, and not its class or an environment."""
+    if isinstance(agent, type):
+        raise TypeError(f"agent is the class {agent.__name__}: build one, {agent.__name__}(...)")
+    if missing := [part for part in ("bind", "plan", "update") if not _declares(agent, part)]:
+        raise TypeError(
+            f"{type(agent).__name__} is no agent, it has no {' and no '.join(missing)}: pass a "
+            "jaxrl.Agent first, jaxrl.agents.PPO() for example, and the environment after it"
+        )
 
 
 def as_environment(env: Any) -> Any:

@@ -103,6 +103,21 @@ def test_what_is_no_environment_is_named(env, message):
 
 
 @pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        (jaxrl.agents.PPO, r"^agent is the class PPO: build one, PPO\(\.\.\.\)$"),
+        (Counter(), "^Counter is no agent, it has no bind and no plan and no update: pass a"),
+        ("ppo", "^str is no agent, it has no bind"),
+        (None, "^NoneType is no agent, it has no bind"),
+    ],
+    ids=lambda x: "",
+)
+def test_what_is_no_agent_is_named(agent, message):
+    with pytest.raises(TypeError, match=message):
+        Training.create(agent, Counter(), total_steps=100)
+
+
+@pytest.mark.parametrize(
     "entry",
     [
         lambda env, path: jaxrl.train(jaxrl.agents.PPO(), env, KEY, total_steps=100),

@@ -695,7 +695,10 @@ def test_the_best_state_is_kept_and_comes_back(tmp_path):
         trained = load_run(path, step=step, agent=agent, env=env)
         assert trained.steps == at
         assert equal(trained.learned["agent"], seen[at].agent)
-    assert load_policy(path, 1, step="best", agent=agent, env=env)(jnp.zeros(1)) == 1.0
+    policy = load_policy(path, 1, step="best", agent=agent, env=env)
+    assert policy(jnp.zeros(1)) == 1.0
+    with pytest.raises(ValueError, match=r"^num_episodes is 0: it must be at least 1$"):
+        policy.evaluate(KEY, num_episodes=0)
     with pytest.raises(ValueError, match=r"no checkpoint of step 60: it has 100, best \(40\)"):
         load_run(path, step=60, agent=agent, env=env)
     fit(agent, env, KEY, **OPTIONS | {"run_dir": tmp_path / "without"})

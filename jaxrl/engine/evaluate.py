@@ -63,9 +63,8 @@ def evaluate(
         memory, or `initial_carry` is not like the recurrent state of the policy.
       TypeError: `env` is no environment.
     """
-    for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}: it must be at least 1")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps}: it must be at least 1")
     env = as_environment(env)
     sizes.check_episodes(env, num_episodes)
     if not jax.tree.leaves(initial_carry):

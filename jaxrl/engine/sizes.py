@@ -72,7 +72,9 @@ def _check_memory(
 
 
 def check_episodes(env: Any, num_episodes: int) -> None:
-    """Raises ValueError where so many copies of the environment do not fit into memory."""
+    """Raises ValueError unless it is at least 1, and as many copies of the environment fit."""
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes is {num_episodes}: it must be at least 1")
     if num_episodes < LARGE or (limit := memory()) is None:
         return
     size = num_episodes * (_bytes(jax.eval_shape(env.reset, _key())) + 9)

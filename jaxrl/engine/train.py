@@ -8,7 +8,7 @@ from flax import struct
 
 from jaxrl import device, host
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay
-from jaxrl.contract import as_environment
+from jaxrl.contract import as_environment, check_agent
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
@@ -88,6 +88,7 @@ class Training(struct.PyTreeNode):
         eval_mode: EvalMode | None = None,
     ) -> Self:
         """Binds agent and environment; see `train` for the arguments and errors."""
+        check_agent(agent)
         env = as_environment(env)
         eval_env = None if eval_env is None else as_environment(eval_env)
         env, eval_env, data = narrow((env, eval_env, data))

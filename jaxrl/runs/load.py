@@ -319,8 +319,8 @@ class LoadedPolicy:
             None for what the run was evaluated by.
 
         Raises:
-          ValueError: the agent cannot be evaluated in that mode, or so many copies do not fit into
-            memory.
+          ValueError: the agent cannot be evaluated in that mode, `num_episodes` is less than 1, or
+            so many copies do not fit into memory.
         """
         sizes.check_episodes(self.training.eval_envs.env, num_episodes)
         envs, policy = VectorEnv(self.training.eval_envs.env, num_episodes), self._policy(eval_mode)
