@@ -22,7 +22,7 @@ from jaxrl.distributions import (
     MultiCategorical,
     Product,
 )
-from jaxrl.own_modules import call_directly
+from jaxrl.own_modules import call_directly, leaf_shapes
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -149,9 +149,7 @@ def default_torso(
     spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, layer_norm: bool = False
 ) -> nn.Module:
     """An MLP over the flattened observation, whatever its structure."""
-    proper, _ = split_mask(spec.observation)
-    shapes = tuple(tuple(x.shape) for x in jax.tree.leaves(proper))
-    return Flatten(shapes, MLP(tuple(hidden_sizes), activation, layer_norm))
+    return Flatten(leaf_shapes(spec), MLP(tuple(hidden_sizes), activation, layer_norm))
 
 
 # Recurrent cores ----------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ from typing import Any, Self
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import errors, struct
 
 from jaxrl.distributions import Distribution
-from jaxrl.types import Array, EnvSpec, Key, PyTree, split_mask, static
+from jaxrl.types import Array, EnvSpec, Key, PyTree, named_leaves, split_mask, static
 from jaxrl.variables import carried_names
 
 
@@ -48,9 +49,7 @@ class OneBatchAxis:
     @classmethod
     def of(cls, module: nn.Module, spec: EnvSpec, *, trains: bool) -> Self:
         """For acting; `trains`: the agent tells the module by `train` when it learns."""
-        proper, _ = split_mask(spec.observation)
-        shapes = tuple(tuple(x.shape) for x in jax.tree.leaves(proper))
-        return cls(shapes, False if trains and _train(module) is not None else None)
+        return cls(leaf_shapes(spec), False if trains and _train(module) is not None else None)
 
     @property
     def in_learning(self) -> Self:
@@ -127,6 +126,27 @@ class Unflattened(struct.PyTreeNode):
         return jax.tree.map(lambda x: x.reshape(num, *x.shape[axes:]), tree)
 
 
+def leaf_shapes(spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the leaves of one observation, without its action mask.
+
+    Raises:
+      ValueError: a network cannot read the observation: it has no leaf, or a complex one.
+    """
+    leaves = named_leaves(split_mask(spec.observation)[0])
+    if not leaves:
+        raise ValueError(
+            f"spec.observation is {spec.observation!r}, and a network needs an array: where there "
+            "is nothing to see, give a constant, jnp.ones(1)"
+        )
+    for name, x in leaves.items():
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise ValueError(
+                f"spec.observation{name and f'.{name}'} is {x.dtype}, and networks take real "
+                "numbers: give the real and the imaginary part"
+            )
+    return tuple(tuple(x.shape) for x in leaves.values())
+
+
 def learning_pass(
     network: Any, variables: PyTree, *inputs: PyTree, key: Key, rngs: dict[str, Key] | None = None
 ) -> tuple[Any, PyTree]:
@@ -189,6 +209,11 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
     names = carried_names(variables)
     if names and not trains:
         raise ValueError(f"{name} has {', '.join(names)} beside its params. {ON_POLICY}")
+    if names and parameter is None and (other := _other_mode(module)):
+        raise ValueError(
+            f"{name} has {', '.join(names)}, and its keyword {other} is never set, so that they "
+            f"would never change. {HOW_TO_TRAIN}"
+        )
     output = traced("in acting", nn.apply(call, module), variables, *inputs)
     if is_policy:
         _check_distribution(name, output)
@@ -219,6 +244,15 @@ ON_POLICY = (
 def _train(module: nn.Module) -> inspect.Parameter | None:
     """The parameter `train` of the module's `__call__`."""
     return inspect.signature(type(module).__call__).parameters.get("train")
+
+
+def _other_mode(module: nn.Module) -> str | None:
+    """A keyword of the module's `__call__` that tells of a mode by another name than `train`."""
+    others = {"training", "is_training", "deterministic", "use_running_average"}
+    parameters = inspect.signature(type(module).__call__).parameters
+    # None is the default of flax's own layers, whose mode is a field, too
+    found = [x for x in others if x in parameters and parameters[x].default is not None]
+    return min(found, default=None)
 
 
 def _shapes(tree: PyTree) -> Any:

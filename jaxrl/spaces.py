@@ -13,6 +13,9 @@ import numpy as np
 
 from jaxrl.integers import whole_number
 
+MOST = 2**31 - 1
+"""Actions that an int32 can tell apart."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -21,7 +24,7 @@ class Discrete:
     num: int
 
     def __post_init__(self) -> None:
-        _set(self, num=whole_number("Discrete.num", self.num))
+        _set(self, num=whole_number("Discrete.num", self.num, most=MOST))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,8 @@ class MultiDiscrete:
 
     def __post_init__(self) -> None:
         nums = _entries("MultiDiscrete.nums", self.nums, "MultiDiscrete((3, 2))")
-        _set(self, nums=tuple(whole_number(f"MultiDiscrete.nums[{i}]", n) for i, n in nums.items()))
+        of = {i: whole_number(f"MultiDiscrete.nums[{i}]", n, most=MOST) for i, n in nums.items()}
+        _set(self, nums=tuple(of.values()))
 
 
 @dataclasses.dataclass(frozen=True)

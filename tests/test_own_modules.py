@@ -554,6 +554,14 @@ def test_an_on_policy_agent_refuses_what_would_change_its_policy(kind):
         kind(policy_network=Normalised()).bind(Counter().spec)
 
 
+class OtherName(nn.Module):
+    """Statistics that wait for a keyword which no agent sets."""
+
+    @nn.compact
+    def __call__(self, x, training=False):
+        return nn.BatchNorm(use_running_average=not training)(x)
+
+
 class Normalised(nn.Module):
     """A policy of three actions with batch statistics."""
 
@@ -570,6 +578,7 @@ class Normalised(nn.Module):
         (PQN(torso=Drop(False)), ValueError, "torso Drop draws random numbers in acting. Give its"),
         (PQN(torso=Elsewhere()), ValueError, "in learning other than of the stream 'dropout'"),
         (DQN(torso=Growing()), ValueError, "changes the shape or dtype of seen as it learns: from"),
+        (DQN(torso=OtherName()), ValueError, "its keyword training is never set, so that th"),
         (DQN(torso=MLP), TypeError, "torso is <class .*MLP'>: give an instance of a flax.linen.Mo"),
         (PPO(torso=lambda: MLP()), TypeError, "torso is <function .*: give an instance of a flax"),
         (
@@ -605,3 +614,17 @@ def test_masks_reach_a_policy_of_ones_own_in_rows():
         return agent.network.apply(params, obs, method="policy")[0].log_prob(action)
 
     assert (log_prob(jnp.ones((2, 5), jnp.int32)) < -1e20).all()
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        ((), r"spec.observation is \(\), and a network needs an array: .* jnp.ones\(1\)"),
+        ({"x": jnp.zeros(2, jnp.complex64)}, "spec.observation.x is complex64, and networks take"),
+    ],
+)
+@pytest.mark.parametrize("torso", [None, MLP()])
+def test_what_no_network_can_read_is_refused(observation, message, torso):
+    agent = DQN(torso=torso)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(agent.bind(EnvSpec(observation, Discrete(2))).init, jax.random.key(0))

@@ -367,12 +367,13 @@ def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "Programs", interrupted)
         status, _, err = run_in_process(*words)
-    go_on = "go on with: jaxrl resume 'my run'"
+    command = "jaxrl resume 'my run'"
+    go_on = f"go on with: {command}"
     assert (status, err) == (130, [f"jaxrl: interrupted: my run is incomplete; {go_on}"])
     for verb, message in (
         ("plot", "my run has no evaluation yet"),
         ("compare", "my run has no evaluation yet"),
-        ("evaluate", "my run has no whole checkpoint yet"),
+        ("evaluate", f"my run has no whole checkpoint yet: start or continue it by {command}"),
     ):
         status, _, err = run_in_process(verb, "my run")
         assert (status, err) == (2, [f"jaxrl: error: {message}"])
@@ -884,6 +885,10 @@ def test_a_complete_run_says_so(tmp_path):
     assert "a horizon can only grow" in err[0]
     status, _, err = run_in_process("resume", tmp_path)
     assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is no run: it has no config.json"])
+    (tmp_path / "config.json").write_text("{}")
+    status, _, err = run_in_process("resume", tmp_path)
+    why = "its config.json names no algorithm"
+    assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is no run: {why}"])
 
 
 # What a second reading found ----------------------------------------------------------------------

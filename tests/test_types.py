@@ -157,6 +157,8 @@ NAN = float("nan")
         (lambda: Discrete(0), "Discrete.num is 0: it must be a whole number, at least 1"),
         (lambda: Discrete(2.0), "Discrete.num is 2.0: it must be a whole number"),
         (lambda: Discrete(True), "Discrete.num is True: it must be a whole number"),
+        (lambda: Discrete(2**31), "Discrete.num is 2147483648: it must be at most 2147483647"),
+        (lambda: MultiDiscrete((2, 2**40)), r"MultiDiscrete.nums\[1\] is .*: it must be at most"),
         (lambda: MultiDiscrete(()), r"MultiDiscrete.nums is \(\): give a tuple"),
         (lambda: MultiDiscrete(3), "MultiDiscrete.nums is 3: give a tuple"),
         (lambda: MultiDiscrete((2, 0)), r"MultiDiscrete.nums\[1\] is 0: it must be"),

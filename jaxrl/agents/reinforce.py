@@ -146,10 +146,10 @@ class REINFORCE(NetworkAgent):
             self.standardize == "returns" or self.baseline == "none"
         )
         if self.num_envs == 1 and (steps == 1 or one_return):
-            what = "its whole return" if steps > 1 else "one step"
+            what = "the same return at every step" if steps > 1 else "a single step"
             raise ValueError(
-                f"standardize={self.standardize!r} has of num_envs = 1 copy {what} alone, which "
-                "always becomes 0: the policy would never learn. Take num_envs of at least 2, or "
+                f"standardize={self.standardize!r} with num_envs=1 standardises {what}, which "
+                "always gives 0: the policy would never learn. Take num_envs of at least 2, or "
                 "standardize='none'"
             )
 

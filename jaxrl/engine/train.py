@@ -142,7 +142,7 @@ class Training(struct.PyTreeNode):
             raise ValueError(
                 f"total_steps is {total_steps}, which takes {num_iterations} iterations times "
                 f"{plan.updates_per_iteration} updates, and only 2**31 - 1 can be counted: take "
-                "fewer steps, or more of them or fewer updates an iteration"
+                "fewer steps, or let an iteration collect more steps or make fewer updates"
             )
         policy = reset_policy or env.spec.reset_policy
         envs = VectorEnv(

@@ -289,7 +289,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} is no run: {what}") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path / 'config.json'}: {error}") from None
-    if not isinstance(config, dict) or config.get("schema_version", 0) > SCHEMA_VERSION:
+    if not isinstance(config, dict) or "algorithm" not in config:
+        raise ValueError(f"{path} is no run: its config.json names no algorithm")
+    if config.get("schema_version", 0) > SCHEMA_VERSION:
         raise ValueError(f"{path} was written by a newer jaxrl: use that one")
     return config
 

@@ -24,6 +24,7 @@ from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.members import Members, keys_of
 from jaxrl.runs.recipe import Recipe
+from jaxrl.runs.text import resume_command
 from jaxrl.transfers import transfers_allowed
 from jaxrl.types import EnvSpec, Key, PyTree, into_bounds, named_leaves
 
@@ -118,7 +119,9 @@ def load_run(
         return Trained(members, state, iteration, at, path)
     if step is not None:
         raise ValueError(f"the checkpoint {step} of {path} is damaged")
-    raise ValueError(f"{path} has no whole checkpoint yet")
+    raise ValueError(
+        f"{path} has no whole checkpoint yet: start or continue it by {resume_command(path)}"
+    )
 
 
 def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]:
