@@ -239,8 +239,8 @@ def _add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
     run = train.add_argument_group("the run")
     run.add_argument(
         "--config", metavar="FILE",
-        help="Read settings from a .toml or .json file, a run's config.json say, which may name "
-        "ALGO and ENV, too; what is on the command line wins",
+        help="Read settings from a .toml or .json file, for example a run's config.json; it may "
+        "name ALGO and ENV, too; what is on the command line wins",
     )  # fmt: skip
     run.add_argument(
         "--dry-run", action="store_true",
@@ -301,8 +301,8 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     )  # fmt: skip
     run.add_argument(
         "--env-param", action="append", default=[], metavar="NAME=VALUE", type=kind(_env_param),
-        help="Change a parameter of the environment: length=0.7, backend=spring or pays=false say; "
-        "may be repeated. Its type decides what it takes; where that is unknown, numbers, true and "
+        help="Change a parameter of the environment, for example length=0.7, backend=spring or "
+        "pays=false; may be repeated. Its type decides what it takes; where that is unknown, numbers, true and "
         "false are read as such, all else (and what is in double quotes) as a text",
     )  # fmt: skip
     run.add_argument(
@@ -329,7 +329,7 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     run.add_argument(
         "--reset-policy", choices=("fresh", "pool"),
         help="Draw a start for every reset, or a pool of them once an iteration "
-        "(default: pool where resets are dear, else fresh)",
+        "(default: pool where resets are expensive, else fresh)",
     )  # fmt: skip
     run.add_argument(
         "--pool-size", type=count, metavar="INT",

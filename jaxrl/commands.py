@@ -31,8 +31,9 @@ def add(verbs: Any) -> None:
 
     resume = verbs.add_parser(
         "resume", help="Go on with a run that was interrupted, or with a longer one",
-        description="Goes on with the run in a directory from its newest whole checkpoint, to the "
-        "bits that it would have had without a break. What is not given stays as it was.",
+        description="Goes on with the run in a directory from its newest whole checkpoint. The "
+        "result is bit-identical to that of an uninterrupted run. What is not given stays as it "
+        "was.",
         allow_abbrev=False,
     )  # fmt: skip
     resume.add_argument("path", **run)

@@ -107,7 +107,7 @@ class VectorEnv(struct.PyTreeNode):
       env: the environment; with `batched` its leaves have a leading axis `[N]`, one a copy.
       num_envs: N.
       reset_policy: "fresh" draws a new start for every reset; "pool" draws at least N starts once a
-        rollout and picks among them at random, which is cheaper where a reset is dear.
+        rollout and picks among them at random, which is cheaper where a reset is expensive.
       pool_size: how many starts the pool holds, at least N; with `batched`, how many each copy's
         own pool holds. None for N or 64, whichever is more (16 for each copy with `batched`).
       batched: whether each copy has parameters of its own.

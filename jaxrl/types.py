@@ -51,7 +51,7 @@ class EnvSpec:
         unavailable.
       action: the action space.
       max_steps: the time limit in steps where it is fixed and known, else None.
-      reset_policy: what training uses unless told otherwise; "pool" where a reset is dear.
+      reset_policy: what training uses unless told otherwise; "pool" where resets are expensive.
       truncates: "at_max_steps" promises that no episode is truncated before it is `max_steps` steps
         long (never, where that is None). Replay then needs little room for final observations;
         with "anywhere" it has room for one a step.

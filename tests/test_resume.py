@@ -512,9 +512,16 @@ def test_a_target_return_and_a_budget_of_time_end_a_run():
     result = fit(Idle(), Counter(), KEY, time_budget=0.0, **OPTIONS)
     assert result.stopped == "0 seconds have passed"
     assert result.env_steps < 100
-    for change in ({"time_budget": -1.0}, {"checkpoint_seconds": float("nan")}):
+    for change in ({"time_budget": -1.0}, {"checkpoint_seconds": float("nan")},
+                   {"time_budget": "1"}):  # fmt: skip
         with pytest.raises(ValueError, match="must be a number of seconds"):
             fit(Idle(), Counter(), KEY, **change, **OPTIONS)
+    for name, value in (("stop_at_return", float("nan")), ("stop_at_return", "1"),
+                        ("keep_best", "no"), ("tensorboard", "no")):  # fmt: skip
+        with pytest.raises(
+            ValueError, match=rf"^{name} is '?(nan|1|no)'?: it must be (a num|True)"
+        ):
+            fit(Idle(), Counter(), KEY, **OPTIONS | {name: value})
 
 
 def test_what_ended_a_run_does_not_say_what_it_reached(monkeypatch):

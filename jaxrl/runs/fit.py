@@ -66,8 +66,8 @@ def fit(
         with every key, in the same program. Float fields of the agent, as for `sweep`.
       run_dir: a directory to make, for the configuration, the metrics, checkpoints, a summary and
         a learning curve. `~` is the home directory. It belongs to this process until the run ends.
-      resume: go on where the run in `run_dir` was saved last, to the bits that it would have had
-        without a break; begin, where there is none. `total_steps` may have grown.
+      resume: go on where the run in `run_dir` was saved last, bit-identical to an uninterrupted
+        run; begin, where there is none. `total_steps` may have grown.
       checkpoint_seconds: time between checkpoints, at least; there is one at the end in any case.
       keep_checkpoints: how many of them stay.
       keep_best: keep what was learned at the best evaluation, too, for `load_policy(run_dir,

@@ -1,7 +1,8 @@
 """How a run is followed and recorded, which does not change what it learns. Imports no jax."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxrl.runs.callbacks import Callback
@@ -31,8 +32,13 @@ class Settings:
                 raise ValueError(f"{name} is {value!r}: it must be a whole number, at least 1")
         for name in ("checkpoint_seconds", "time_budget"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} is {value}: it must be a number of seconds, at least 0")
+            if value is not None and not (_is_number(value) and value >= 0):
+                raise ValueError(f"{name} is {value!r}: it must be a number of seconds, at least 0")
+        if self.stop_at_return is not None and not _is_number(self.stop_at_return):
+            raise ValueError(f"stop_at_return is {self.stop_at_return!r}: it must be a number")
+        for name in ("keep_best", "tensorboard"):
+            if (value := getattr(self, name)) not in (True, False):
+                raise ValueError(f"{name} is {value!r}: it must be True or False")
 
     def callbacks(self) -> "list[Callback]":
         """Those that end the run where the settings say so."""
@@ -44,6 +50,14 @@ class Settings:
         if self.time_budget is not None:
             ends.append(time_budget(self.time_budget))
         return ends
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it can be compared with a return or a time; NaN and text cannot."""
+    try:
+        return not isinstance(value, str) and not math.isnan(value)
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
