@@ -302,8 +302,9 @@ def _add_training(train: Any, run: Any, algorithm: Algorithm | None) -> None:
     run.add_argument(
         "--env-param", action="append", default=[], metavar="NAME=VALUE", type=kind(_env_param),
         help="Change a parameter of the environment, for example length=0.7, backend=spring or "
-        "pays=false; may be repeated. Its type decides what it takes; where that is unknown, numbers, true and "
-        "false are read as such, all else (and what is in double quotes) as a text",
+        "pays=false; may be repeated. Its type decides what it takes; where that is unknown, "
+        "numbers, true and false are read as such, all else (and what is in double quotes) as a "
+        "text",
     )  # fmt: skip
     run.add_argument(
         "--num-evaluations", type=count, default=20, metavar="INT",
