@@ -1,5 +1,6 @@
 """Running statistics of observations and rewards; frozen within an iteration by the engine."""
 
+import math
 from typing import Any, Literal
 
 import jax
@@ -34,7 +35,8 @@ class RunningMoments(struct.PyTreeNode):
 
     def update(self, batch: Array) -> "RunningMoments":
         """Takes in `batch[..., *shape]`."""
-        rows = batch.astype(jnp.float32).reshape(-1, *self.mean.shape)
+        num = math.prod(batch.shape[: batch.ndim - self.mean.ndim])
+        rows = batch.astype(jnp.float32).reshape(num, *self.mean.shape)
         num_rows = jnp.float32(rows.shape[0])
         batch_mean = mean(rows, axis=0)
         batch_variance = mean(jnp.square(rows - batch_mean[None]), axis=0)

@@ -186,7 +186,9 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
     name = f"{field} {type(module).__name__}"
     parameter = _train(module)
     if not trains and parameter is not None and parameter.default is inspect.Parameter.empty:
-        raise ValueError(f"{name} wants `train`, which {owner} does not tell. {ON_POLICY}")
+        raise ValueError(
+            f"{name} needs the argument `train`, which {owner} does not pass. {ON_POLICY}"
+        )
     call = OneBatchAxis.of(module, spec, trains=trains)
     is_policy = field == "policy_network"
     inputs = split_mask(spec.dummy_observation(3))[: 2 if is_policy else 1]

@@ -185,7 +185,7 @@ class Ring:
         where = jnp.where(cut, number % num_slots, num_slots).ravel()
 
         def keep(finals: Array, next_obs: Array) -> Array:
-            rows = next_obs.reshape(-1, *next_obs.shape[2:])
+            rows = next_obs.reshape(where.size, *next_obs.shape[2:])
             return finals.at[where].set(rows, mode="drop")
 
         kept = memory.replace(

@@ -36,7 +36,7 @@ from jaxrl.agents import (
 )
 from jaxrl.agents.actor_critic import ActorCriticAgent
 from jaxrl.distributions import Categorical, DiagonalGaussian, MultiCategorical, Product
-from jaxrl.engine.train import Training
+from jaxrl.engine.train import Training, train
 from jaxrl.networks import MLP, Scorer, dense
 from jaxrl.own_modules import OneBatchAxis
 from jaxrl.raveled import Raveled
@@ -545,7 +545,7 @@ def test_an_on_policy_agent_refuses_what_would_change_its_policy(kind):
         (Batch(True), "torso Batch has batch_stats beside its params. An on-policy agent learns"),
         (Batch(), "torso Batch has a layer without a mode: .*use_running_average.* An on-policy"),
         (Drop(False), "torso Drop draws random numbers in acting. An on-policy .* nn.LayerNorm"),
-        (Normed(), f"torso Normed wants `train`, which {kind.__name__} does not tell. An on-pol"),
+        (Normed(), f"torso Normed needs the argument `train`, which {kind.__name__} does not"),
     ):
         with pytest.raises(ValueError, match=message):
             kind(torso=torso).bind(Counter().spec)
@@ -628,3 +628,25 @@ def test_what_no_network_can_read_is_refused(observation, message, torso):
     agent = DQN(torso=torso)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(agent.bind(EnvSpec(observation, Discrete(2))).init, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        PPO(num_envs=2, num_steps=2, num_minibatches=1),
+        PQN(num_envs=2, num_steps=2, num_minibatches=1),
+        DQN(num_envs=2, batch_size=4, warmup=4, capacity=16),
+    ],
+    ids=lambda agent: type(agent).__name__,
+)
+def test_a_leaf_without_entries_does_no_harm(agent):
+    """A list of things that is empty in this environment, say."""
+
+    class Empty(BestAction):
+        spec = EnvSpec({"seen": jnp.zeros(1), "none": jnp.zeros((0, 3))}, Discrete(2))
+
+        def draw(self, key):
+            return {"seen": jnp.zeros(1), "none": jnp.zeros((0, 3))}
+
+    run = functools.partial(train, total_steps=16, normalize_observations=True)
+    jax.eval_shape(lambda key: run(agent, Empty(), key), KEY)

@@ -190,7 +190,7 @@ class ContinuousAgent(Agent):
         """From `[N, num_values]` in [-1, 1] to the environment's `[N, *shape]`."""
         space: Any = self.bound_spec.action
         low, high = (jnp.asarray(x)[None] for x in space.bounds())
-        action = action.reshape(-1, *space.shape)
+        action = action.reshape(action.shape[0], *space.shape)
         return low + 0.5 * (action + 1.0) * (high - low)
 
     def shrunk(self, action: Array) -> Array:

@@ -93,7 +93,7 @@ class PQN(QAgent):
         steps = trajectory.steps
 
         def best(obs: PyTree) -> Array:  # of [T, N, ...]
-            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
+            flat = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), obs)
             return jnp.max(self.q_values(state.params, flat), axis=-1).reshape(steps.reward.shape)
 
         target = lambda_returns(

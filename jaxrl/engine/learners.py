@@ -220,7 +220,7 @@ def _epochs(
             "layout is 'flat', which tears sequences apart: a recurrent agent needs 'env'"
         )
     if flat:
-        trajectory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
+        trajectory = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), trajectory)
 
     parts = minibatch_indices(stream(key, Stream.SHUFFLE), rows, plan.num_epochs, num_parts)
 
