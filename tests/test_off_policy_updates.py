@@ -165,7 +165,7 @@ def test_the_actor_of_td3_climbs_the_first_critic():
 
     agent = Climbs(**SMALL, learning_rate=1e-2, policy_delay=1).bind(SPACE)
     state, rows = fresh(FAST["td3"].bind(SPACE)), box_rows()
-    new = jax.jit(lambda state: agent._improve(state, rows, Clock.start()))(state)
+    new = jax.jit(lambda state: agent._improve(state, rows, KEY, Clock.start()))(state)
     before, after = (agent.policy(x.params.actor, rows.obs) for x in (state, new))
     assert np.mean(after - before) > 1e-3
 

@@ -1649,8 +1649,8 @@ MUTANTS = (
         "brax-rewards-of-one-step",
         "brax's parts of the reward are those of the last step.",
         "envs/jaxrl_envs/brax.py",
-        'name: state.metrics[name] + x if "reward" in name else x',
-        "name: x",
+        "jax.tree.map(jnp.add, rewards, added)",
+        "added",
         ("tests/test_brax.py::test_rewards_among_the_metrics_are_added_up_over_an_episode",),
     ),
     # Minibatches and replay ----------------------------------------------------------------------
