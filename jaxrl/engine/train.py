@@ -22,6 +22,7 @@ from jaxrl.environment import (
     differences,
     scalars,
 )
+from jaxrl.integers import whole_number
 from jaxrl.keys import check_key, fast
 from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
 from jaxrl.precision import in_float32, narrow
@@ -99,10 +100,10 @@ class Training(struct.PyTreeNode):
         agent = strong(agent.bind(spec))
         plan = agent.plan
         plan.check()
-        if total_steps < 1:
-            raise ValueError(f"total_steps is {total_steps}: it must be at least 1")
-        if num_eval_episodes < 1:
-            raise ValueError(f"num_eval_episodes is {num_eval_episodes}: it must be at least 1")
+        given: Any = total_steps
+        if isinstance(given, str) or not 1 <= given < float("inf"):
+            raise ValueError(f"total_steps is {total_steps!r}: it must be a number, at least 1")
+        num_eval_episodes = whole_number("num_eval_episodes", num_eval_episodes)
         eval_mode = agent.eval_modes[0] if eval_mode is None else eval_mode
         _check_eval_mode(agent, eval_mode)
         if isinstance(plan, Offline) and data is None:
