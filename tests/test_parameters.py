@@ -1,8 +1,10 @@
 """Parameters of environments: each value has the type of its parameter, wherever it was written."""
 
+import enum
 import json
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +94,30 @@ def test_another_type_is_refused_by_name(text, wanted):
     with pytest.raises(ValueError, match=r"^it cannot be made with \w+=") as caught:
         given(annotated, text)
     assert wanted in str(caught.value)
+
+
+class Mode(enum.Enum):
+    EASY = 1
+    HARD = 2
+
+
+def of_choices(wind: Literal["none", "strong"], floors: Literal[1, 3] | None, mode: Mode = None):
+    """One whose parameters have a few values each."""
+
+
+def test_a_choice_is_one_of_those_there_are():
+    for text, value in [
+        ("wind=strong", "strong"), ("wind=none", "none"), ("floors=3", 3), ("floors=none", None),
+        ("mode=hard", Mode.HARD), ("mode=none", None),
+    ]:  # fmt: skip
+        assert given(of_choices, text) == value
+    assert fitted(of_choices, {"mode": Mode.EASY}, "it") == {"mode": Mode.EASY}
+    for text, choices in [
+        ("wind=weak", "none or strong"), ("floors=2", "1 or 3 or none"), ("floors=true", "1 or 3"),
+        ("mode=1", "EASY or HARD or none"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=f"^it cannot be made with {text[:4]}.*give {choices}"):
+            given(of_choices, text)
 
 
 def test_what_is_not_known_is_read_as_it_looks():

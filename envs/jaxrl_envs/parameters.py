@@ -5,6 +5,7 @@ rest as texts (`jaxrl.flags.plain_value`). Here they meet the parameter: an anno
 it takes, or else its default. Arrays and other objects that Python gives pass as they are.
 """
 
+import enum
 import inspect
 import json
 import types
@@ -63,16 +64,21 @@ def fitted(function: Callable[..., Any], params: Mapping[str, Any], owner: str) 
     except (TypeError, ValueError):  # of a built-in, which has none
         return dict(params)
     found = {
-        name: _kinds(parameter.annotation, parameter.default)
+        name: parameter
         for name, parameter in signature.parameters.items()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
-    return {
-        name: fit(
-            value, found.get(name, Kinds()), name, f"{owner} cannot be made with {name}={value!r}"
-        )
-        for name, value in params.items()
-    }
+
+    def one(name: str, value: Any) -> Any:
+        said = f"{owner} cannot be made with {name}={value!r}"
+        if (parameter := found.get(name)) is None:
+            return value
+        if choices := _choices(parameter.annotation):
+            none = {"none": None} if parameter.default is None else {}
+            return _chosen(value, choices | none, said)
+        return fit(value, _kinds(parameter.annotation, parameter.default), name, said)
+
+    return {name: one(name, value) for name, value in params.items()}
 
 
 def fit(value: Any, kinds: Kinds, name: str, said: str) -> Any:
@@ -109,6 +115,31 @@ def fit(value: Any, kinds: Kinds, name: str, said: str) -> Any:
     words = [EXAMPLES[kind][0] for kind in EXAMPLES if kind in kinds]
     example = next(EXAMPLES[kind][1] for kind in EXAMPLES if kind in kinds)
     raise ValueError(f"{said}: give {' or '.join(words)}, {name}={example} say")
+
+
+def _choices(annotation: Any) -> dict[str, Any]:
+    """The values of a `Literal` or an `Enum` by their texts; of None or another type, nothing."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return {str(value): value for value in arguments}
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return {member.name: member for member in annotation}
+    if origin in (typing.Union, types.UnionType):
+        parts = [{"none": None} if part is type(None) else _choices(part) for part in arguments]
+        return {text: x for part in parts for text, x in part.items()} if all(parts) else {}
+    return {}
+
+
+def _chosen(value: Any, choices: Mapping[str, Any], said: str) -> Any:
+    """The choice that a value or its text names.
+
+    Raises:
+      ValueError: `said`, followed by the choices.
+    """
+    for text, choice in choices.items():
+        if (type(value) is type(choice) and value == choice) or str(value).lower() == text.lower():
+            return choice
+    raise ValueError(f"{said}: give {' or '.join(choices)}")
 
 
 def check_size(number: int | float, said: str) -> None:
