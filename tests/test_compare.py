@@ -115,7 +115,7 @@ def test_the_table_has_the_right_numbers(tmp_path):
     assert "0.78 [" in second
     assert other == "jaxrl/corridor"
     assert third.split()[-3:] == ["5.0", "3.0", "s"]
-    assert few.startswith("fewer than three seeds say little: ")
+    assert few.startswith("fewer than three seeds are too few for an interval: ")
 
 
 def test_what_ended_a_run_is_not_compared(tmp_path):

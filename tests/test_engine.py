@@ -438,7 +438,7 @@ def test_an_agent_says_how_it_can_be_evaluated():
         assert agent.eval_modes == modes
         assert Training.create(agent, BestAction(), total_steps=1).eval_mode == "greedy"
     for agent, mode in ((Rainbow(), "sample"), (PPO(), "mode")):
-        with pytest.raises(ValueError, match=f"eval_mode is '{mode}': .* evaluated by 'greedy'"):
+        with pytest.raises(ValueError, match=f"eval_mode is '{mode}': .* use 'greedy'"):
             Training.create(agent, BestAction(), total_steps=1, eval_mode=mode)
 
 
@@ -859,6 +859,7 @@ BAD = [
     (dict(agent=Poser(), total_steps=2**33), MANY_ITERATIONS),
     (dict(num_evaluations=-1), "num_evaluations is -1"),
     (dict(num_eval_episodes=0), "num_eval_episodes is 0"),
+    (dict(normalize_rewards="no"), "normalize_rewards is 'no': it must be True or False"),
     (dict(num_eval_episodes=2.5), "num_eval_episodes is 2.5: it must be a whole number"),
     (dict(reset_policy="cached"), "reset_policy is 'cached'"),
     (dict(reset_policy="pool", pool_size=2), "pool_size is 2"),

@@ -96,7 +96,7 @@ def test_what_fit_learned_is_what_is_loaded(tmp_path):
         load_policy(tmp_path / "run")
     with pytest.raises(ValueError, match="give agent and env both, or neither"):
         load_policy(tmp_path / "run", agent=agent)
-    with pytest.raises(ValueError, match="has no member 1: its 1 are 0 to 0"):
+    with pytest.raises(ValueError, match="has no member 1: give a number from 0 to 0"):
         load_policy(tmp_path / "run", 1, agent=agent, env=env)
     with pytest.raises(ValueError, match=r"has agent.* as float32\[4, 3\], wanted is"):
         load_policy(tmp_path / "run", agent=agent.replace(hidden_sizes=(5,)), env=env)

@@ -125,6 +125,8 @@ class Training(struct.PyTreeNode):
             ("normalize_rewards", normalize_rewards),
             ("normalize_observations", normalize_observations),
         ):
+            if wanted not in (True, False):
+                raise ValueError(f"{name} is {wanted!r}: it must be True or False")
             if wanted and not isinstance(plan, OnPolicy | Replay):
                 raise ValueError(
                     f"{name} takes its statistics from collected experience, and the plan of "
@@ -430,8 +432,8 @@ def _init_agent(agent: Agent, key: Key) -> PyTree:
 def _check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
     if eval_mode not in agent.eval_modes:
         raise ValueError(
-            f"eval_mode is {eval_mode!r}: {type(agent).__name__} can be evaluated by "
-            f"{' or '.join(map(repr, agent.eval_modes))} (Agent.eval_modes)"
+            f"eval_mode is {eval_mode!r}: for {type(agent).__name__} use "
+            f"{' or '.join(map(repr, agent.eval_modes))}"
         )
 
 

@@ -64,7 +64,7 @@ def table(groups: Sequence[Group], goal: float | None = None) -> str:
     few = [group.label for group in groups if group.final.size < MIN_SEEDS]
     if few:
         who = few[0] if len(few) == 1 else f"{len(few)} of {len(groups)} rows"
-        lines.append(f"fewer than three seeds say little: too few for an interval of {who}")
+        lines.append(f"fewer than three seeds are too few for an interval: {who}")
     return "\n".join(lines)
 
 

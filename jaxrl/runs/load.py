@@ -72,7 +72,7 @@ class Trained:
     def _alone(self, member: int) -> tuple[Training, PyTree]:
         if not 0 <= member < len(self.members):
             raise ValueError(
-                f"{self.path} has no member {member}: its {len(self.members)} are 0 to "
+                f"{self.path} has no member {member}: give a number from 0 to "
                 f"{len(self.members) - 1}"
             )
         return self.members.alone(member, self.learned)
@@ -212,7 +212,7 @@ def batch_size(obs: PyTree, like: PyTree) -> int | None:
     wanted = ", ".join(
         f"{name} {x.dtype}{list(x.shape)}".strip() for name, x in named_leaves(like).items()
     )
-    asked = f"one is {wanted}, a batch has an axis more in front"
+    asked = f"one is {wanted}, a batch has one more leading axis"
     structure: Any = jax.tree.structure(like)
     if structure != jax.tree.structure(obs):
         hint = ""

@@ -374,7 +374,7 @@ class Recorder:
     def _notes(self, record: dict[str, Any], standing: Standing) -> list[str]:
         notes = []
         if others := other_versions(record.get("versions", {})):
-            notes.append(f"it ran on {others}: it may go on to other bits")
+            notes.append(f"it ran on {others}: results may differ in rounding")
         training, then = self.members.training, record.get("num_iterations")
         if then is not None and then != training.num_iterations:
             now, steps = training.num_iterations, training.steps_after(then)
