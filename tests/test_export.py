@@ -64,7 +64,7 @@ def test_a_loaded_policy_takes_one_observation_or_a_batch():
         ({"obs": np.zeros(4)}, "^this dict is no observation of the environment; one is float32"),
         (
             np.zeros(3),
-            r"^an observation has the shape \[3\]; one is float32\[4\], a batch has an ax",
+            r"^an observation has the shape \[3\]; one is float32\[4\], a batch has one more",
         ),
         (np.zeros((2, 3, 4)), r"^an observation has the shape \[2, 3, 4\]; "),
         (0.5, r"^an observation has the shape \[\]; "),
