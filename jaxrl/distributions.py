@@ -105,10 +105,15 @@ class Categorical:
         indices = jnp.arange(self.logits.shape[-1], dtype=jnp.int32)
         chosen = jnp.expand_dims(action, -1) == jnp.broadcast_to(indices, self.logits.shape)
         log_probs = self._log_probs()
-        terms = zip(_split_actions(chosen), log_probs, strict=True)
-        log_prob = _sum_actions([jnp.where(hit, log_p, 0.0) for hit, log_p in terms])
-        # Not the 0 of an empty sum, which says "certain"; and infinite, so that metrics show it.
+        terms = list(zip(_split_actions(chosen), log_probs, strict=True))
+        # -inf outside, not the 0 of an empty sum, which says "certain"; metrics show what is infinite.
+        if len(terms) > 1:  # a select each, as cheap as the sum
+            log_prob = jnp.full(action.shape, -jnp.inf, log_probs[0].dtype)
+            for hit, log_p in terms:
+                log_prob = jnp.where(hit, log_p, log_prob)
+            return log_prob
         known = (action >= 0) & (action < self.logits.shape[-1])
+        log_prob = _sum_actions([jnp.where(hit, log_p, 0.0) for hit, log_p in terms])
         return jnp.where(known, log_prob, -jnp.inf)
 
     def probabilities(self) -> Array:

@@ -921,7 +921,7 @@ MUTANTS = (
         "jaxrl/distributions.py",
         "return jnp.where(known, log_prob, -jnp.inf)",
         "return jnp.where(known, log_prob, log_prob)",
-        ("tests/test_distributions.py::test_an_action_that_does_not_exist_is_impossible[2]",),
+        ("tests/test_distributions.py::test_an_action_that_does_not_exist_is_impossible[8]",),
     ),
     Mutant(
         "the-actor-climbs-the-least-critic",
