@@ -106,7 +106,7 @@ class Categorical:
         chosen = jnp.expand_dims(action, -1) == jnp.broadcast_to(indices, self.logits.shape)
         log_probs = self._log_probs()
         terms = list(zip(_split_actions(chosen), log_probs, strict=True))
-        # -inf outside, not the 0 of an empty sum, which says "certain"; metrics show what is infinite.
+        # -inf outside, not the 0 of an empty sum, which says "certain"; infinity shows in metrics.
         if len(terms) > 1:  # a select each, as cheap as the sum
             log_prob = jnp.full(action.shape, -jnp.inf, log_probs[0].dtype)
             for hit, log_p in terms:
