@@ -108,7 +108,7 @@ class Categorical:
         terms = list(zip(_split_actions(chosen), log_probs, strict=True))
         # -inf outside, not the 0 of an empty sum, which says "certain"; infinity shows in metrics.
         if len(terms) > 1:  # a select each, as cheap as the sum
-            log_prob = jnp.full(action.shape, -jnp.inf, log_probs[0].dtype)
+            log_prob: Any = -jnp.inf
             for hit, log_p in terms:
                 log_prob = jnp.where(hit, log_p, log_prob)
             return log_prob
