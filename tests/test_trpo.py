@@ -21,6 +21,7 @@ import jaxrl_envs
 from jaxrl.agents import NPG, TRPO
 from jaxrl.agents.actor_critic import Sample
 from jaxrl.agents.critic import split
+from jaxrl.agents.natural_gradient import scale_to_radius
 from jaxrl.engine.train import Training, train
 from jaxrl.losses import mean, value_loss
 from jaxrl.schedules import Linear
@@ -278,6 +279,13 @@ def test_the_stride_takes_every_nth_row():
     a = jax.jit(whole.natural_gradient)(actor, gradient, batch)[0].x
     b = jax.jit(half.natural_gradient)(actor, gradient, alone)[0].x
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3), a, b)
+
+
+def test_the_step_to_a_radius():
+    """KL(s x) = s^2 x^T F x / 2; without a direction there is no step."""
+    curvature = jnp.array([2.0, 0.5, 0.0, -1.0, np.nan, np.inf])
+    scale = scale_to_radius(0.01, curvature)
+    np.testing.assert_allclose(scale, [0.1, 0.2, 0.0, 0.0, 0.0, 0.0], rtol=1e-6)
 
 
 # What cannot move them ----------------------------------------------------------------------------

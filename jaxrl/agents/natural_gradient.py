@@ -163,3 +163,11 @@ class NaturalGradientAgent(ActorCriticAgent):
             step, copy = np.divmod(rows, self.num_envs)
             rows = step * self.num_envs + (copy + step) % self.num_envs
         return minibatch(batch, jnp.asarray(rows), batch.first.ndim - 1)
+
+
+def scale_to_radius(kl_radius: Scalar, curvature: Array) -> Array:
+    """The step size s for which KL(theta, theta + s x) = s^2 x^T F x / 2 is `kl_radius`, to second
+    order. Where x is no direction (`curvature`, x^T F x, is not positive or not finite) it is 0: the
+    policy stays."""
+    scale = jnp.sqrt(2.0 * kl_radius / curvature)
+    return jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)

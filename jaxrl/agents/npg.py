@@ -5,7 +5,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.natural_gradient import NaturalGradientAgent
+from jaxrl.agents.natural_gradient import NaturalGradientAgent, scale_to_radius
 from jaxrl.checks import check_range
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
@@ -30,11 +30,9 @@ class NPG(NaturalGradientAgent):
         gradient = jax.grad(self.surrogate)(actor, batch)
         solution, curvature = self.natural_gradient(actor, gradient, batch)
         if self.kl_radius is None:
-            scale = jnp.asarray(at(self.learning_rate, clock), jnp.float32)
-        else:  # KL(theta, theta + s x) = s^2 x^T F x / 2 + o(s^2)
-            scale = jnp.sqrt(2.0 * at(self.kl_radius, clock) / curvature)
-        # Without a direction (no advantages, or none that is finite) the policy stays.
-        scale = jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)
+            scale = jnp.where(curvature > 0, at(self.learning_rate, clock), 0.0)
+        else:
+            scale = scale_to_radius(at(self.kl_radius, clock), curvature)
         old_policy = self.policy(actor, batch)
 
         def step(scale):

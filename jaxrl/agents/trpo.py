@@ -5,7 +5,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.natural_gradient import NaturalGradientAgent
+from jaxrl.agents.natural_gradient import NaturalGradientAgent, scale_to_radius
 from jaxrl.checks import check_range, check_whole
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
@@ -34,9 +34,7 @@ class TRPO(NaturalGradientAgent):
         kl_radius = at(self.kl_radius, clock)
         surrogate, gradient = jax.value_and_grad(self.surrogate)(actor, batch)
         solution, curvature = self.natural_gradient(actor, gradient, batch)
-        # s = beta x with KL(s) = s^T F s / 2 = delta, to second order. Nothing to scale: no step.
-        beta = jnp.sqrt(2.0 * kl_radius / curvature)
-        beta = jnp.where((curvature > 0) & jnp.isfinite(beta), beta, 0.0)
+        beta = scale_to_radius(kl_radius, curvature)
         step = jax.tree.map(lambda x: beta * x, solution.x)
         old_policy = self.policy(actor, batch)
 

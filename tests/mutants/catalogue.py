@@ -608,10 +608,10 @@ MUTANTS = (
     Mutant(
         "nan-step-without-curvature",
         "Where x^T F x is not positive, the step is NaN (TRPO ports).",
-        NPG,
-        "scale = jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)",
-        "scale = jnp.asarray(scale)",
-        (f"{IMMOVABLE}[FactorNPG]",),
+        "jaxrl/agents/natural_gradient.py",
+        "return jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)",
+        "return scale",
+        ("tests/test_trpo.py::test_the_step_to_a_radius",),
     ),
     Mutant(
         "root-of-a-divergence-below-zero",
@@ -1554,11 +1554,11 @@ MUTANTS = (
         "        state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)",
         "        def kept(i, both):\n"
         "            loop = one(i, both[0])\n"
-        "            return loop, both[1].at[i].set(loop[1].vector[0])\n\n"
+        "            return loop, both[1].at[i].set(loop[1].value[0])\n\n"
         "        both = (loop, jnp.zeros(self.num_iterations))\n"
         "        (state, metrics, divergence), kept = jax.lax.fori_loop(start, stop, kept, both)\n"
-        "        vector = metrics.vector.at[0].set(jnp.max(kept))\n"
-        "        metrics = metrics.replace(vector=vector)",
+        "        value = metrics.value.at[0].set(jnp.max(kept))\n"
+        "        metrics = metrics.replace(value=value)",
         ("tests/test_engine.py::test_memory_does_not_grow_with_the_length_of_training",),
     ),
     Mutant(
