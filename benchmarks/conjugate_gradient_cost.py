@@ -17,8 +17,8 @@ import numpy as np
 
 import jaxrl
 import jaxrl_envs
-from jaxrl.agents.actor_critic import Sample
-from jaxrl.agents.critic import split
+from jaxrl.agents.bases.actor_critic import Sample
+from jaxrl.agents.bases.critic import split
 from jaxrl.solvers import gauss_newton_product
 from jaxrl.types import Clock, Trajectory
 

@@ -4,7 +4,7 @@
 
 Every estimator is the gradient that the agents themselves compute, from batches of rollouts on a
 random tabular MDP (Garnet), at the same policy. What each should be on average is known exactly
-(`jaxrl_envs.exact`); `tests/test_policy_gradients.py` compares the two.
+(`jaxrl_envs.exact`); `tests/agents/test_policy_gradients.py` compares the two.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks.figures import figure, label_ticks
 from jaxrl.agents import REINFORCE, TRPO
-from jaxrl.agents.critic import join, split
+from jaxrl.agents.bases.critic import join, split
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import VectorEnv
+from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.losses import standardize
-from jaxrl.networks import SoftmaxLinear
+from jaxrl.networks.policies import SoftmaxLinear
 from jaxrl.types import Clock
 from jaxrl_envs.exact import garnet, values
 

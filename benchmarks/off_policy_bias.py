@@ -17,9 +17,9 @@ import numpy as np
 import jaxrl
 from benchmarks.figures import figure, label_ticks
 from jaxrl.agents import DQN
-from jaxrl.engine.train import Training
+from jaxrl.analysis.statistics import interval, mean
+from jaxrl.engine.training import Training
 from jaxrl.estimators import n_step_returns, retrace
-from jaxrl.runs.statistics import interval, mean
 from jaxrl_envs.exact import garnet, values
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -16,7 +16,7 @@ import jax
 import jaxrl
 import jaxrl_envs
 from jaxrl import wrappers
-from jaxrl.cli import _env_param
+from jaxrl.cli.train import _env_param
 from jaxrl.types import Box, sample_action, split_mask
 
 WRAPPERS = {

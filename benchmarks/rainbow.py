@@ -17,7 +17,7 @@ import numpy as np
 import jaxrl
 import jaxrl_envs
 from benchmarks.figures import figure
-from jaxrl.networks import CNN
+from jaxrl.networks.torsos import CNN
 from jaxrl.schedules import Linear
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import Replay
-from jaxrl.replay import Ring
-from jaxrl.types import Discrete, EnvSpec, Transition, Truncates, num_bytes
+from jaxrl.replay.buffer import ReplayBuffer
+from jaxrl.trees import num_bytes
+from jaxrl.types import Discrete, EnvSpec, Transition, Truncates
 
 NUM_ENVS, BATCH, LIMIT = 16, 256, 500
 OBSERVATIONS = {
@@ -39,7 +40,7 @@ def ours(observation, capacity: int, prioritized: bool, truncates: Truncates = "
     """(memory, one round of (memory, key, iteration) -> (memory, number))."""
     plan = Replay(NUM_ENVS, 1, 1, BATCH, capacity, prioritized=prioritized)
     spec = EnvSpec(observation, Discrete(2), LIMIT, truncates=truncates)
-    ring = Ring.of(plan, spec)
+    ring = ReplayBuffer.of(plan, spec)
     steps = transition(observation, 1, NUM_ENVS)
 
     def one(memory, key, iteration):

@@ -6,7 +6,7 @@ Plain values: nothing here imports jax, and what a row says can be written into 
 import dataclasses
 from typing import Any
 
-from jaxrl.presets import preset
+from jaxrl.cli.presets import preset
 
 
 @dataclasses.dataclass(frozen=True)

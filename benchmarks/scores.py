@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import ROWS, Row
-from jaxrl import host
-from jaxrl.flags import algorithms, parse
+from jaxrl.analysis.statistics import interquartile_mean, interval, iqm, mean
+from jaxrl.registry import algorithms, parse
 from jaxrl.runs.directory import versions
-from jaxrl.runs.statistics import interquartile_mean, interval, iqm, mean
+from jaxrl.xla import deadlock
 
 FIRST_SEED = 100
 ROOT = Path(__file__).parent.parent
@@ -170,11 +170,11 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
     import jax.numpy as jnp
 
     import jaxrl_envs
-    from jaxrl.engine.train import Training
+    from jaxrl.cli.progress import reporter
+    from jaxrl.engine.training import Training
     from jaxrl.runs.fit import run
     from jaxrl.runs.members import Members
-    from jaxrl.runs.progress import reporter
-    from jaxrl.runs.settings import Settings
+    from jaxrl.runs.run_options import RunOptions
 
     training = Training.create(
         agent_of(row),
@@ -187,7 +187,7 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     with reporter(len(seeds)) as show:
         keys = keys if len(seeds) > 1 else keys[0]  # one seed alone: cond needs no select
-        settings = Settings(num_evaluations=NUM_EVALUATIONS)
+        settings = RunOptions(num_evaluations=NUM_EVALUATIONS)
         result = run(Members.of(training, keys), settings, callbacks=[show])
     last = result.evaluations[-1]
     return Batch(
@@ -223,7 +223,7 @@ def machine() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return str(device.device_kind)
-    return f"{host.cores()} CPU cores"
+    return f"{deadlock.cores()} CPU cores"
 
 
 def _plain(x: np.ndarray) -> list[float | None]:

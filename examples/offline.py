@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jaxrl
 import jaxrl_envs
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import VectorEnv
+from jaxrl.engine.vector_env import VectorEnv
 from jaxrl_envs.exact import values
 
 DISCOUNT = 0.9

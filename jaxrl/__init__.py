@@ -8,13 +8,15 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl import agents, engine, estimators, host, schedules, solvers, wrappers
+    from jaxrl import agents, engine, estimators, schedules, solvers, wrappers
     from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay
     from jaxrl.engine.evaluate import evaluate
     from jaxrl.engine.rollout import rollout
     from jaxrl.engine.sweep import sweep
-    from jaxrl.engine.train import Training, train
-    from jaxrl.environment import Timestep, VectorEnv
+    from jaxrl.engine.train import train
+    from jaxrl.engine.training import Training
+    from jaxrl.engine.vector_env import VectorEnv
+    from jaxrl.environment import Timestep
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.fit import fit
     from jaxrl.runs.load import load_policy, load_run
@@ -35,8 +37,8 @@ _HOME = {
     "Population": "agent",
     "Replay": "agent",
     "Timestep": "environment",
-    "Training": "engine.train",
-    "VectorEnv": "environment",
+    "Training": "engine.training",
+    "VectorEnv": "engine.vector_env",
     "evaluate": "engine.evaluate",
     "export_policy": "runs.export",
     "fit": "runs.fit",
@@ -46,7 +48,7 @@ _HOME = {
     "sweep": "engine.sweep",
     "train": "engine.train",
 }
-_MODULES = ("agents", "engine", "estimators", "host", "schedules", "solvers", "wrappers")
+_MODULES = ("agents", "engine", "estimators", "schedules", "solvers", "wrappers")
 
 __all__ = [
     "Agent",
@@ -70,7 +72,6 @@ __all__ = [
     "evaluate",
     "export_policy",
     "fit",
-    "host",
     "load_policy",
     "load_run",
     "rollout",

@@ -1,5 +1,5 @@
 """`python -m jaxrl`: the command `jaxrl`, where its script is not on the path."""
 
-from jaxrl.cli import main
+from jaxrl.cli.main import main
 
 main()

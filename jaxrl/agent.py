@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from flax import struct
 
-from jaxrl.checks import UNROLLED, check_whole
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
+from jaxrl.validation import UNROLLED, check_whole, declares
 
 EvalMode = Literal["greedy", "sample"]
 """How evaluation acts: by the mean or most likely action, or by actions drawn as in training."""
+
 
 Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
 """(carry, obs `[N, ...]`, key) -> (carry, action `[N, ...]`, extras `[N, ...]`)."""
@@ -210,9 +211,10 @@ class Agent(struct.PyTreeNode):
 
     spec: EnvSpec | None = static(default=None, kw_only=True)
 
-    raveled: ClassVar[tuple[str, ...]] = ()
-    """Fields of the state that on a CPU reach `update` as one vector each, `jaxrl.raveled.Raveled`:
-    faster there where many updates follow one another. `optimizers.descend` takes either."""
+    flattened: ClassVar[tuple[str, ...]] = ()
+    """Fields of the state that on a CPU reach `update` as one vector each, a
+    `jaxrl.xla.flatten.Flattened`: faster there where many updates follow one another.
+    `optimizers.descend` takes either."""
 
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy",)
     """What evaluation can play, the default first. An agent whose `act(..., explore=True)` is a
@@ -283,3 +285,14 @@ class Agent(struct.PyTreeNode):
         Where the plan is prioritised: (state, metrics, priorities `float32[B]`).
         """
         raise NotImplementedError
+
+
+def check_agent(agent: Any) -> None:
+    """Raises TypeError unless this is an agent, and not its class or an environment."""
+    if isinstance(agent, type):
+        raise TypeError(f"agent is the class {agent.__name__}: build one, {agent.__name__}(...)")
+    if missing := [part for part in ("bind", "plan", "update") if not declares(agent, part)]:
+        raise TypeError(
+            f"{type(agent).__name__} is no agent, it has no {' and no '.join(missing)}: pass a "
+            "jaxrl.Agent first, jaxrl.agents.PPO() for example, and the environment after it"
+        )

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.losses import mean
-from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar, named_leaves, split_mask, static
+from jaxrl.trees import named_leaves
+from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar, split_mask, static
 
 Normalized = Literal["numbers", "floats"]
 """Which leaves of an observation are normalised: numbers of all kinds; or floats alone, as older

@@ -7,10 +7,10 @@ import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxrl.raveled import Raveled, plain
+from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
-from jaxrl.variables import carried_names, merged, trained
+from jaxrl.xla.flatten import Flattened, as_tree
 
 
 def adam(
@@ -79,17 +79,17 @@ def descend(
     Args:
       transform: the optimiser.
       loss: of the parameters as a tree.
-      params: a tree, or `Raveled`.
+      params: a tree, or `Flattened`.
       optimizer: the optimiser's state.
 
     Returns:
       The new parameters, kept as the old ones were, the optimiser's state, the loss and aux, both
       before the step.
     """
-    tree = plain(params)
+    tree = as_tree(params)
     (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(tree)
     updates, optimizer = transform.update(gradient, optimizer, tree)
-    if isinstance(params, Raveled):
+    if isinstance(params, Flattened):
         return params + updates, optimizer, value, aux
     return optax.apply_updates(params, updates), optimizer, value, aux
 
@@ -106,13 +106,13 @@ def learn(
       transform: the optimiser.
       loss: variables -> `(float32[], (carried, aux))`; `carried` has the collections that the pass
         has changed, as `own_modules.learning_pass` returns them, in the place of each network.
-      variables: of a module, or a tree of them; or that as `Raveled`.
+      variables: of a module, or a tree of them; or that as `Flattened`.
       optimizer: the optimiser's state, made for `trained(variables)`.
 
     Returns:
       As `descend`.
     """
-    tree = plain(variables)
+    tree = as_tree(variables)
     if not carried_names(tree):
         new, optimizer, value, (_, aux) = descend(transform, loss, variables, optimizer)
         return new, optimizer, value, aux
@@ -124,6 +124,6 @@ def learn(
         transform, of_params, trained(tree), optimizer
     )
     new = merged(tree, params, carried)
-    if isinstance(variables, Raveled):
+    if isinstance(variables, Flattened):
         new = variables.replace(vector=ravel_pytree(new)[0])
     return new, optimizer, value, aux

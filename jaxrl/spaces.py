@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.integers import whole_number
+from jaxrl.validation import whole_number
 
 MOST = 2**31 - 1
 """Actions that an int32 can tell apart."""

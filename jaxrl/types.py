@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 import functools
-import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxrl.integers import whole_number
 from jaxrl.spaces import ActionSpace as ActionSpace
 from jaxrl.spaces import Box as Box
 from jaxrl.spaces import Discrete as Discrete
@@ -20,13 +18,21 @@ from jaxrl.spaces import MultiDiscrete as MultiDiscrete
 from jaxrl.spaces import check_space, mask_problems
 from jaxrl.spaces import into_bounds as into_bounds
 from jaxrl.spaces import sample_action as sample_action
+from jaxrl.validation import whole_number
 
 Array = jax.Array
+
+
 Key = jax.Array
 """A typed key, `jax.random.key(seed)`; under vmap an array of them."""
+
+
 PyTree = Any
+
+
 Scalar = Any
 """A float hyper-parameter: a Python float or a `Float[]` array, a leaf that vmap may batch."""
+
 
 static = functools.partial(struct.field, pytree_node=False)
 """A dataclass field that is part of the program's structure, not one of its array leaves."""
@@ -36,6 +42,7 @@ static = functools.partial(struct.field, pytree_node=False)
 
 ResetPolicy = Literal["fresh", "pool"]
 """How auto-reset comes by its starts, see `jaxrl.environment.VectorEnv`."""
+
 
 Truncates = Literal["anywhere", "at_max_steps"]
 """Which steps may be truncated, see `EnvSpec`."""
@@ -325,61 +332,3 @@ class EpisodeStats(struct.PyTreeNode):
         """The entries' episodes taken together."""
         info = {name: mean.pooled() for name, mean in self.info.items()}
         return EpisodeStats(self.returns.pooled(), self.lengths.pooled(), info)
-
-
-# Small tools --------------------------------------------------------------------------------------
-
-
-def tree_where(condition: Array, x: PyTree, y: PyTree) -> PyTree:
-    """`x` where `condition[N]` else `y`, for leaves `[N, ...]`."""
-
-    def select(a, b):
-        a, b = jnp.asarray(a), jnp.asarray(b)
-        shape = condition.shape + (1,) * (max(a.ndim, b.ndim) - condition.ndim)
-        return jnp.where(condition.reshape(shape), a, b)
-
-    return jax.tree.map(select, x, y)
-
-
-@jax.custom_batching.custom_vmap
-def in_any_lane(flag: Array) -> Array:
-    """`bool[]`: under `vmap`, whether the flag is true in any lane, so that a branch stays one."""
-    return flag
-
-
-@in_any_lane.def_vmap
-def _(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
-    return in_any_lane(jnp.any(flag)), False
-
-
-def strong(tree: PyTree) -> PyTree:
-    """Turns every leaf into an array of a strong type, so that carries keep their dtypes."""
-
-    def one(x):
-        x = jnp.asarray(x)
-        if jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            return x
-        return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))  # 32 bits of 64, inside in_float32
-
-    return jax.tree.map(one, tree)
-
-
-def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves by name, `params.Dense_0.kernel` say; that of a tree that is one leaf is empty."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
-
-
-def num_values(shape: tuple[int, ...]) -> int:
-    """The number of entries of an array of this shape."""
-    return math.prod(shape)
-
-
-def num_bytes(tree: PyTree) -> int:
-    """The size of these arrays, or of arrays of these shapes; a key counts as 16 bytes."""
-
-    def one(x):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return x.size * (16 if is_key else x.dtype.itemsize)
-
-    return sum(one(x) for x in jax.tree.leaves(tree))

@@ -16,17 +16,17 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from jaxrl import host  # which imports no jax
+from jaxrl.xla import deadlock  # which imports no jax
 
 # Side by side, each worker of pytest-xdist gets its share of the cores, and XLA as many threads.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = host.cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = deadlock.cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("NPROC", str(max(1, share)))
 
 import jax
 import pytest
 
-host.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
+deadlock.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)

@@ -7,15 +7,16 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
-from environments import Counter, timestep
 from flax import struct
+from helpers.environments import Counter, timestep
 
 import jaxrl
-from jaxrl.contract import as_environment, check_environment
-from jaxrl.engine.train import Training
-from jaxrl.environment import VectorEnv
+from jaxrl.engine.training import Training
+from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.environment import check_environment
 from jaxrl.wrappers import ScaleReward, TimeLimit
 from jaxrl_envs import ConformanceError, check
+from jaxrl_envs.objects import as_environment
 
 KEY = jax.random.key(0)
 

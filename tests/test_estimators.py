@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import estimators as reference
+from helpers.reference import estimators as reference
 
 from jaxrl import estimators
 

@@ -1,282 +1,160 @@
-"""`make` and `check`: ids, import paths of one's own, and what breaks the contract."""
+"""The flags read from the agents' source are the hyper-parameters of the real classes."""
 
-import importlib.util
-import re
-import sys
-import tomllib
-from pathlib import Path
+import ast
+import dataclasses
+import importlib
+import inspect
+import typing
 
-import jax
-import jax.numpy as jnp
 import pytest
-from environments import Counter, MaskedChoice, timestep
-from flax import struct
-from probes import cases
 
-import jaxrl
-import jaxrl_envs
-from jaxrl.runs.directory import LIBRARIES
-from jaxrl.types import Discrete, EnvSpec, Masked
-from jaxrl_envs import ConformanceError, check, registry
+from jaxrl import agents, schedules
+from jaxrl.networks.layers import Activation
+from jaxrl.networks.recurrent import CoreName
+from jaxrl.registry import (
+    AGENTS,
+    SCHEDULES,
+    SHOWN_TYPES,
+    ScheduleText,
+    algorithms,
+    finite_number,
+    parse,
+    whole_number,
+)
 
-VECTOR = jax.ShapeDtypeStruct((1,), jnp.float32)
-
-
-@pytest.fixture
-def mine(tmp_path, monkeypatch):
-    """A module of a user's own."""
-    (tmp_path / "my_lab").mkdir()
-    (tmp_path / "my_lab" / "worlds.py").write_text(
-        "from environments import Counter\n"
-        "ready = Counter()\n"
-        "number = 3\n"
-        "def make_env(**params):\n    return Counter(**params)\n"
-        "def make_nothing():\n    return 3\n"
-    )
-    (tmp_path / "my_lab" / "broken.py").write_text("import there_is_no_such_module\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    for name in [name for name in sys.modules if name.startswith("my_lab")]:
-        del sys.modules[name]
+ALGORITHMS = algorithms()
 
 
-def test_an_import_path_makes_ones_own_environment(mine):
-    assert isinstance(jaxrl_envs.make("my_lab.worlds:make_env"), Counter)
-    assert isinstance(jaxrl_envs.make("my_lab.worlds:Counter"), Counter)
-    assert isinstance(jaxrl_envs.make("my_lab.worlds:ready"), Counter)
+def real_class(algorithm):
+    return getattr(importlib.import_module(algorithm.module), algorithm.class_name)
+
+
+def test_every_public_agent_is_an_algorithm():
+    assert {a.class_name for a in ALGORITHMS.values()} == set(agents.__all__)
+    for name, algorithm in ALGORITHMS.items():
+        assert algorithm.name == name
+        assert getattr(agents, algorithm.class_name) is real_class(algorithm)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_flags_are_the_fields_with_their_defaults_in_order(name):
+    """A class's own fields first, then those of its bases, each where it is first defined."""
+    algorithm = ALGORITHMS[name]
+    cls = real_class(algorithm)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    order = [
+        field
+        for base in cls.__mro__
+        if base.__module__.startswith("jaxrl.agents.")
+        for field in inspect.get_annotations(base)
+    ]
+    flags = {flag.name: flag for flag in algorithm.flags}
+    assert list(flags) == [field for field in dict.fromkeys(order) if field in flags]
+    for flag in flags.values():
+        default = flag.default
+        default = default.build() if isinstance(default, ScheduleText) else default
+        assert default == fields[flag.name].default
+        assert type(default) is type(fields[flag.name].default)
+        assert flag.type in SHOWN_TYPES or flag.choices
+    for field in set(fields) - set(flags):  # objects, which a command line cannot build
+        assert fields[field].default is None
+        assert "Scalar" not in str(fields[field].type)
+    assert algorithm.summary == cls.__doc__.split("\n")[0]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_flag_is_documented_and_its_default_can_be_typed(name):
+    assert ALGORITHMS[name].summary.endswith(".")
+    for flag in ALGORITHMS[name].flags:
+        assert flag.help.endswith("."), flag.name
+        assert flag.help[0].isupper(), flag.name
+        if flag.choices:
+            assert flag.default in flag.choices
+        elif flag.type != "bool":
+            default = flag.default
+            text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            assert parse(flag.type, text) == default
+
+
+def test_choices_are_those_of_the_type():
+    flags = {flag.name: flag for flag in ALGORITHMS["ppo"].flags}
+    assert flags["activation"].choices == typing.get_args(Activation)
+    assert flags["core"].choices == typing.get_args(CoreName)
+    assert flags["discount"].choices is None
+
+
+def test_no_field_of_numbers_is_left_out():
+    """A type that is new to the command line has to be added to it."""
+    for path in AGENTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.AnnAssign) and "Scalar" in ast.unparse(node.annotation):
+                assert ast.unparse(node.annotation) in SHOWN_TYPES
+
+
+def test_schedules_take_as_many_numbers_as_their_classes():
+    assert {name.capitalize() for name in SCHEDULES} == {
+        kind.__name__ for kind in typing.get_args(schedules.Schedule)
+    }
+    for name, (least, most) in SCHEDULES.items():
+        fields = dataclasses.fields(getattr(schedules, name.capitalize()))
+        assert most == len(fields)
+        assert least == sum(f.default is dataclasses.MISSING for f in fields)
 
 
 @pytest.mark.parametrize(
-    ("env_id", "error", "message"),
+    ("kind", "text", "value"),
     [
-        ("my_lab.worlds:make_enw", ValueError, "has no 'make_enw': did you mean make_env"),
-        ("my_lab.words:make_env", ValueError, "there is no module 'my_lab.words'"),
-        ("your_lab:make_env", ValueError, "there is no module 'your_lab'"),
-        ("my_lab.broken:make_env", ModuleNotFoundError, "there_is_no_such_module"),
-        ("my_lab.worlds:make_nothing", TypeError, "has no spec and no reset and no step"),
-        ("my_lab.worlds:number", TypeError, "is of type int: name a function or a class"),
-        ("my_lab.worlds:", ValueError, "is no import path"),
-        ("my lab:make", ValueError, "is no import path"),
+        ("int", "8", 8),
+        ("int", "5e5", 500_000),
+        ("int", "500_000", 500_000),
+        ("int", "9007199254740993", 9007199254740993),
+        ("int | None", "none", None),
+        ("int | None", "4", 4),
+        ("Scalar", "1e-3", 1e-3),
+        ("Scalar | None", "None", None),
+        ("Scalar | None", "0.5", 0.5),
+        ("Scheduled", "3e-4", 3e-4),
+        ("Scheduled | None", "linear:1", ScheduleText("linear", (1.0,))),
+        ("Scheduled | None", "none", None),
+        ("Scheduled", "linear:1:0:0.5", ScheduleText("linear", (1.0, 0.0, 0.5))),
+        ("tuple[int, ...]", "64", (64,)),
+        ("tuple[int, ...]", "256,256", (256, 256)),
+        ("str", "any thing", "any thing"),
     ],
 )
-def test_an_import_path_that_leads_nowhere(mine, env_id, error, message):
-    with pytest.raises(error, match=message):
-        jaxrl_envs.make(env_id)
-
-
-def test_an_environment_that_is_one_already_takes_no_parameters(mine):
-    with pytest.raises(ValueError, match="takes no parameters"):
-        jaxrl_envs.make("my_lab.worlds:ready", length=3)
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_a_missing_library_is_named(monkeypatch, library):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    env_id = f"{library}/{registry.FAMILIES[library].ids[0]}"
-    message = f"{env_id} needs {library}: pip install 'jaxrl[{library}]'"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        jaxrl_envs.make(env_id)
-
-
-def test_every_library_is_an_extra_that_doctor_looks_for_and_that_is_tested():
-    assert {its.library for its in registry.FAMILIES.values()} - {""} == {*LIBRARIES}
-    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-    extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    for library in LIBRARIES:
-        (requirement,) = extras[library]
-        assert requirement.startswith(f"{library}>=")
-        assert requirement in extras["dev"]
+def test_text_becomes_a_value_of_the_type(kind, text, value):
+    assert parse(kind, text) == value
+    assert type(parse(kind, text)) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("env_id", "near"),
+    ("kind", "text", "message"),
     [
-        ("gymnax/CartPole-v2", "gymnax/CartPole-v1"),
-        ("jumanji/Snake-v0", "jumanji/Snake-v1"),
-        ("craftax/Craftax-v1", "craftax/Craftax-Pixels-v1"),
-        ("navix/Navix-Empty-5x5-v1", "navix/Navix-Empty-5x5-v0"),
-        ("tetris", "jumanji/Tetris-v0"),
+        ("int", "1.5", "'1.5' is not a whole number"),
+        ("int", "eight", "'eight' is not a number"),
+        ("int", "none", "'none' is not a number"),
+        ("int", "inf", "not a finite number"),
+        ("Scalar", "none", "'none' is not a number"),
+        ("Scalar", "nan", "'nan' is not a finite number"),
+        ("Scalar | None", "-inf", "'-inf' is not a finite number"),
+        ("Scheduled", "step:1:2", "is no schedule"),
+        ("Scheduled", "linear", "'linear' is not a number"),
+        ("Scheduled", "exponential:1", "exponential takes 2 numbers"),
+        ("Scheduled", "linear:1:2:3:4", "linear takes 1 to 3 numbers"),
+        ("Scheduled", "linear:1:nan", "'nan' is not a finite number"),
+        ("tuple[int, ...]", "64,", "'' is not a number"),
     ],
 )
-def test_near_ids_are_named(monkeypatch, env_id, near):
-    """Without the libraries, too."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=f"there is no environment '{env_id}'.*{near}"):
-        registry.check_id(env_id)
+def test_text_of_another_kind_is_named(kind, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(kind, text)
 
 
-def test_every_listed_id_is_known_once():
-    ids = jaxrl_envs.list_ids()
-    assert len(ids) == len(set(ids))
-    assert {env_id.partition("/")[0] for env_id in ids} == set(registry.FAMILIES)
+def test_numbers():
+    assert whole_number("1e3") == 1000
+    assert finite_number("-2.5") == -2.5
 
 
-# check --------------------------------------------------------------------------------------------
-
-
-class Good(struct.PyTreeNode):
-    """Three steps, each shows its number. The subclasses below break one thing each."""
-
-    spec = EnvSpec(VECTOR, Discrete(2), max_steps=3)
-
-    def reset(self, key):
-        return jnp.int32(0), jnp.zeros(1)
-
-    def step(self, key, state, action):
-        state = state + 1
-        return state, timestep(state[None].astype(jnp.float32), 1.0, False, state >= 3)
-
-
-class WrongShape(Good):
-    def reset(self, key):
-        return jnp.int32(0), jnp.zeros(2)
-
-
-class WeakState(Good):
-    def reset(self, key):
-        return 0, jnp.zeros(1)
-
-    def step(self, key, state, action):
-        state = jnp.asarray(state) + 1
-        return state, timestep(state[None].astype(jnp.float32), 1.0, False, state >= 3)
-
-
-class FloatDone(Good):
-    def step(self, key, state, action):
-        state, result = super().step(key, state, action)
-        return state, result.replace(terminated=result.terminated.astype(jnp.float32))
-
-
-class Both(Good):
-    def step(self, key, state, action):
-        state, result = super().step(key, state, action)
-        return state, result.replace(terminated=result.truncated)
-
-
-class Endless(Good):
-    def step(self, key, state, action):
-        state, result = super().step(key, state, action)
-        return state, result.replace(truncated=jnp.bool_(False))
-
-
-class CutEarly(Good):
-    spec = EnvSpec(VECTOR, Discrete(2), max_steps=5, truncates="at_max_steps")
-
-
-class CutWithoutLimit(Good):
-    spec = EnvSpec(VECTOR, Discrete(2), truncates="at_max_steps")
-
-
-class CutEarlyAndSaysSo(Good):
-    spec = EnvSpec(VECTOR, Discrete(2), max_steps=5)
-
-
-class NoSpaceAtAll(Good):
-    @property
-    def spec(self):
-        return EnvSpec(VECTOR, Discrete(0))
-
-
-class MaskOfOne(Good):
-    @property
-    def spec(self):
-        return EnvSpec(Masked(VECTOR, jax.ShapeDtypeStruct((1,), jnp.bool_)), Discrete(4))
-
-
-class FloatMask(Good):
-    spec = EnvSpec(Masked(VECTOR, jax.ShapeDtypeStruct((2,), jnp.bool_)), Discrete(2), max_steps=3)
-
-    def reset(self, key):
-        return jnp.int32(0), Masked(jnp.zeros(1), jnp.ones(2))
-
-    def step(self, key, state, action):
-        state, result = super().step(key, state, action)
-        return state, result.replace(obs=Masked(result.obs, jnp.ones(2)))
-
-
-class NotFinite(Good):
-    def step(self, key, state, action):
-        state, result = super().step(key, state, action)
-        return state, result.replace(reward=jnp.log(2.0 - state.astype(jnp.float32)))
-
-
-class PythonBranch(Good):
-    def step(self, key, state, action):
-        return super().step(key, state + 1 if action > 0 else state, action)
-
-
-class NoChoice(Good):
-    spec = EnvSpec(Masked(VECTOR, jax.ShapeDtypeStruct((2,), jnp.bool_)), Discrete(2), max_steps=3)
-
-    def reset(self, key):
-        return jnp.int32(0), Masked(jnp.zeros(1), jnp.zeros(2, bool))
-
-    def step(self, key, state, action):
-        state, result = super().step(key, state, action)
-        return state, result.replace(obs=Masked(result.obs, jnp.zeros(2, bool)))
-
-
-class Remembers(Good):
-    """Counts its calls outside of the state."""
-
-    calls = [0]  # noqa: RUF012
-
-    def step(self, key, state, action):
-        self.calls[0] += 1
-        state, result = super().step(key, state, action)
-        return state, result.replace(reward=jnp.float32(self.calls[0]))
-
-
-class WritesIntoItsState(Good):
-    def reset(self, key):
-        return {"time": jnp.int32(0)}, jnp.zeros(1)
-
-    def step(self, key, state, action):
-        state["time"] = state["time"] + 1
-        time = state["time"]
-        return state, timestep(time[None].astype(jnp.float32), 1.0, False, time >= 3)
-
-
-def test_good_environments_pass():
-    check(Good())
-    check(MaskedChoice())
-    check(CutEarlyAndSaysSo())
-
-
-@pytest.mark.parametrize(
-    ("env", "message"),
-    [
-        (WrongShape, r"observation of reset is float32\[2\], spec.observation float32\[1\]"),
-        (WeakState, "weakly typed|dtype"),
-        (FloatDone, r"terminated is float32\[\], but must be bool\[\]"),
-        (Both, "terminated and truncated"),
-        (Endless, "went on after spec.max_steps = 3 steps"),
-        (CutEarly, "truncated after 3 steps, though .* = 'at_max_steps' and spec.max_steps = 5"),
-        (CutWithoutLimit, "truncated after 3 steps, though .* and spec.max_steps = None"),
-        (NoSpaceAtAll, "Discrete.num is 0: it must be a whole number"),
-        (MaskOfOne, r"action_mask is bool\[1\], and Discrete\(num=4\) needs bool\[4\]"),
-        (FloatMask, r"observation of reset.action_mask is float32\[2\], spec.* bool\[2\]"),
-        (NotFinite, "a reward was not finite"),
-        (PythonBranch, "cannot be traced"),
-        (NoChoice, "left no action to take"),
-        (Remembers, "two programs"),
-        (WritesIntoItsState, "changes the state"),
-    ],
-)
-def test_a_broken_contract_is_named(env, message):
-    with pytest.raises(ConformanceError, match=message):
-        check(env())
-
-
-@pytest.mark.parametrize(
-    "env_id", cases(["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar"], "gymnax/CartPole-v1")
-)
-def test_environments_of_gymnax_pass(env_id):
-    check(jaxrl_envs.make(env_id), num_steps=20)
-
-
-def test_what_passes_trains():
-    state, _ = jaxrl.train(
-        jaxrl.agents.PPO(num_steps=8, hidden_sizes=(4,)), Good(), jax.random.key(0), total_steps=32
-    )
-    assert jnp.isfinite(jax.tree.leaves(state.agent.params)[0]).all()
+def test_a_schedule_is_built_once_jax_is_there():
+    assert ScheduleText("linear", (1.0, 0.5)).build() == schedules.Linear(1.0, 0.5)
+    assert ScheduleText("exponential", (1.0, 0.5)).build() == schedules.Exponential(1.0, 0.5)

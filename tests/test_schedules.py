@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.checks import check_range
+from jaxrl.hyper import check_range
 from jaxrl.schedules import Cosine, Exponential, Linear, at, bounds
 from jaxrl.types import Clock
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxrl.distributions import Categorical, DiagonalGaussian, MultiCategorical, Product
 from jaxrl.losses import mean
-from jaxrl.networks import PolicyHead
+from jaxrl.networks.policies import PolicyHead
 from jaxrl.solvers import backtracking_line_search, conjugate_gradient, gauss_newton_product
 from jaxrl.types import Box, Discrete, Mixed, MultiDiscrete
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from environments import timestep
 from flax import struct
+from helpers.environments import timestep
 
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import VectorEnv
+from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.trees import strong, tree_where
 from jaxrl.types import (
     Box,
     Clock,
@@ -24,8 +25,6 @@ from jaxrl.types import (
     sample_action,
     split_mask,
     stream,
-    strong,
-    tree_where,
 )
 
 KEY = jax.random.key(0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.value_losses import categorical_projection, cross_entropy, huber, quantile_huber
+from jaxrl.losses import categorical_projection, cross_entropy, huber, quantile_huber
 
 
 def test_huber_of_optax():

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from environments import timestep
 from flax import struct
+from helpers.environments import timestep
 
 import jaxrl
 from jaxrl import wrappers
 from jaxrl.engine.rollout import rollout
-from jaxrl.environment import VectorEnv
+from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.types import Box, Discrete, EnvSpec, Masked, Mixed, MultiDiscrete, static
 from jaxrl_envs import check
 

@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl import host
 from jaxrl.environment import Timestep
-from jaxrl.types import Box, EnvSpec, Key, PyTree, static, strong
+from jaxrl.trees import strong
+from jaxrl.types import Box, EnvSpec, Key, PyTree, static
 from jaxrl.wrappers import ActionRepeat, TimeLimit
+from jaxrl.xla import deadlock
 from jaxrl_envs.library import check_kind, library_code, like, making
 from jaxrl_envs.parameters import Kinds, check_size, fit, fitted
 
-host.protect()  # brax's physics calls LAPACK
+deadlock.protect()  # brax's physics calls LAPACK
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mujoco tells that it found no warp
     from brax import envs as brax_envs

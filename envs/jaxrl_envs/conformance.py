@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.contract import NoEnvironment, as_environment
 from jaxrl.distributions import Categorical, MultiCategorical
-from jaxrl.environment import Environment, FirstStep
-from jaxrl.precision import in_float32
+from jaxrl.engine.first_step import FirstStep
+from jaxrl.environment import Environment, NoEnvironment
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -25,6 +24,8 @@ from jaxrl.types import (
     sample_action,
     split_mask,
 )
+from jaxrl.xla.precision import in_float32
+from jaxrl_envs.objects import as_environment
 
 NUM_COPIES = 4
 _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

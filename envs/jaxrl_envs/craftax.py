@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.environment import Timestep
-from jaxrl.types import Discrete, EnvSpec, Key, PyTree, strong
+from jaxrl.trees import strong
+from jaxrl.types import Discrete, EnvSpec, Key, PyTree
 from jaxrl_envs.gymnax import GymnaxEnv, _changed, _limits
 from jaxrl_envs.library import check_kind, check_known, library_code, like, making
 

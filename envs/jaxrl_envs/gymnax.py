@@ -15,7 +15,8 @@ from flax import struct
 from gymnax.wrappers.purerl import GymnaxWrapper
 
 from jaxrl.environment import Timestep
-from jaxrl.types import ActionSpace, Box, Discrete, EnvSpec, Key, Mixed, PyTree, static, strong
+from jaxrl.trees import strong
+from jaxrl.types import ActionSpace, Box, Discrete, EnvSpec, Key, Mixed, PyTree, static
 from jaxrl_envs.library import check_kind, check_known, is_part_of, making
 from jaxrl_envs.parameters import NUMBERS, Kinds, check_size, fit
 

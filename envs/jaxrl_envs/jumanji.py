@@ -24,6 +24,7 @@ import numpy as np
 from flax import struct
 
 from jaxrl.environment import Environment, Timestep
+from jaxrl.trees import strong
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -35,7 +36,6 @@ from jaxrl.types import (
     MultiDiscrete,
     PyTree,
     static,
-    strong,
 )
 from jaxrl.wrappers import TimeLimit
 from jaxrl_envs.library import (

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.environment import Timestep
-from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, static, strong
+from jaxrl.trees import strong
+from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, static
 from jaxrl_envs.library import (
     check_kind,
     check_known,

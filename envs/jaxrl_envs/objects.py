@@ -1,27 +1,9 @@
-"""Environments of other libraries that are given as objects: which library, and its adapter.
-
-A library is recognised by the module of a class that the object is an instance of, so that nothing
-needs to be imported to look.
-"""
+"""Adapts the environments of other libraries that are given as objects. Imports jax late."""
 
 import importlib
 from typing import Any
 
-LIBRARIES = ("gymnax", "brax", "jumanji", "navix", "craftax")
-
-
-def library_of(env: Any) -> str | None:
-    """The library whose object this is, or a subclass of one of its classes; None for none.
-
-    Args:
-      env: anything; a pair (environment, parameters), as `gymnax.make` returns it, counts as its
-        first entry.
-    """
-    for kind in type(_alone(env)).__mro__:
-        library = kind.__module__.partition(".")[0]
-        if library in LIBRARIES:
-            return library
-    return None
+from jaxrl_envs.libraries import library_of
 
 
 def adapt(env: Any, **params: Any) -> Any:
@@ -39,11 +21,9 @@ def adapt(env: Any, **params: Any) -> Any:
     """
     library = library_of(env)
     if library is not None:
-        from jaxrl.precision import in_float32  # deferred: a list of ids needs no jax
+        from jaxrl.xla.precision import in_float32  # deferred: a list of ids needs no jax
 
         return in_float32(importlib.import_module(f"jaxrl_envs.{library}").adapt)(env, **params)
-    from jaxrl.contract import as_environment  # deferred, too
-
     env = as_environment(env)
     if params:
         raise ValueError(
@@ -53,6 +33,29 @@ def adapt(env: Any, **params: Any) -> Any:
     return env
 
 
-def _alone(env: Any) -> Any:
-    """The environment of a pair (environment, parameters)."""
-    return env[0] if type(env) is tuple and len(env) == 2 else env
+def as_environment(env: Any) -> Any:
+    """Returns `env` itself where it is an environment, and adapts the object of a known library.
+
+    Args:
+      env: an environment, or an object of gymnax (also with its parameters, as `gymnax.make`
+        returns both), brax, Jumanji, navix or Craftax, also inside of wrappers of jaxrl.
+
+    Raises:
+      NoEnvironment: it is neither; the error says what is missing.
+    """
+    from jaxrl.environment import NoEnvironment, check_environment
+    from jaxrl.validation import declares
+    from jaxrl.wrappers import Wrapper
+
+    if isinstance(env, str):
+        raise NoEnvironment(f"env is the text {env!r}: make it with jaxrl_envs.make({env!r})")
+    if isinstance(env, type):
+        raise NoEnvironment(f"env is the class {env.__name__}: build one, {env.__name__}(...)")
+    if not declares(env, "spec"):
+        if library_of(env):
+            return adapt(env)
+    elif isinstance(env, Wrapper):
+        inner = as_environment(env.env)
+        env = env if inner is env.env else env.replace(env=inner)
+    check_environment(env)
+    return env

@@ -1,7 +1,7 @@
 """Types of environments' parameters: a value fits the type of its parameter, or is refused.
 
 The command line reads numbers, true and false without knowing what they are for, and leaves the
-rest as texts (`jaxrl.flags.plain_value`). Here they meet the parameter: an annotation tells what
+rest as texts (`jaxrl.registry.plain_value`). Here they meet the parameter: an annotation tells what
 it takes, or else its default. Arrays and other objects that Python gives pass as they are.
 """
 

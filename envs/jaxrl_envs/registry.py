@@ -7,7 +7,8 @@ import operator
 import sys
 from typing import Any, NamedTuple
 
-from jaxrl_envs.objects import adapt, library_of
+from jaxrl_envs.libraries import library_of
+from jaxrl_envs.objects import adapt
 
 GYMNAX_IDS = (
     "CartPole-v1",
@@ -230,8 +231,8 @@ def make(env_id: Any, **params: Any) -> Any:
     if not isinstance(env_id, str):
         return adapt(env_id, **params)
     check_id(env_id)
-    from jaxrl.precision import in_float32  # deferred: a list of ids needs no library
-    from jaxrl.transfers import transfers_allowed
+    from jaxrl.xla.precision import in_float32  # deferred: a list of ids needs no library
+    from jaxrl.xla.transfers import transfers_allowed
 
     return transfers_allowed(in_float32(_made))(env_id, params)
 
@@ -253,11 +254,12 @@ def _made(env_id: str, params: dict[str, Any]) -> Any:
 
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
     """The environment that the function (or class) at an import path makes."""
-    from jaxrl import host  # deferred: a list of ids needs no library
+    from jaxrl.xla import deadlock  # deferred: a list of ids needs no library
     from jaxrl_envs.parameters import fitted
 
     module_name, _, attribute = env_id.partition(":")
-    host.protect()  # whether it calls LAPACK is seen too late: when it is traced, jax has started
+    # Whether it calls LAPACK is seen too late: when it is traced, jax has started.
+    deadlock.protect()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

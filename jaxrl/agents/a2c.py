@@ -6,8 +6,8 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.actor_critic import ActorCriticAgent, Sample, check_advantages
-from jaxrl.checks import check_range
+from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample, check_advantages
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean, policy_gradient_loss, standardize, value_loss
 from jaxrl.optimizers import descend, rmsprop
 from jaxrl.schedules import Scheduled, at

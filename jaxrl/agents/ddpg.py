@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
-from jaxrl.checks import UNROLLED, check_range, check_whole
+from jaxrl.agents.bases.continuous import ContinuousAgent, regression
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean
+from jaxrl.networks.critics import Critics, Outputs
+from jaxrl.networks.own_modules import learning_pass
+from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import adam, learn
-from jaxrl.own_modules import learning_pass
-from jaxrl.replay import Replayed
+from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import (
     Array,
@@ -26,7 +28,7 @@ from jaxrl.types import (
     static,
     stream,
 )
-from jaxrl.variables import polyak_update, trained
+from jaxrl.validation import UNROLLED, check_whole
 
 
 class Networks(struct.PyTreeNode):
@@ -107,7 +109,7 @@ class DDPG(ContinuousAgent):
         if key is not None:
             noise = at(self.exploration_noise, clock) * jax.random.normal(key, action.shape)
             action = jnp.clip(action + noise, -1.0, 1.0)
-        return self.stretched(action)
+        return self.unscale_action(action)
 
     def update(
         self, state: DDPGState, rows: Replayed, key: Key, clock: Clock
@@ -119,8 +121,8 @@ class DDPG(ContinuousAgent):
         noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
         action = jnp.clip(action + noise, -1.0, 1.0)
         next_q: Any = self.critic.apply(state.target.critic, rows.next_obs, action)
-        target = self.backed_up(rows, jnp.min(next_q, axis=0))
-        taken = self.shrunk(rows.action)
+        target = self.bellman_target(rows, jnp.min(next_q, axis=0))
+        taken = self.scale_action(rows.action)
 
         def critic_loss(params):
             values, carried = learning_pass(self.critic, params, rows.obs, taken, key=critic_key)

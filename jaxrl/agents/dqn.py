@@ -8,14 +8,15 @@ import optax
 from flax import struct
 
 from jaxrl.agent import Replay
-from jaxrl.agents.action_values import QAgent, weighted_mean
-from jaxrl.checks import check_range, check_whole
+from jaxrl.agents.bases.action_values import QAgent, weighted_mean
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean
+from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import learn
-from jaxrl.replay import Replayed
+from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, static
-from jaxrl.variables import polyak_update, trained
+from jaxrl.validation import check_whole
 
 Double = Literal["none", "target", "two_networks"]
 
@@ -102,7 +103,7 @@ class DQN(QAgent):
         """One gradient step, and where it is due a move of the target network."""
 
         def loss(params):
-            rows_loss, error, carried = self._errors(params, state.target, rows, key)
+            rows_loss, error, carried = self._td_errors(params, state.target, rows, key)
             loss = weighted_mean(rows_loss, rows, at(self.importance_exponent, clock))
             return loss, (carried, error)
 
@@ -110,13 +111,13 @@ class DQN(QAgent):
             self.optimizer(clock), loss, state.params, state.optimizer
         )
         target = moved(state.target, params, self.tau, self.target_every, clock)
-        metrics = {"loss": value, "error": mean(error, rows.counts)}
+        metrics = {"loss": value, "error": mean(error, rows.valid)}
         if not self.prioritized:
             return DQNState(params, target, optimizer), metrics
         priorities = (error + 1e-6) ** self.priority_exponent
         return DQNState(params, target, optimizer), metrics, priorities
 
-    def _errors(
+    def _td_errors(
         self, params: PyTree, target: PyTree, rows: Replayed, key: Key
     ) -> tuple[Array, Array, PyTree]:
         """Losses and errors of the rows, by the chosen way to name the next action; and what
@@ -124,14 +125,14 @@ class DQN(QAgent):
         if self.double != "two_networks":
             fixed = jax.lax.stop_gradient(params)
             selector = fixed if self.double == "target" else target
-            return self.errors(params, selector, target, rows, key)
+            return self.td_errors(params, selector, target, rows, key)
         # van Hasselt, "Double Q-learning", 2010: each row teaches one network, which the other's
         # value of its own best action corrects.
         coin_key, *keys = jax.random.split(key, 3)
         first = jax.random.bernoulli(coin_key, 0.5, rows.reward.shape)
         found = [
-            self.errors(params[i], jax.lax.stop_gradient(params[i]), target[1 - i], rows, keys[i])
-            for i in range(2)
+            self.td_errors(p, jax.lax.stop_gradient(p), target[1 - i], rows, keys[i])
+            for i, p in enumerate(params)
         ]
         losses, errors, carried = zip(*found, strict=True)
         return (

@@ -7,13 +7,13 @@ import optax
 from flax import struct
 
 from jaxrl.agent import Offline
-from jaxrl.agents.action_values import QAgent
-from jaxrl.checks import check_whole
+from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.losses import mean
+from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
-from jaxrl.replay import Replayed
+from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, Transition, static
-from jaxrl.variables import trained
+from jaxrl.validation import check_whole
 
 
 class FittedQState(struct.PyTreeNode):
@@ -57,7 +57,7 @@ class FittedQ(QAgent):
         rows = Replayed.once(batch)
 
         def loss(params):
-            rows_loss, error, carried = self.errors(params, target, target, rows, key)
+            rows_loss, error, carried = self.td_errors(params, target, target, rows, key)
             return mean(rows_loss), (carried, mean(error))
 
         params, optimizer, value, error = learn(

@@ -5,8 +5,8 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.natural_gradient import NaturalGradientAgent, scale_to_radius
-from jaxrl.checks import check_range
+from jaxrl.agents.bases.natural_gradient import NaturalGradientAgent, scale_to_radius
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Clock, EnvSpec, Metrics, PyTree, Trajectory

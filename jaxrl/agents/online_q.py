@@ -5,12 +5,12 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.action_values import QAgent
+from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.losses import mean
+from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
-from jaxrl.replay import Replayed
+from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Clock, Key, Metrics, PyTree, Trajectory, static
-from jaxrl.variables import trained
 
 
 class OnlineQState(struct.PyTreeNode):
@@ -47,7 +47,7 @@ class OnlineQ(QAgent):
 
         def loss(params):
             fixed = jax.lax.stop_gradient(params)
-            rows_loss, error, carried = self.errors(params, fixed, fixed, rows, key)
+            rows_loss, error, carried = self.td_errors(params, fixed, fixed, rows, key)
             return mean(rows_loss), (carried, mean(error))
 
         params, optimizer, value, error = learn(

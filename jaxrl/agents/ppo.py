@@ -8,8 +8,8 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.actor_critic import ActorCriticAgent, Sample, check_advantages
-from jaxrl.checks import check_range
+from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample, check_advantages
+from jaxrl.hyper import check_range
 from jaxrl.losses import (
     approximate_kl,
     clip_fraction,
@@ -76,7 +76,7 @@ class PPO(ActorCriticAgent):
     target_kl: Scalar | None = None
     """Stop an iteration's updates once the policy has moved this far (nats); none: never."""
 
-    raveled = ("params",)
+    flattened = ("params",)
 
     @property
     def plan(self) -> OnPolicy:

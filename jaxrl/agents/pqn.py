@@ -8,10 +8,11 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.action_values import QAgent, of_actions
-from jaxrl.checks import check_range
+from jaxrl.agents.bases.action_values import QAgent, of_actions
 from jaxrl.estimators import lambda_returns
-from jaxrl.losses import mean, value_loss
+from jaxrl.hyper import check_range
+from jaxrl.losses import huber, mean, value_loss
+from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
 from jaxrl.types import (
     Array,
@@ -26,8 +27,6 @@ from jaxrl.types import (
     static,
     stream,
 )
-from jaxrl.value_losses import huber
-from jaxrl.variables import trained
 
 
 class PQNState(struct.PyTreeNode):
@@ -70,7 +69,7 @@ class PQN(QAgent):
     layer_norm: bool = static(default=True)
     """Normalise the features of every layer but your own torso's: keeps values from diverging."""
 
-    raveled = ("params",)
+    flattened = ("params",)
 
     @property
     def plan(self) -> OnPolicy:

@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.continuous import ContinuousAgent, Critics, regression
-from jaxrl.checks import UNROLLED, check_range, check_whole
+from jaxrl.agents.bases.continuous import ContinuousAgent, regression
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean
+from jaxrl.networks.critics import Critics
+from jaxrl.networks.own_modules import learning_pass
+from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import adam, learn
-from jaxrl.own_modules import learning_pass
-from jaxrl.replay import Replayed
+from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Stream, static, stream
-from jaxrl.variables import polyak_update, trained
+from jaxrl.validation import UNROLLED, check_whole
 
 Proposal = Literal["uniform", "gaussian"]
 
@@ -116,22 +118,22 @@ class QSearch(ContinuousAgent):
 
     def choose(self, state: QSearchState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
         if key is None:  # the same candidates each time
-            return self.stretched(self.search(state.params, obs, jax.random.key(0))[0])
+            return self.unscale_action(self.search(state.params, obs, jax.random.key(0))[0])
         key, whether_key, what_key, noise_key = jax.random.split(key, 4)
         action, _ = self.search(state.params, obs, key)
         noise = at(self.exploration_noise, clock) * jax.random.normal(noise_key, action.shape)
         anything = jax.random.uniform(what_key, action.shape, minval=-1.0, maxval=1.0)
         explores = jax.random.bernoulli(whether_key, at(self.epsilon, clock), action.shape[:1])
         action = jnp.where(explores[:, None], anything, jnp.clip(action + noise, -1.0, 1.0))
-        return self.stretched(action)
+        return self.unscale_action(action)
 
     def update(
         self, state: QSearchState, rows: Replayed, key: Key, clock: Clock
     ) -> tuple[QSearchState, Metrics]:
         """A step towards r + discount max Q(s', .), the maximum found by search."""
         _, next_value = self.search(state.target, rows.next_obs, key)
-        target = self.backed_up(rows, next_value)
-        taken = self.shrunk(rows.action)
+        target = self.bellman_target(rows, next_value)
+        taken = self.scale_action(rows.action)
 
         def loss(params):
             dropout_key = stream(key, Stream.DROPOUT)

@@ -3,7 +3,7 @@
 Hessel et al., "Rainbow: combining improvements in deep reinforcement learning", 2018.
 """
 
-from jaxrl.agents.action_values import Head
+from jaxrl.agents.bases.action_values import Head
 from jaxrl.agents.dqn import DQN, Double
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Scalar, static

@@ -8,10 +8,10 @@ import optax
 from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.actor_critic import NetworkAgent, Sample
-from jaxrl.agents.critic import check_critic, finite_adam, fit_critic, join, split
-from jaxrl.checks import check_range
+from jaxrl.agents.bases.actor_critic import NetworkAgent, Sample
+from jaxrl.agents.bases.critic import check_critic, finite_adam, fit_critic, join, split
 from jaxrl.estimators import discounted_returns
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean, standardize
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Trajectory, static
@@ -222,7 +222,7 @@ class REINFORCE(NetworkAgent):
             apply: Any = self.network.apply
             policy, _ = apply(actor, returns.sample.obs, batch.carry, batch.first, method="policy")
             scores = returns.weight * policy.log_prob(returns.sample.action)
-            entropy = mean(policy.entropy(), returns.sample.counts)
+            entropy = mean(policy.entropy(), returns.sample.valid)
             gain = mean(scores * returns.sample.advantage)
             bonus = at(self.entropy_coefficient, clock) * entropy
             return gain + bonus, (scores, {"policy_loss": -gain, "entropy": entropy})

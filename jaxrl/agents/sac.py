@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.action_values import of_actions
-from jaxrl.agents.continuous import ContinuousAgent, Critics, Outputs, regression
-from jaxrl.checks import UNROLLED, check_range, check_whole
+from jaxrl.agents.bases.action_values import of_actions
+from jaxrl.agents.bases.continuous import ContinuousAgent, regression
 from jaxrl.distributions import Categorical, TanhGaussian
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean
+from jaxrl.networks.critics import Critics, Outputs
+from jaxrl.networks.own_modules import learning_pass
+from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import adam, learn
-from jaxrl.own_modules import learning_pass
-from jaxrl.replay import Replayed
+from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.types import (
     Array,
@@ -34,7 +36,7 @@ from jaxrl.types import (
     static,
     stream,
 )
-from jaxrl.variables import polyak_update, trained
+from jaxrl.validation import UNROLLED, check_whole
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -136,7 +138,7 @@ class SAC(ContinuousAgent):
     def choose(self, state: SACState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
         policy = self.policy(state.actor, obs)
         action = policy.mode() if key is None else policy.sample(key)
-        return action if self.num_actions else self.stretched(action)
+        return action if self.num_actions else self.unscale_action(action)
 
     def update(
         self, state: SACState, rows: Replayed, key: Key, clock: Clock
@@ -149,10 +151,10 @@ class SAC(ContinuousAgent):
         soft_value, _ = self._soft_value(
             next_policy, state.target, rows.next_obs, next_key, temperature
         )
-        target = self.backed_up(rows, soft_value)
+        target = self.bellman_target(rows, soft_value)
 
         def critic_loss(params):
-            inputs = (rows.obs,) if self.num_actions else (rows.obs, self.shrunk(rows.action))
+            inputs = (rows.obs,) if self.num_actions else (rows.obs, self.scale_action(rows.action))
             found, carried = learning_pass(self.critic_network, params, *inputs, key=critic_key)
             values = found
             if self.num_actions:  # [num, B, A]

@@ -5,12 +5,13 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.natural_gradient import NaturalGradientAgent, scale_to_radius
-from jaxrl.checks import check_range, check_whole
+from jaxrl.agents.bases.natural_gradient import NaturalGradientAgent, scale_to_radius
+from jaxrl.hyper import check_range
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
 from jaxrl.solvers import backtracking_line_search
 from jaxrl.types import Clock, EnvSpec, Metrics, PyTree, Scalar, Trajectory, static
+from jaxrl.validation import check_whole
 
 
 class TRPO(NaturalGradientAgent):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.environment import differences
+from jaxrl.engine.first_step import differences
 from jaxrl.types import (
     ActionSpace,
     Box,

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Policy
-from jaxrl.contract import as_environment
 from jaxrl.engine import sizes
+from jaxrl.engine.first_step import FirstStep, differences
 from jaxrl.engine.rollout import rollout_of_episodes
-from jaxrl.environment import Environment, FirstStep, VectorEnv, differences, scalars
-from jaxrl.precision import in_float32
-from jaxrl.transfers import transfers_allowed
+from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.environment import Environment, scalars
 from jaxrl.types import Array, Key, PyTree, Stream, stream
+from jaxrl.xla.precision import in_float32
+from jaxrl.xla.transfers import transfers_allowed
+from jaxrl_envs.objects import as_environment
 
 STEPS_BETWEEN_LOOKS = 32
 PATIENCE = 10_000  # steps, where neither the caller nor the environment names a limit

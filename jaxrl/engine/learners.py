@@ -10,17 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl import device
 from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout_of_episodes
-from jaxrl.environment import VectorEnv
+from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
-from jaxrl.precision import in_float32
-from jaxrl.raveled import Raveled, raveled, restored
-from jaxrl.replay import Ring
+from jaxrl.replay.buffer import ReplayBuffer
 from jaxrl.types import (
     Array,
     Clock,
@@ -33,6 +30,9 @@ from jaxrl.types import (
     Transition,
     stream,
 )
+from jaxrl.xla import layout
+from jaxrl.xla.flatten import Flattened, flatten, unflatten
+from jaxrl.xla.precision import in_float32
 
 
 class TrainState(struct.PyTreeNode):
@@ -107,7 +107,7 @@ class Divergence(struct.PyTreeNode):
 
     def watch(self, metrics: IterationMetrics, iteration: Array) -> "Divergence":
         """Takes in an iteration; what came first stays."""
-        bad = ~jnp.isfinite(Raveled.of(_totals(metrics)).vector)
+        bad = ~jnp.isfinite(Flattened.of(_totals(metrics)).vector)
         fine = self.iteration < 0
         found: Any = self.metrics
         return Divergence(
@@ -159,12 +159,12 @@ def _update_many(
         batch = batch_of(agent_state, index, stream(key_i, Stream.SAMPLE))
         now = clock.replace(update=clock.update + index)
         agent_state, new = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
-        return agent_state, Raveled.of({name: Mean.of(x) for name, x in new.items()})
+        return agent_state, Flattened.of({name: Mean.of(x) for name, x in new.items()})
 
-    fields = agent.raveled if device.is_cpu() else ()
-    state, each = jax.lax.scan(one, raveled(agent_state, fields), jnp.arange(length))
+    fields = agent.flattened if layout.is_cpu() else ()
+    state, each = jax.lax.scan(one, flatten(agent_state, fields), jnp.arange(length))
     metrics = each.replace(vector=jnp.sum(each.vector, axis=0)).tree
-    return restored(state, fields), {name: x.pooled() for name, x in metrics.items()}
+    return unflatten(state, fields), {name: x.pooled() for name, x in metrics.items()}
 
 
 def _collect(
@@ -239,16 +239,16 @@ def replay(
     agent: Agent, plan: Replay, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """Rollout into the ring; updates on batches from it, once it holds `warmup` transitions."""
-    ring = Ring.of(plan, envs.spec)
+    buffer = ReplayBuffer.of(plan, envs.spec)
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
-    memory = ring.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
+    memory = buffer.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
     stats, discount = state.stats, getattr(agent, "discount", 1.0)
     update_key, iterations = stream(key, Stream.UPDATE), clock.iteration + 1
 
     def learn(index, agent_state, memory):
         key_i = jax.random.fold_in(update_key, index)
         now = clock.replace(update=clock.update + index)
-        rows = ring.sample(
+        rows = buffer.sample(
             memory, stream(key_i, Stream.SAMPLE), iterations, discount, stats.normalize_reward
         )
         rows = rows.replace(
@@ -259,9 +259,9 @@ def replay(
             agent_state, batch, stream(key_i, Stream.UPDATE), now
         )
         if plan.prioritized:
-            memory = ring.prioritize(memory, rows, *priorities)
-        if ring.can_drop:
-            new = {**new, "dropped": mean(~rows.counts)}
+            memory = buffer.prioritize(memory, rows, *priorities)
+        if buffer.can_drop:
+            new = {**new, "dropped": mean(~rows.valid)}
         return agent_state, memory, {name: Mean.of(x) for name, x in new.items()}
 
     def one(index, loop):
@@ -272,7 +272,7 @@ def replay(
     # A loop of a length that the clock decides: no branch, past which the memory would be copied.
     *_, shapes = jax.eval_shape(learn, jnp.int32(0), state.agent, memory)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    length = jnp.where(ring.is_ready(iterations), plan.num_updates, 0)
+    length = jnp.where(buffer.is_ready(iterations), plan.num_updates, 0)
     agent_state, memory, updates = jax.lax.fori_loop(0, length, one, (state.agent, memory, none))
     stats = _learn_statistics(agent, stats, trajectory.first, trajectory.steps)
     state = state.replace(agent=agent_state, stats=stats, buffer=memory)

@@ -3,18 +3,11 @@
 import jax
 
 from jaxrl.agent import Policy
-from jaxrl.environment import VectorEnv, VectorState, scalars
-from jaxrl.precision import in_float32
-from jaxrl.types import (
-    EpisodeStats,
-    Key,
-    PyTree,
-    Stream,
-    Trajectory,
-    Transition,
-    stream,
-    tree_where,
-)
+from jaxrl.engine.vector_env import VectorEnv, VectorState
+from jaxrl.environment import scalars
+from jaxrl.trees import tree_where
+from jaxrl.types import EpisodeStats, Key, PyTree, Stream, Trajectory, Transition, stream
+from jaxrl.xla.precision import in_float32
 
 
 @in_float32
@@ -85,7 +78,7 @@ def rollout_of_episodes(
         return (next_state, carry), (transition, env_state.first, episode, info)
 
     loop, (steps, first, (returns, lengths), info) = jax.lax.scan(
-        one_step, (env_state, carry), draws, unroll=envs.steps_a_turn
+        one_step, (env_state, carry), draws, unroll=envs.scan_unroll
     )
     env_state, last_carry = loop
     ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated, info)

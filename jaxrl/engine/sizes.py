@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import host
 from jaxrl.agent import Agent, OnPolicy, Population, Replay
 from jaxrl.spaces import sample_action
 from jaxrl.types import PyTree
+from jaxrl.xla import deadlock
 
 LARGE = 2**14
 """From here on the width of a layer, or the bytes of an observation, can make an agent too big."""
@@ -123,7 +123,7 @@ def memory() -> int | None:
     """Bytes of all devices together; on a CPU those of the machine. None where that is unknown."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
-        return host.memory()
+        return deadlock.memory()
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats["bytes_limit"] * len(devices) if "bytes_limit" in stats else None
 

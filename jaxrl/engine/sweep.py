@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxrl.precision import in_float32, narrow
+from jaxrl.xla.precision import in_float32, narrow
 
 T = TypeVar("T")
 

@@ -32,12 +32,15 @@ import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 from jaxrl.engine.learners import TrainState
 from jaxrl.runs.directory import plain
 from jaxrl.runs.disk import writing
-from jaxrl.types import PyTree, named_leaves
+from jaxrl.trees import named_leaves
+from jaxrl.types import PyTree
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RECORD = "record"
 
 
+RENAMED = {"finals": "final_obs", "final": "final_index", "num_finals": "num_truncated"}
+"""Fields of the replay memory in schemas 1 and 2, and what they are called since."""
 NOT_DAMAGE = (MemoryError, PermissionError)
 """What is wrong with the machine, not with the checkpoint."""
 
@@ -179,7 +182,7 @@ class Checkpoints:
         changed = [k for k, x in _described(arrays).items() if x["crc32"] != leaves[k]["crc32"]]
         if changed:
             raise DamagedCheckpoint(f"{changed[0]} is not what was written")
-        return arrays
+        return {_name_today(name): x for name, x in arrays.items()}
 
     def _read_schema_1(self, step: int, part: str, like: PyTree) -> dict[str, np.ndarray]:
         """Schema 1 had one nested tree, a `TrainState`; its names are those of today's parts."""
@@ -189,7 +192,7 @@ class Checkpoints:
                 tree = checkpointer.restore(self.path / str(step))
         except Exception as error:  # as above
             raise DamagedCheckpoint(_first_line(error)) from error
-        flat = {name: np.asarray(x) for name, x in _leaves(tree).items()}
+        flat = {_name_today(name): np.asarray(x) for name, x in _leaves(tree).items()}
         return {name: flat[name] for name in _leaves(like) if name in flat}
 
 
@@ -227,6 +230,11 @@ def progress(state: TrainState) -> PyTree:
     return {"envs": state.envs, "carry": state.carry, "buffer": state.buffer}
 
 
+def leaves_in(record: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The arrays of a part, by the names of today: shape, dtype and checksum of each."""
+    return {_name_today(name): x for name, x in record["leaves"][part].items()}
+
+
 def statistics_in(record: Mapping[str, Any]) -> int | None:
     """How many parts of the observation the checkpoint has statistics of; None: it does not say."""
     if record["schema_version"] == 1:
@@ -255,6 +263,12 @@ def _quiet_threads() -> Iterator[None]:
         logger.removeFilter(is_news)
         if sys.unraisablehook is quieter:
             sys.unraisablehook = hook
+
+
+def _name_today(name: str) -> str:
+    part, _, rest = name.partition(".")
+    field, dot, rest = rest.partition(".")
+    return f"{part}.{RENAMED[field]}{dot}{rest}" if part == "buffer" and field in RENAMED else name
 
 
 def _is_key(x: Any) -> bool:

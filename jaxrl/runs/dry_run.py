@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy, Population, Replay
-from jaxrl.engine.train import Training
-from jaxrl.precision import in_float32
-from jaxrl.runs.fit import Programs, memory_of
+from jaxrl.engine.training import Training
+from jaxrl.networks.variables import trained
 from jaxrl.runs.members import Members
-from jaxrl.types import PyTree, named_leaves
-from jaxrl.variables import trained
+from jaxrl.runs.programs import Programs, memory_of
+from jaxrl.trees import named_leaves
+from jaxrl.types import PyTree
+from jaxrl.xla.precision import in_float32
 
 
 @in_float32

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.analysis.statistics import counted, mean_of_finished, summarize
 from jaxrl.engine.learners import TrainState
-from jaxrl.engine.train import Training
-from jaxrl.runs.statistics import counted, mean_of_finished, summarize
+from jaxrl.engine.training import Training
 
 
 @dataclasses.dataclass(frozen=True)

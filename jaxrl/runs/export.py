@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.precision import in_float32
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.disk import WriteError, is_of_the_disk, replace, user_path, writing
 from jaxrl.runs.load import LoadedPolicy
-from jaxrl.types import PyTree, named_leaves
+from jaxrl.trees import named_leaves
+from jaxrl.types import PyTree
+from jaxrl.xla.precision import in_float32
 
 PROGRAM, ONNX, DESCRIPTION = "policy.jax", "policy.onnx", "policy.json"
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.engine.train import Training
-from jaxrl.environment import FirstStep
+from jaxrl.engine.first_step import FirstStep
+from jaxrl.engine.training import Training
 from jaxrl.runs.directory import versions
 from jaxrl.types import PyTree
 

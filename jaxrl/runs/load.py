@@ -15,18 +15,20 @@ from jaxrl.engine import sizes
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
 from jaxrl.engine.learners import Learned, policy_of
 from jaxrl.engine.rollout import rollout
-from jaxrl.engine.train import Training
-from jaxrl.environment import Environment, VectorEnv
+from jaxrl.engine.training import Training
+from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.environment import Environment
 from jaxrl.normalization import Normalizer, normalized_leaves
-from jaxrl.precision import in_float32
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, statistics_in
 from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.members import Members, keys_of
-from jaxrl.runs.recipe import Recipe
+from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.text import resume_command
-from jaxrl.transfers import transfers_allowed
-from jaxrl.types import EnvSpec, Key, PyTree, into_bounds, named_leaves
+from jaxrl.trees import named_leaves
+from jaxrl.types import EnvSpec, Key, PyTree, into_bounds
+from jaxrl.xla.precision import in_float32
+from jaxrl.xla.transfers import transfers_allowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ def load_run(
     if (agent is None) != (env is None):
         raise ValueError("give agent and env both, or neither")
     if agent is None or env is None:
-        members = Recipe.of_run(path).build(warm=False)
+        members = RunConfig.of_run(path).build()
     else:
         members = _members_of(path, agent, env, data)
     for checkpoints, at in _chosen(path, step):
@@ -122,6 +124,16 @@ def load_run(
     raise ValueError(
         f"{path} has no whole checkpoint yet: start or continue it by {resume_command(path)}"
     )
+
+
+def build(run_config: RunConfig) -> Members:
+    """The members of a run that begins, with what they start from.
+
+    Raises:
+      ValueError, TypeError: something does not fit.
+    """
+    start = None if run_config.warm_start is None else load_run(run_config.warm_start).start()
+    return run_config.build(start)
 
 
 def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]:

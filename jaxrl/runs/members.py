@@ -12,10 +12,11 @@ import numpy as np
 from jaxrl.agent import Agent
 from jaxrl.engine import sizes
 from jaxrl.engine.sweep import stacked, variants
-from jaxrl.engine.train import Training
-from jaxrl.precision import in_float32
-from jaxrl.transfers import transfers_allowed
-from jaxrl.types import Key, PyTree, Stream, stream, strong
+from jaxrl.engine.training import Training
+from jaxrl.trees import strong
+from jaxrl.types import Key, PyTree, Stream, stream
+from jaxrl.xla.precision import in_float32
+from jaxrl.xla.transfers import transfers_allowed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,17 +8,20 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
+from jaxrl.analysis.plots import learning_curve
+from jaxrl.analysis.statistics import of_episodes, summarize
 from jaxrl.runs import fingerprint
 from jaxrl.runs.checkpoint import (
     Checkpoints,
     DamagedCheckpoint,
     learned,
+    leaves_in,
     progress,
     replace_by,
     statistics_in,
 )
+from jaxrl.runs.description import changes, configuration, of_schedules
 from jaxrl.runs.directory import (
     RunDirectory,
     other_versions,
@@ -40,24 +43,12 @@ from jaxrl.runs.events import (
     Saved,
     describe_best,
 )
-from jaxrl.runs.fit import Standing
 from jaxrl.runs.loggers import Logger, TensorBoard, WeightsAndBiases, check_wandb
 from jaxrl.runs.members import Members
-from jaxrl.runs.plot import learning_curve
-from jaxrl.runs.settings import Origin, Settings
-from jaxrl.runs.statistics import of_episodes, summarize
-from jaxrl.schedules import Schedule
-from jaxrl.types import Mean, PyTree, named_leaves
-
-MAY_CHANGE = (
-    *(field.name for field in dataclasses.fields(Settings)),
-    "total_steps",
-    "device",
-    "platform",
-)
-"""What of a configuration a resumed run may have otherwise."""
-ADDED = {"eval_mode": "greedy"}
-"""What a configuration without these names had: it is from before there were any."""
+from jaxrl.runs.run_options import Origin, RunOptions
+from jaxrl.runs.run_state import RunState
+from jaxrl.trees import named_leaves
+from jaxrl.types import Mean, PyTree
 
 
 class Recorder:
@@ -67,22 +58,22 @@ class Recorder:
         self,
         directory: RunDirectory,
         members: Members,
-        settings: Settings,
+        options: RunOptions,
         origin: Origin | None = None,
     ):
         self.directory = directory
         self.members = members
-        self.settings = settings
+        self.options = options
         self.labels = members.labels
         training = members.training
         agent, env = type(training.agent).__name__, type(training.envs.env).__name__
         self.origin = origin or Origin(agent, env)
         self._is_of_python = origin is None
-        if settings.wandb is not None:
+        if options.wandb is not None:
             check_wandb()
-        self.config = plain(self._config())
+        self.config = plain(configuration(members, options, self.origin))
         self.environment = fingerprint.of(training)
-        self.checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
+        self.checkpoints = Checkpoints(directory.checkpoints, keep=options.keep_checkpoints)
         self.best: Best | None = None
         self.told_until = -1  # the last step that metrics.jsonl has already
         self._begun = self._compiled = False
@@ -98,30 +89,6 @@ class Recorder:
                 if error is not None:
                     stack.enter_context(contextlib.suppress(OSError))
                 stack.callback(close)
-
-    def _config(self) -> dict[str, Any]:
-        """Everything that repeats the run."""
-        training = self.members.training
-        settings = dataclasses.asdict(self.settings)
-        return {
-            **dataclasses.asdict(self.origin),
-            "hyper_parameters": describe(self.members.base),
-            **({"points": self.members.points} if self.members.points else {}),
-            "seeds": self.members.seeds,
-            "vmapped": self.members.key.ndim > 0,
-            "key_type": str(jax.random.key_impl(self.members.key)),
-            "total_steps": training.total_steps,
-            "num_evaluations": settings.pop("num_evaluations"),
-            "num_eval_episodes": training.eval_envs.num_envs,
-            "normalize_observations": training.normalize_observations,
-            "normalize_rewards": training.normalize_rewards,
-            "reset_policy": training.envs.reset_policy,
-            "pool_size": training.envs.pool_size,
-            "eval_mode": training.eval_mode,
-            **settings,
-            "device": jax.devices()[0].device_kind,
-            "platform": jax.default_backend(),
-        }
 
     # While it happens ----------------------------------------------------------------------------
 
@@ -147,7 +114,7 @@ class Recorder:
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
                 logger.write(rows)
-        if isinstance(event, Evaluation) and self.settings.keep_best:
+        if isinstance(event, Evaluation) and self.options.keep_best:
             highest = -np.inf if self.best is None else self.best.return_mean
             if event.return_mean > highest:
                 self._keep(event)
@@ -163,14 +130,14 @@ class Recorder:
     def _begin_logs(self) -> list[Logger]:
         """The loggers that the settings ask for, begun when there is something to log."""
         if not self._loggers:
-            path, settings = self.directory.path, self.settings
-            if settings.tensorboard:
+            path, options = self.directory.path, self.options
+            if options.tensorboard:
                 logs = TensorBoard(self.directory.tensorboard, self.labels, self.told_until)
                 self._loggers.append(logs)
-            if settings.wandb is not None:
+            if options.wandb is not None:
                 self._loggers.append(
                     WeightsAndBiases(
-                        settings.wandb, self.labels, config=self.config, group=path.name, path=path
+                        options.wandb, self.labels, config=self.config, group=path.name, path=path
                     )
                 )
         return self._loggers
@@ -193,19 +160,19 @@ class Recorder:
             for i, label in enumerate(self.labels)
         ]
 
-    def save(self, standing: Standing) -> Saved:
+    def save(self, run_state: RunState) -> Saved:
         """Hands a checkpoint to the thread that writes it."""
-        steps = self.members.training.steps_after(standing.iteration)
+        steps = self.members.training.steps_after(run_state.iteration)
         self.checkpoints.save(
             steps,
             {
-                "learned": learned(standing.state),
-                "progress": self._progress(standing),
+                "learned": learned(run_state.state),
+                "progress": self._progress(run_state),
             },
             {
-                **self._record(standing.iteration, standing.train_seconds),
-                "diverged": {i: dataclasses.asdict(x) for i, x in standing.diverged.items()},
-                "stopped": standing.stopped,
+                **self._record(run_state.iteration, run_state.train_seconds),
+                "diverged": {i: dataclasses.asdict(x) for i, x in run_state.diverged.items()},
+                "stopped": run_state.stopped,
             },
         )
         return Saved(steps)
@@ -220,9 +187,9 @@ class Recorder:
             "environment": self.environment,
         }
 
-    def _progress(self, standing: Standing) -> dict[str, Any]:
+    def _progress(self, run_state: RunState) -> dict[str, Any]:
         key = np.asarray(jax.random.key_data(self.members.key))
-        return {**progress(standing.state), "key": key, "since": standing.since}
+        return {**progress(run_state.state), "key": key, "since": run_state.since}
 
     def finish(self, result: Result) -> None:
         """Draws the learning curve and, last, writes summary.json: with it the run is complete."""
@@ -233,18 +200,18 @@ class Recorder:
             learning_curve(steps, returns, self.directory.plot, title=title, diverged=diverged)
         self.directory.write_summary(result.summary())
 
-    def give_up(self, why: str, standing: Standing) -> None:
+    def give_up(self, why: str, run_state: RunState) -> None:
         """Writes summary.json of a run that cannot go on: nothing was reached."""
-        steps = self.members.training.steps_after(standing.iteration)
+        steps = self.members.training.steps_after(run_state.iteration)
         self.directory.write_summary(
             {
                 "env_steps": steps * len(self.members),
-                "train_seconds": standing.train_seconds,
+                "train_seconds": run_state.train_seconds,
                 "final_return": summarize(
-                    np.full(len(self.members), np.nan), sorted(standing.diverged)
+                    np.full(len(self.members), np.nan), sorted(run_state.diverged)
                 ),
                 "stopped": why,
-                "diverged": [dataclasses.asdict(x) for x in standing.diverged.values()],
+                "diverged": [dataclasses.asdict(x) for x in run_state.diverged.values()],
                 **(describe_best(self.best) if self.best else {}),
             }
         )
@@ -255,7 +222,7 @@ class Recorder:
         """Raises ValueError, with the names, where the run in the directory was another one."""
         record, declared = self._newest_record(), read_config(self.directory.path)
         then = record.get("config") or declared
-        if changed := list(_changes(then, self.config)):
+        if changed := list(changes(then, self.config)):
             raise ValueError(
                 f"{self.directory.path} holds a run of another configuration: "
                 + ", ".join(changed)
@@ -275,8 +242,8 @@ class Recorder:
                 return self.checkpoints.record(step)
         return {}
 
-    def restore(self, standing: Standing, tell: Callable[[Event], None]) -> None:
-        """Puts the newest whole checkpoint into `standing`; leaves it as it is where there is none.
+    def restore(self, run_state: RunState, tell: Callable[[Event], None]) -> None:
+        """Puts the newest whole checkpoint into `run_state`, which stays as it is without one.
 
         Tells what one should know: damaged checkpoints, other versions, another horizon.
         """
@@ -284,14 +251,14 @@ class Recorder:
         for step in self.checkpoints.steps():
             try:
                 record = self.checkpoints.record(step)
-                self._restore(standing, step, record)
+                self._restore(run_state, step, record)
             except DamagedCheckpoint as damage:
                 aside = self.checkpoints.put_aside(step)
                 self.directory.copy_metrics(aside)
                 notes.append(f"the checkpoint {step} is damaged ({damage}), now {aside}")
                 continue
             restored = step
-            notes += self._notes(record, standing)
+            notes += self._notes(record, run_state)
             break
         else:
             notes.append("there is no checkpoint yet: beginning anew, with the same seeds")
@@ -307,13 +274,13 @@ class Recorder:
                 return Best(step, bests.record(step)["return_mean"])
         return None
 
-    def _restore(self, standing: Standing, step: int, record: dict[str, Any]) -> None:
+    def _restore(self, run_state: RunState, step: int, record: dict[str, Any]) -> None:
         plan = self.members.training.agent.plan
-        state = standing.state
-        saved = statistics_in(record)
-        if saved not in (None, len(state.stats.obs)):
+        state = run_state.state
+        parts = statistics_in(record)
+        if parts not in (None, len(state.stats.obs)):
             raise ValueError(
-                f"{self.directory.path} normalised {saved} parts of the observation, and this "
+                f"{self.directory.path} normalised {parts} parts of the observation, and this "
                 f"jaxrl {len(state.stats.obs)}, integers too: train anew, or resume with the jaxrl "
                 "that wrote it"
             )
@@ -326,10 +293,10 @@ class Recorder:
                 "train_seconds": summary["train_seconds"],
             }
         else:
-            saved = record["leaves"]["progress"]
-            wanted = self._progress(standing)
+            saved = leaves_in(record, "progress")
+            wanted = self._progress(run_state)
             self._check_memory(saved, wanted["buffer"])
-            now = standing.since
+            now = run_state.since
 
             def told(part: str, means: dict[str, Mean]) -> dict[str, Mean]:
                 return {k: x for k, x in means.items() if f"since.{part}.{k}.total" in saved}
@@ -344,20 +311,20 @@ class Recorder:
                     f"{self.directory.path} holds a run with another key: give it that"
                 )
             since = rest.pop("since")  # a metric that an older jaxrl did not have begins here
-            standing.since = since.replace(
+            run_state.since = since.replace(
                 episodes=since.episodes.replace(info=now.episodes.info | since.episodes.info),
                 updates=now.updates | since.updates,
             )
-        standing.state = state.replace(**part, **rest)
-        standing.iteration = record["iteration"]
-        standing.train_seconds = record["train_seconds"]
-        standing.diverged = {
+        run_state.state = state.replace(**part, **rest)
+        run_state.iteration = record["iteration"]
+        run_state.train_seconds = record["train_seconds"]
+        run_state.diverged = {
             int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
             for i, x in record.get("diverged", {}).items()
         }
         end = read_summary(self.directory.path) or {}
         has_ended = end.get("env_steps") == step * len(self.members)
-        standing.stopped = None if has_ended else record.get("stopped")
+        run_state.stopped = None if has_ended else record.get("stopped")
 
     def _check_memory(self, saved: dict[str, Any], buffer: PyTree) -> None:
         """Raises ValueError where final observations had another room in the replay memory."""
@@ -371,7 +338,7 @@ class Recorder:
                 "one. Declare truncates as it was, or train anew, from its agent if you like"
             )
 
-    def _notes(self, record: dict[str, Any], standing: Standing) -> list[str]:
+    def _notes(self, record: dict[str, Any], run_state: RunState) -> list[str]:
         notes = []
         if others := other_versions(record.get("versions", {})):
             notes.append(f"it ran on {others}: results may differ in rounding")
@@ -380,16 +347,16 @@ class Recorder:
             now, steps = training.num_iterations, training.steps_after(then)
             notes.append(
                 f"the horizon is {training.total_steps:,} steps and was {steps:,}: "
-                + _of_schedules(self.members.base, standing.iteration, then, now)
+                + of_schedules(self.members.base, run_state.iteration, then, now)
             )
         return notes
 
-    def last_good_checkpoint(self, standing: Standing) -> str:
+    def last_good_checkpoint(self, run_state: RunState) -> str:
         """A phrase on what is left of a run that cannot go on."""
         self.checkpoints.wait()
         for step in self.checkpoints.steps():
             try:
-                part = self.checkpoints.load(step, "learned", learned(standing.state))
+                part = self.checkpoints.load(step, "learned", learned(run_state.state))
             except DamagedCheckpoint:
                 continue
             floats = (x for x in jax.tree.leaves(part) if jnp.issubdtype(x.dtype, jnp.inexact))
@@ -397,10 +364,10 @@ class Recorder:
                 return f"the last good checkpoint is {self.directory.checkpoints / str(step)}"
         return "there is no good checkpoint"
 
-    def how_to_resume(self, standing: Standing) -> str:
+    def how_to_resume(self, run_state: RunState) -> str:
         """A sentence for someone who has just interrupted the run."""
         self.checkpoints.wait()
-        steps = self.members.training.steps_after(standing.iteration)
+        steps = self.members.training.steps_after(run_state.iteration)
         return f"saved after {steps:,} steps; {self._go_on}"
 
     @property
@@ -429,48 +396,3 @@ def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     filled = np.array([np.nan if x is None else x for x in returns], np.float64)
     diverged = np.array([row.get("diverged", False) for row in rows], bool)
     return np.array(steps), filled.reshape(len(steps), -1), diverged.reshape(len(steps), -1)
-
-
-def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Any:
-    """Phrases on what differs between two configurations."""
-    ignored = {*MAY_CHANGE, "schema_version", "versions", "revision"}
-    then = then if prefix else {**ADDED, **then}
-    old_schema = then.get("schema_version") == 1  # which had fewer names
-    for name in {**then, **now}:
-        if name in ignored or (name not in then and (old_schema or now[name] is None)):
-            continue
-        old, new = then.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _changes(old, new, f"{prefix}{name}.")
-        elif old != new:
-            yield f"{prefix}{name} was {old} and is {new}"
-
-
-def _of_schedules(agent: Any, iteration: int, then: int, now: int) -> str:
-    """What another horizon does to the schedules of an agent, at this iteration."""
-    lines = []
-    for field in dataclasses.fields(agent):
-        schedule = getattr(agent, field.name)
-        if isinstance(schedule, Schedule):
-            old, new = (float(np.mean(schedule(jnp.float32(iteration / n)))) for n in (then, now))
-            lines.append(f"{field.name} was {old:.4g} here and is {new:.4g}")
-    if not lines:
-        return "no schedule depends on it"
-    return "schedules stretch over it, " + ", ".join(lines)
-
-
-def describe(x: Any) -> Any:
-    """A tree of dataclasses as plain values: arrays as numbers, schedules by name and numbers."""
-    if isinstance(x, jax.Array):
-        # float32's own shortest text: 0.99 and not 0.9900000095367432
-        return float(str(np.asarray(x)[()])) if x.ndim == 0 else x.tolist()
-    if not isinstance(x, struct.PyTreeNode):
-        return x
-    described = {}
-    for field in dataclasses.fields(x):  # type: ignore[arg-type]
-        value = getattr(x, field.name)
-        if field.name != "spec":
-            nested = isinstance(value, struct.PyTreeNode)
-            plain = describe(value)
-            described[field.name] = {type(value).__name__.lower(): plain} if nested else plain
-    return described

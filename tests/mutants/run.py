@@ -20,7 +20,8 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from mutants.catalogue import MUTANTS, Mutant
+from mutants.catalogue import MUTANTS
+from mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("jaxrl", "envs", "tests", "benchmarks", "pyproject.toml")
@@ -162,7 +163,7 @@ def report_of(verdicts: list[Verdict]) -> str:
             "each. A library in",
             "parentheses shipped that defect or its like; the others are slips of the same kinds. "
             "The changes are in",
-            "`tests/mutants/catalogue.py`; `make mutants MUTANTS_ARGS='--write docs/mutants.md'` "
+            "`tests/mutants/`; `make mutants MUTANTS_ARGS='--write docs/mutants.md'` "
             "writes this page.",
             "",
             f"{caught} of {len(verdicts)} are noticed.",

@@ -15,9 +15,9 @@ import numpy as np
 from flax import struct
 from numpy.typing import ArrayLike
 
-from jaxrl.checks import check_whole
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Box, EnvSpec, Key, static
+from jaxrl.validation import check_whole
 
 Floats = np.ndarray
 _dot = functools.partial(jnp.matmul, precision="highest")  # an accelerator's default is not float32

@@ -8,9 +8,9 @@ import numpy as np
 from flax import struct
 from numpy.typing import ArrayLike
 
-from jaxrl.checks import check_whole
 from jaxrl.environment import Timestep
 from jaxrl.types import Array, Discrete, EnvSpec, Key, static
+from jaxrl.validation import check_whole
 
 
 class TabularMDP(struct.PyTreeNode):

@@ -1,0 +1,229 @@
+"""What the on-policy agents with a policy and a state value have in common."""
+
+from typing import Any, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.agent import Agent
+from jaxrl.estimators import gae
+from jaxrl.hyper import check_range
+from jaxrl.losses import explained_variance
+from jaxrl.networks.actor_critic import ActorCritic
+from jaxrl.networks.layers import Activation, activation
+from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module
+from jaxrl.networks.recurrent import CoreName, cell
+from jaxrl.networks.torsos import default_torso
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory, static
+from jaxrl.validation import check_whole
+from jaxrl.xla.blocks import map_blocks
+from jaxrl.xla.unvmap import unvmap_any
+
+
+class Sample(struct.PyTreeNode):
+    """What an update sees of a step; leading axes `[B]`, or `[T, N]` where sequences stay whole.
+
+    Attributes:
+      obs: normalised observations.
+      action: what was done.
+      log_prob: its log-probability under the policy that did it.
+      value: V(obs) before the update.
+      advantage: the GAE advantage.
+      target: the value target, advantage + value.
+      valid: which steps the critic learns from; None for all.
+    """
+
+    obs: PyTree
+    action: PyTree
+    log_prob: Array
+    value: Array
+    advantage: Array
+    target: Array
+    valid: Array | None = None
+
+
+class NetworkAgent(Agent):
+    """A policy and a state value as networks, acting, and V(obs) and V(next_obs) of a rollout."""
+
+    discount: Scalar = 0.99
+    """Discount factor, gamma, in [0, 1]."""
+    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
+    """Widths of the hidden layers of each network."""
+    activation: Activation = static(default="tanh")
+    """Activation between the layers."""
+    shared_torso: bool = static(default=False)
+    """Give policy and value one torso in common instead of one each."""
+    core: CoreName = static(default="none")
+    """Recurrent cell between torso and heads, for environments that need memory."""
+    core_size: int = static(default=64)
+    """Size of the recurrent state."""
+    torso: nn.Module | None = static(default=None)
+    """Your own flax module from observations `[B, ...]` to features `[B, F]`, with params alone: no
+    batch statistics, no dropout. None for an MLP of hidden_sizes."""
+    policy_network: nn.Module | None = static(default=None)
+    """Your own flax module from (obs, mask), `[B, ...]`, to a distribution over actions, with
+    params alone; None for a torso."""
+
+    eval_modes = ("greedy", "sample")
+
+    def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "discount", 0.0, 1.0)
+        if self.policy_network is not None and (self.core != "none" or self.shared_torso):
+            raise ValueError(
+                "policy_network is the whole policy: it has no core and shares no torso. "
+                "Leave core and shared_torso as they are, or give a torso instead"
+            )
+        if self.torso is None and (not self.hidden_sizes or min(self.hidden_sizes) < 1):
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+        check_whole("core_size", self.core_size)
+        activation(self.activation)
+        cell(self.core, self.core_size)
+        for field in ("torso", "policy_network"):
+            check_module(self, field, spec, trains=False)
+        return super().bind(spec)
+
+    @property
+    def network(self) -> ActorCritic:
+        """The policy and the value, as one flax module."""
+        spec = self.bound_spec
+
+        def torso():
+            if self.torso is not None:
+                return self.torso.clone(parent=None)
+            return default_torso(spec, self.hidden_sizes, self.activation)
+
+        def call(module):
+            return call_directly if module is None else OneBatchAxis.of(module, spec, trains=False)
+
+        return ActorCritic(
+            torso,
+            spec.action,
+            self.shared_torso,
+            self.core,
+            self.core_size,
+            policy_network=self.policy_network,
+            call_torso=call(self.torso),
+            call_policy=call(self.policy_network),
+        )
+
+    def init_params(self, key: Key) -> PyTree:
+        """Fresh parameters of the networks."""
+        obs = self.bound_spec.dummy_observation(1, 1)
+        return self.network.init(key, obs, self.initial_carry(1), jnp.ones((1, 1), bool))
+
+    def initial_carry(self, num_envs: int) -> PyTree:
+        return self.network.initial_carry(num_envs)
+
+    def act(
+        self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        if self.core == "none":
+            policy, _ = self.network.apply(state.params, obs, method="policy")
+        else:  # a sequence of one step; the carry has been reset already
+            obs = jax.tree.map(lambda x: x[None], obs)
+            first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
+            both: Any = self.network.apply(state.params, obs, carry, first)
+            policy, _, carry = jax.tree.map(lambda x: x[0], both)
+        action = policy.sample(key) if explore else policy.mode()
+        return carry, action, policy.log_prob(action)
+
+    def values(self, params: PyTree, trajectory: Trajectory) -> tuple[Array, Array]:
+        """V(obs) and V(next_obs), `float32[T, N]`.
+
+        The next observation is the one that follows unless the episode was cut there, so the
+        second costs a look at the last step, and at blocks (`map_blocks`) in which an episode was
+        truncated. A recurrent V(next_obs) goes on from the state after obs. After a termination it
+        is zero.
+        """
+        steps, recurrent = trajectory.steps, self.core != "none"
+
+        def value(obs, carry, first):
+            return self.network.apply(params, obs, carry, first, method="value")
+
+        def value_after(next_obs, carries):
+            """V of observations `[t, N, ...]`, each from a recurrent state of its own."""
+            if not recurrent:
+                return value(next_obs, (), None)[0]
+            flat = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), next_obs)
+            carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carries)
+            if not self.shared_torso:
+                carry = ((), carry)
+            first = jnp.zeros(jax.tree.leaves(flat)[0].shape[:2], bool)
+            leading = jax.tree.leaves(next_obs)[0].shape[:2]
+            return value(flat, carry, first)[0].reshape(leading)
+
+        if recurrent:
+            values, carries = value(steps.obs, trajectory.carry, trajectory.first)
+        else:
+            values = map_blocks(lambda obs: value(obs, (), None)[0], steps.obs)
+            carries = ()
+
+        def where_cut(block):
+            next_obs, carries, cut = block
+            nothing = jnp.zeros(cut.shape, jnp.float32)
+            return jax.lax.cond(
+                unvmap_any(jnp.any(cut)), lambda: value_after(next_obs, carries), lambda: nothing
+            )
+
+        last = jax.tree.map(lambda x: x[-1:], (steps.next_obs, carries))
+        at_cuts = map_blocks(where_cut, (steps.next_obs, carries, steps.truncated))
+        following = jnp.concatenate([values[1:], value_after(*last)])
+        next_values = jnp.where(steps.truncated, at_cuts, following)
+        return values, jnp.where(steps.terminated, 0.0, next_values)
+
+
+class ActorCriticAgent(NetworkAgent):
+    """Generalised advantages from the networks; subclasses add `plan`, `init` and `update`."""
+
+    gae_lambda: Scalar = 0.95
+    """Lambda of generalised advantage estimation, in [0, 1]."""
+
+    def bind(self, spec: EnvSpec) -> Self:
+        check_range(self, "gae_lambda", 0.0, 1.0)
+        return super().bind(spec)
+
+    def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
+        """Values, GAE and value targets for each step (Schulman et al., 2016, eq. 16)."""
+        steps = trajectory.steps
+        values, next_values = self.values(state.params, trajectory)
+        advantages = gae(
+            steps.reward,
+            values,
+            next_values,
+            steps.terminated,
+            steps.truncated,
+            self.discount,
+            self.gae_lambda,
+        )
+        sample = Sample(
+            obs=steps.obs,
+            action=steps.action,
+            log_prob=steps.extras,
+            value=values,
+            advantage=advantages,
+            target=advantages + values,
+        )
+        return trajectory.replace(steps=sample)
+
+    def report(self, state: Any, batch: Trajectory, clock: Clock) -> Metrics:
+        """How well the value, before the update, explained what it was to predict."""
+        sample: Sample = batch.steps
+        return {"explained_variance": explained_variance(sample.value, sample.target)}
+
+
+def check_advantages(agent: Any) -> None:
+    """Raises ValueError where an update would standardise a single advantage, to 0 whatever it is.
+
+    Args:
+      agent: with a plan `OnPolicy` and the field `normalize_advantages`.
+    """
+    plan = agent.plan
+    if agent.normalize_advantages and plan.steps_per_iteration == plan.num_minibatches:
+        parts = " / num_minibatches" if hasattr(agent, "num_minibatches") else ""
+        raise ValueError(
+            f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step an "
+            "update: one advantage always becomes 0, and the policy never learns. Collect more "
+            f"steps{', take fewer minibatches' if parts else ''} or set normalize_advantages=False"
+        )

@@ -1,0 +1,1 @@
+"""What runs have reached: curves, statistics, comparisons, pictures."""

@@ -1,0 +1,211 @@
+"""Runs read back as curves: members of one configuration together, with a name for each group."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl.analysis.statistics import counted
+from jaxrl.runs.directory import read_config, read_metrics, read_summary
+from jaxrl.runs.disk import user_path
+from jaxrl.runs.run_options import RunOptions
+
+NOT_CONFIGURATION = {
+    *(field.name for field in dataclasses.fields(RunOptions)),
+    *("schema_version", "seeds", "versions", "revision", "device", "platform", "key_type"),
+    *("num_eval_episodes", "points", "vmapped"),
+}
+"""What two runs of one group may have otherwise."""
+AFRESH = "return_mean afresh"
+"""A column beside those of metrics.jsonl; summary.json has it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Members of one configuration: seeds, of one run or of several.
+
+    Attributes:
+      label: what tells it from the other groups.
+      algorithm, environment: their names.
+      steps: `int64[E]`, environment steps of each member.
+      seconds: `float64[E]`, of training until then, of all members of a run together.
+      values: `float64[E, members]`, a column of metrics.jsonl; NaN for null.
+      diverged: `bool[E, members]`, which members had diverged, and count no longer.
+      ends: `float64[members]`, the last values; returns of other episodes where the last evaluation
+        ended the run, and is likely too high for that.
+    """
+
+    label: str
+    algorithm: str
+    environment: str
+    steps: np.ndarray
+    seconds: np.ndarray
+    values: np.ndarray
+    diverged: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def counted(self) -> list[np.ndarray]:
+        """For each evaluation the values of the members that had not diverged; one NaN without."""
+        rows = zip(self.values, self.diverged, strict=True)
+        return [counted(row, np.flatnonzero(lost)) for row, lost in rows]
+
+    @property
+    def means(self) -> np.ndarray:
+        """`float64[E]`, over the members that had not diverged; NaN where a value is missing."""
+        return np.array([row.mean() for row in self.counted])
+
+    @property
+    def final(self) -> np.ndarray:
+        """The `ends` of the members that have not diverged."""
+        return counted(self.ends, np.flatnonzero(self.diverged[-1]))
+
+    @property
+    def size(self) -> str:
+        """How many members count in the end: "5", or "4 of 5" where one has diverged."""
+        members, lost = self.values.shape[1], self.diverged[-1].sum()
+        return f"{members - lost} of {members}" if lost else f"{members}"
+
+
+def read_curves(paths: Sequence[Path | str], metric: str = "return_mean") -> list[Curve]:
+    """The runs' curves, in the order of the paths.
+
+    Args:
+      paths: run directories.
+      metric: a column of metrics.jsonl.
+
+    Raises:
+      ValueError: a path holds no run or no evaluation yet; a run has no such column.
+    """
+    found: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {}
+    for path in dict.fromkeys(map(user_path, paths)):
+        config = read_config(path)
+        for point, members in _members(path, config, metric):
+            told = {k: x for k, x in config.items() if k not in NOT_CONFIGURATION}
+            if told.get("warm_start") is None:  # as in runs from before there was one
+                told.pop("warm_start", None)
+            told.setdefault("eval_mode", "greedy")  # likewise
+            configuration = _flat(told)
+            configuration |= {f"hyper_parameters.{name}": x for name, x in point.items()}
+            key = json.dumps(configuration, sort_keys=True)
+            found.setdefault(key, (configuration, []))[1].extend(members)
+    labels = _labels([configuration for configuration, _ in found.values()])
+    return [
+        _curve(label, configuration, members, metric)
+        for label, (configuration, members) in zip(labels, found.values(), strict=True)
+    ]
+
+
+def _members(
+    path: Path, config: Mapping[str, Any], metric: str
+) -> Iterable[tuple[dict[str, Any], list[list[dict[str, Any]]]]]:
+    """The rows of each member, for each point of a sweep."""
+    try:
+        rows = list(read_metrics(path))
+    except FileNotFoundError:
+        rows = []
+    if not rows:
+        raise ValueError(f"{path} has no evaluation yet")
+    if metric not in rows[0]:
+        numbers = [
+            name
+            for name, x in rows[0].items()
+            if isinstance(x, int | float) and name not in ("seed", "diverged")
+        ]
+        raise ValueError(f"{path} has no {metric!r}: it has {', '.join(numbers)}")
+    if metric == "return_mean":
+        _judge_afresh(path, rows)
+    points: list[dict[str, Any]] = config.get("points") or [{}]
+    for point in points:
+        of_point = [row for row in rows if all(row[k] == x for k, x in point.items())]
+        seeds = dict.fromkeys(row["seed"] for row in of_point)
+        yield point, [[row for row in of_point if row["seed"] == seed] for seed in seeds]
+
+
+def _judge_afresh(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds to the last rows of a run that an evaluation ended what other episodes returned."""
+    summary = read_summary(path) or {}
+    final = summary.get("final_return", {})
+    members = len(final.get("per_seed", ()))
+    if final.get("afresh") and summary["env_steps"] == members * rows[-1]["step"]:
+        for row, value in zip(rows[-members:], final["per_seed"], strict=True):
+            row[AFRESH] = value
+
+
+def _curve(
+    label: str, configuration: dict[str, Any], members: list[list[dict[str, Any]]], metric: str
+) -> Curve:
+    """Members at the steps that they all have; a seed that was trained twice counts once."""
+    members = list({rows[0]["seed"]: rows for rows in reversed(members)}.values())[::-1]
+    common = set.intersection(*({row["step"] for row in rows} for rows in members))
+    if not common:
+        raise ValueError(f"the runs of {label} have no step in common: compare them one by one")
+    members = [[row for row in rows if row["step"] in common] for rows in members]
+
+    def column(name: str) -> np.ndarray:
+        rows = [[row[name] for row in rows] for rows in members]
+        return np.array([[np.nan if x is None else x for x in row] for row in rows], float).T
+
+    ends = [rows[-1].get(AFRESH, rows[-1][metric]) for rows in members]
+
+    return Curve(
+        label=label,
+        algorithm=configuration["algorithm"],
+        environment=configuration["environment"],
+        steps=np.array(sorted(common)),
+        seconds=column("train_seconds").mean(axis=1),
+        values=column(metric),
+        diverged=np.array([[row.get("diverged", False) for row in rows] for rows in members]).T,
+        ends=np.array([np.nan if x is None else x for x in ends], float),
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and name.endswith("parameters"):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _labels(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each the values in which it differs from another; the algorithm where all are alike.
+
+    The environment is left out: tables and pictures have a part for each.
+    """
+    names = dict.fromkeys(name for c in configurations for name in c if name != "environment")
+    # Hyper-parameters tell nothing between algorithms, which have others.
+    one_algorithm = len({c["algorithm"] for c in configurations}) == 1
+    differing = [
+        name
+        for name in names
+        if len({json.dumps(c.get(name), sort_keys=True) for c in configurations}) > 1
+        and (one_algorithm or not name.startswith("hyper_parameters."))
+    ]
+
+    def part(name: str, value: Any) -> str:
+        if name == "algorithm":
+            return str(value)
+        return f"{name.rpartition('.')[2]}={_short(value)}"
+
+    labels = [
+        ", ".join(part(name, c[name]) for name in differing if name in c) or c["algorithm"]
+        for c in configurations
+    ]
+    places = [(label, c["environment"]) for label, c in zip(labels, configurations, strict=True)]
+    return [
+        label if places.count(place) == 1 else f"{label} ({places[: i + 1].count(place)})"
+        for i, (label, place) in enumerate(zip(labels, places, strict=True))
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):  # a schedule
+        ((kind, numbers),) = value.items()
+        return ":".join([kind, *(f"{x:g}" for x in numbers.values())])
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,234 @@
+"""Statistics over seeds, after Agarwal et al. (2021), "Deep RL at the edge of the precipice"."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl.analysis import intervals
+from jaxrl.analysis.intervals import MIN_SEEDS
+
+
+def mean_of_finished(returns: np.ndarray) -> np.ndarray:
+    """The mean over the last axis without its NaNs (unfinished episodes); NaN where all are."""
+    finished = np.isfinite(returns)
+    total, count = np.where(finished, returns, 0.0).sum(-1, dtype=np.float64), finished.sum(-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def counted(per_seed: np.ndarray, diverged: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The seeds `[N]` that have not diverged, by their index; one NaN where none is left."""
+    left = np.delete(np.asarray(per_seed, np.float64), list(diverged))
+    return left if left.size else np.array([np.nan])
+
+
+def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    """What an evaluation's episodes tell, None where none finished.
+
+    Args:
+      returns: `[episodes]`, NaN for an episode that did not finish.
+      lengths: `[episodes]`.
+    """
+    lengths = lengths[np.isfinite(returns)]
+    finished = returns[np.isfinite(returns)].astype(np.float64)
+    some = finished.size > 0
+    return {
+        "return_mean": finished.mean() if some else None,
+        "return_std": finished.std() if some else None,
+        "return_min": finished.min() if some else None,
+        "return_max": finished.max() if some else None,
+        "length_mean": lengths.mean() if some else None,
+        "episodes": finished.size,
+        "unfinished_episodes": returns.size - finished.size,
+    }
+
+
+def summarize(per_seed: np.ndarray, diverged: Sequence[int] = ()) -> dict[str, Any]:
+    """Mean, deviation (of the population of seeds), IQM and the mean's 95% `interval`.
+
+    Args:
+      per_seed: `[seeds]`; one that is NaN makes everything NaN.
+      diverged: seeds, by their index, that do not count; how many do is in `seeds`.
+    """
+    per_seed = np.asarray(per_seed, np.float64)
+    some = counted(per_seed, diverged)
+    low, high = interval(mean, some)
+    return {
+        "mean": float(some.mean()),
+        "std": float(some.std()),
+        "iqm": iqm(some),
+        "ci_low": low,
+        "ci_high": high,
+        "per_seed": per_seed.tolist(),
+        "seeds": per_seed.size - len(diverged),
+        "diverged": list(diverged),
+    }
+
+
+def iqm(scores: np.ndarray) -> float:
+    """The interquartile mean of all entries; NaN if any is."""
+    return float(interquartile_mean(np.asarray(scores, np.float64).reshape(-1, 1)))
+
+
+def bootstrap_interval(
+    per_seed: np.ndarray,
+    *,
+    level: float = 0.95,
+    num_samples: int = 10_000,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[float, float]:
+    """`stratified_interval` of one task, by default of the mean: seeds `[N]` to two numbers.
+
+    Like that it is too narrow for few seeds: use `interval`.
+    """
+    scores = np.asarray(per_seed, np.float64).reshape(-1, 1)
+    low, high = stratified_interval(statistic or mean, scores, level=level, num_samples=num_samples)
+    return float(low), float(high)
+
+
+# Several tasks ------------------------------------------------------------------------------------
+#
+# Below, `scores` is `[seeds, tasks]`: what each seed reached on each task, on a common scale (say 0
+# for random play and 1 for a good player), as one may only then average over tasks.
+
+
+def mean(scores: np.ndarray) -> np.ndarray:
+    """The mean over seeds and tasks; of `[..., seeds, tasks]`, `[...]`."""
+    return scores.mean((-2, -1))
+
+
+def median(scores: np.ndarray) -> np.ndarray:
+    """The median over tasks of their means over seeds."""
+    return np.median(scores.mean(-2), -1)
+
+
+def interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    """The mean of the middle half of all seeds and tasks together."""
+    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), -1)
+    cut = flat.shape[-1] // 4
+    middle = flat[..., cut : flat.shape[-1] - cut].mean(-1)
+    return np.where(np.isnan(flat).any(-1), np.nan, middle)
+
+
+def optimality_gap(scores: np.ndarray, goal: float = 1.0) -> np.ndarray:
+    """How far the scores fall short of `goal`, on average; what is above it counts as `goal`."""
+    return goal - np.minimum(scores, goal).mean((-2, -1))
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How likely a seed of `x` beats one of `y` on a task, averaged over tasks; a tie is half.
+
+    Args:
+      x, y: `[..., seeds, tasks]`, of as many tasks; the numbers of seeds may differ.
+    """
+    x, y = x[..., :, None, :], y[..., None, :, :]
+    return (np.mean(x > y, (-3, -2)) + np.mean(x == y, (-3, -2)) / 2).mean(-1)
+
+
+def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The share of seeds and tasks above each threshold, `[..., len(thresholds)]`."""
+    flat = scores.reshape(*scores.shape[:-2], -1)
+    return np.mean(flat[..., None, :] > thresholds[:, None], -1)
+
+
+def interval(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    scores: np.ndarray,
+    *,
+    level: float = 0.95,
+    num_samples: int = 10_000,
+) -> tuple[float, float]:
+    """The interval of a statistic over seeds that jaxrl shows everywhere.
+
+    Student's for the mean; for another statistic the percentile bootstrap, expanded as few seeds
+    ask for. `jaxrl.analysis.intervals` says how well they keep their promise, and what rliable's
+    interval (`stratified_interval`) is beside them.
+
+    Args:
+      statistic: `mean`, `median`, `interquartile_mean`, ...: of `[..., seeds, tasks]`, `[...]`.
+      scores: `[seeds]`, or `[seeds, tasks]`.
+      level: how often it should cover the truth.
+      num_samples: resamples of that bootstrap.
+
+    Returns:
+      The ends; NaN below `MIN_SEEDS` (3) seeds, and where the statistic is NaN.
+
+    >>> low, high = interval(interquartile_mean, returns_of_ten_seeds)
+    """
+    scores = _of_tasks(scores)
+    if scores.shape[0] < MIN_SEEDS:
+        return float("nan"), float("nan")
+    if statistic is mean:
+        return intervals.student_interval(scores, level)
+    return intervals.expanded_percentile_interval(statistic, scores, level, num_samples)
+
+
+def improvement_interval(
+    x: np.ndarray, y: np.ndarray, *, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of `probability_of_improvement(x, y)`: `intervals.mann_whitney_interval`.
+
+    Args:
+      x, y: `[seeds]`, or `[seeds, tasks]`; the numbers of seeds may differ.
+      level: how often it should cover the truth.
+
+    Returns:
+      The ends; NaN where either has less than `MIN_SEEDS` seeds, or a NaN.
+    """
+    x, y = _of_tasks(x), _of_tasks(y)
+    m, n = len(x), len(y)
+    if min(m, n) < MIN_SEEDS or np.isnan(x).any() or np.isnan(y).any():
+        return float("nan"), float("nan")
+    measured = float(probability_of_improvement(x, y))
+    return intervals.mann_whitney_interval(measured, m, n, x.shape[1], level)
+
+
+def profile_band(
+    scores: np.ndarray, thresholds: np.ndarray, *, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of `performance_profile(scores, thresholds)` at each threshold.
+
+    How many scores lie above a threshold is binomial (`intervals.binomial_intervals`); for several
+    tasks the interval is wider than need be (Hoeffding, 1956).
+
+    Args:
+      scores: `[seeds]`, or `[seeds, tasks]`.
+      thresholds: `[T]`.
+      level: how often it should cover the truth, at the least.
+
+    Returns:
+      The ends, `[T]` both; NaN below `MIN_SEEDS` seeds, and where a score is NaN.
+    """
+    scores = _of_tasks(scores)
+    if len(scores) < MIN_SEEDS or np.isnan(scores).any():
+        return np.full(len(thresholds), np.nan), np.full(len(thresholds), np.nan)
+    share = performance_profile(scores, thresholds)
+    low, high = intervals.binomial_intervals(scores.size, level)
+    above = np.rint(share * scores.size).astype(int)
+    return low[above], high[above]
+
+
+def _of_tasks(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, np.float64)
+    return scores[:, None] if scores.ndim == 1 else scores
+
+
+def stratified_interval(
+    statistic: Callable[..., np.ndarray],
+    *scores: np.ndarray,
+    level: float = 0.95,
+    num_samples: int = 2000,
+) -> tuple[np.ndarray, np.ndarray]:
+    """rliable's interval of `statistic(*scores)`: the percentile bootstrap, seeds within each task.
+
+    It gives rliable's numbers, to compare with what was published. It is too narrow for few seeds
+    (at 3 of them "95%" covers the mean in 74% of cases), so jaxrl shows `interval` instead. NaN
+    where a task has fewer than two seeds. The draw is fixed, so that the same scores give the same
+    interval.
+    """
+    rng = np.random.default_rng(0)
+    values = statistic(*(intervals.resamples(rng, of_one, num_samples) for of_one in scores))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if min(of_one.shape[0] for of_one in scores) < 2:
+        return np.full_like(low, np.nan), np.full_like(high, np.nan)
+    return low, high

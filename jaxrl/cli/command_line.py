@@ -1,0 +1,244 @@
+"""From the words of the command line to options."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxrl import __version__
+from jaxrl.cli import runs
+from jaxrl.cli.parsing import HYPER, Parser, did_you_mean, fail, spelled
+from jaxrl.cli.sweep import add_sweep, sweep_agents
+from jaxrl.cli.train import add_train, algorithm_named, train_agent
+from jaxrl.registry import Algorithm, algorithms
+
+
+def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
+    """The options; what is wrong or unknown ends in one line, with what is nearest to it."""
+    try:
+        for flag, _, value in (word.partition("=") for word in argv):
+            if flag.startswith("--") and value == "--":  # argparse drops such a value
+                raise ValueError(f"argument {flag}: '--' is no value")
+        path = _config_path(argv)
+        return _parse(argv) if path is None else _parse_with_file(argv, path)
+    except ValueError as error:
+        fail(str(error))
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    algorithm = _chosen(argv)
+    parser, commands = build_parser(algorithm)
+    if not argv:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    if not argv[0].startswith("-") and argv[0] not in commands:
+        fail(f"there is no command {argv[0]!r}: {did_you_mean(argv[0], commands)}")
+    options, words = _known(parser, argv, algorithm)
+    if words:
+        fail(f"{words[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
+    options.given = list(argv)
+    if getattr(options, "preset", False) and algorithm is not None:
+        return _with_preset(parser, options, algorithm)
+    return options
+
+
+def resume_sweep(path: Path, words: Sequence[str]) -> None:
+    """Goes on with the sweep in a directory, which these words began."""
+    options = parse_command_line(words)
+    options.given, options.sweep_dir, options.resumed = words, path, True
+    options.run(options)
+
+
+def _with_preset(
+    parser: Parser, options: argparse.Namespace, algorithm: Algorithm
+) -> argparse.Namespace:
+    """The same options over the preset for this algorithm and environment, if there is one."""
+    from jaxrl.cli.config_file import words_of
+    from jaxrl.cli.presets import preset
+
+    settings = preset(algorithm.name, options.env)
+    if not settings:
+        return options
+    changes = settings.pop("environment_parameters", {})
+    words = words_of(settings, changes, algorithm, _switches(options))
+    verb, *given = options.given
+    options = parser.parse_args([verb, *words, *given])
+    options.given = [verb, *words, "--no-preset", *given]
+    options.from_preset = words
+    return options
+
+
+def _switches(options: argparse.Namespace) -> dict[str, bool]:
+    """The names of the flags of a run, and whether each is on or off."""
+    return {
+        name: isinstance(value, bool)
+        for name, value in vars(options).items()
+        if not name.startswith(HYPER) and name not in (*NOT_FLAGS, *NOT_SETTINGS)
+    }
+
+
+def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
+    """The options of `train --config`: the file's, and over them those of the command line."""
+    from jaxrl.cli import config_file
+
+    file = config_file.read(path)
+    chosen = _chosen(argv) or algorithms().get(file.algorithm or "")
+    options, words = _known(build_parser(chosen, words=False)[0], argv, chosen)
+    if len(words) > 2:
+        fail(f"{words[2]!r} is one word too many (see jaxrl train --help)")
+    is_env = len(words) == 1 and ("/" in words[0] or ":" in words[0])
+    algo = words[0] if words and not is_env else file.algorithm
+    env = words[-1] if len(words) == 2 or is_env else file.environment
+    if algo is None:
+        fail(f"{path} names no algorithm: add one, jaxrl train ppo --config {path} say")
+    algorithm = algorithm_named(algo)
+    if env is None or not (words or "/" in env or ":" in env):
+        named = "names no environment" if env is None else f"has {env}, no id of an environment"
+        fail(f"{path} {named}: add one, jaxrl train {algo} gymnax/CartPole-v1 --config {path} say")
+    switches = _switches(options)
+    parser, _ = build_parser(algorithm, words=False)
+    try:
+        of_file = file.words(algorithm, switches)
+        parser.parse_args(["train", *of_file])  # alone, so that the file is named in what is wrong
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    options, _ = _known(parser, ["train", *of_file, *argv[1:]], algorithm)
+    options.given = list(argv)
+    options.algo, options.env, options.config = algo, env, file
+    return options
+
+
+def _known(
+    parser: Parser, argv: Sequence[str], algorithm: Algorithm | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the words that belong to none; an unknown flag ends in one line."""
+    options, unknown = parser.parse_known_args(argv)
+    flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if flags:
+        known = {"--help", *(spelled(name) for name in vars(options) if name not in NOT_FLAGS)}
+        if options.run in (train_agent, sweep_agents):
+            chosen = [algorithm] if algorithm else algorithms().values()
+            known |= {spelled(flag.name) for a in chosen for flag in a.flags}
+        if options.run is runs.resume_run and _is_of_train(flags[0], parser):
+            fail(
+                f"resume has no {flags[0]}: a run goes on with the settings that it has. resume "
+                f"takes {', '.join(sorted(known - {'--help', '--path'}))}; to train what it has "
+                f"learned with other settings: jaxrl train ALGO ENV --warm-start RUN {flags[0]} ..."
+            )
+        fail(f"there is no flag {flags[0]!r}: {did_you_mean(flags[0], sorted(known))}")
+    return options, unknown
+
+
+def _is_of_train(flag: str, parser: Parser) -> bool:
+    """Whether `train` has this flag, for some algorithm."""
+    options, _ = parser.parse_known_args(["train", "ALGO", "ENV"])
+    names = {name for name in vars(options) if name not in NOT_FLAGS}
+    names |= {flag.name for algorithm in algorithms().values() for flag in algorithm.flags}
+    return flag.replace("--no-", "--", 1) in map(spelled, names)
+
+
+NOT_FLAGS = ("run", "resume_sweep", "algo", "env", "resumed", "given", "from_preset")
+"""What the options hold besides flags."""
+
+
+NOT_SETTINGS = ("config", "dry_run", "env_param", "preset", "run_dir", "grid", "range", "random",
+                "max_memory", "sweep_dir", "confirm_seeds")  # fmt: skip
+"""Flags that no file of settings has."""
+
+
+def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Parser, list[str]]:
+    """The parser, in which `train` has the flags of `algorithm`, and the commands it knows.
+
+    Without an algorithm it reads the flags of them all, so that what is wrong can be named. Without
+    `words` it leaves ALGO and ENV unread: argparse cannot have them optional among flags.
+    """
+    parser = Parser(
+        prog="jaxrl",
+        description="Train reinforcement-learning agents, thousands of environments at a time.",
+        epilog="Example: jaxrl train ppo gymnax/CartPole-v1",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_train(verbs, algorithm, words)
+    runs.add(verbs, resume_sweep)
+    add_sweep(verbs, algorithm)
+    listing = verbs.add_parser(
+        "list", help="Show the algorithms and the environments", allow_abbrev=False
+    )
+    listing.set_defaults(run=list_all)
+    doctor = verbs.add_parser(
+        "doctor",
+        help="Show versions and devices, and look for known problems",
+        description="Shows versions, devices and settings, and looks for known problems; exits "
+        "with 1 where one of them would prevent training.",
+        allow_abbrev=False,
+    )
+    doctor.set_defaults(run=examine)
+    return parser, list(verbs.choices)
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    """The file after `train ... --config`; None without one, and where only help is wanted."""
+    if argv[:1] != ["train"] or {"-h", "--help"} & set(argv):
+        return None
+    named = [word for flag, word in itertools.pairwise(argv) if flag == "--config"]
+    named += [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
+    if len(named) > 1:
+        raise ValueError("--config is given twice: put everything into one file")
+    return named[0] if named else None
+
+
+def _chosen(argv: Sequence[str]) -> Algorithm | None:
+    """The algorithm that `train` or `sweep` is asked for; its flags may come before it.
+
+    A word after a flag is likely the value of the flag, so the others are looked at first.
+    """
+    if argv[:1] not in (["train"], ["sweep"]):
+        return None
+    words = list(itertools.pairwise(argv))
+    words.sort(key=lambda pair: pair[0].startswith("--"))  # stable
+    return next((algorithms()[word] for _, word in words if word in algorithms()), None)
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """`--flag -1e-3` as `--flag=-1e-3`: argparse takes such a number for a flag."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].startswith("--") and word.startswith("-") and _is_number(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def list_all(options: argparse.Namespace) -> None:
+    """Prints the algorithms and the environments."""
+    from jaxrl_envs.registry import list_ids
+
+    print("algorithms")
+    for algorithm in algorithms().values():
+        print(f"  {algorithm.name:<12} {algorithm.summary}")
+    print("\nenvironments")
+    for env_id in list_ids():
+        print(f"  {env_id}")
+
+
+def examine(options: argparse.Namespace) -> None:
+    """Prints what `jaxrl doctor` finds; exits with 1 where it would prevent training."""
+    from jaxrl.cli import doctor
+
+    host = doctor.probe()
+    findings = doctor.examine(host)
+    print("\n".join(doctor.report(host, findings)))
+    if any(finding.grave for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,189 @@
+"""Files of settings for `jaxrl train --config`: TOML or JSON, or the config.json of earlier runs.
+
+What they hold becomes words of the command line, which the command line's own parser reads: a
+setting means the same, and a mistake is found in the same way, wherever it is written. Imports no
+jax.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxrl.cli.parsing import did_you_mean
+from jaxrl.registry import Algorithm, algorithms, text_of_plain, value_text
+from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
+from jaxrl.runs.disk import user_path
+
+RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type", "vmapped")
+"""What config.json notes about a run without being a setting of it."""
+
+
+TABLES = {"hyper_parameters": "learning_rate = 1e-3", "environment_parameters": "length = 0.7"}
+
+
+SHORT = {"algo": "algorithm", "env": "environment", "env_param": "environment_parameters"}
+"""The command line's words for them."""
+
+
+ALL = "jaxrl train ALGO --help has them all"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+    """The settings of one file.
+
+    Attributes:
+      path: where they were read.
+      algorithm: its name on the command line, or what the file has in its place.
+      environment: the environment's id.
+      settings: the other flags by name.
+      environment_parameters: those to change.
+      records: what the file notes about an earlier run.
+    """
+
+    path: Path
+    algorithm: str | None
+    environment: str | None
+    settings: Mapping[str, Any]
+    environment_parameters: Mapping[str, Any]
+    records: Mapping[str, Any]
+
+    @property
+    def key_type(self) -> str | None:
+        """The generator of the earlier run's random numbers; None for the default."""
+        return self.records.get("key_type")
+
+    @property
+    def other_versions(self) -> str:
+        """Versions of the earlier run that are not those of today, in words; empty for none."""
+        return other_versions(self.records.get("versions", {}))
+
+    def words(self, algorithm: Algorithm, switches: Mapping[str, bool]) -> list[str]:
+        """The settings as words of the command line.
+
+        Args:
+          algorithm: whose hyper-parameters they may name.
+          switches: the names of the flags of a run, and whether each is on or off.
+
+        Raises:
+          ValueError: a name that is unknown, or a value that no flag can have.
+        """
+        return words_of(self.settings, self.environment_parameters, algorithm, switches)
+
+
+def words_of(
+    settings: Mapping[str, Any],
+    environment_parameters: Mapping[str, Any],
+    algorithm: Algorithm,
+    switches: Mapping[str, bool],
+) -> list[str]:
+    """Settings by name as words of the command line; see `ConfigFile.words`."""
+    kinds = {**switches, **{flag.name: flag.type == "bool" for flag in algorithm.flags}}
+    words = []
+    for name, value in settings.items():
+        if name in algorithm.python_only:
+            if value is not None:
+                raise ValueError(f"{name} is an object of Python: repeat that run in Python")
+        elif name not in kinds:
+            raise ValueError(f"there is no setting {name!r}: {did_you_mean(name, kinds, ALL)}")
+        elif name == "seeds" and isinstance(value, list):
+            words += _seeds(value)
+        elif value is not None or name not in switches:
+            words.append(_word(name, value, kinds[name]))
+    for name, value in environment_parameters.items():
+        if isinstance(value, list):
+            value = json.dumps(value)
+        if not isinstance(value, bool | int | float | str):
+            raise ValueError(
+                f"environment_parameters: {name} must be a number, true, false, a text or a list"
+            )
+        words.append(f"--env-param={name}={text_of_plain(value)}")
+    return words
+
+
+def read(path: Path | str) -> ConfigFile:
+    """Reads the file; its ending says what it is.
+
+    Raises:
+      ValueError: it cannot be read, or is no table of settings.
+    """
+    path = user_path(path)
+    content = _content(path)
+    settings: dict[str, Any] = {}
+    for name, value in content.items():
+        name = _normalized(name)
+        parts = {name: value}
+        if name == "hyper_parameters":
+            parts = {_normalized(k): v for k, v in _table(path, name, value).items()}
+        for part, v in parts.items():
+            if part in settings:
+                raise ValueError(f"{path}: {part} is given twice")
+            settings[part] = v
+    records = {name: settings.pop(name) for name in RECORDS if name in settings}
+    if (version := records.get("schema_version", 1)) > SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: schema_version is {version}, and this jaxrl reads up to {SCHEMA_VERSION}: "
+            "use the jaxrl that wrote it"
+        )
+    for name in ("algorithm", "environment"):
+        if not isinstance(settings.get(name, ""), str):
+            raise ValueError(f"{path}: {name} must be a text")
+    changed = settings.pop("environment_parameters", {})
+    written = settings.pop("algorithm", None)  # from Python, runs are named by their class
+    by_class = {a.class_name: a.name for a in algorithms().values()}
+    return ConfigFile(
+        path,
+        by_class.get(written, written),
+        settings.pop("environment", None),
+        settings,
+        _table(path, "environment_parameters", changed),
+        records,
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read {path}: it is no text") from None
+    if path.suffix not in (".toml", ".json"):
+        raise ValueError(f"{path}: give a file that ends in .toml or .json")
+    try:
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no {path.suffix[1:].upper()}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}: write names and values")
+    return content
+
+
+def _normalized(name: str) -> str:
+    name = name.replace("-", "_")
+    return SHORT.get(name, name)
+
+
+def _table(path: Path, name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: {name} must be a table, {{{TABLES[name]}}} say")
+    return value
+
+
+def _word(name: str, value: Any, switch: bool) -> str:
+    flag = name.replace("_", "-")
+    if switch:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}: it must be true or false")
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag}={value_text(name, value)}"
+
+
+def _seeds(seeds: list[Any]) -> list[str]:
+    """A run's seeds as the first and how many."""
+    if not seeds or seeds != [*range(seeds[0], seeds[0] + len(seeds))]:
+        raise ValueError(f"seeds is {seeds}: give how many, and the first one as seed")
+    return [f"--seed={seeds[0]}", f"--seeds={len(seeds)}"]

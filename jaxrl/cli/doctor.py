@@ -1,0 +1,268 @@
+"""`jaxrl doctor`: what this host has, and the known problems with their mends.
+
+`probe` looks, `examine` judges what it saw, `report` says it. Only `probe` imports jax.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxrl.runs.directory import LIBRARIES, PACKAGES
+from jaxrl.xla import deadlock
+
+SHOWN = (*PACKAGES, "orbax-checkpoint", "matplotlib", "six")
+SUPPORTED_PYTHONS = ((3, 11), (3, 12))
+WHY = {
+    "gymnax": "before 1.0.1 its step returned five values instead of six",
+    "six": "gymnax imports it without declaring it",
+}
+"""What goes wrong without the right version of a package, where that is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """What `probe` saw.
+
+    Attributes:
+      python: its version.
+      system: the operating system and the architecture.
+      versions: installed versions of packages; None for one that is missing.
+      requirements: what jaxrl needs, "jax<0.12,>=0.10.2" say.
+      devices: what jax computes on, by name; empty where it does not start.
+      backend: "cpu", "gpu" or "tpu".
+      failure: why jax does not start; empty where it does.
+      environment: the variables that matter.
+      has_cuda_gpu: whether the operating system sees one.
+      cores: those that this process may use.
+      memory: bytes; None where that is unknown.
+      deadlock: whether batched LAPACK calls can hang for ever with this jaxlib on this host.
+      x64: whether `jax_enable_x64` is on.
+    """
+
+    python: tuple[int, ...]
+    system: str
+    versions: Mapping[str, str | None]
+    requirements: tuple[str, ...]
+    devices: tuple[str, ...]
+    backend: str
+    failure: str
+    environment: Mapping[str, str]
+    has_cuda_gpu: bool
+    cores: int
+    memory: int | None
+    deadlock: bool
+    x64: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what is the case, what mends it, does it prevent training."""
+
+    what: str
+    mend: str = ""
+    grave: bool = False
+
+    @property
+    def label(self) -> str:
+        return "PROBLEM" if self.grave else "note" if self.mend else "fine"
+
+
+VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", deadlock.OPT_OUT)
+
+
+# Looking ------------------------------------------------------------------------------------------
+
+
+def probe() -> Host:
+    """Looks at this process, its packages and its devices; starts jax."""
+    requirements = tuple(
+        r for r in importlib.metadata.requires("jaxrl") or () if "extra ==" not in r
+    )
+    names = dict.fromkeys([*SHOWN, *(_parts(r)[0] for r in requirements)])
+    devices: tuple[str, ...] = ()
+    backend = failure = ""
+    x64 = False
+    try:
+        import jax
+
+        devices = tuple(f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices())
+        backend, x64 = jax.default_backend(), bool(jax.config.jax_enable_x64)
+    except Exception as error:  # whatever goes wrong in there is what the user has to be told
+        failure = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Host(
+        python=tuple(map(int, platform.python_version_tuple()[:2])),
+        system=f"{platform.system()} {platform.machine()}",
+        versions={name: _version(name) for name in names},
+        requirements=requirements,
+        devices=devices,
+        backend=backend,
+        failure=failure,
+        environment={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        has_cuda_gpu=Path("/proc/driver/nvidia/version").exists()
+        or shutil.which("nvidia-smi") is not None,
+        cores=deadlock.cores(),
+        memory=_memory(),
+        deadlock=deadlock.is_affected(),
+        x64=x64,
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory() -> int | None:
+    """Bytes of this host, or of the container that the process is in."""
+    sizes = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(sizes, default=None)
+
+
+# Judging ------------------------------------------------------------------------------------------
+
+
+def examine(seen: Host) -> list[Finding]:
+    """The findings, problems among them."""
+    return [
+        _python(seen),
+        *_packages(seen),
+        _start(seen),
+        _gpu(seen),
+        _deadlock(seen),
+        *_precision(seen),
+        *(_library(seen, name) for name in LIBRARIES),
+    ]
+
+
+def _python(seen: Host) -> Finding:
+    shown = ".".join(map(str, seen.python))
+    supported = " and ".join(".".join(map(str, version)) for version in SUPPORTED_PYTHONS)
+    if seen.python < SUPPORTED_PYTHONS[0]:
+        return Finding(f"Python {shown} is too old", f"use Python {supported}", grave=True)
+    if seen.python > SUPPORTED_PYTHONS[-1]:
+        return Finding(f"jaxrl is not tested on Python {shown}", f"use Python {supported}")
+    return Finding(f"Python {shown} is supported")
+
+
+def _packages(seen: Host) -> list[Finding]:
+    """A finding for each package that is missing or out of range; one where none is."""
+    found = []
+    for requirement in seen.requirements:
+        name, bounds = _parts(requirement)
+        version = seen.versions.get(name)
+        why = f" ({WHY[name]})" if name in WHY else ""
+        mend = f"pip install '{name}{','.join(a + b for a, b in bounds)}'"
+        if version is None:
+            found.append(Finding(f"{name} is missing{why}", mend, grave=True))
+        elif any(not _holds(version, *bound) for bound in bounds if bound[0].startswith(">")):
+            found.append(Finding(f"{name} {version} is too old{why}", mend, grave=True))
+        elif any(not _holds(version, *bound) for bound in bounds):
+            found.append(Finding(f"{name} {version} is newer than what jaxrl supports", mend))
+    return found or [Finding("every package is there, in a supported version")]
+
+
+def _start(seen: Host) -> Finding:
+    if seen.failure:
+        mend = "pip install --upgrade --force-reinstall jax jaxlib, or look at JAX_PLATFORMS"
+        return Finding(f"jax does not start: {seen.failure}", mend, grave=True)
+    return Finding(f"jax starts, on {len(seen.devices)} x {seen.backend}")
+
+
+def _gpu(seen: Host) -> Finding:
+    if not seen.has_cuda_gpu:
+        return Finding("no CUDA GPU is there to be used")
+    if seen.backend != "cpu":
+        return Finding(f"the GPU is used: jax computes on {seen.backend}")
+    asked = seen.environment.get("JAX_PLATFORMS", "")
+    mend = f"unset JAX_PLATFORMS ({asked})" if asked else "pip install 'jaxrl[cuda12]'"
+    return Finding("there is a CUDA GPU, and jax computes on the CPU", mend)
+
+
+def _deadlock(seen: Host) -> Finding:
+    """See `jaxrl.xla.deadlock`."""
+    if not seen.deadlock:
+        return Finding("no deadlock is known of this jaxlib on this host")
+    if f"{deadlock.FLAG}=false" in seen.environment.get("XLA_FLAGS", "").split():
+        return Finding("batched LAPACK calls are kept from the deadlock of this jaxlib")
+    return Finding(
+        "batched LAPACK calls can hang with this jaxlib on so few cores; jaxrl makes none itself",
+        f"for an environment that makes them, set XLA_FLAGS to {deadlock.FLAG}=false",
+    )
+
+
+def _precision(seen: Host) -> list[Finding]:
+    """See `jaxrl.xla.precision`."""
+    if not seen.x64:
+        return []
+    return [Finding("jax_enable_x64 is on; jaxrl trains in float32 all the same")]
+
+
+def _library(seen: Host, name: str) -> Finding:
+    if seen.versions.get(name) is None:
+        mend = f"pip install 'jaxrl[{name}]'"
+        return Finding(f"{name} is missing: no {name}/... environments", mend)
+    return Finding(f"{name} is there for {name}/... environments")
+
+
+def _parts(requirement: str) -> tuple[str, list[tuple[str, str]]]:
+    """`jax<0.12,>=0.10.2` as its name and [("<", "0.12"), (">=", "0.10.2")]."""
+    name, rest = re.match(r"([\w.-]+)(?:\[.*?\])?([^;]*)", requirement).groups()  # type: ignore[union-attr]
+    return name, re.findall(r"([<>=!~]=?)\s*([\w.]+)", rest)
+
+
+def _numbers(version: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version or "")[:3])
+
+
+def _holds(version: str, relation: str, bound: str) -> bool:
+    ours, theirs = ((*_numbers(v), 0, 0, 0)[:3] for v in (version, bound))
+    match relation:
+        case ">=":
+            return ours >= theirs
+        case ">":
+            return ours > theirs
+        case "<":
+            return ours < theirs
+        case "<=":
+            return ours <= theirs
+        case "!=":
+            return ours != theirs
+    return True  # another relation, which our own requirements do not use
+
+
+# Saying -------------------------------------------------------------------------------------------
+
+
+def report(seen: Host, findings: list[Finding]) -> list[str]:
+    """The lines that `jaxrl doctor` prints."""
+    facts = {
+        "python": f"{'.'.join(map(str, seen.python))} on {seen.system}",
+        **{name: version or "missing" for name, version in seen.versions.items()},
+        "devices": ", ".join(seen.devices) or "none",
+        "cores": str(seen.cores),
+        "memory": "unknown" if seen.memory is None else f"{seen.memory / 2**30:.1f} GiB",
+        **{name: seen.environment.get(name, "not set") for name in VARIABLES},
+    }
+    width = max(map(len, facts))
+    grave = sum(finding.grave for finding in findings)
+    return [
+        *(f"{name:<{width}}  {text}" for name, text in facts.items()),
+        "",
+        *(f"{f.label:<8} {f.what}{f.mend and f': {f.mend}'}" for f in findings),
+        "",
+        f"{grave} problem{'s' if grave > 1 else ''} that would prevent training"
+        if grave
+        else "nothing that would prevent training",
+    ]

@@ -1,0 +1,306 @@
+"""The command `jaxrl sweep`: hyper-parameters by grid or at random. Imports jax late."""
+
+import argparse
+import dataclasses
+import functools
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxrl.cli import terminal
+from jaxrl.cli.parsing import check_many, count, did_you_mean, file_path, kind
+from jaxrl.cli.session import find_own_modules, keep_compiled_programs
+from jaxrl.cli.train import (
+    add_training_flags,
+    add_words,
+    algorithm_named,
+    announce,
+    claim,
+    run_config_of,
+    train,
+)
+from jaxrl.registry import Algorithm, algorithms, finite_number, parse
+
+if TYPE_CHECKING:
+    from jaxrl.runs.run_config import RunConfig
+    from jaxrl.runs.sweeps import Point, Range, SweepDirectory
+
+BATCHED = ("Scalar", "Scalar | None", "Scheduled", "Scheduled | None")
+"""Types of flags that vmap can batch."""
+
+
+FRESH_SEEDS = 5
+"""How many are proposed to judge the best point by, at least."""
+
+
+def add_sweep(verbs: Any, algorithm: Algorithm | None) -> None:
+    sweep = verbs.add_parser(
+        "sweep",
+        help="Train many hyper-parameters side by side, and rank them",
+        usage=f"jaxrl sweep {algorithm.name if algorithm else 'ALGO'} ENV [flags]",
+        description=(
+            "Trains ALGO on ENV with hyper-parameters from a grid or drawn at random, every point "
+            "with every seed: real numbers side by side in one program, one program for each "
+            "choice of the others. Ends with a ranked table and a heat map; `jaxrl resume DIR` "
+            "goes on with a sweep that was interrupted."
+        ),
+        allow_abbrev=False,
+    )
+    sweep.set_defaults(run=sweep_agents, config=None, resumed=False, from_preset=None)
+    add_words(sweep)
+    add_flags(sweep)
+    add_training_flags(sweep, sweep.add_argument_group("each run"), algorithm)
+
+
+def sweep_agents(options: argparse.Namespace) -> None:
+    """Trains every point of a sweep, and ranks them."""
+    from jaxrl.runs.sweeps import SweepDirectory
+    from jaxrl_envs.registry import check_id
+
+    algorithm = algorithm_named(options.algo)
+    check_id(options.env)
+    points, run_config = points_of(options, algorithm), run_config_of(options)
+    with (
+        terminal.outlived(),
+        SweepDirectory.resume(options.sweep_dir)
+        if options.resumed
+        else claim(SweepDirectory, options.sweep_dir, options, "sweep-") as directory,
+    ):
+        announce(options, "a sweep")
+        run_sweep(
+            run_config, points, directory, options.given, options.max_memory, options.confirm_seeds
+        )
+
+
+def add_flags(sweep: Any) -> None:
+    """Adds the flags that `sweep` has besides those of `train`."""
+    group = sweep.add_argument_group("the sweep")
+    group.add_argument(
+        "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE,...",
+        help="Values of a hyper-parameter, learning_rate=1e-4,3e-4 say; may be repeated, for all "
+        "combinations (lists are separated by /: hidden_sizes=64,64/128,128)",
+    )  # fmt: skip
+    group.add_argument(
+        "--range", action="append", default=[], metavar="NAME=LOW:HIGH[:log]",
+        help="Where --random draws a hyper-parameter from, learning_rate=1e-5:1e-2:log say; may be "
+        "repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--random", type=count, metavar="INT",
+        help="Draw so many points, from every --range and among the values of every --grid",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-memory", type=kind(_memory), metavar="GIB",
+        help="Memory that one program may take: more is split (default: half of the machine's)",
+    )  # fmt: skip
+    group.add_argument(
+        "--confirm-seeds", type=count, metavar="INT",
+        help="Train the best point again with so many fresh seeds, into SWEEP/confirmed: the mean "
+        "that made it the best of many is likely too high, and theirs is not",
+    )  # fmt: skip
+    group.add_argument(
+        "--sweep-dir", type=file_path, metavar="DIR",
+        help="Directory to make (default: runs/sweep-ALGO-ENV-seedSEED-TIME)",
+    )  # fmt: skip
+
+
+def _memory(text: str) -> float:
+    size = finite_number(text)
+    if size <= 0:
+        raise ValueError(f"{text} is too small: give GiB, 4 say")
+    return size
+
+
+def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]":
+    """The points that the flags ask for.
+
+    Raises:
+      ValueError: a name that the algorithm does not have, or a value that it cannot take.
+    """
+    from jaxrl.runs.sweeps import grid, random_points
+
+    choices = dict(_choices(text, algorithm) for text in options.grid)
+    ranges = dict(_range(text, algorithm) for text in options.range)
+    if twice := choices.keys() & ranges.keys():
+        raise ValueError(f"--grid and --range both give {min(twice)}: leave one out")
+    if len(choices) < len(options.grid) or len(ranges) < len(options.range):
+        raise ValueError("a hyper-parameter is given twice: put all of its values into one --grid")
+    if not choices and not ranges:
+        raise ValueError("nothing to sweep: add --grid learning_rate=1e-4,3e-4 say")
+    if ranges and options.random is None:
+        raise ValueError("--range needs --random N: how many points to draw")
+    if options.random is None:
+        return grid(choices)
+    check_many("--random", options.random)
+    return random_points(ranges, choices, options.random, options.seed)
+
+
+def _named(text: str, flag: str, example: str, algorithm: Algorithm) -> tuple[Any, str]:
+    name, _, rest = text.partition("=")
+    name = name.strip().replace("-", "_")
+    known = {f.name: f for f in algorithm.flags}
+    if not rest:
+        raise ValueError(f"--{flag} {text}: write {example}")
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise ValueError(f"--{flag}: {algorithm.name} has no hyper-parameter {name!r}: {hint}")
+    return known[name], rest
+
+
+def _choices(text: str, algorithm: Algorithm) -> tuple[str, list[Any]]:
+    flag, rest = _named(text, "grid", "NAME=VALUE,VALUE", algorithm)
+    words = rest.split("/" if flag.type.startswith("tuple") else ",")
+    values = [_value(flag, word.strip()) for word in words]
+    if len({str(value) for value in values}) < len(values):
+        raise ValueError(f"--grid {text}: a value is there twice")
+    return flag.name, values
+
+
+def _value(flag: Any, word: str) -> Any:
+    if flag.type == "bool":
+        if word not in ("true", "false"):
+            raise ValueError(f"--grid {flag.name}: {word!r} is neither true nor false")
+        return word == "true"
+    if flag.choices and word not in flag.choices:
+        raise ValueError(f"--grid {flag.name}: {word!r} is none of {', '.join(flag.choices)}")
+    try:
+        return parse(flag.type, word)
+    except ValueError as error:
+        raise ValueError(f"--grid {flag.name}: {error}") from None
+
+
+def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
+    from jaxrl.runs.sweeps import Range
+
+    flag, rest = _named(text, "range", "NAME=LOW:HIGH or NAME=LOW:HIGH:log", algorithm)
+    low_text, *others = rest.split(":")
+    if flag.type not in BATCHED:
+        raise ValueError(f"--range: {flag.name} is no real number: give its values by --grid")
+    if len(others) not in (1, 2) or others[1:] not in ([], ["log"]):
+        raise ValueError(f"--range {text}: write NAME=LOW:HIGH or NAME=LOW:HIGH:log")
+    low, high = finite_number(low_text), finite_number(others[0])
+    if not low < high or (len(others) == 2 and low <= 0):
+        raise ValueError(f"--range {text}: LOW must be below HIGH, and with log above 0")
+    return flag.name, Range(low, high, len(others) == 2)
+
+
+def run_sweep(
+    run_config: "RunConfig",
+    points: "list[Point]",
+    directory: "SweepDirectory",
+    words: list[str],
+    max_memory: float | None,
+    confirm_seeds: int | None = None,
+) -> None:
+    """Trains every point, or goes on with what is missing; prints and draws what came of it."""
+    from jaxrl.analysis.sweep_report import (
+        caveat,
+        command_on_fresh_seeds,
+        draw,
+        outcomes,
+        table,
+        write_results,
+    )
+    from jaxrl.runs.sweeps import batches, memory_budget, split
+
+    if run_config.seeds[-1] + (confirm_seeds or 0) >= 2**32:
+        raise ValueError(f"--confirm-seeds is {confirm_seeds}: seeds end at 2**32 - 1")
+    flags = algorithms()[run_config.algorithm].flags
+    groups = [
+        (
+            dataclasses.replace(
+                run_config, hyper_parameters={**run_config.hyper_parameters, **fixed}
+            ),
+            fixed,
+            [] if rest == [{}] else rest,
+        )
+        for fixed, rest in split(points, [flag.name for flag in flags if flag.type in BATCHED])
+    ]
+    keep_compiled_programs()
+    find_own_modules()
+    from jaxrl.runs.load import build
+
+    for of_group, _, rest in groups:  # what does not fit is said before anything is left behind
+        build(dataclasses.replace(of_group, points=tuple(rest)))
+    directory.begin(words)
+    path = directory.path
+    budget = memory_budget() if max_memory is None else int(max_memory * 2**30)
+    print(
+        f"{len(points)} points x {len(run_config.seeds)} seeds, {len(groups)} "
+        f"program{'s' if len(groups) > 1 else ''}, into {path}",
+        flush=True,
+    )
+    runs: list[tuple[Path, Point, list[Point]]] = []
+    for number, (of_group, fixed, rest) in enumerate(groups):
+        parts: list[list[Point]] = [[]]
+        if rest:
+            make = functools.partial(batches, of_group, rest, budget)
+            parts = directory.batches(number, make)
+        for part in parts:
+            run_path, complete = directory.run(len(runs))
+            runs.append((run_path, fixed, part))
+            if complete:
+                continue
+            print(f"\n{run_path.name}: {_said(fixed, part)}", flush=True)
+            _train(dataclasses.replace(of_group, points=tuple(part)), run_path)
+    found = outcomes(runs)
+    write_results(found, path)
+    print(f"\n{table(found)}", flush=True)
+    draw(found, path / "sweep.png", title=f"{run_config.algorithm} on {run_config.environment}")
+    print(f"heat map: {path / 'sweep.png'}")
+    if said := caveat(found):
+        print(said, flush=True)
+    best = found[0]
+    if confirm_seeds is not None:
+        _confirm(run_config, best.point, directory, confirm_seeds)
+    elif said:
+        seeds = max(len(run_config.seeds), FRESH_SEEDS)
+        fresh = command_on_fresh_seeds(words, best.point, run_config.seeds[-1] + 1, seeds)
+        print(f"On fresh seeds: {shlex.join(fresh)}")
+
+
+def _confirm(
+    run_config: "RunConfig", point: "Point", sweep: "SweepDirectory", num_seeds: int
+) -> None:
+    """Trains a point with seeds that the sweep did not have, or goes on with that."""
+    from jaxrl.runs.directory import read_summary
+
+    path = sweep.path / "confirmed"
+    if read_summary(path) is not None:
+        print(f"on fresh seeds: {path}")
+        return
+    first = run_config.seeds[-1] + 1
+    print(
+        f"\n{path.name}: {_said(point, [])}, seeds {first} to {first + num_seeds - 1}", flush=True
+    )
+    fresh = dataclasses.replace(
+        run_config,
+        hyper_parameters={**run_config.hyper_parameters, **point},
+        seeds=tuple(range(first, first + num_seeds)),
+    )
+    _train(fresh, path)
+
+
+def _train(run_config: "RunConfig", path: Path) -> None:
+    """Trains a run of a sweep, or goes on with it; one in which all diverged is no error."""
+    from jaxrl.runs.directory import RunDirectory, read_summary
+
+    begun = (path / "config.json").exists()
+    claim = RunDirectory.resume if begun else RunDirectory.create
+    try:
+        with claim(path) as run:
+            train(run_config, run, resume=begun)
+    except RuntimeError as error:
+        if read_summary(path) is None:
+            raise
+        print(f"{path.name}: {error}", flush=True)
+
+
+def _said(fixed: "Point", part: "list[Point]") -> str:
+    from jaxrl.analysis.sweep_report import text_of
+
+    words = [f"{name}={text_of(value)}" for name, value in fixed.items()]
+    if part:
+        names = ", ".join(part[0])
+        words.append(f"{len(part)} point{'s' if len(part) > 1 else ''} of {names} side by side")
+    return ", ".join(words)

@@ -1,0 +1,72 @@
+"""What a distribution over actions is, and sums in a fixed order."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What an agent may ask of a distribution over actions.
+
+    Keys are typed (`jax.random.key`). An action is one array, or a tuple of them for `Product`.
+    """
+
+    def sample(self, key: Array) -> Any:
+        """Draws one action for each batch entry."""
+
+    def mode(self) -> Any:
+        """Returns the most probable action of each batch entry."""
+
+    def log_prob(self, action: Any) -> Array:
+        """Returns log p(action), a float of shape [...]."""
+
+    def entropy(self) -> Array:
+        """Returns H(p) = -E[log p(action)] in nats, a float of shape [...]."""
+
+    def kl(self, other: Any) -> Array:
+        """Returns KL(self || other) in nats, closed form, a float of shape [...]."""
+
+    @property
+    def parameters(self) -> Any:
+        """The float arrays that define it, a pytree of [..., *]; no mask."""
+
+    def fisher(self, tangent: Any) -> Any:
+        """Returns F v for each batch entry, F = E[grad log p grad log p^T] in `parameters`.
+
+        It is the second derivative of the KL divergence: KL(p || p + v) = v^T F v / 2 + o(|v|^2).
+        Argument and result have the structure of `parameters`.
+        """
+
+
+def at_least_float32(x: Array) -> Array:
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _add(terms: Sequence[Array]) -> Array:
+    return functools.reduce(operator.add, terms)
+
+
+@jax.custom_jvp
+def ordered_sum(x: Array) -> Array:
+    """Sums the last axis in an order that the compiler may not change."""
+    dtype = jnp.finfo(x.dtype)
+
+    def add(a: Array, b: Array) -> Array:
+        # Rounding a float to its own precision changes nothing, and forbids reassociation.
+        return jax.lax.reduce_precision(a + b, dtype.nexp, dtype.nmant)
+
+    return jax.lax.reduce(x, jnp.zeros((), x.dtype), add, (x.ndim - 1,))
+
+
+@ordered_sum.defjvp
+def _ordered_sum_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return ordered_sum(*primals), jnp.sum(tangents[0], axis=-1)

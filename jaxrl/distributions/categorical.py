@@ -1,0 +1,201 @@
+"""Distributions over a few actions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrl.distributions.base import _add, at_least_float32, ordered_sum
+from jaxrl.distributions.product import Product
+
+# With this many actions or fewer, each action is an array of its own and XLA meets no minor axis to
+# reduce. Measured on 2 CPU cores against log_softmax and jnp.sum, log_prob and entropy with their
+# gradient: for logits [16384, A] 9 times faster at A = 2 and 3.5 times at A = 6; in a scan over
+# [2048, A] 2.4 times at A = 2, even at 6, half as fast at 8. Through 7, because with one reduction
+# of 7 (not of 8 or more) the update's gradient rounded differently on jax 0.11.2.
+_MAX_UNROLLED_ACTIONS = 7
+
+
+# Far below any logit, yet a sum or difference of 1e8 of them is finite, as finfo.min's is not.
+_MASKED_LOGIT = -1e30
+
+
+@flax.struct.dataclass
+class Categorical:
+    """One of A actions, with p(a) = exp(logits[a]) / sum_b exp(logits[b]).
+
+    A masked action has probability exactly 0: it is never sampled, adds nothing to entropy and KL,
+    and its logit gets a gradient of exactly 0. Its log_prob is about -1e30, finite; kl(other) is
+    likewise large and finite where `other` masks an action that `self` takes. A row in which every
+    action is masked is uniform over all of them, with zero gradients. Actions are int32 [...].
+
+    Attributes:
+        logits: float [..., A], unnormalised log probabilities of magnitude well below 1e30.
+        mask: bool, broadcastable to logits; True where the action is allowed. None allows all.
+    """
+
+    logits: Array
+    mask: Array | None = None
+
+    def sample(self, key: Array) -> Array:
+        """Draws actions, int32 [...], by the Gumbel-max trick."""
+        logits = self._masked_logits()
+        if self.mask is not None:
+            # In a row with nothing allowed the noise would round away beside the masked logits.
+            logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+        return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
+
+    def mode(self) -> Array:
+        """Returns the most probable actions, int32 [...]; the lowest index where they tie."""
+        return jnp.argmax(self._masked_logits(), axis=-1).astype(jnp.int32)
+
+    def log_prob(self, action: Array) -> Array:
+        """Returns log p(action), float [...], for integer actions [...]; -inf outside [0, A)."""
+        # A one-hot sum rather than take_along_axis, whose gradient is a scatter: inside a scan the
+        # gradient takes 0.54 of the time at A = 2, and 1.1 at A = 18 (jax 0.10.2, 2 CPU cores).
+        indices = jnp.arange(self.logits.shape[-1], dtype=jnp.int32)
+        chosen = jnp.expand_dims(action, -1) == jnp.broadcast_to(indices, self.logits.shape)
+        log_probs = self._log_probs()
+        terms = list(zip(_split_actions(chosen), log_probs, strict=True))
+        # -inf outside, not the 0 of an empty sum, which says "certain"; infinity shows in metrics.
+        if len(terms) > 1:  # a select each, as cheap as the sum
+            log_prob: Any = -jnp.inf
+            for hit, log_p in terms:
+                log_prob = jnp.where(hit, log_p, log_prob)
+            return log_prob
+        known = (action >= 0) & (action < self.logits.shape[-1])
+        log_prob = _sum_actions([jnp.where(hit, log_p, 0.0) for hit, log_p in terms])
+        return jnp.where(known, log_prob, -jnp.inf)
+
+    def probabilities(self) -> Array:
+        """Returns p, float [..., A]; exactly 0 where masked."""
+        return jax.nn.softmax(self._masked_logits(), axis=-1)
+
+    def entropy(self) -> Array:
+        """Returns -sum_a p(a) log p(a), float [...], from 0 to log A."""
+        # Masked log probabilities are finite, so 0 * log 0 is 0 here, and so is its gradient.
+        return -_sum_actions([jnp.exp(log_p) * log_p for log_p in self._log_probs()])
+
+    def kl(self, other: Categorical) -> Array:
+        """Returns sum_a p(a) (log p(a) - log q(a)), float [...], where q is `other`."""
+        pairs = zip(self._log_probs(), other._log_probs(), strict=True)
+        return _sum_actions([jnp.exp(log_p) * (log_p - log_q) for log_p, log_q in pairs])
+
+    @property
+    def parameters(self) -> Array:
+        """The logits, float [..., A]."""
+        return at_least_float32(self.logits)
+
+    def fisher(self, tangent: Array) -> Array:
+        """Returns p (v - sum_a p(a) v(a)), float [..., A]: F = diag(p) - p p^T in the logits."""
+        p = jax.nn.softmax(self._masked_logits(), axis=-1)
+        if self.mask is not None:  # what is masked has no gradient, also where everything is
+            p = jnp.where(jnp.broadcast_to(self.mask, p.shape), p, 0.0)
+        return p * (tangent - jnp.sum(p * tangent, axis=-1, keepdims=True))
+
+    def _masked_logits(self) -> Array:  # [..., A]
+        logits = at_least_float32(self.logits)
+        if self.mask is None:
+            return logits
+        return jnp.where(jnp.broadcast_to(self.mask, logits.shape), logits, _MASKED_LOGIT)
+
+    def _log_probs(self) -> list[Array]:  # blocks of [..., A], see _split_actions
+        blocks = _split_actions(self._masked_logits())
+        largest = jax.lax.stop_gradient(_max_actions(blocks))
+        shifted = _subtract(blocks, largest)
+        return _subtract(shifted, jnp.log(_sum_actions([jnp.exp(block) for block in shifted])))
+
+
+@flax.struct.dataclass
+class MultiCategorical:
+    """Independent Categoricals side by side; actions are int32 [..., len(nums)].
+
+    Attributes:
+        logits: float [..., sum(nums)], the logits of one Categorical after another.
+        nums: how many actions each Categorical has (static).
+        mask: bool, broadcastable to logits; True where the action is allowed. None allows all.
+    """
+
+    logits: Array
+    nums: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    mask: Array | None = None
+
+    @property
+    def components(self) -> tuple[Categorical, ...]:
+        """The Categoricals, in order.
+
+        Raises:
+            ValueError: if nums is empty or does not add up to the last axis of logits.
+        """
+        if not self.nums or sum(self.nums) != self.logits.shape[-1]:
+            raise ValueError(
+                f"MultiCategorical: nums={self.nums} adds up to {sum(self.nums)}, but the last axis"
+                f" of logits is {self.logits.shape[-1]}: give one logit for each action."
+            )
+        offsets = [sum(self.nums[:i]) for i in range(1, len(self.nums))]
+        logits = jnp.split(self.logits, offsets, axis=-1)
+        if self.mask is None:
+            return tuple(Categorical(part) for part in logits)
+        masks = jnp.split(jnp.broadcast_to(self.mask, self.logits.shape), offsets, axis=-1)
+        return tuple(Categorical(*parts) for parts in zip(logits, masks, strict=True))
+
+    def sample(self, key: Array) -> Array:
+        """Draws actions, int32 [..., len(nums)], with a key of its own for each component."""
+        return jnp.stack(Product(self.components).sample(key), axis=-1)
+
+    def mode(self) -> Array:
+        """Returns the most probable actions, int32 [..., len(nums)]."""
+        return jnp.stack(Product(self.components).mode(), axis=-1)
+
+    def log_prob(self, action: Array) -> Array:
+        """Returns the sum of the components' log p, float [...], for actions [..., len(nums)]; -inf
+        where one of them does not exist."""
+        actions = tuple(action[..., i] for i in range(len(self.nums)))
+        return Product(self.components).log_prob(actions)
+
+    def entropy(self) -> Array:
+        """Returns the sum of the components' entropies, float [...]."""
+        return Product(self.components).entropy()
+
+    def kl(self, other: MultiCategorical) -> Array:
+        """Returns the sum of the components' KL(self || other), float [...]."""
+        return Product(self.components).kl(Product(other.components))
+
+    @property
+    def parameters(self) -> Array:
+        """The logits, float [..., sum(nums)]."""
+        return at_least_float32(self.logits)
+
+    def fisher(self, tangent: Array) -> Array:
+        """Returns the components' F v side by side, float [..., sum(nums)]."""
+        components = self.components
+        offsets = [sum(self.nums[:i]) for i in range(1, len(self.nums))]
+        tangents = tuple(jnp.split(tangent, offsets, axis=-1))
+        return jnp.concatenate(Product(components).fisher(tangents), axis=-1)
+
+
+def _split_actions(x: Array) -> list[Array]:
+    """Splits [..., A] into A blocks [...] where A is small; otherwise one block [..., A]."""
+    return list(jnp.unstack(x, axis=-1)) if 1 < x.shape[-1] <= _MAX_UNROLLED_ACTIONS else [x]
+
+
+def _max_actions(blocks: Sequence[Array]) -> Array:
+    """Returns the maximum over actions, [...]."""
+    whole = len(blocks) == 1
+    return jnp.max(blocks[0], axis=-1) if whole else functools.reduce(jnp.maximum, blocks)
+
+
+def _sum_actions(blocks: Sequence[Array]) -> Array:
+    """Returns the sum over actions, [...]."""
+    return ordered_sum(blocks[0]) if len(blocks) == 1 else _add(blocks)
+
+
+def _subtract(blocks: Sequence[Array], x: Array) -> list[Array]:
+    """Subtracts x, [...], from every action."""
+    return [blocks[0] - x[..., None]] if len(blocks) == 1 else [block - x for block in blocks]

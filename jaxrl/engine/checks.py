@@ -1,0 +1,64 @@
+"""Do agent, environments and options fit together? Asked before anything is compiled."""
+
+import jax
+
+from jaxrl.agent import Agent, EvalMode
+from jaxrl.engine.first_step import FirstStep, acting_differences, differences
+from jaxrl.engine.learners import Learned
+from jaxrl.environment import Environment
+from jaxrl.types import EnvSpec, PyTree
+
+
+def check_contract(name: str, first_step: FirstStep, spec: EnvSpec) -> None:
+    if problems := list(first_step.problems(spec)):
+        raise ValueError(
+            f"{name} does not keep its contract (jaxrl_envs.check looks closer):"
+            + "".join(f"\n{line}" for line in problems)
+        )
+
+
+def check_eval_env(eval_env: Environment, spec: EnvSpec) -> None:
+    """Raises ValueError unless an agent for `spec` can act in `eval_env`."""
+    if problems := list(acting_differences("eval_env", eval_env.spec, spec)):
+        raise ValueError(
+            "eval_env does not fit env, one agent cannot act in both:"
+            + "".join(f"\n{line}" for line in problems)
+        )
+    check_contract(f"eval_env, {type(eval_env).__name__},", FirstStep.of(eval_env), eval_env.spec)
+
+
+def check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
+    if eval_mode not in agent.eval_modes:
+        raise ValueError(
+            f"eval_mode is {eval_mode!r}: for {type(agent).__name__} use "
+            f"{' or '.join(map(repr, agent.eval_modes))}"
+        )
+
+
+def check_start(agent: Agent, start: Learned, wanted: PyTree) -> None:
+    """Raises ValueError unless the agent can start from there; `wanted` are the shapes of its
+    statistics of observations."""
+    found = () if start.stats is None else start.stats.obs
+    if wanted and start.stats is None:
+        raise ValueError(
+            "agent_state is an agent's state alone, without the statistics by which it saw "
+            "observations, and normalize_observations is on: pass the whole TrainState, or "
+            "load_run(path).start()"
+        )
+    if wanted and not found:
+        raise ValueError(
+            "agent_state is of a run that saw observations as they are: leave "
+            "normalize_observations off"
+        )
+    if found and not wanted:
+        raise ValueError(
+            "agent_state is of a run that normalised its observations: set normalize_observations"
+        )
+    like = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    name = type(agent).__name__
+    problems = [
+        *differences("it", start.agent, f"the state of this {name}", like),
+        *differences("its statistics", found, "those of these observations", wanted),
+    ]
+    if problems:
+        raise ValueError("agent_state is of another agent:" + "".join(f"\n{x}" for x in problems))

@@ -1,0 +1,19 @@
+"""Networks in flax.linen: torsos, recurrent cores and heads.
+
+A torso of ours maps observations `[..., *obs]` to features `[..., F]` for any leading axes; a
+module of your own always sees one, `[B, *obs]`. What else it may hold than params (batch
+statistics, dropout), and in which agents, is in `jaxrl.networks.own_modules`.
+"""
+
+from jaxrl.networks.actor_critic import ActorCritic as ActorCritic
+from jaxrl.networks.critics import Critics as Critics
+from jaxrl.networks.layers import MLP as MLP
+from jaxrl.networks.layers import Conv as Conv
+from jaxrl.networks.layers import Flatten as Flatten
+from jaxrl.networks.policies import PolicyHead as PolicyHead
+from jaxrl.networks.policies import Scorer as Scorer
+from jaxrl.networks.policies import SoftmaxLinear as SoftmaxLinear
+from jaxrl.networks.q_networks import QNetwork as QNetwork
+from jaxrl.networks.recurrent import Core as Core
+from jaxrl.networks.torsos import CNN as CNN
+from jaxrl.networks.torsos import default_torso as default_torso

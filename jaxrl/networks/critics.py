@@ -1,0 +1,58 @@
+"""Action values and plain outputs for off-policy agents."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrl.networks.layers import MLP, dense
+from jaxrl.networks.own_modules import call_directly
+from jaxrl.types import Array, PyTree, split_mask
+
+
+class Critics(nn.Module):
+    """Q(s, a) by several networks side by side: `float32[num, ...]`.
+
+    Attributes:
+      torso: builds a module from observations to features, one for each network.
+      num: how many.
+      num_outputs: values of each: one for a pair of observation and action, whose axis is left out,
+        or one for each action where the observation alone is given, `[num, ..., A]`.
+      call: how a torso is called, see `jaxrl.networks.own_modules`.
+    """
+
+    torso: Callable[[], nn.Module]
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    num: int = 1
+    num_outputs: int = 1
+    call: Callable[..., Any] = call_directly
+
+    @nn.compact
+    def __call__(self, obs: PyTree, action: Array | None = None) -> Array:
+        obs = split_mask(obs)[0]
+        found = []
+        for i in range(self.num):
+            x = self.call(self.torso().clone(parent=self, name=f"torso_{i}"), obs)
+            if action is not None:
+                x = jnp.concatenate([x, action], axis=-1)
+            x = MLP(self.hidden_sizes, self.activation, name=f"hidden_{i}")(x)
+            found.append(dense(self.num_outputs, 1.0, f"out_{i}")(x))
+        values = jnp.stack(found)
+        return values if action is None else jnp.squeeze(values, -1)
+
+
+class Outputs(nn.Module):
+    """A torso, hidden layers and a small last layer: what a policy is made of, `[..., num]`."""
+
+    torso: Callable[[], nn.Module]
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    num: int
+    call: Callable[..., Any] = call_directly
+
+    @nn.compact
+    def __call__(self, obs: PyTree) -> Array:
+        x = self.call(self.torso().clone(parent=self, name="torso"), split_mask(obs)[0])
+        return dense(self.num, 0.01)(MLP(self.hidden_sizes, self.activation)(x))

@@ -1,0 +1,97 @@
+"""Layers and their initialisation, in flax.linen."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.initializers import orthogonal, zeros_init
+
+from jaxrl.trees import num_values
+from jaxrl.types import (
+    Array,
+    PyTree,
+)
+from jaxrl.xla.convolution import conv_general_dilated
+
+Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation function of that name."""
+    if name not in get_args(Activation):
+        raise ValueError(f"activation is {name!r}: use one of {', '.join(get_args(Activation))}")
+    return jnp.tanh if name == "tanh" else getattr(nn, name)
+
+
+def dense(features: int, scale: float, name: str | None = None) -> nn.Dense:
+    """A dense layer, orthogonal with gain `scale` (Saxe et al., 2014), bias zero."""
+    return nn.Dense(
+        features,
+        kernel_init=orthogonal(scale),
+        bias_init=zeros_init(),
+        dot_general=_by_columns if features <= FEW_COLUMNS else None,
+        name=name,
+    )
+
+
+FEW_COLUMNS = 4
+"""Outputs up to which a layer multiplies by one column after the other. XLA's product for the
+gradient of so narrow a kernel is slow on a CPU, and that with a vector is not; a GPU does either as
+fast."""
+
+
+def _by_columns(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
+    columns = [jax.lax.dot_general(x, column, dimensions, **options) for column in kernel.T]
+    return jnp.stack(columns, axis=-1)
+
+
+class MLP(nn.Module):
+    """Dense layers, each followed by the activation; orthogonal with gain sqrt(2).
+
+    With `layer_norm` what enters each activation is normalised over the features.
+    """
+
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for size in self.hidden_sizes:
+            x = dense(size, 2**0.5)(x)
+            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = activation(self.activation)(x)
+        return x
+
+
+class Conv(nn.Conv):
+    """`flax.linen.Conv` that is fast in training on a CPU, too; use it in torsos of your own.
+
+    It has the fields, the parameters and the names of `flax.linen.Conv`, and the same numbers but
+    for rounding; see `jaxrl.xla.convolution`. On other devices the programs are the same.
+    """
+
+    conv_general_dilated: Any = conv_general_dilated
+
+
+class Flatten(nn.Module):
+    """Lays the leaves of an observation side by side, as floats, and feeds them to `torso`.
+
+    Attributes:
+      shapes: the leaves' unbatched shapes, in tree order.
+      torso: a module from `[..., F]` to features.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    torso: nn.Module
+
+    @nn.compact
+    def __call__(self, obs: PyTree) -> Array:
+        def row(x, shape):
+            batch = x.shape[: x.ndim - len(shape)]
+            return x.reshape(*batch, num_values(shape)).astype(jnp.float32)
+
+        rows = [row(x, s) for x, s in zip(jax.tree.leaves(obs), self.shapes, strict=True)]
+        return self.torso(rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1))

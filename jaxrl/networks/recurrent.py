@@ -1,0 +1,60 @@
+"""Recurrent cores: they carry a state across time and drop it where an episode begins."""
+
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrl.trees import tree_where
+from jaxrl.types import Array, PyTree
+
+CoreName = Literal["none", "gru", "lstm"]
+
+
+def cell(name: CoreName, size: int) -> nn.RNNCellBase | None:
+    """A recurrent cell of that name; None for "none"."""
+    match name:
+        case "none":
+            return None
+        case "gru":
+            return nn.GRUCell(size)
+        case "lstm":
+            return nn.OptimizedLSTMCell(size)
+    raise ValueError(f"core is {name!r}: use one of {', '.join(get_args(CoreName))}")
+
+
+def initial_carry(name: CoreName, size: int, num_envs: int) -> PyTree:
+    """The recurrent state in which an episode begins: zeros, leaves `[num_envs, size]`."""
+    zeros = jnp.zeros((num_envs, size), jnp.float32)
+    return {"none": (), "gru": zeros, "lstm": (zeros, zeros)}[name]
+
+
+class Core(nn.Module):
+    """Runs a recurrent cell over time and drops its state where an episode begins."""
+
+    name_: CoreName
+    size: int
+
+    @nn.compact
+    def __call__(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array, PyTree]:
+        """Unrolls the cell.
+
+        Args:
+          carry: the state before step 0, leaves `[N, size]`.
+          x: features `[T, N, F]`.
+          first: `bool[T, N]`.
+
+        Returns:
+          The state after the last step, the outputs `[T, N, size]`, and the state after each step,
+          leaves `[T, N, size]`.
+        """
+        start = initial_carry(self.name_, self.size, x.shape[1])
+
+        def one_step(cell, carry, inputs):
+            x, first = inputs
+            carry, y = cell(tree_where(first, start, carry), x)
+            return carry, (y, carry)
+
+        scan = nn.scan(one_step, variable_broadcast="params", split_rngs={"params": False})
+        carry, (outputs, carries) = scan(cell(self.name_, self.size), carry, (x, first))
+        return carry, outputs, carries

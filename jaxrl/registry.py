@@ -1,0 +1,285 @@
+"""Command-line flags from the hyper-parameters of the agents, read from their source.
+
+`--help` and `list` must not wait for jax, and every agent module imports it. So the fields, their
+defaults and the sentence below each are read from the syntax tree; a test compares them with the
+classes.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+AGENTS = Path(__file__).parent / "agents"
+
+SHOWN_TYPES = {
+    "int": "INT",
+    "int | None": "INT|none",
+    "bool": "",
+    "str": "TEXT",
+    "Scalar": "FLOAT",
+    "Scalar | None": "FLOAT|none",
+    "Scheduled": "FLOAT|SCHEDULE",
+    "Scheduled | None": "FLOAT|SCHEDULE|none",
+    "tuple[int, ...]": "INT,INT,...",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One hyper-parameter: its name, the text of its type, its default and its documentation."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None = None
+    """The values of a `Literal`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One agent: the name on the command line, the class, a sentence and its hyper-parameters."""
+
+    name: str
+    module: str
+    class_name: str
+    summary: str
+    flags: tuple[Flag, ...]
+    python_only: tuple[str, ...] = ()
+    """Fields that no text can give: a flax module, say."""
+
+    def build(self, fields: Mapping[str, Any]) -> Any:
+        """The agent with these hyper-parameters, as `parse` reads them; imports jax."""
+        agent = getattr(importlib.import_module(self.module), self.class_name)
+        built = {k: v.build() if isinstance(v, ScheduleText) else v for k, v in fields.items()}
+        return agent(**built)
+
+
+@functools.cache
+def algorithms() -> dict[str, Algorithm]:
+    """Every module of `jaxrl.agents` that defines a class of its own name, by that name."""
+    found = {}
+    for path in sorted(AGENTS.glob("*.py")):
+        for class_name, node in _classes(path).items():
+            if class_name.lower() == path.stem.replace("_", ""):
+                summary = (ast.get_docstring(node) or "").split("\n")[0]
+                fields = _fields(path, class_name)
+                found[path.stem] = Algorithm(
+                    path.stem,
+                    f"jaxrl.agents.{path.stem}",
+                    class_name,
+                    summary,
+                    tuple(field for field in fields if _can_be_typed(field)),
+                    tuple(field.name for field in fields if not _can_be_typed(field)),
+                )
+    return found
+
+
+def _syntax(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def _classes(path: Path) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in _syntax(path) if isinstance(node, ast.ClassDef)}
+
+
+def _can_be_typed(field: Flag) -> bool:
+    return field.type in SHOWN_TYPES or field.choices is not None
+
+
+def _fields(path: Path, class_name: str) -> list[Flag]:
+    """The fields of a class and, after them, of its bases in `jaxrl.agents`."""
+    node = _classes(path)[class_name]
+    own = []
+    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        kind = ast.unparse(field.annotation)
+        choices = _literal(field.annotation) or _literals().get(kind)
+        text = ""
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            text = str(after.value.value)
+        own.append(Flag(field.target.id, kind, _default(field.value), text, choices))
+    inherited = []
+    for base in node.bases:
+        for other in AGENTS.rglob("*.py"):
+            if isinstance(base, ast.Name) and base.id in _classes(other):
+                inherited = _fields(other, base.id)
+    return own + [flag for flag in inherited if flag.name not in {f.name for f in own}]
+
+
+@functools.cache
+def _literals() -> dict[str, tuple[str, ...]]:
+    """Every `Name = Literal["a", "b"]` of the library, by its name."""
+    found = {}
+    for path in [*AGENTS.parent.glob("networks/*.py"), *AGENTS.rglob("*.py")]:
+        for node in _syntax(path):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                choices = _literal(node.value)
+                if choices is not None:
+                    found[node.targets[0].id] = choices
+    return found
+
+
+def _literal(node: ast.expr) -> tuple[str, ...] | None:
+    """The texts in `Literal[...]`, None for anything else."""
+    if not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"):
+        return None
+    values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    return tuple(ast.literal_eval(value) for value in values)
+
+
+def _default(value: ast.expr | None) -> Any:
+    """The literal default, also from `static(default=...)`, or a schedule."""
+    if isinstance(value, ast.Call):
+        kind = ast.unparse(value.func).lower()
+        if kind in SCHEDULES:
+            return ScheduleText(kind, tuple(ast.literal_eval(number) for number in value.args))
+        value = next((k.value for k in value.keywords if k.arg == "default"), None)
+    assert value is not None, "a hyper-parameter needs a literal default"
+    return ast.literal_eval(value)
+
+
+# From text to value -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleText:
+    """A schedule as typed, `linear:2.5e-4:0`; built once jax is there."""
+
+    kind: str
+    numbers: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return ":".join([self.kind, *map(str, self.numbers)])
+
+    def build(self) -> Any:
+        from jaxrl import schedules
+
+        return getattr(schedules, self.kind.capitalize())(*self.numbers)
+
+
+SCHEDULES = {"linear": (1, 3), "exponential": (2, 2), "cosine": (1, 2)}
+"""Kinds of schedules to the least and the most numbers they take."""
+
+
+def parse(kind: str, text: str) -> Any:
+    """The value of a flag of type `kind`.
+
+    Raises:
+      ValueError: the text is no such value; the message says what would be.
+    """
+    match kind:
+        case _ if kind.endswith("| None") and text.lower() == "none":
+            return None
+        case "int" | "int | None":
+            return whole_number(text)
+        case "Scalar" | "Scalar | None":
+            return finite_number(text)
+        case "Scheduled" | "Scheduled | None":
+            return _schedule(text) if ":" in text else finite_number(text)
+        case "tuple[int, ...]":
+            return tuple(whole_number(part) for part in text.split(","))
+    return text
+
+
+def plain_value(text: str) -> Any:
+    """What a text means where no type is known: a number, true or false, or else the text itself.
+
+    In double quotes, as JSON writes them, it is a text whatever is in it.
+
+    Raises:
+      ValueError: a number that is not finite.
+    """
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        float(text)
+    except ValueError:
+        return _unquoted(text)
+    number = finite_number(text)
+    return int(text) if text.lstrip("+-").isdigit() else number
+
+
+def text_of_plain(value: bool | float | str) -> str:
+    """The text of which `plain_value` makes this value."""
+    if not isinstance(value, str):
+        return str(value).lower()
+    try:
+        same = value != "" and plain_value(value) == value
+    except ValueError:
+        same = False
+    return value if same else json.dumps(value)
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return text
+
+
+def whole_number(text: str) -> int:
+    """An integer, also written 500_000 or 5e5."""
+    try:
+        number: float = int(text)
+    except ValueError:
+        number = finite_number(text)
+    if number != int(number):
+        raise ValueError(f"{text!r} is not a whole number")
+    if abs(number) >= 2**63:
+        raise ValueError(f"{text!r} is too large")
+    return int(number)
+
+
+def finite_number(text: str) -> float:
+    """A float that is neither NaN nor infinite."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not a finite number")
+    return number
+
+
+def _schedule(text: str) -> ScheduleText:
+    kind, *numbers = text.split(":")
+    if kind not in SCHEDULES:
+        raise ValueError(f"{text!r} is no schedule: write a number, or linear:START:END")
+    least, most = SCHEDULES[kind]
+    if not least <= len(numbers) <= most:
+        takes = f"{least} to {most}" if least < most else f"{least}"
+        raise ValueError(f"{text!r}: {kind} takes {takes} numbers, {kind}:START:END")
+    return ScheduleText(kind, tuple(finite_number(n) for n in numbers))
+
+
+SCHEDULE_FIELDS = ("start", "end", "share")
+
+
+def value_text(name: str, value: Any) -> str:
+    """A value of config.json as the command line writes it."""
+    if isinstance(value, dict):
+        return _schedule_text(name, value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def _schedule_text(name: str, value: dict[str, Any]) -> str:
+    """`{"linear": {"start": 1, "end": 0}}`, as config.json has it, in the form `linear:1:0`."""
+    example = '"linear:1e-3:0"'
+    if len(value) != 1 or next(iter(value)) not in SCHEDULES:
+        raise ValueError(f"{name} is no schedule: write {example} say")
+    ((kind, numbers),) = value.items()
+    fields = SCHEDULE_FIELDS[: SCHEDULES[kind][1]]
+    if not isinstance(numbers, dict) or list(numbers) != list(fields[: len(numbers)]):
+        raise ValueError(f"{name}: {kind} takes {', '.join(fields)}, in this order: {example} say")
+    return ":".join([kind, *map(str, numbers.values())])

@@ -1,0 +1,230 @@
+"""The host loop of a run: compiled programs in turn, and the events between them."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.analysis.statistics import mean_of_finished
+from jaxrl.engine.learners import IterationMetrics
+from jaxrl.engine.train import chunk_stops
+from jaxrl.runs.callbacks import Callback
+from jaxrl.runs.events import Diverged, Evaluation, Event, Progress, Result
+from jaxrl.runs.interrupt import Interrupted
+from jaxrl.runs.members import Members
+from jaxrl.runs.programs import Programs
+from jaxrl.runs.run_options import RunOptions
+from jaxrl.runs.run_state import RunState
+from jaxrl.types import Key, Stream
+
+SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
+
+
+class DivergenceError(RuntimeError):
+    """No member of a run has finite numbers any more."""
+
+
+class Loop:
+    """Calls the compiled programs in turn, and tells what happens."""
+
+    def __init__(
+        self,
+        members: Members,
+        options: RunOptions,
+        callbacks: Sequence[Callback] = (),
+        recorder: Any = None,
+        asked_to_end: Callable[[], int] = lambda: 0,
+    ):
+        self.members = members
+        self.options = options
+        self.callbacks = [*callbacks, *options.callbacks()]
+        self.recorder = recorder
+        self.asked_to_end = asked_to_end
+        self.stopped: str | None = None
+        self.afresh: Evaluation | None = None
+        self.evaluations: list[Evaluation] = []
+        self.evaluate_seconds: list[float] = []  # what each took
+        self.stride = 1  # iterations a call: grows until a call takes about a second
+
+    def run(self, resume: bool = False) -> Result:
+        """Trains from the beginning, or from where the recorder saved, to the end."""
+        training = self.members.training
+        self.programs = programs = Programs(self.members)
+        self.tell(programs.compiled)
+        run_state = RunState(programs.init(training, self.members.key), programs.no_metrics())
+        self.run_state = run_state
+        if resume:
+            self.recorder.restore(run_state, self.tell)
+        self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
+        stops = chunk_stops(training.num_iterations, self.options.num_evaluations)
+        # One that was killed while it ended is judged again, to end as it would have.
+        first = run_state.iteration + (run_state.stopped is None)
+        self.stops = [stop for stop in stops if stop >= first] or stops[-1:]
+        for stop in self.stops:
+            while run_state.iteration < stop and self.stopped is None:
+                self.train(run_state, stop)
+                if run_state.iteration < stop and self.stopped is None:
+                    self.pause(run_state)
+            self.evaluate(run_state)
+            if self.stopped is None and run_state.iteration < training.num_iterations:
+                self.pause(run_state)
+            if self.stopped is not None:
+                break
+        self.save(run_state)
+        return Result(
+            state=run_state.state,
+            training=training,
+            evaluations=self.evaluations,
+            env_steps=training.steps_after(run_state.iteration) * len(self.members),
+            train_seconds=run_state.train_seconds,
+            compiled=programs.compiled,
+            diverged=tuple(run_state.diverged.values()),
+            stopped=self.stopped,
+            afresh=self.afresh,
+            best=None if self.recorder is None else self.recorder.best,
+        )
+
+    def train(self, run_state: RunState, stop: int) -> None:
+        """One call of the chunk, of about a second."""
+        training, key, start = self.members.training, self.members.key, run_state.iteration
+        to = min(start + self.stride, stop)
+        began = time.perf_counter()
+        run_state.state, metrics, divergence = self.programs.chunk(
+            training, run_state.state, key, jnp.int32(start), jnp.int32(to)
+        )
+        metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)  # waits
+        jax.block_until_ready(run_state.state)
+        seconds = time.perf_counter() - began
+        run_state.iteration = to
+        run_state.train_seconds += seconds
+        run_state.since += metrics
+        per_iteration = max(seconds / (to - start), 1e-9)
+        longest = int(SECONDS_BETWEEN_SIGNS_OF_LIFE / per_iteration)
+        self.stride = max(1, min(2 * self.stride, longest))
+        self.look_for_divergence(run_state, jax.device_get(divergence))
+        steps = training.steps_after(to)
+        self.tell(
+            Progress(
+                steps=steps,
+                total_steps=training.total_steps,
+                train_seconds=run_state.train_seconds,
+                steps_per_second=steps * len(self.members) / run_state.train_seconds,
+                seconds_left=self.seconds_left(run_state),
+                return_mean=_mean(run_state.since.episodes.returns),
+            )
+        )
+
+    def seconds_left(self, run_state: RunState) -> float:
+        """At the pace so far: of the iterations and, once there was one, of the evaluations."""
+        iterations = self.members.training.num_iterations - run_state.iteration
+        seconds = run_state.train_seconds / max(run_state.iteration, 1) * iterations
+        if not (taken := self.evaluate_seconds):
+            return seconds
+        return seconds + sum(taken) / len(taken) * (len(self.stops) - len(taken))
+
+    def look_for_divergence(self, run_state: RunState, divergence: Any) -> None:
+        """Tells of each member that has just diverged; raises when none is left."""
+        num_members = len(self.members)
+        iterations = np.broadcast_to(divergence.iteration, num_members)
+        for i in np.flatnonzero(iterations >= 0):
+            if int(i) in run_state.diverged:
+                continue
+            bad = {k: np.broadcast_to(x, num_members)[i] for k, x in divergence.metrics.items()}
+            iteration = int(iterations[i])
+            names = tuple(name for name, is_bad in bad.items() if is_bad)
+            steps, member = self.members.training.steps_after(iteration), self.members.labels[i]
+            run_state.diverged[int(i)] = Diverged(steps, iteration, member, names)
+            self.tell(run_state.diverged[int(i)])
+        if len(run_state.diverged) == num_members:
+            last = list(run_state.diverged.values())[-1]
+            recorder = self.recorder
+            saved = "" if recorder is None else f"; {recorder.last_good_checkpoint(run_state)}"
+            raise DivergenceError(f"{last}{saved}")
+
+    def evaluate(self, run_state: RunState) -> None:
+        """Plays episodes without exploration; the metrics since the last time are told with it.
+
+        Where it ends the run, others are played to say what was reached: it was chosen for its
+        return, by `stop_at_return` say, and the first one that is high enough is likely too high.
+        """
+        began = time.perf_counter()
+        evaluation = self.play(run_state, self.members.key)
+        self.evaluate_seconds.append(time.perf_counter() - began)
+        evaluation = dataclasses.replace(evaluation, seconds_left=self.seconds_left(run_state))
+        run_state.since = self.programs.no_metrics()
+        self.evaluations.append(evaluation)
+        going_on = self.stopped is None
+        self.tell(dataclasses.replace(evaluation, state=run_state.state))
+        if going_on and self.stopped is not None:
+            self.afresh = self.play(run_state, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))
+
+    def play(self, run_state: RunState, key: Key) -> Evaluation:
+        """An evaluation of the members as they stand."""
+        training, num_members = self.members.training, len(self.members)
+        episodes = jax.block_until_ready(
+            self.programs.evaluate(training, run_state.state, key, jnp.int32(run_state.iteration))
+        )
+        counts = np.array(episodes.finished).reshape(num_members, -1)
+        counts[diverged := sorted(run_state.diverged)] = False
+        returns = np.asarray(episodes.returns).reshape(counts.shape)
+        return Evaluation(
+            steps=training.steps_after(run_state.iteration),
+            train_seconds=run_state.train_seconds,
+            returns=np.where(counts, returns, np.nan),
+            lengths=np.asarray(episodes.lengths).reshape(counts.shape),
+            training=_training_metrics(run_state.since, num_members),
+            seconds_left=0.0,
+            diverged=tuple(diverged),
+            info={
+                name: mean_of_finished(np.where(counts, np.reshape(x, counts.shape), np.nan))
+                for name, x in episodes.info.items()
+            },
+        )
+
+    def pause(self, run_state: RunState) -> None:
+        """A place at which a run can be saved when it is time, and left when someone asked."""
+        asked = self.asked_to_end()
+        if asked or time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:
+            self.save(run_state)
+        if asked:
+            raise Interrupted(self.recorder.how_to_resume(run_state), asked)
+
+    def save(self, run_state: RunState) -> None:
+        """Hands a checkpoint to the recorder, where there is one, and something to save."""
+        if self.recorder is not None and run_state.iteration != self.saved_iteration:
+            run_state.stopped = self.stopped
+            self.tell(self.recorder.save(run_state))
+            self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
+
+    def tell(self, event: Event) -> None:
+        """Calls back; the first reason to stop is kept."""
+        for callback in self.callbacks:
+            reason = callback(event)
+            self.stopped = self.stopped or reason
+
+
+def _mean(mean: Any) -> float:
+    """Of the members whose numbers are finite."""
+    finite = np.isfinite(mean.total)
+    count = np.sum(mean.count, where=finite)
+    return float(np.sum(mean.total, where=finite) / count) if count > 0 else float("nan")
+
+
+def _training_metrics(metrics: IterationMetrics, num_members: int) -> dict[str, np.ndarray]:
+    """Means since the last evaluation, `float64[members]` each; empty where nothing was trained."""
+    named = {
+        "training_return_mean": metrics.episodes.returns,
+        "training_length_mean": metrics.episodes.lengths,
+        **{f"training_info/{name}": mean for name, mean in metrics.episodes.info.items()},
+        **metrics.updates,
+    }
+    out = {"training_episodes": np.broadcast_to(metrics.episodes.count, (num_members,))}
+    for name, mean in named.items():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = np.asarray(mean.total) / np.where(mean.count > 0, mean.count, np.nan)
+        out[name] = np.broadcast_to(value, (num_members,))
+    return out

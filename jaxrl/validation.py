@@ -1,0 +1,65 @@
+"""Checks of what users give, before anything is compiled."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def whole_number(
+    name: str, value: Any, least: int = 1, *, most: int | None = None, also: str = ""
+) -> int:
+    """Returns `value`, called `name` in errors, as an `int`.
+
+    Args:
+      name: the field.
+      value: an integer of Python's or NumPy's; booleans and floats are refused.
+      least: the smallest value allowed.
+      most: the largest value allowed; None for any.
+      also: what else the field takes, for the error: ", or None".
+
+    Raises:
+      ValueError: it is no whole number, or less than `least`, or more than `most`.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{name} is {value!r}: it must be a whole number, at least {least}{also}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} is {value!r}: it must be at most {most}{also}")
+    return int(value)
+
+
+def check_numbers(what: str, numbers: Any, low: float, high: float, open_low: bool) -> None:
+    if numbers is None or isinstance(numbers, jax.core.Tracer):
+        return
+    numbers = np.asarray(numbers)
+    if not jnp.issubdtype(numbers.dtype, jnp.number):
+        raise TypeError(f"{what} must be a number or a schedule")
+    above = numbers > low if open_low else numbers >= low
+    if not (above & (numbers <= high) & np.isfinite(numbers)).all():
+        interval = f"{'above' if open_low else 'at least'} {low:g}"
+        interval += "" if math.isinf(high) else f" and at most {high:g}"
+        raise ValueError(f"{what} must be finite, {interval}")
+
+
+UNROLLED = 1000
+"""The most of something that a program repeats instead of looping over it: compiling that many
+takes hours."""
+
+
+def check_whole(
+    name: str, value: Any, least: int = 1, *, most: int | None = None, or_none: bool = False
+) -> None:
+    """Raises ValueError unless `value`, called `name`, is a whole number from `least` to `most`."""
+    if or_none and value is None:
+        return
+    whole_number(name, value, least, most=most, also=", or None" if or_none else "")
+
+
+def declares(env: Any, name: str) -> bool:
+    """Whether there is such an attribute; a property is not computed, for its errors are told."""
+    if hasattr(type(env), name) or name in getattr(env, "__dict__", {}):
+        return True
+    return hasattr(type(env), "__getattr__") and hasattr(env, name)

@@ -1,0 +1,134 @@
+"""Observations: scaled, clipped, flattened, masked, stacked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.environment import Timestep
+from jaxrl.types import Array, EnvSpec, Key, PyTree, Scalar, split_mask, static
+from jaxrl.validation import check_whole
+from jaxrl.wrappers.base import ObservationWrapper, Wrapper, on_observation, with_observation
+
+
+class ScaleObservation(ObservationWrapper):
+    """Returns `obs * scale + offset` as float32, for every leaf of the observation.
+
+    Attributes:
+      scale: the factor, a number or an array that broadcasts to each leaf.
+      offset: what is added.
+    """
+
+    scale: Scalar = 1.0
+    offset: Scalar = 0.0
+
+    def observe(self, obs: PyTree) -> PyTree:
+        def like(value, x):
+            if jnp.ndim(value) > x.ndim or any(
+                n not in (1, m) for n, m in zip(jnp.shape(value)[::-1], x.shape[::-1], strict=False)
+            ):
+                raise ValueError(
+                    f"scale {jnp.shape(self.scale)} and offset {jnp.shape(self.offset)} do not fit "
+                    f"an observation of shape {x.shape}"
+                )
+            return jnp.broadcast_to(jnp.asarray(value, jnp.float32), x.shape)
+
+        def one(x):
+            return like(self.scale, x) * x.astype(jnp.float32) + like(self.offset, x)
+
+        return jax.tree.map(one, obs)
+
+
+class ClipObservation(ObservationWrapper):
+    """Moves the float leaves of the observation into [low, high].
+
+    Attributes:
+      low, high: the bounds.
+    """
+
+    low: Scalar = -10.0
+    high: Scalar = 10.0
+
+    def observe(self, obs: PyTree) -> PyTree:
+        def one(x):
+            is_float = jnp.issubdtype(x.dtype, jnp.floating)
+            return jnp.clip(x, self.low, self.high).astype(x.dtype) if is_float else x
+
+        return jax.tree.map(one, obs)
+
+
+class FlattenObservation(ObservationWrapper):
+    """Lays all leaves of the observation (a dictionary's, by sorted key) side by side as floats."""
+
+    def observe(self, obs: PyTree) -> Array:
+        leaves = [jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(obs)]
+        if not leaves:
+            raise ValueError("FlattenObservation needs an observation with at least one leaf")
+        return jnp.concatenate(leaves)
+
+
+class MaskVelocity(ObservationWrapper):
+    """Sets entries of a vector observation to zero, so that the agent needs memory.
+
+    Attributes:
+      indices: which. The velocities of CartPole are (1, 3), of Pendulum (2,), of MountainCar (1,),
+        of Acrobot (4, 5).
+    """
+
+    indices: tuple[int, ...] = static(default=())
+
+    def observe(self, obs: PyTree) -> Array:
+        if getattr(obs, "ndim", None) != 1:
+            raise ValueError(
+                "MaskVelocity needs a vector observation: put FlattenObservation inside it"
+            )
+        size = obs.shape[0]
+        if not self.indices or not all(0 <= i < size for i in self.indices):
+            raise ValueError(
+                f"indices is {self.indices}: give at least one, each from 0 to {size - 1}"
+            )
+        seen = np.ones(size, bool)
+        seen[list(self.indices)] = False
+        return jnp.where(jnp.asarray(seen), obs, jnp.zeros_like(obs))
+
+
+class FrameStack(Wrapper):
+    """Shows the last `num_frames` observations, side by side along the last axis, the newest last.
+
+    Vectors `[D]` become `[num_frames * D]`, images `[H, W, C]` become `[H, W, num_frames * C]`, for
+    each leaf of the observation. An episode begins with copies of its first observation. An action
+    mask is that of the newest observation.
+
+    Attributes:
+      num_frames: how many.
+    """
+
+    num_frames: int = static(default=4)
+
+    @property
+    def spec(self) -> EnvSpec:
+        check_whole("num_frames", self.num_frames, 1)
+        inner = self.env.spec
+        proper, _ = split_mask(inner.observation)
+        return with_observation(inner, jax.eval_shape(lambda x: self._side_by_side([x]), proper))
+
+    def _side_by_side(self, frames: list[PyTree]) -> PyTree:
+        frames = frames * (self.num_frames // len(frames))
+        return jax.tree.map(
+            lambda *xs: jnp.concatenate([jnp.atleast_1d(x) for x in xs], axis=-1), *frames
+        )
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        state, obs = self.env.reset(key)
+        stacked = on_observation(lambda x: self._side_by_side([x]), obs)
+        return (state, split_mask(stacked)[0]), stacked
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        inner, seen = state
+        inner, timestep = self.env.step(key, inner, action)
+
+        def shifted(old, new):
+            new = jnp.atleast_1d(new)
+            return jnp.concatenate([old[..., new.shape[-1] :], new], axis=-1)
+
+        stacked = on_observation(lambda x: jax.tree.map(shifted, seen, x), timestep.obs)
+        return (inner, split_mask(stacked)[0]), timestep.replace(obs=stacked)

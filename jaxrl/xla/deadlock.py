@@ -1,0 +1,156 @@
+"""Protection from a deadlock of jaxlib's CPU kernels on hosts with few cores. Imports no jax.
+
+In jaxlib 0.10.0 to 0.11.0 a batched LAPACK call (a QR decomposition of orthogonal initialisation,
+vmapped over seeds) splits its batch over XLA's thread pool and waits, in a thread of that pool.
+As many independent calls as the pool has threads wait for each other for ever, at 0% CPU.
+
+jaxrl itself makes no batched call there: `one_by_one` initialises vmapped seeds in turn. An
+environment may (brax's physics does). One XLA flag schedules such calls one after the other, at
+the price of a few percent of every program's speed, and has to be set before the backend starts:
+`protect` sets it, for brax and for your own environments on the command line; where it is missing
+and needed, training warns. Neither happens over a setting of the user's own, nor with
+`JAXRL_NO_DEADLOCK_PROTECTION=1`.
+"""
+
+import importlib.metadata
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+OPT_OUT = "JAXRL_NO_DEADLOCK_PROTECTION"
+FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
+SMALL_HOST = 16
+"""Threads. Seen to hang: 2 with networks of two hidden layers, 4 and 6 with four hidden layers."""
+LAPACK = frozenset(
+    [
+        *("cholesky", "cholesky_update", "eig", "eigh", "geqrf", "hessenberg"),
+        *("householder_product", "lu", "qr", "schur", "svd"),
+        *("triangular_solve", "tridiagonal", "tridiagonal_solve"),
+    ]
+)
+"""jax's primitives that call LAPACK on a CPU."""
+
+
+def is_affected() -> bool:
+    """Whether batched LAPACK calls can hang here: this jaxlib, this number of threads."""
+    return jaxlib_is_affected(_jaxlib_version()) and host_is_small()
+
+
+def protect() -> None:
+    """Adds the flag to XLA_FLAGS where it is needed and can still have an effect."""
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if _leaves_us_out(flags) or not is_affected() or _backend_has_started():
+        return
+    if not flags or flags.startswith("-"):  # else it names a file
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=false".strip()
+
+
+def protect_or_warn(what: str, jaxpr: Any) -> None:
+    """Protects from the LAPACK calls in a jaxpr; a RuntimeWarning where that is too late.
+
+    Args:
+      what: is in it, "CartPole" say.
+      jaxpr: its program.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if _leaves_us_out(flags) or not is_affected():
+        return
+    calls = sorted(set(primitives(jaxpr)) & LAPACK)
+    if not calls:
+        return
+    protect()
+    if FLAG in os.environ.get("XLA_FLAGS", ""):
+        return
+    where = f"add it to the file {flags}" if flags and not flags.startswith("-") else "set it"
+    warnings.warn(
+        f"{what} calls LAPACK ({', '.join(calls)}), on which this version of jaxlib can hang where "
+        f"there are only {cores()} cores. XLA_FLAGS={FLAG}=false prevents it: {where} before jax "
+        f"starts, or call jaxrl.xla.deadlock.protect() first. {OPT_OUT}=1 silences this warning.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def one_by_one(function: Callable) -> Callable:
+    """The same function, which under `vmap` runs for one member after the other where that matters.
+
+    The numbers are the same; only the batch of a LAPACK call stays 1.
+    """
+    if not is_affected():
+        return function
+    import jax
+
+    return jax.custom_batching.sequential_vmap(function)
+
+
+def jaxlib_is_affected(version: tuple[int, ...] | None) -> bool:
+    """Whether that version is known to hang: 0.10.0 to 0.11.0."""
+    return version is not None and (0, 10) <= version < (0, 11, 1)
+
+
+def host_is_small() -> bool:
+    """Whether jax's CPU runtime would get fewer threads than are known to be safe."""
+    threads = os.environ.get("NPROC", "")  # what XLA's own thread pool reads
+    return (int(threads) if threads.isdigit() else cores()) < SMALL_HOST
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory() -> int | None:
+    """Bytes of main memory and swap that this process may use; None where that is unknown."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return None
+    swap = re.search(r"^SwapTotal:\s*(\d+) kB", _content("/proc/meminfo"), re.MULTILINE)
+    found += 1024 * int(swap[1]) if swap else 0
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = _content(file).strip()
+        if limit.isdigit():  # "max" where there is none
+            found = min(found, int(limit))
+    return found
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _leaves_us_out(flags: str) -> bool:
+    """Whether the user wants no protection, or has decided about the flag."""
+    return os.environ.get(OPT_OUT, "0") not in ("", "0") or FLAG in flags
+
+
+def _jaxlib_version() -> tuple[int, ...] | None:
+    try:
+        version = importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _backend_has_started() -> bool:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bool(bridge and getattr(bridge, "_backends", None))
+
+
+def primitives(jaxpr: Any) -> Iterator[str]:
+    """The names of the primitives in a jaxpr, with those in its loops and branches."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from primitives(inner)

@@ -1,0 +1,218 @@
+"""One update of DDPG, TD3, SAC and search on a few rows, against the same arithmetic in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.environments import Counter, Endless
+from helpers.probes import KEY
+from scipy import stats
+
+from jaxrl.agents import DDPG, SAC, TD3, QSearch
+from jaxrl.replay.buffer import Replayed
+from jaxrl.types import Box, Clock, EnvSpec, Transition
+
+SPACE = EnvSpec(Counter().spec.observation, Box.of(-2.0, 4.0, (2,)))
+SMALL = {
+    "hidden_sizes": (8,), "discount": 0.8, "tau": 0.1, "critic_learning_rate": 1e-2,
+}  # fmt: skip
+FAST = {
+    "ddpg": DDPG(**SMALL, learning_rate=1e-2),
+    "td3": TD3(**SMALL, learning_rate=1e-2, policy_delay=1, target_noise=0.0),
+    "sac": SAC(**SMALL, learning_rate=1e-2, temperature=0.5, learn_temperature=False),
+    "search": QSearch(**SMALL, num_critics=2),
+}
+
+
+def rows_of(action, num_steps=1):
+    """Random rows with these actions, some of which ended or were cut, and some do not count."""
+    num = len(action)
+    rng = np.random.default_rng(0)
+    obs, next_obs = 2.0 * rng.standard_normal((2, num, 2)).astype(np.float32)
+    ends = np.arange(num) % 4
+    steps = Transition(
+        obs, action, rng.standard_normal(num).astype(np.float32), ends == 1, ends == 2, next_obs
+    )
+    rows = Replayed.once(jax.tree.map(jnp.asarray, steps))
+    num_steps = jnp.broadcast_to(jnp.asarray(num_steps, jnp.int32), (num,))
+    return rows.replace(num_steps=num_steps, valid=jnp.arange(num) % 7 != 3)
+
+
+def box_rows(num=32, num_steps=1):
+    action = np.random.default_rng(1).uniform(-2.0, 4.0, (num, 2)).astype(np.float32)
+    return rows_of(action, num_steps)
+
+
+def fresh(agent, key=KEY):
+    """A state whose targets are other networks than those that learn."""
+    states = [jax.jit(agent.init)(k) for k in jax.random.split(key)]
+    target = states[1].target
+    return states[0].replace(target=target)
+
+
+def critic_loss(values, reward, weight, next_value, rows):
+    """Over rows that count, the mean square of each critic's `values[num, B]`, added up."""
+    target = np.asarray(reward) + weight * np.where(rows.terminated, 0.0, next_value)
+    return np.square(values - target)[:, np.asarray(rows.valid)].mean(-1).sum()
+
+
+# Soft values --------------------------------------------------------------------------------------
+
+
+def test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic():
+    """r + 0.8 (min Q'(s', a') - 0.5 log pi(a' | s')), the density by the change of variables."""
+    agent, rows, key = FAST["sac"].bind(SPACE), box_rows(), jax.random.key(3)
+    state = fresh(agent)
+    _, metrics = jax.jit(agent.update)(state, rows, key, Clock.start())
+
+    policy = agent.policy(state.actor, rows.next_obs)
+    next_action = policy.sample(jax.random.split(key)[0])
+    location, log_std = np.split(
+        np.asarray(agent.policy_network.apply(state.actor, rows.next_obs)), 2, axis=-1
+    )
+    u = np.arctanh(np.asarray(next_action, np.float64))
+    log_prob = stats.norm.logpdf(u, location, np.exp(log_std)) - np.log1p(-(np.tanh(u) ** 2))
+    q = np.asarray(agent.critic_network.apply(state.target, rows.next_obs, next_action))
+    assert 0 < (q[0] < q[1]).mean() < 1
+    soft = q.min(0) - 0.5 * log_prob.sum(-1)
+
+    taken = (np.asarray(rows.action) + 2.0) / 3.0 - 1.0
+    values = np.asarray(agent.critic_network.apply(state.critic, rows.obs, taken))
+    expected = critic_loss(values, rows.reward, 0.8, soft, rows)
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
+
+
+def test_the_soft_target_of_few_actions_has_their_entropy_and_the_least_critics():
+    """r + 0.8 (sum pi min Q' - 0.5 sum pi log pi), each action by its own least critic."""
+    agent = FAST["sac"].bind(Counter().spec)
+    rows = rows_of(np.arange(32) % 3)
+    state = fresh(agent)
+    state = state.replace(actor=jax.tree.map(lambda x: 10.0 * x, state.actor))  # not uniform
+    _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
+
+    logits = np.asarray(agent.policy_network.apply(state.actor, rows.next_obs), np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    entropy = -(probabilities * np.log(probabilities)).sum(-1)
+    assert entropy.std() > 0.01
+    q = np.asarray(agent.critic_network.apply(state.target, rows.next_obs))  # [2, B, 3]
+    assert 0 < (q[0] < q[1]).mean() < 1
+    soft = (probabilities * q.min(0)).sum(-1) + 0.5 * entropy
+
+    values = np.asarray(agent.critic_network.apply(state.critic, rows.obs))
+    values = values[:, np.arange(32), np.asarray(rows.action)]
+    expected = critic_loss(values, rows.reward, 0.8, soft, rows)
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
+
+
+def test_the_soft_value_of_an_endless_coin_stays_where_it_is():
+    """Q = 1 + 0.8 (Q + 0.5 log 2): of critics that say so already nothing is to be learned."""
+    q = (1 + 0.8 * 0.5 * np.log(2)) / (1 - 0.8)
+    np.testing.assert_allclose(q, 6.386, atol=1e-3)
+    agent = FAST["sac"].bind(Endless().spec)
+    state = jax.tree.map(jnp.zeros_like, jax.jit(agent.init)(KEY))
+    critic = dict(state.critic["params"])
+    for i in range(2):
+        critic[f"out_{i}"] = {**critic[f"out_{i}"], "bias": jnp.full(2, q)}
+    state = state.replace(
+        critic={"params": critic}, target={"params": critic}, log_temperature=jnp.log(0.5)
+    )
+    obs, zeros = jnp.ones((4, 1)), jnp.zeros(4)
+    action = jnp.array([0, 1, 0, 1])
+    rows = Replayed.once(Transition(obs, action, 1.0 + zeros, zeros > 0, zeros > 0, obs))
+    _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
+    np.testing.assert_allclose(metrics["value"], q, rtol=1e-6)
+    np.testing.assert_allclose(metrics["entropy"], np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(metrics["critic_loss"], 0.0, atol=1e-9)
+
+
+# Rows of several steps ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "search"])
+def test_the_value_after_several_steps_is_discounted_as_often(name):
+    """r + 0.8^n V(s') for rows of 1, 2 and 3 steps."""
+    agent, num_steps = FAST[name].bind(SPACE), 1 + np.arange(32) // 3 % 3
+    rows, state = box_rows(num_steps=num_steps), fresh(agent)
+    _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
+
+    target, online = state.target, state.params
+    if name == "search":
+        next_value = agent.search(target, rows.next_obs, KEY)[1]
+    else:
+        action = agent.policy(target.actor, rows.next_obs)
+        next_value = np.asarray(agent.critic.apply(target.critic, rows.next_obs, action)).min(0)
+        online = online.critic
+    taken = (np.asarray(rows.action) + 2.0) / 3.0 - 1.0
+    values = np.asarray(agent.critic.apply(online, rows.obs, taken))
+    expected = critic_loss(values, rows.reward, 0.8**num_steps, next_value, rows)
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
+
+
+# Actors -------------------------------------------------------------------------------------------
+
+
+def test_the_actor_of_td3_climbs_the_first_critic():
+    """Of two that disagree everywhere: in each row the second is the least and falls where the
+    first rises (Fujimoto, van Hoof and Meger, 2018, algorithm 1)."""
+
+    class Opposed:
+        def apply(self, params, obs, action):
+            first = jnp.sum(action, axis=-1)
+            return jnp.stack([first, -first - 100.0])
+
+    class Climbs(TD3):
+        critic = Opposed()
+
+    agent = Climbs(**SMALL, learning_rate=1e-2, policy_delay=1).bind(SPACE)
+    state, rows = fresh(FAST["td3"].bind(SPACE)), box_rows()
+    new = jax.jit(lambda state: agent._improve(state, rows, KEY, Clock.start()))(state)
+    before, after = (agent.policy(x.params.actor, rows.obs) for x in (state, new))
+    assert np.mean(after - before) > 1e-3
+
+
+# Targets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_targets_go_a_tenth_of_the_way_to_what_was_just_learned(name):
+    """(1 - tau) target + tau params, with the parameters after the step."""
+    agent = FAST[name].bind(SPACE)
+    state = fresh(agent)
+    new, _ = jax.jit(agent.update)(state, box_rows(), KEY, Clock.start())
+    before, after = (x.critic if name == "sac" else x.params for x in (state, new))
+
+    def check(target, params, found):
+        expected = 0.9 * np.asarray(target) + 0.1 * np.asarray(params)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+    jax.tree.map(check, state.target, after, new.target)
+    for old, learned in zip(*map(jax.tree.leaves, (before, after)), strict=True):
+        assert np.abs(old - learned).max() > 1e-3  # the parameters before would not pass
+
+
+# Search -------------------------------------------------------------------------------------------
+
+
+class Peak:
+    """A critic whose best action is half of the observation."""
+
+    def apply(self, params, obs, action):
+        return -jnp.square(action - 0.5 * obs).sum(-1)[None]
+
+
+class ToThePeak(QSearch):
+    critic = Peak()
+
+
+@pytest.mark.parametrize("proposal", ["uniform", "gaussian"])
+def test_search_climbs_a_peak_that_is_known(proposal):
+    """Eight refinements come within 0.01, ten times as close as the sample at its worst."""
+    agent = ToThePeak(proposal=proposal, num_candidates=64, num_elites=8).bind(SPACE)
+    obs = jax.random.uniform(KEY, (32, 2), minval=-1.0, maxval=1.0)
+    distance = {}
+    for rounds in (0, 8):
+        action, value = agent.replace(num_refinements=rounds).search((), obs, KEY)
+        distance[rounds] = np.linalg.norm(np.asarray(action) - 0.5 * np.asarray(obs), axis=-1)
+        np.testing.assert_allclose(value, -np.square(distance[rounds]), rtol=1e-3, atol=1e-7)
+    assert distance[0].max() > 0.1
+    assert distance[8].max() < 1e-2

@@ -1,0 +1,223 @@
+"""Standard output that goes away while a run is being written; and a host without a home."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+from helpers.agents.idle import Idle
+from helpers.commands import run_in_process
+from helpers.environments import Counter
+
+from jaxrl.cli import command_line, terminal
+from jaxrl.runs.checkpoint import Checkpoints
+from jaxrl.runs.directory import read_metrics
+from jaxrl.runs.events import Progress
+from jaxrl.runs.fit import fit
+from jaxrl.runs.interrupt import Interrupted, ending_well
+
+TINY = ["--no-preset", "--num-envs", "2", "--num-steps", "8", "--num-evaluations", "2",
+        "--num-eval-episodes", "2", "--total-steps", "64", "--no-tensorboard"]  # fmt: skip
+
+
+class Failing(io.StringIO):
+    """A stream that fails from some line on."""
+
+    def __init__(self, error, after=0):
+        super().__init__()
+        self.error, self.after = error, after
+
+    def write(self, text):
+        if self.getvalue().count("\n") >= self.after:
+            raise self.error
+        return super().write(text)
+
+
+ERRORS = {
+    "its reader left": BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "its disk is full": OSError(errno.ENOSPC, "No space left on device"),
+    "its terminal is closed": OSError(errno.EIO, "Input/output error"),
+    "it was closed": ValueError("I/O operation on closed file."),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_output_that_fails_is_dropped_and_reported_once(monkeypatch, name):
+    error = ERRORS[name]
+    stream, err = Failing(error, after=1), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", err)
+    with terminal.outlived():
+        for line in ("one", "two", "three"):
+            print(line, flush=True)
+    assert sys.stdout is stream
+    assert stream.getvalue() == "one\n"
+    why = getattr(error, "strerror", None) or error
+    expected = f"jaxrl: standard output is gone ({why}): the run goes on without it\n"
+    assert err.getvalue() == expected
+    monkeypatch.setattr(sys, "stderr", Failing(error))
+    with terminal.outlived():  # nor does it matter that nobody hears of it
+        print("four")
+
+
+def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with terminal.outlived():
+        print("1.0 ± 0.5")
+    assert stream.buffer.getvalue() == b"1.0 ? 0.5\n"
+
+
+@pytest.fixture(scope="module")
+def without_home(tmp_path_factory):
+    """A run of the command without a home directory, whose reader leaves after the first line."""
+    path = tmp_path_factory.mktemp("without_home")
+    code = """
+import pwd, sys
+def nobody(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = nobody
+from jaxrl.cli.main import main
+main(sys.argv[1:])
+"""
+    hidden = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "JAX_COMPILATION_CACHE_DIR",
+              "MPLCONFIGDIR")  # fmt: skip
+    words = ["train", "reinforce", "jaxrl/corridor", *TINY, "--run-dir", str(path / "run")]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={k: x for k, x in os.environ.items() if k not in hidden}
+        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        text=True,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    return path / "run", process.returncode, err.splitlines()
+
+
+def test_a_run_outlives_its_reader(without_home):
+    path, status, err = without_home
+    assert status == 0
+    assert "jaxrl: standard output is gone (Broken pipe): the run goes on without it" in err
+    assert [row["step"] for row in read_metrics(path)] == [32, 64]
+    assert (path / "summary.json").exists()
+    assert Checkpoints(path / "checkpoints").steps() == [64]
+
+
+def test_no_home_directory_is_a_note(without_home):
+    _, status, err = without_home
+    assert status == 0
+    assert len(err) == 2
+    assert err[0] == (
+        "note: compiled programs are not kept (Could not determine home directory): set "
+        "XDG_CACHE_HOME to a directory that can be written"
+    )
+
+
+def test_where_compiled_programs_are_kept(tmp_path):
+    """Not where it cannot be written; where the user says, if at all."""
+    (tmp_path / "file").touch()
+    code = """
+import os, sys
+from jaxrl.cli import session
+folder, name = sys.argv[1], "JAX_COMPILATION_CACHE_DIR"
+for cache in (folder + "/file", folder + "/home"):
+    os.environ["XDG_CACHE_HOME"] = cache
+    session.keep_compiled_programs()
+    print(os.environ.get(name))
+os.environ |= {name: "mine", "XDG_CACHE_HOME": folder + "/file"}
+session.keep_compiled_programs()
+print(os.environ[name])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
+        env={k: x for k, x in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
+    )  # fmt: skip
+    assert run.stdout.splitlines() == ["None", str(tmp_path / "home" / "jaxrl" / "xla"), "mine"]
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("note: compiled programs are not kept ([Errno 20] Not a directory: ")
+
+
+SHELL = {
+    "closed": (">&-", 0),
+    "full": (">/dev/full", 0),
+    "both closed": (">&- 2>&-", 0),
+    "both full": (">/dev/full 2>/dev/full", 0),
+}
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_the_process_ends_as_if_it_had_been_heard(tmp_path, name):
+    """Python would end with 120 where it cannot write what it has kept for standard output."""
+    redirection, status = SHELL[name]
+    code = (
+        "from jaxrl.cli import command_line, main, terminal; import os\n"
+        "def told(options):\n"
+        "    with terminal.outlived():\n"
+        "        print('a' * 100_000); print('b')\n"
+        "    with open('file', 'w') as file:\n"
+        "        os.write(1, b'from C')\n"
+        "command_line.list_all = told\n"
+        "main.main(['list'])\n"
+    )
+    run = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, code], cwd=tmp_path
+    )
+    assert run.returncode == status
+    assert (tmp_path / "file").read_text() == ""  # which did not become standard output
+
+
+# Signals ------------------------------------------------------------------------------------------
+
+
+def test_a_closed_terminal_saves_however_often_it_is_told(tmp_path):
+    def hang_up(event):
+        if isinstance(event, Progress):
+            for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted) as caught:
+        fit(Idle(), Counter(), jax.random.key(0), total_steps=100, run_dir=tmp_path / "run",
+            num_eval_episodes=2, tensorboard=False, callbacks=[hang_up])  # fmt: skip
+    assert caught.value.signal == signal.SIGHUP
+    assert len(Checkpoints(tmp_path / "run" / "checkpoints").steps()) == 1
+
+
+def test_signals_are_noted_and_handed_back():
+    def mine(number, frame):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGHUP, mine)
+    try:
+        with ending_well() as asked:
+            assert asked() == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked() == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):  # no patience
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGHUP) is mine
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        with ending_well() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_commands_end_with_their_reader(monkeypatch):
+    """Quietly, but not where the disk is full: what was asked for is not there."""
+    for error, status, message in (
+        (ERRORS["its reader left"], 0, []),
+        (ERRORS["its disk is full"], 1, ["jaxrl: error: standard output: No space left on device"]),
+    ):
+
+        def told(options, error=error):
+            raise error
+
+        monkeypatch.setattr(command_line, "list_all", told)
+        assert run_in_process("list") == (status, [], message)

@@ -1,0 +1,137 @@
+"""The bandit and rock-paper-scissors against enumerations, finite differences and simulations."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers.simulation import agrees, play, slope, tabular
+
+from jaxrl_envs import check
+from jaxrl_envs.exact import bandit, rock_paper_scissors
+from jaxrl_envs.exact.values import softmax
+
+UNIFORM = np.full(3, 1 / 3)
+LOGITS = np.array([0.3, -0.5, 0.4])
+
+
+@pytest.mark.parametrize("env", [bandit.make(), rock_paper_scissors.make()])
+def test_keeps_the_contract(env):
+    check(env, num_steps=50)
+
+
+def test_says_what_is_no_game():
+    with pytest.raises(ValueError, match=r"means is \[\]"):
+        bandit.make(1.0)
+    with pytest.raises(ValueError, match="num_rounds is 0"):
+        rock_paper_scissors.make(0)
+
+
+# Bandit -------------------------------------------------------------------------------------------
+
+ARMS = bandit.make(means=(0.0, 1.0, -0.5), std=0.5)
+MEANS = np.array([0.0, 1.0, -0.5])
+
+
+def test_the_bandits_gradient_is_the_slope_of_the_expected_reward():
+    gradient = bandit.policy_gradient(ARMS, softmax(LOGITS))
+    np.testing.assert_allclose(gradient, slope(lambda x: softmax(x) @ MEANS, LOGITS), atol=1e-9)
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.7, np.array([0.1, -0.3, 2.0])])
+def test_simulated_reinforce_has_its_mean_and_variance(baseline):
+    policy = softmax(LOGITS)
+    seen = play(ARMS, tabular(policy[None]), num_envs=40_000, num_steps=1)
+    assert seen.terminated.all()
+    score = np.eye(3)[seen.action[0]] - policy
+    estimates = (seen.reward[0][:, None] - baseline) * score
+    gradient = bandit.policy_gradient(ARMS, policy)
+    variance = bandit.reinforce_variance(ARMS, policy, baseline)
+    assert agrees(estimates, gradient)
+    assert not agrees(estimates, -gradient)
+    assert agrees((estimates - gradient) ** 2, variance)
+    assert not agrees((estimates - gradient) ** 2, bandit.reinforce_variance(ARMS, policy, 0.4))
+
+
+def test_the_best_baselines_have_the_least_variance():
+    policy = softmax(LOGITS)
+    best = bandit.best_baselines(ARMS, policy)
+    for k in range(3):
+        of_component = slope(
+            lambda b, k=k: bandit.reinforce_variance(ARMS, policy, b[0])[k], best[k : k + 1]
+        )
+        np.testing.assert_allclose(of_component, 0.0, atol=1e-9)
+    one = bandit.best_baseline(ARMS, policy)
+    of_all = slope(lambda b: bandit.reinforce_variance(ARMS, policy, b[0]).sum(), [one])
+    np.testing.assert_allclose(of_all, 0.0, atol=1e-9)
+    least = bandit.reinforce_variance(ARMS, policy, best)
+    for other in (0.0, policy @ MEANS, one, best + 0.1):
+        assert (bandit.reinforce_variance(ARMS, policy, other) > least).all()
+    # The mean reward, everybody's baseline, is good but not the best.
+    total = [bandit.reinforce_variance(ARMS, policy, b).sum() for b in (one, policy @ MEANS, -1.0)]
+    assert total == sorted(total)
+
+
+# Rock, paper, scissors ----------------------------------------------------------------------------
+
+
+def expected_reward(history, action):
+    """Against the best answer to the most frequent of `history`; each of equals is as likely."""
+    counts = np.bincount(history, minlength=3)
+    answers = [(habit + 1) % 3 for habit in range(3) if counts[habit] == counts.max()]
+    beats = {(1, 0), (2, 1), (0, 2)}
+    won = sum(((action, a) in beats) - ((a, action) in beats) for a in answers)
+    return won / len(answers)
+
+
+def worth(moves):
+    return sum(expected_reward(list(moves[:t]), move) for t, move in enumerate(moves))
+
+
+@pytest.mark.parametrize("num_rounds", [1, 2, 5])
+def test_the_expected_return_equals_an_enumeration(num_rounds):
+    policy = softmax(LOGITS)
+    env = rock_paper_scissors.make(num_rounds, stake=2.0)
+    games = itertools.product(range(3), repeat=num_rounds)
+    mean = sum(np.prod(policy[list(moves)]) * 2.0 * worth(moves) for moves in games)
+    assert rock_paper_scissors.expected_return(env, policy) == pytest.approx(mean, abs=1e-12)
+
+
+def test_the_games_gradient_is_the_slope_of_the_expected_return():
+    env = rock_paper_scissors.make(6)
+
+    def objective(logits):
+        return rock_paper_scissors.expected_return(env, softmax(logits))
+
+    gradient = rock_paper_scissors.policy_gradient(env, softmax(LOGITS))
+    np.testing.assert_allclose(gradient, slope(objective, LOGITS), atol=1e-8)
+    at_rest = rock_paper_scissors.policy_gradient(env, UNIFORM)
+    np.testing.assert_allclose(at_rest, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_rounds", [2, 3, 6])
+def test_without_memory_only_the_uniform_policy_does_not_lose(num_rounds):
+    env = rock_paper_scissors.make(num_rounds)
+    assert rock_paper_scissors.expected_return(env, UNIFORM) == pytest.approx(0.0, abs=1e-12)
+    for i, j in itertools.product(range(11), repeat=2):
+        if i + j <= 10:
+            policy = np.array([i, j, 10 - i - j]) / 10  # never the uniform one
+            assert rock_paper_scissors.expected_return(env, policy) < -1e-3
+    for pure in np.eye(3):
+        assert rock_paper_scissors.expected_return(env, pure) == 1 - num_rounds
+
+
+def test_the_first_round_is_worth_nothing_and_memory_wins():
+    env = rock_paper_scissors.make(1)
+    assert rock_paper_scissors.expected_return(env, softmax(LOGITS)) == pytest.approx(0.0)
+    # A fixed sequence, which needs no more than a clock, exploits the exploiter.
+    assert max(map(worth, itertools.product(range(3), repeat=5))) > 1.0
+
+
+def test_simulated_games_have_the_expected_return_as_their_mean():
+    env, policy = rock_paper_scissors.make(6), np.array([0.6, 0.3, 0.1])
+    seen = play(env, tabular(policy[None]), num_envs=20_000, num_steps=6)
+    assert seen.terminated[-1].all()
+    assert not seen.terminated[:-1].any()
+    returns = seen.reward.sum(0)
+    assert agrees(returns, rock_paper_scissors.expected_return(env, policy))
+    assert not agrees(returns, rock_paper_scissors.expected_return(env, policy[::-1]))

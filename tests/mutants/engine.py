@@ -1,0 +1,361 @@
+"""Defects of `engine`."""
+
+from mutants.mutant import Mutant
+from mutants.tests import FRESH_STARTS, KEYS, LONG_EVALUATION, ONCE, ONE_LOOP, RESUME, TWO_SEEDS
+
+MUTANTS = (
+    Mutant(
+        "evaluation-of-fixed-length",
+        "Evaluation plays a fixed number of steps, in which short episodes count more than once "
+        "(many).",
+        "jaxrl/engine/evaluate.py",
+        "counts = ~ended_before & ~played.finished[None] & in_time[:, None]",
+        "counts = jnp.broadcast_to(in_time[:, None], done.shape)",
+        ("tests/engine/test_engine.py::test_evaluation_plays_exactly_one_episode_a_copy",),
+    ),
+    Mutant(
+        "unfinished-episodes-are-finished",
+        "An episode cut by the evaluation's own limit passes for a whole one.",
+        "jaxrl/engine/evaluate.py",
+        "finished=played.finished | jnp.any(done & counts, axis=0),",
+        "finished=played.finished | jnp.any(done & counts, axis=0) | ~in_time[-1],",
+        (
+            "tests/engine/test_engine.py::test_an_episode_that_does_not_end_is_said_to_be_unfinished",
+        ),
+    ),
+    Mutant(
+        "evaluation-repeats-its-noise",
+        "A key is used twice in an evaluation, so that after some steps the same noise comes "
+        "again (of the kind in rejax, brax and PureJaxQL).",
+        "jaxrl/engine/evaluate.py",
+        "jax.random.fold_in(stream(key, Stream.ROLLOUT), step)",
+        "stream(key, Stream.ROLLOUT)",
+        (LONG_EVALUATION,),
+    ),
+    Mutant(
+        "statistics-move-before-learning",
+        "Observation statistics change between rollout and update, so that the first ratio is not "
+        "1 (brax, EvoRL PPO).",
+        "jaxrl/engine/learners.py",
+        "steps=_normalized(state.stats, raw))",
+        "steps=_normalized(_learn_statistics(agent, state.stats, trajectory.first, raw), raw))",
+        ("tests/agents/test_ppo.py::test_the_first_importance_ratio_is_one[separate]",),
+    ),
+    Mutant(
+        "next-obs-not-normalised",
+        "Observations are normalised, the ones that values are bootstrapped from are not.",
+        "jaxrl/engine/learners.py",
+        "next_obs=stats.normalize_obs(steps.next_obs),",
+        "next_obs=steps.next_obs,",
+        ("tests/engine/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
+    ),
+    Mutant(
+        "replay-not-normalised",
+        "Actions are chosen on normalised observations and learned from raw ones.",
+        "jaxrl/engine/learners.py",
+        "obs=stats.normalize_obs(rows.obs), next_obs=stats.normalize_obs(rows.next_obs)",
+        "obs=rows.obs, next_obs=rows.next_obs",
+        ("tests/engine/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
+    ),
+    Mutant(
+        "vector-on-every-device",
+        "Parameters are one vector on accelerators, too.",
+        "jaxrl/engine/learners.py",
+        "fields = agent.flattened if layout.is_cpu() else ()",
+        "fields = agent.flattened",
+        ("tests/xla/test_flatten.py::test_only_a_cpu_keeps_parameters_as_a_vector[False]",),
+    ),
+    Mutant(
+        "memory-chosen-from-two",
+        "Each iteration chooses between the memory before it and the one after: both are there.",
+        "jaxrl/engine/learners.py",
+        "agent=agent_state, stats=stats, buffer=memory)",
+        "agent=agent_state, stats=stats, buffer=jax.tree.map(lambda new, old: jnp.where("
+        "clock.iteration >= 0, new, old), memory, state.buffer))",
+        (f"{ONCE}[1-False-anywhere]",),
+    ),
+    Mutant(
+        "updates-of-an-iteration-at-one-time",
+        "All updates of an iteration read the clock of its first: what is due between is missed.",
+        "jaxrl/engine/learners.py",
+        "fold_in(update_key, index)\n        now = clock.replace(update=clock.update + index)",
+        "fold_in(update_key, index)\n        now = clock",
+        (
+            "tests/agents/test_dqn.py::test_the_target_moves_when_it_is_due_between_iterations",
+            "tests/agents/test_continuous.py::test_the_policy_moves_when_it_is_due_between_iterations",
+        ),
+    ),
+    Mutant(
+        "one-key-for-all-updates",
+        "Every update of an iteration gets the same key (of the kind in rejax, brax and "
+        "PureJaxQL).",
+        "jaxrl/engine/learners.py",
+        "key_i = jax.random.fold_in(key, index)",
+        "key_i = key",
+        (KEYS,),
+    ),
+    Mutant(
+        "one-shuffle-for-all-seeds",
+        "Every seed goes through its data in the same order (akin to PureJaxRL DQN).",
+        "jaxrl/engine/learners.py",
+        "minibatch_indices(stream(key, Stream.SHUFFLE), rows",
+        "minibatch_indices(stream(jax.random.key(0), Stream.SHUFFLE), rows",
+        ("tests/engine/test_engine.py::test_two_seeds_learn_from_other_rows",),
+    ),
+    Mutant(
+        "one-draw-for-all-seeds",
+        "Every seed replays the same slots of its memory (akin to PureJaxRL DQN).",
+        "jaxrl/engine/learners.py",
+        "memory, stream(key_i, Stream.SAMPLE), iterations",
+        "memory, stream(jax.random.key(0), Stream.SAMPLE), iterations",
+        ("tests/engine/test_engine.py::test_two_seeds_learn_from_other_rows",),
+    ),
+    Mutant(
+        "no-fresh-starts-each-iteration",
+        "Rollouts of whole episodes begin in the middle of what went on before.",
+        "jaxrl/engine/learners.py",
+        "state = state.replace(envs=envs.reset(key))",
+        "pass",
+        (FRESH_STARTS,),
+    ),
+    Mutant(
+        "late-short-episodes-count",
+        "Of a rollout from fresh starts every episode counts that ends: too many short ones.",
+        "jaxrl/engine/learners.py",
+        "episodes = episodes.first()",
+        "pass",
+        (FRESH_STARTS,),
+    ),
+    Mutant(
+        "warmup-by-remainder",
+        "`step % k == 0` decides who learns, and is almost never true (PureJaxRL DQN).",
+        "jaxrl/engine/learners.py",
+        "length = jnp.where(buffer.is_ready(iterations), plan.num_updates, 0)",
+        "ready = iterations * plan.steps_per_iteration % plan.warmup == 0\n"
+        "    length = jnp.where(ready, plan.num_updates, 0)",
+        ("tests/agents/test_agents.py::test_no_update_before_the_warmup",),
+    ),
+    Mutant(
+        "updates-not-counted",
+        'The count of updates stands still within an iteration, and with it "every k updates" '
+        "(akin to PureJaxRL DQN).",
+        "jaxrl/engine/learners.py",
+        "now = clock.replace(update=clock.update + index)\n        agent_state, new = agent.update",
+        "now = clock\n        agent_state, new = agent.update",
+        ("tests/engine/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
+    ),
+    Mutant(
+        "divergence-without-its-beginning",
+        "Of numbers that are not finite the last iteration is named, not the first.",
+        "jaxrl/engine/learners.py",
+        "jnp.where(fine & jnp.any(bad), iteration, self.iteration)",
+        "jnp.where(jnp.any(bad), iteration, self.iteration)",
+        (f"{RESUME}::test_train_tells_of_divergence_too",),
+    ),
+    Mutant(
+        "next-obs-after-the-reset",
+        "The stored next observation is the first of the next episode.",
+        "jaxrl/engine/rollout.py",
+        "next_obs=timestep.obs,",
+        "next_obs=next_state.obs,",
+        (ONE_LOOP,),
+    ),
+    Mutant(
+        "carry-kept-across-episodes",
+        "The recurrent state of one episode is carried into the next in acting.",
+        "jaxrl/engine/rollout.py",
+        "        carry = tree_where(env_state.first, initial_carry, carry)\n",
+        "",
+        (
+            "tests/engine/test_engine.py::test_the_recurrent_carry_is_dropped_where_an_episode_begins",
+        ),
+    ),
+    Mutant(
+        "carry-of-the-wrong-end",
+        "Sequences are replayed from the recurrent state at their end.",
+        "jaxrl/engine/rollout.py",
+        "Trajectory(steps, first, carry), ended",
+        "Trajectory(steps, first, last_carry), ended",
+        (
+            "tests/engine/test_engine.py::test_the_recurrent_carry_is_dropped_where_an_episode_begins",
+        ),
+    ),
+    Mutant(
+        "episodes-cut-off-are-forgotten",
+        "An episode that a time limit ends is in no statistics.",
+        "jaxrl/engine/rollout.py",
+        "steps.terminated | steps.truncated",
+        "steps.terminated",
+        (ONE_LOOP,),
+    ),
+    Mutant(
+        "one-key-for-all-actions",
+        "Every step of a rollout draws its actions with the same key (of the kind in rejax, "
+        "brax and PureJaxQL).",
+        "jaxrl/engine/rollout.py",
+        "jax.random.split(stream(key, Stream.ACT), num_steps)",
+        "jax.numpy.broadcast_to(stream(key, Stream.ACT), (num_steps,))",
+        (LONG_EVALUATION,),
+    ),
+    Mutant(
+        "acting-and-stepping-share-keys",
+        "The environment's noise comes of the keys that drew the actions (of the kind in "
+        "rejax, brax and PureJaxQL).",
+        "jaxrl/engine/rollout.py",
+        "jax.random.split(stream(key, Stream.STEP), (num_steps, num_envs))",
+        "jax.random.split(stream(key, Stream.ACT), (num_steps, num_envs))",
+        (LONG_EVALUATION,),
+    ),
+    Mutant(
+        "a-size-in-int32",
+        "The bytes that a run needs overflow: more of them look like few.",
+        "jaxrl/engine/sizes.py",
+        "size * math.prod(counts.values())",
+        "size * math.prod(counts.values()) % 2**31",
+        ("tests/engine/test_sizes.py::test_the_sizes_are_those_of_the_arrays",),
+    ),
+    Mutant(
+        "a-size-counted-twice",
+        "Next observations are counted, which nothing has to keep: runs that fit are refused.",
+        "jaxrl/engine/sizes.py",
+        "step = obs + action + 6",
+        "step = 2 * obs + action + 6",
+        ("tests/engine/test_sizes.py::test_the_sizes_are_those_of_the_arrays",),
+    ),
+    Mutant(
+        "a-plain-sum-of-metrics",
+        "Metrics of millions of iterations are added up in float32.",
+        "jaxrl/engine/sums.py",
+        "return self.replace(value=value, lost=lost)",
+        "return self.replace(value=total, lost=0.0 * lost)",
+        ("tests/engine/test_sums.py::test_small_terms_between_large_ones_are_not_lost",),
+    ),
+    Mutant(
+        "grids-of-the-setting",
+        "Under `jax_enable_x64` a sweep is a grid of float64.",
+        "jaxrl/engine/sweep.py",
+        "return narrow(grid)",
+        "return grid",
+        (
+            "tests/xla/test_precision.py"
+            "::test_wide_hyperparameters_and_parameters_of_environments_are_narrowed",
+        ),
+    ),
+    Mutant(
+        "schedule-in-the-wrong-unit",
+        "Annealing counts iterations against steps, so that it hardly moves.",
+        "jaxrl/engine/train.py",
+        "/ float(self.num_iterations)",
+        "/ float(self.total_steps)",
+        ("tests/engine/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
+    ),
+    Mutant(
+        "evaluation-explores",
+        "Evaluation plays the exploring policy.",
+        "jaxrl/engine/train.py",
+        'self.eval_mode == "sample"',
+        "True",
+        ("tests/engine/test_engine.py::test_evaluation_does_not_explore",),
+    ),
+    Mutant(
+        "every-evaluation-the-same",
+        "All evaluations of a run share one key, so that their errors do not average out (of "
+        "the kind in rejax, brax and PureJaxQL).",
+        "jaxrl/engine/train.py",
+        "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
+        "stream(fast(key), Stream.EVALUATE)",
+        (KEYS,),
+    ),
+    Mutant(
+        "one-key-for-all-iterations",
+        "Every iteration repeats the noise of the first (of the kind in rejax, brax and "
+        "PureJaxQL).",
+        "jaxrl/engine/train.py",
+        "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
+        "stream(fast(key), Stream.ITERATION)",
+        (KEYS,),
+    ),
+    Mutant(
+        "the-seed-is-overwritten",
+        "`PRNGKey(0)` overwrites the seed: vmapped seeds share everything (PureJaxRL DQN).",
+        "jaxrl/engine/train.py",
+        "(self.agent, stream(key, Stream.INIT))",
+        "(self.agent, stream(jax.random.key(0), Stream.INIT))",
+        ("tests/engine/test_engine.py::test_different_seeds_differ_in_everything",),
+    ),
+    Mutant(
+        "the-seed-is-overwritten-in-training",
+        "Rollouts and updates of every seed are those of `PRNGKey(0)`, whatever the start (akin "
+        "to PureJaxRL DQN).",
+        "jaxrl/engine/train.py",
+        "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
+        "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.ITERATION), iteration)",
+        (TWO_SEEDS,),
+    ),
+    Mutant(
+        "the-seed-is-overwritten-in-evaluation",
+        "Every seed is judged by the episodes of `PRNGKey(0)`, so that their errors do not "
+        "average out (akin to PureJaxRL DQN).",
+        "jaxrl/engine/train.py",
+        "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
+        "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
+        (TWO_SEEDS,),
+    ),
+    Mutant(
+        "memory-grows-with-training",
+        "An entry is kept of every iteration, and added up at the end (akin to PureJaxRL).",
+        "jaxrl/engine/train.py",
+        "        state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)",
+        "        def kept(i, both):\n"
+        "            loop = one(i, both[0])\n"
+        "            return loop, both[1].at[i].set(loop[1].value[0])\n\n"
+        "        both = (loop, jnp.zeros(self.num_iterations))\n"
+        "        (state, metrics, divergence), kept = jax.lax.fori_loop(start, stop, kept, both)\n"
+        "        value = metrics.value.at[0].set(jnp.max(kept))\n"
+        "        metrics = metrics.replace(value=value)",
+        ("tests/engine/test_engine.py::test_memory_does_not_grow_with_the_length_of_training",),
+    ),
+    Mutant(
+        "a-mixed-policy-judged-by-its-mode",
+        "Evaluation takes the most likely action, whatever it was asked for (most libraries).",
+        "jaxrl/engine/train.py",
+        'self.eval_mode == "sample"',
+        "False",
+        ("tests/engine/test_engine.py::test_a_mixed_policy_is_worth_what_the_game_says",),
+    ),
+    Mutant(
+        "one-cached-start",
+        "One cached start is replayed for the whole run (brax, Playground auto-reset).",
+        "jaxrl/engine/vector_env.py",
+        "keys = jax.random.split(key, (num_steps, self.num_envs))",
+        "keys = jnp.broadcast_to(\n"
+        "            jax.random.split(jax.random.key(0), self.num_envs)[None],\n"
+        "            (num_steps, self.num_envs),\n"
+        "        )",
+        ("tests/engine/test_engine.py::test_fresh_starts_are_all_different",),
+    ),
+    Mutant(
+        "a-pool-of-one",
+        "The pool holds one start for all copies (akin to brax, Playground auto-reset).",
+        "jaxrl/engine/vector_env.py",
+        "size = self.pool_size or max(self.num_envs, 64)",
+        "size = 1",
+        ("tests/engine/test_engine.py::test_starts_follow_the_start_distribution[pool]",),
+    ),
+    Mutant(
+        "a-pool-for-the-whole-run",
+        "The pool of starts is drawn once and never again (akin to brax, Playground auto-reset).",
+        "jaxrl/engine/vector_env.py",
+        "self._pool(stream(key, Stream.POOL))",
+        "self._pool(jax.random.key(0))",
+        ("tests/engine/test_engine.py::test_a_pool_is_drawn_anew_in_each_rollout",),
+    ),
+    Mutant(
+        "episode-return-never-reset",
+        "The return of an episode contains those before it.",
+        "jaxrl/engine/vector_env.py",
+        "episode_return=jnp.where(done, 0.0, episode_return),",
+        "episode_return=episode_return,",
+        (ONE_LOOP,),
+    ),
+)

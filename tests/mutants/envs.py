@@ -1,0 +1,54 @@
+"""Defects of `envs`."""
+
+from mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "brax-rewards-of-one-step",
+        "brax's parts of the reward are those of the last step.",
+        "envs/jaxrl_envs/brax.py",
+        "jax.tree.map(jnp.add, rewards, added)",
+        "added",
+        ("tests/envs/test_brax.py::test_rewards_among_the_metrics_are_added_up_over_an_episode",),
+    ),
+    Mutant(
+        "a-fallen-pendulum-timed-out",
+        "A fallen pendulum counts as timed out, not as dead (brax's `time_out`).",
+        "envs/jaxrl_envs/brax.py",
+        "            terminated=stepped.done > 0,\n            truncated=jnp.bool_(False),",
+        "            terminated=jnp.bool_(False),\n            truncated=stepped.done > 0,",
+        ("tests/envs/test_brax.py::test_a_fall_terminates_and_the_time_limit_truncates",),
+    ),
+    Mutant(
+        "an-early-cut-keeps-its-promise",
+        "An episode may be cut before the time limit, though the spec promises that none is.",
+        "envs/jaxrl_envs/conformance.py",
+        "else truncated & (age < spec.max_steps)",
+        "else truncated & (age > spec.max_steps)",
+        ("tests/envs/test_env_registry.py::test_a_broken_contract_is_named",),
+    ),
+    Mutant(
+        "bound-with-the-older-constant",
+        "TRPO's bound with 2 epsilon discount / (1 - discount)^2 beside the total variation.",
+        "envs/jaxrl_envs/exact/gradients.py",
+        "penalty = 4.0 * epsilon",
+        "penalty = 2.0 * epsilon",
+        ("tests/envs/test_exact_tabular.py::test_the_bound_on_the_other_policy_is_the_papers",),
+    ),
+    Mutant(
+        "gymnax-time-limit-terminates",
+        "gymnax's time limit is reported as a death (most libraries).",
+        "envs/jaxrl_envs/gymnax.py",
+        "terminated = jnp.asarray(terminated, bool)",
+        "terminated = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)",
+        ("tests/envs/test_gymnax.py::test_the_time_limit_truncates_where_the_step_really_ended",),
+    ),
+    Mutant(
+        "a-boolean-is-any-text",
+        "A text reaches a boolean parameter of an environment, where any text is true.",
+        "envs/jaxrl_envs/parameters.py",
+        'case str() if "text" in kinds:',
+        'case str() if "text" in kinds or "bool" in kinds:',
+        ("tests/envs/test_parameters.py::test_another_type_is_refused_by_name",),
+    ),
+)

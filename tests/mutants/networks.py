@@ -1,0 +1,83 @@
+"""Defects of `networks`."""
+
+from mutants.mutant import Mutant
+from mutants.tests import OWN_MODULES
+
+MUTANTS = (
+    Mutant(
+        "columns-in-the-wrong-order",
+        "A narrow layer's outputs come out in reverse.",
+        "jaxrl/networks/layers.py",
+        "dimensions, **options) for column in kernel.T]",
+        "dimensions, **options) for column in kernel.T[::-1]]",
+        ("tests/networks/test_networks.py::test_a_layer_is_a_product_however_narrow[2]",),
+    ),
+    Mutant(
+        "divergence-of-rows-the-wrong-way-round",
+        "The KL divergence of a user's policy over several axes is taken the wrong way round.",
+        "jaxrl/networks/own_modules.py",
+        "self.rows.kl(other.rows)",
+        "other.rows.kl(self.rows)",
+        (f"{OWN_MODULES}::test_the_distribution_of_many_axes_is_that_of_each_row[several]",),
+    ),
+    Mutant(
+        "never-in-training-mode",
+        "Modules are never told that they learn: BatchNorm keeps its first statistics.",
+        "jaxrl/networks/own_modules.py",
+        "train=None if self.train is None else True",
+        "train=None if self.train is None else False",
+        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[dqn]",),
+    ),
+    Mutant(
+        "batch-statistics-in-a-policy-that-must-not-change",
+        "An on-policy agent takes a module with batch statistics.",
+        "jaxrl/networks/own_modules.py",
+        "if names and not trains:",
+        "if names and not trains and module is None:",
+        (f"{OWN_MODULES}::test_an_on_policy_agent_refuses_what_would_change_its_policy[PPO]",),
+    ),
+    Mutant(
+        "advantages-not-centred",
+        "Dueling streams are added as they are.",
+        "jaxrl/networks/q_networks.py",
+        "per_action = value + per_action - jnp.mean(per_action, axis=-2, keepdims=True)",
+        "per_action = value + per_action",
+        ("tests/agents/test_dqn.py::test_dueling_streams_are_centred",),
+    ),
+    Mutant(
+        "advantages-less-the-largest",
+        "Dueling takes the largest advantage away, not the mean (equation 8 of its paper for 9).",
+        "jaxrl/networks/q_networks.py",
+        "- jnp.mean(per_action, axis=-2, keepdims=True)",
+        "- jnp.max(per_action, axis=-2, keepdims=True)",
+        ("tests/agents/test_dqn.py::test_the_mean_of_dueling_values_is_the_stream_of_the_state",),
+    ),
+    Mutant(
+        "noise-not-factorised",
+        "Every weight of a noisy layer draws noise of its own, of another size than the paper "
+        "says.",
+        "jaxrl/networks/q_networks.py",
+        "kernel_std * into[:, None] * out[None]",
+        'kernel_std * jax.random.normal(self.make_rng("noise"), kernel.shape)',
+        ("tests/agents/test_dqn.py::test_noise_is_factorised_and_vanishes_without_a_key",),
+    ),
+    Mutant(
+        "unrolled-carry-kept-across-episodes",
+        "The recurrent state is dropped in acting and not in learning, so that the first ratio "
+        "is not 1.",
+        "jaxrl/networks/recurrent.py",
+        "cell(tree_where(first, start, carry), x)",
+        "cell(carry, x)",
+        (
+            "tests/agents/test_actor_critic.py::test_acting_step_by_step_is_the_unrolled_policy[gru]",
+        ),
+    ),
+    Mutant(
+        "targets-keep-their-first-statistics",
+        "A target network gets new parameters and keeps the statistics of `init`.",
+        "jaxrl/networks/variables.py",
+        'return x | {"params": optax.incremental_update',
+        'return target | {"params": optax.incremental_update',
+        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[td3]",),
+    ),
+)

@@ -1,0 +1,89 @@
+"""Defects of `replay`."""
+
+from mutants.mutant import Mutant
+from mutants.tests import DECLARED, HAPPENED
+
+MUTANTS = (
+    Mutant(
+        "rows-cross-the-write-head",
+        "Rows of several steps are drawn so near the newest that they go on with the oldest.",
+        "jaxrl/replay/buffer.py",
+        "num_starts = self.num_written(iterations) - (plan.n_step - 1)",
+        "num_starts = self.num_written(iterations)",
+        (f"{HAPPENED}[three steps]",),
+    ),
+    Mutant(
+        "rows-cross-episodes",
+        "The sum of rewards goes on past the end of an episode.",
+        "jaxrl/replay/buffer.py",
+        "goes_on, weight = goes_on & ~ended, weight * discount",
+        "goes_on, weight = goes_on | ended, weight * discount",
+        (f"{HAPPENED}[three steps]",),
+    ),
+    Mutant(
+        "cut-leads-to-the-next-start",
+        "After a cut, the next episode's first observation is taken for the last of this one.",
+        "jaxrl/replay/buffer.py",
+        "following = tree_where(truncated, cut, following)",
+        "following = tree_where(truncated, following, following)",
+        (DECLARED,),
+    ),
+    Mutant(
+        "no-room-for-cuts-before-the-limit",
+        "Room for final observations by the time limit alone, whatever else truncates.",
+        "jaxrl/replay/buffer.py",
+        'if spec.truncates != "at_max_steps":',
+        "if spec.max_steps is None:",
+        (f"{HAPPENED}[several]",),
+    ),
+    Mutant(
+        "too-little-room-for-cuts",
+        "Room for half of the truncations that a time limit can make.",
+        "jaxrl/replay/buffer.py",
+        "-(-slots // spec.max_steps)",
+        "slots // spec.max_steps // 2",
+        (DECLARED,),
+    ),
+    Mutant(
+        "lost-observations-made-up",
+        "Where the observation of a cut has been written over, another's is taken for it.",
+        "jaxrl/replay/buffer.py",
+        "valid=has_mass & ~lost,",
+        "valid=has_mass,",
+        ("tests/replay/test_replay.py::test_a_lost_last_observation_is_not_made_up",),
+    ),
+    Mutant(
+        "the-unwritten-is-drawn",
+        "Slots that hold nothing yet are drawn.",
+        "jaxrl/replay/buffer.py",
+        "age = jax.random.randint(age_key, size, 0, jnp.maximum(num_starts, 1))",
+        "age = jax.random.randint(age_key, size, -self.num_slots + 1, num_starts)",
+        (f"{HAPPENED}[several]",),
+    ),
+    Mutant(
+        "new-steps-without-priority",
+        "New steps enter with priority 1, however high the others are.",
+        "jaxrl/replay/buffer.py",
+        "jnp.where(new[:, None], state.top_priority, 0.0)",
+        "jnp.where(new[:, None], jnp.minimum(state.top_priority, 1.0), 0.0)",
+        (
+            "tests/replay/test_replay.py::test_new_steps_get_the_top_priority_and_old_ones_keep_theirs",
+        ),
+    ),
+    Mutant(
+        "priorities-squared",
+        "Draws do not follow the stated probabilities.",
+        "jaxrl/replay/sum_tree.py",
+        "children = level.reshape(-1, WIDTH)[node]",
+        "children = level.reshape(-1, WIDTH)[node] ** 1.2",
+        ("tests/replay/test_replay.py::test_prioritised_draws_are_as_probable_as_they_say",),
+    ),
+    Mutant(
+        "sums-not-carried-up",
+        "An update stops below the root.",
+        "jaxrl/replay/sum_tree.py",
+        'levels.append(above.at[index].set(sums, mode="drop"))',
+        "levels.append(above + 0.0 * sums[0])",
+        ("tests/replay/test_replay.py::test_the_tree_holds_the_sums_of_its_leaves",),
+    ),
+)

@@ -1,0 +1,155 @@
+"""Defects of `runs`."""
+
+from mutants.mutant import Mutant
+from mutants.tests import GOES_ON, ONCE, RESUME
+
+MUTANTS = (
+    Mutant(
+        "a-bootstrap-across-tasks",
+        "Resampled seeds of one task are scores of another.",
+        "jaxrl/analysis/intervals.py",
+        "scores[rows, np.arange(num_tasks)]",
+        "scores[rows, rng.integers(0, num_tasks, rows.shape)]",
+        ("tests/analysis/test_statistics.py::test_resamples_stay_within_their_task",),
+    ),
+    Mutant(
+        "a-bootstrap-not-expanded",
+        "The bootstrap of few seeds has the normal quantile in place of Student's.",
+        "jaxrl/analysis/intervals.py",
+        "factor = student_quantile(probability, num_seeds - 1) / ",
+        "factor = NormalDist().inv_cdf(probability) / ",
+        ("tests/analysis/test_statistics.py::test_intervals_keep_their_promise_for_few_seeds",),
+    ),
+    Mutant(
+        "an-interval-of-percentiles",
+        "The interval is the percentile bootstrap's, too narrow for few seeds (rliable).",
+        "jaxrl/analysis/statistics.py",
+        "if statistic is mean:\n        return intervals.student_interval(scores, level)",
+        "if True:\n        low, high = stratified_interval(statistic, scores, level=level)\n"
+        "        return float(low), float(high)",
+        (
+            "tests/analysis/test_statistics.py::test_the_interval_of_the_mean_is_students",
+            "tests/analysis/test_statistics.py::test_intervals_keep_their_promise_for_few_seeds",
+        ),
+    ),
+    Mutant(
+        "ties-are-wins",
+        "The probability of improvement counts a tie as an improvement.",
+        "jaxrl/analysis/statistics.py",
+        "np.mean(x == y, (-3, -2)) / 2",
+        "np.mean(x == y, (-3, -2))",
+        (
+            "tests/analysis/test_statistics.py::test_the_probability_of_improvement_is_that_of_rliable"
+            "_and_of_mann_and_whitney",
+        ),
+    ),
+    Mutant(
+        "a-checkpoint-that-is-believed",
+        "A bit that turned on the disk is read as if it had been written.",
+        "jaxrl/runs/checkpoint.py",
+        'if x["crc32"] != leaves[k]["crc32"]]',
+        "if False]",
+        ("tests/runs/test_runs.py::test_every_damage_is_noticed",),
+    ),
+    Mutant(
+        "a-directory-that-is-not-claimed",
+        "Two runs write into one directory: it was found empty by both (a check without a lock).",
+        "jaxrl/runs/directory.py",
+        "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        (
+            "tests/runs/test_runs.py::test_one_of_many_claims_a_directory_and_the_others_leave_it_alone",
+        ),
+    ),
+    Mutant(
+        "a-diverged-member-counts",
+        "The mean that a target is compared with includes seeds that have diverged, and is never "
+        "reached.",
+        "jaxrl/runs/events.py",
+        "counted(self.return_means, self.diverged)",
+        "self.return_means",
+        (f"{RESUME}::test_a_member_that_diverged_counts_nowhere",),
+    ),
+    Mutant(
+        "a-stop-that-judges-itself",
+        "The evaluation that was high enough to end a run says what the run reached.",
+        "jaxrl/runs/events.py",
+        "return self.afresh or self.evaluations[-1]",
+        "return self.evaluations[-1]",
+        (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
+    ),
+    Mutant(
+        "a-configuration-written-late",
+        "A run killed while it compiles leaves nothing to resume.",
+        "jaxrl/runs/fit.py",
+        "                recorder.begin()\n",
+        "                pass\n",
+        (f"{RESUME}::test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed",),
+    ),
+    Mutant(
+        "an-export-without-normalisation",
+        "An exported policy sees raw observations (a common mistake of deployment).",
+        "jaxrl/runs/load.py",
+        "policy_of(self.training.agent, self.state, self.stats, clock, explore=False)",
+        "policy_of(self.training.agent, self.state, self.stats.replace(obs=()), clock, "
+        "explore=False)",
+        ("tests/runs/test_export.py::test_what_fit_learned_is_what_is_loaded",),
+    ),
+    Mutant(
+        "one-member-stops-all",
+        "A run ends when one of its members diverges.",
+        "jaxrl/runs/loop.py",
+        "if len(run_state.diverged) == num_members:",
+        "if run_state.diverged:",
+        (f"{RESUME}::test_a_member_that_diverges_neither_stops_nor_poisons_the_others",),
+        error="jaxrl.runs.fit.DivergenceError",
+    ),
+    Mutant(
+        "fresh-episodes-that-are-not",
+        "What is evaluated afresh is evaluated with the keys of the evaluation that ended the run.",
+        "jaxrl/runs/loop.py",
+        "self.play(run_state, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))",
+        "self.play(run_state, self.members.key)",
+        (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
+    ),
+    Mutant(
+        "memory-beside-its-successor",
+        "The state is not donated: the memory is there twice.",
+        "jaxrl/runs/programs.py",
+        "jax.jit(chunk, donate_argnums=1)",
+        "jax.jit(chunk)",
+        (f"{ONCE}[1-False-anywhere]",),
+    ),
+    Mutant(
+        "a-checkpoint-without-the-environments",
+        "A resumed run begins new episodes instead of going on with those it had (most libraries).",
+        "jaxrl/runs/recorder.py",
+        "run_state.state = state.replace(**part, **rest)",
+        "run_state.state = state.replace(**part, **rest | {'envs': state.envs})",
+        (GOES_ON,),
+    ),
+    Mutant(
+        "a-checkpoint-without-replay",
+        "A resumed run has an empty replay memory (most libraries).",
+        "jaxrl/runs/recorder.py",
+        "run_state.state = state.replace(**part, **rest)",
+        "run_state.state = state.replace(**part, **rest | {'buffer': state.buffer})",
+        (f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[replay]",),
+    ),
+    Mutant(
+        "resume-at-iteration-zero",
+        "A resumed run starts its schedules and its counts anew.",
+        "jaxrl/runs/recorder.py",
+        'run_state.iteration = record["iteration"]',
+        "run_state.iteration = 0",
+        (GOES_ON,),
+    ),
+    Mutant(
+        "the-last-is-the-best",
+        "The state that is kept as the best is that of the last evaluation.",
+        "jaxrl/runs/recorder.py",
+        "if event.return_mean > highest:",
+        "if event.return_mean > -np.inf:",
+        (f"{RESUME}::test_the_best_state_is_kept_and_comes_back",),
+    ),
+)

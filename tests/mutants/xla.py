@@ -1,0 +1,51 @@
+"""Defects of `xla`."""
+
+from mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "tiles-out-of-order",
+        "A convolution with a stride multiplies pixels of a tile by each other's weights.",
+        "jaxrl/xla/convolution.py",
+        "kernel = _tiles(kernel, 0, strides)",
+        "kernel = _tiles(kernel[::-1, ::-1], 0, strides)[::-1, ::-1]",
+        (
+            "tests/xla/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",
+        ),
+    ),
+    Mutant(
+        "dilation-in-padding-only",
+        "A dilated kernel has the right padding, and its entries lie side by side.",
+        "jaxrl/xla/convolution.py",
+        "[(i * d, s, n) for i, d, s, n in axes]",
+        "[(i, s, n) for i, d, s, n in axes]",
+        (
+            "tests/xla/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",
+        ),
+    ),
+    Mutant(
+        "updates-at-the-wrong-parameters",
+        "The vector of the parameters and that of their updates are not in the same order.",
+        "jaxrl/xla/flatten.py",
+        "self.vector + ravel_pytree(updates)[0]",
+        "self.vector + ravel_pytree(updates)[0][::-1]",
+        ("tests/xla/test_flatten.py::test_a_step_on_the_vector_is_that_on_the_tree[flat]",),
+    ),
+    Mutant(
+        "accelerators-laid-out-as-cpus",
+        "The layout does not ask for the device.",
+        "jaxrl/xla/layout.py",
+        'return jax.default_backend() == "cpu"',
+        'return jax.default_backend() != "cpu"',
+        ("tests/xla/test_layout.py::test_the_device_is_the_one_that_jax_computes_on",),
+    ),
+    Mutant(
+        "dtypes-left-to-the-setting",
+        "Under `jax_enable_x64` programs are traced with it on.",
+        "jaxrl/xla/precision.py",
+        "with jax.enable_x64(False),",
+        "with jax.enable_x64(True),",
+        ("tests/xla/test_precision.py::test_an_environment_need_not_name_its_dtypes",),
+        error="jaxrl_envs.conformance.ConformanceError",
+    ),
+)

@@ -1,0 +1,99 @@
+"""The house: what lives where, which way the imports point, and how long a file may be."""
+
+import graphlib
+import inspect
+import re
+
+import pytest
+from helpers.agents.cross_entropy import CrossEntropy
+from helpers.agents.fitted_q import FittedQ
+from helpers.agents.masked import MaskedActorCritic
+from helpers.agents.q_learning import QLearning
+from helpers.agents.recurrent import RecurrentPolicyGradient
+from helpers.agents.workers import Workers
+from helpers.paths import ROOT
+from helpers.sources import imports
+
+PACKAGES = {"jaxrl": ROOT / "jaxrl", "jaxrl_envs": ROOT / "envs" / "jaxrl_envs"}
+SOURCES = {
+    ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    ): path.read_text(encoding="utf-8")
+    for package, folder in PACKAGES.items()
+    for path in sorted(folder.rglob("*.py"))
+}
+FLOORS = (
+    "spaces types trees validation xla",
+    "agent environment distributions estimators hyper losses minibatches networks normalization "
+    "optimizers replay schedules solvers wrappers",
+    "agents",
+    "engine",
+    "registry runs analysis",
+    "cli __main__",
+)
+"""Parts of jaxrl; each imports from its own floor and those above it in this list."""
+FLOOR = {part: i for i, parts in enumerate(FLOORS) for part in parts.split()}
+
+
+def imported(module):
+    """The modules of ours that a module imports, anywhere in it."""
+    found = imports(SOURCES[module])
+    # `from jaxrl.runs import disk` is of `jaxrl.runs.disk`, and not of its package
+    return {x for x in found if x in SOURCES and not any(y.startswith(f"{x}.") for y in found)}
+
+
+def test_there_are_no_circles():
+    graph = {module: imported(module) - {module} for module in SOURCES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"an import leads back to where it began: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if m.startswith("jaxrl.")])
+def test_imports_point_one_way(module):
+    floor = FLOOR[module.split(".")[1]]
+    for other in imported(module):
+        if other.startswith("jaxrl."):
+            assert FLOOR[other.split(".")[1]] <= floor, other
+    assert not [x for x in imports(SOURCES[module]) if x.startswith(".")]
+
+
+def test_environments_of_others_are_for_few():
+    """The command line; what builds a run from its words; what adapts an object without a spec."""
+    allowed = ("jaxrl.cli", "jaxrl.runs.run_config")
+    for module in SOURCES:
+        if module.startswith("jaxrl.") and not module.startswith(allowed):
+            ours = {x for x in imported(module) if x.startswith("jaxrl_envs")}
+            assert ours <= {"jaxrl_envs.libraries", "jaxrl_envs.objects"}, module
+
+
+def test_the_root_is_no_hallway():
+    assert len(list((ROOT / "jaxrl").glob("*.py"))) <= 17
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_file_can_be_read_in_one_go(module):
+    assert SOURCES[module].count("\n") <= 400
+
+
+def test_one_loop_each():
+    """Only the rollout steps environments (and a wrapper the one inside); only one loop updates."""
+    ours = {name: text for name, text in SOURCES.items() if name.startswith("jaxrl.")}
+    steps = {name for name, text in ours.items() if re.search(r"envs?\.step\(", text)}
+    inside = {name for name in steps if name.startswith("jaxrl.wrappers.")}
+    first = {"jaxrl.engine.first_step", "jaxrl.engine.vector_env"}  # one traced step, and N of them
+    assert steps - inside == {"jaxrl.engine.rollout", *first}
+    assert [n for n, text in ours.items() if "agent.update(" in text] == ["jaxrl.engine.learners"]
+    agents = "".join(text for name, text in ours.items() if name.startswith("jaxrl.agents."))
+    assert "jnp.mean" not in agents
+    assert ".mean(" not in agents
+
+
+def test_proof_agents_touch_no_engine():
+    """The throw-away agents import the contract and the parts, nothing of the engine."""
+    for module in (
+        CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient, Workers,
+    ):  # fmt: skip
+        source = inspect.getsource(inspect.getmodule(module))
+        assert not {"jaxrl", "jaxrl.engine"} & imports(source)  # which leads to the engine, too

@@ -1,0 +1,97 @@
+"""The layouts for a CPU and for an accelerator: the same training, and each where it belongs."""
+
+import jax
+import numpy as np
+import pytest
+from helpers.environments import Counter, Recall
+from helpers.probes import cases
+
+import jaxrl
+import jaxrl_envs
+from jaxrl import optimizers
+from jaxrl.agents import DQN, PPO, TRPO
+from jaxrl.agents.bases import critic
+from jaxrl.engine.first_step import FirstStep
+from jaxrl.xla import layout
+from jaxrl.xla.flatten import Flattened
+
+KEY = jax.random.key(0)
+AGENTS = {
+    # Ten steps, four a turn: the last turn is not whole. One and three: less than a turn.
+    "ppo": (PPO(num_envs=4, num_steps=10, hidden_sizes=(8,)), Counter()),
+    "ppo-recurrent": (PPO(num_envs=4, num_steps=3, core="gru", hidden_sizes=(8,)), Recall()),
+    "trpo": (TRPO(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
+    "dqn": (
+        DQN(num_envs=4, num_steps=1, capacity=64, batch_size=8, warmup=8, hidden_sizes=(8,)),
+        Counter(),
+    ),
+}
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Programs as for an accelerator, which a CPU computes, too."""
+    monkeypatch.setattr(layout, "is_cpu", lambda: False)
+
+
+def test_the_device_is_the_one_that_jax_computes_on():
+    assert layout.is_cpu() == (jax.devices()[0].platform == "cpu")
+
+
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_a_critic_is_fitted_as_a_vector_on_a_cpu_only(is_cpu, monkeypatch):
+    monkeypatch.setattr(layout, "is_cpu", lambda: is_cpu)
+    seen = []
+
+    def descend(transform, loss, params, optimizer):
+        seen.append(type(params))
+        return optimizers.descend(transform, loss, params, optimizer)
+
+    monkeypatch.setattr(critic, "descend", descend)
+    agent, env = AGENTS["trpo"]
+    jax.eval_shape(lambda key: jaxrl.train(agent, env, key, total_steps=32), KEY)
+    assert set(seen) == {Flattened if is_cpu else dict}
+
+
+@pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
+def test_an_accelerator_learns_what_a_cpu_learns(name, monkeypatch):
+    agent, env = AGENTS[name]
+    outcomes = {}
+    for is_cpu in (True, False):
+        monkeypatch.setattr(layout, "is_cpu", lambda is_cpu=is_cpu: is_cpu)
+        program = jax.vmap(lambda key: jaxrl.train(agent, env, key, total_steps=120))
+        outcomes[is_cpu] = jax.jit(program)(jax.random.split(KEY, 2))
+    assert jax.tree.structure(outcomes[True]) == jax.tree.structure(outcomes[False])
+    leaves = [jax.tree.leaves(outcomes[is_cpu]) for is_cpu in (True, False)]
+    for x, y in zip(*leaves, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_operations", "steps"), [(1, 4), (layout.SMALL_STEP, 4), (layout.SMALL_STEP + 1, 1)]
+)
+def test_small_steps_of_an_environment_are_taken_four_a_turn(accelerator, num_operations, steps):
+    def step(x):
+        for _ in range(num_operations):
+            x = x + 1
+        return x
+
+    assert layout.scan_unroll(jax.make_jaxpr(step)(0.0)) == steps
+
+
+def test_the_rollout_follows_the_device(monkeypatch):
+    agent = PPO(num_envs=2, num_steps=8, hidden_sizes=(4,))
+    env = jaxrl_envs.make("gymnax/CartPole-v1")
+    for is_cpu, seen in ((False, True), (True, False)):
+        monkeypatch.setattr(layout, "is_cpu", lambda is_cpu=is_cpu: is_cpu)
+        jaxpr = jax.make_jaxpr(lambda k: jaxrl.train(agent, env, k, total_steps=16))(KEY)
+        assert (f"unroll={layout.SCAN_UNROLL}" in str(jaxpr)) == seen
+
+
+def test_classic_control_is_small_and_brax_is_not(accelerator):
+    pytest.importorskip("brax")
+    turns = [
+        layout.scan_unroll(FirstStep.of(jaxrl_envs.make(name)).jaxpr)
+        for name in ("gymnax/CartPole-v1", "gymnax/Breakout-MinAtar", "brax/inverted_pendulum")
+    ]
+    assert turns == [4, 4, 1]
