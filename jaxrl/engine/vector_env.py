@@ -55,7 +55,7 @@ class VectorEnv(struct.PyTreeNode):
       pool_size: how many starts the pool holds, at least N; with `batched`, how many each copy's
         own pool holds. None for N or 64, whichever is more (16 for each copy with `batched`).
       batched: whether each copy has parameters of its own.
-      steps_a_turn: steps that a rollout takes in each turn of its loop; see `jaxrl.xla.layout`.
+      scan_unroll: steps that a rollout takes in each turn of its loop; see `jaxrl.xla.layout`.
       info: names of the environment's scalars, see `Timestep`; None where nobody has looked yet.
     """
 
@@ -78,7 +78,7 @@ class VectorEnv(struct.PyTreeNode):
             raise ValueError(f"num_envs is {self.num_envs}: it must be at least 1")
         if self.reset_policy not in get_args(ResetPolicy):
             raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
-        check_whole("steps_a_turn", self.scan_unroll)
+        check_whole("scan_unroll", self.scan_unroll)
         if self.pool_size is not None and self.pool_size < (1 if self.batched else self.num_envs):
             raise ValueError(
                 f"pool_size is {self.pool_size}, less than num_envs ({self.num_envs}): "

@@ -190,7 +190,7 @@ def environment(**changes):
     kept = {
         k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", deadlock.OPT_OUT)
     }
-    return {**kept, "PYTHONPATH": str(TESTS), **changes}
+    return {**kept, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]), **changes}
 
 
 def python(code, *arguments, **changes):
@@ -207,7 +207,7 @@ real = importlib.metadata.version
 importlib.metadata.version = lambda name: "0.10.2" if name == "jaxlib" else real(name)
 import jaxrl_envs
 env = jaxrl_envs.make(sys.argv[1])
-from jaxrl import host
+from jaxrl.xla import deadlock
 print(os.environ.get("XLA_FLAGS"), deadlock._backend_has_started())
 """
 
@@ -215,9 +215,9 @@ print(os.environ.get("XLA_FLAGS"), deadlock._backend_has_started())
 def test_environments_that_call_lapack_are_protected_before_jax_starts():
     """Ours that do not are not slowed down; of those by an import path nothing is known."""
     assert python(IMPORT, "gymnax/CartPole-v1", NPROC="2").stdout.startswith("None")
-    own = python(IMPORT, "environments:Chain", NPROC="2")
+    own = python(IMPORT, "helpers.environments:Chain", NPROC="2")
     assert own.stdout == f"{DISABLED} False\n", own.stderr
-    assert python(IMPORT, "environments:Chain", NPROC="64").stdout.startswith("None")
+    assert python(IMPORT, "helpers.environments:Chain", NPROC="64").stdout.startswith("None")
 
 
 def test_brax_is_protected():

@@ -117,7 +117,7 @@ def test_an_agent_learns_the_same_either_way(name, monkeypatch):
             return super().update(state, batch, key, clock)
 
     class AsTree(AsVector):
-        flatten = ()
+        flattened = ()
 
     def run(kind):
         values = {f.name: getattr(agent, f.name) for f in dataclasses.fields(agent)}
@@ -140,7 +140,7 @@ def test_no_agent_names_a_field_that_its_state_lacks():
     found = 0
     for agent_name in jaxrl.agents.__all__:
         agent = getattr(jaxrl.agents, agent_name)
-        for field in getattr(agent, "raveled", ()):
+        for field in agent.flattened:
             found += 1
             state = jax.eval_shape(agent().bind(Counter().spec).init, KEY)
             assert hasattr(state, field), (agent_name, field)
