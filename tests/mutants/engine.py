@@ -244,7 +244,7 @@ MUTANTS = (
     Mutant(
         "schedule-in-the-wrong-unit",
         "Annealing counts iterations against steps, so that it hardly moves.",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "/ float(self.num_iterations)",
         "/ float(self.total_steps)",
         ("tests/engine/test_engine.py::test_every_third_update_stays_a_branch_under_vmap",),
@@ -252,7 +252,7 @@ MUTANTS = (
     Mutant(
         "evaluation-explores",
         "Evaluation plays the exploring policy.",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         'self.eval_mode == "sample"',
         "True",
         ("tests/engine/test_engine.py::test_evaluation_does_not_explore",),
@@ -261,7 +261,7 @@ MUTANTS = (
         "every-evaluation-the-same",
         "All evaluations of a run share one key, so that their errors do not average out (of "
         "the kind in rejax, brax and PureJaxQL).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
         "stream(fast(key), Stream.EVALUATE)",
         (KEYS,),
@@ -270,7 +270,7 @@ MUTANTS = (
         "one-key-for-all-iterations",
         "Every iteration repeats the noise of the first (of the kind in rejax, brax and "
         "PureJaxQL).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
         "stream(fast(key), Stream.ITERATION)",
         (KEYS,),
@@ -278,7 +278,7 @@ MUTANTS = (
     Mutant(
         "the-seed-is-overwritten",
         "`PRNGKey(0)` overwrites the seed: vmapped seeds share everything (PureJaxRL DQN).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "(self.agent, stream(key, Stream.INIT))",
         "(self.agent, stream(jax.random.key(0), Stream.INIT))",
         ("tests/engine/test_engine.py::test_different_seeds_differ_in_everything",),
@@ -287,7 +287,7 @@ MUTANTS = (
         "the-seed-is-overwritten-in-training",
         "Rollouts and updates of every seed are those of `PRNGKey(0)`, whatever the start (akin "
         "to PureJaxRL DQN).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
         "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.ITERATION), iteration)",
         (TWO_SEEDS,),
@@ -296,7 +296,7 @@ MUTANTS = (
         "the-seed-is-overwritten-in-evaluation",
         "Every seed is judged by the episodes of `PRNGKey(0)`, so that their errors do not "
         "average out (akin to PureJaxRL DQN).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
         "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
         (TWO_SEEDS,),
@@ -304,7 +304,7 @@ MUTANTS = (
     Mutant(
         "memory-grows-with-training",
         "An entry is kept of every iteration, and added up at the end (akin to PureJaxRL).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         "        state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)",
         "        def kept(i, both):\n"
         "            loop = one(i, both[0])\n"
@@ -318,7 +318,7 @@ MUTANTS = (
     Mutant(
         "a-mixed-policy-judged-by-its-mode",
         "Evaluation takes the most likely action, whatever it was asked for (most libraries).",
-        "jaxrl/engine/train.py",
+        "jaxrl/engine/training.py",
         'self.eval_mode == "sample"',
         "False",
         ("tests/engine/test_engine.py::test_a_mixed_policy_is_worth_what_the_game_says",),

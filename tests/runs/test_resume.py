@@ -37,7 +37,7 @@ from jaxrl.replay.buffer import ReplayBuffer
 from jaxrl.runs import fit as fit_module
 from jaxrl.runs.callbacks import stop_at_return
 from jaxrl.runs.checkpoint import Checkpoints, replace_by
-from jaxrl.runs.description import _changes as changes
+from jaxrl.runs.description import changes
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.disk import WriteError
 from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
