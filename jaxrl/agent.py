@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from flax import struct
 
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
 from jaxrl.validation import UNROLLED, check_whole, declares
 
@@ -55,14 +56,14 @@ class OnPolicy:
     def check(self) -> None:
         _at_least_one(self, "num_envs", "num_steps", "num_epochs", "num_minibatches")
         if self.layout not in ("flat", "env"):
-            raise ValueError(f"layout is {self.layout!r}: use 'flat' or 'env'")
+            raise InvalidValue(f"layout is {self.layout!r}: use 'flat' or 'env'")
         rows, what = (
             (self.steps_per_iteration, "num_envs * num_steps")
             if self.layout == "flat"
             else (self.num_envs, "num_envs")
         )
         if rows % self.num_minibatches:
-            raise ValueError(
+            raise InvalidValue(
                 f"num_minibatches is {self.num_minibatches}, which does not divide {what} = {rows}"
             )
 
@@ -107,22 +108,22 @@ class Replay:
         )
         check_whole("n_step", self.n_step, most=10 * UNROLLED)
         if self.capacity < self.n_step * self.num_envs:
-            raise ValueError(
+            raise InvalidValue(
                 f"capacity is {self.capacity}, too little for n_step = {self.n_step} steps of each "
                 f"of num_envs = {self.num_envs} copies"
             )
         if self.capacity < self.steps_per_iteration:
-            raise ValueError(
+            raise InvalidValue(
                 f"capacity is {self.capacity}, less than one iteration collects: "
                 f"num_envs * num_steps = {self.steps_per_iteration}"
             )
         if self.batch_size > self.capacity:
-            raise ValueError(
+            raise InvalidValue(
                 f"batch_size is {self.batch_size}, more than capacity: {self.capacity}"
             )
         check_whole("warmup", self.warmup, 0)
         if self.warmup > self.capacity:
-            raise ValueError(
+            raise InvalidValue(
                 f"warmup is {self.warmup}, more than capacity ({self.capacity}): "
                 "no update would ever run"
             )
@@ -234,7 +235,9 @@ class Agent(struct.PyTreeNode):
     def bound_spec(self) -> EnvSpec:
         """The environment's spec; ValueError before `bind`."""
         if self.spec is None:
-            raise ValueError(f"{type(self).__name__} has no environment yet: call bind(spec) first")
+            raise InvalidValue(
+                f"{type(self).__name__} has no environment yet: call bind(spec) first"
+            )
         return self.spec
 
     def init(self, key: Key) -> PyTree:
@@ -290,9 +293,9 @@ class Agent(struct.PyTreeNode):
 def check_agent(agent: Any) -> None:
     """Raises TypeError unless this is an agent, and not its class or an environment."""
     if isinstance(agent, type):
-        raise TypeError(f"agent is the class {agent.__name__}: build one, {agent.__name__}(...)")
+        raise InvalidType(f"agent is the class {agent.__name__}: build one, {agent.__name__}(...)")
     if missing := [part for part in ("bind", "plan", "update") if not declares(agent, part)]:
-        raise TypeError(
+        raise InvalidType(
             f"{type(agent).__name__} is no agent, it has no {' and no '.join(missing)}: pass a "
             "jaxrl.Agent first, jaxrl.agents.PPO() for example, and the environment after it"
         )

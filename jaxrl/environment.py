@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxrl.errors import InvalidType
 from jaxrl.types import Array, EnvSpec, Key, PyTree
 from jaxrl.validation import declares
 
@@ -83,7 +84,7 @@ STATIC = (
 )
 
 
-class NoEnvironment(TypeError):
+class NoEnvironment(InvalidType):
     """Something is no environment, or does not return what an environment returns."""
 
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import Array, Scalar
 
 
@@ -70,7 +71,7 @@ def n_step_returns(
     cut = _cut(rewards, terminated, truncated)
     discount = _per_step(rewards, "discount", discount)
     if (n := operator.index(n)) < 1:
-        raise ValueError(f"n is {n}: it must be at least 1")
+        raise InvalidValue(f"n is {n}: it must be at least 1")
     stop = cut | _is_last(rewards)
 
     def one_step_more(tail: Array, _: None) -> tuple[Array, None]:
@@ -281,7 +282,7 @@ def _floats(rewards: Array, **others: Array) -> list[Array]:
     """`rewards` and the others, of one shape `[T, ...]` and one floating type."""
     rewards = jnp.asarray(rewards)
     if rewards.ndim == 0 or rewards.shape[0] == 0:
-        raise ValueError(
+        raise InvalidValue(
             f"rewards has shape {rewards.shape}: it must be [T, ...] with T at least 1"
         )
     arrays = [rewards]
@@ -296,14 +297,14 @@ def _cut(rewards: Array, terminated: Array, truncated: Array) -> Array:
     for name, mask in (("terminated", terminated), ("truncated", truncated)):
         dtype = _same_shape(rewards, name, mask).dtype
         if dtype != jnp.bool_:
-            raise TypeError(f"{name} has dtype {dtype}: it must be bool")
+            raise InvalidType(f"{name} has dtype {dtype}: it must be bool")
     return jnp.logical_or(terminated, truncated)
 
 
 def _same_shape(rewards: Array, name: str, x: Array) -> Array:
     x = jnp.asarray(x)
     if x.shape != rewards.shape:
-        raise ValueError(
+        raise InvalidValue(
             f"{name} has shape {x.shape}, rewards {rewards.shape}: both must be [T, ...]"
         )
     return x
@@ -316,7 +317,7 @@ def _per_step(rewards: Array, name: str, x: Scalar) -> Array:
         n in (1, m) for n, m in zip(x.shape, rewards.shape, strict=True)
     )
     if x.ndim and not fits:
-        raise ValueError(
+        raise InvalidValue(
             f"{name} has shape {x.shape}, rewards {rewards.shape}: give a scalar, or as many axes "
             "as rewards has, each of the same size or 1"
         )

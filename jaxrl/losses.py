@@ -7,6 +7,7 @@ Arrays of one call have one shape, whatever its axes; ValueError where they diff
 import jax
 import jax.numpy as jnp
 
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.estimators import importance_ratio
 from jaxrl.types import Array, Scalar
 
@@ -30,7 +31,7 @@ def mean(
         return jnp.mean(x, axis=axis)
     _check_shapes(x=x, where=where)
     if where.dtype != jnp.bool_:
-        raise TypeError(f"where has dtype {where.dtype}: it must be bool")
+        raise InvalidType(f"where has dtype {where.dtype}: it must be bool")
     count = jnp.sum(where, axis=axis)
     return jnp.sum(jnp.where(where, x, 0), axis=axis) / jnp.maximum(count, 1)
 
@@ -162,7 +163,7 @@ def _check_shapes(**arrays: Array) -> None:
     (first, x), *others = arrays.items()
     for name, y in others:
         if jnp.shape(y) != jnp.shape(x):
-            raise ValueError(
+            raise InvalidValue(
                 f"{name} has shape {jnp.shape(y)}, {first} {jnp.shape(x)}: they must be equal"
             )
 

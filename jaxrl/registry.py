@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxrl.errors import InvalidValue
+
 AGENTS = Path(__file__).parent / "agents"
 
 SHOWN_TYPES = {
@@ -233,9 +235,9 @@ def whole_number(text: str) -> int:
     except ValueError:
         number = finite_number(text)
     if number != int(number):
-        raise ValueError(f"{text!r} is not a whole number")
+        raise InvalidValue(f"{text!r} is not a whole number")
     if abs(number) >= 2**63:
-        raise ValueError(f"{text!r} is too large")
+        raise InvalidValue(f"{text!r} is too large")
     return int(number)
 
 
@@ -244,20 +246,20 @@ def finite_number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
+        raise InvalidValue(f"{text!r} is not a number") from None
     if not math.isfinite(number):
-        raise ValueError(f"{text!r} is not a finite number")
+        raise InvalidValue(f"{text!r} is not a finite number")
     return number
 
 
 def _schedule(text: str) -> ScheduleText:
     kind, *numbers = text.split(":")
     if kind not in SCHEDULES:
-        raise ValueError(f"{text!r} is no schedule: write a number, or linear:START:END")
+        raise InvalidValue(f"{text!r} is no schedule: write a number, or linear:START:END")
     least, most = SCHEDULES[kind]
     if not least <= len(numbers) <= most:
         takes = f"{least} to {most}" if least < most else f"{least}"
-        raise ValueError(f"{text!r}: {kind} takes {takes} numbers, {kind}:START:END")
+        raise InvalidValue(f"{text!r}: {kind} takes {takes} numbers, {kind}:START:END")
     return ScheduleText(kind, tuple(finite_number(n) for n in numbers))
 
 
@@ -277,9 +279,11 @@ def _schedule_text(name: str, value: dict[str, Any]) -> str:
     """`{"linear": {"start": 1, "end": 0}}`, as config.json has it, in the form `linear:1:0`."""
     example = '"linear:1e-3:0"'
     if len(value) != 1 or next(iter(value)) not in SCHEDULES:
-        raise ValueError(f"{name} is no schedule: write {example} say")
+        raise InvalidValue(f"{name} is no schedule: write {example} say")
     ((kind, numbers),) = value.items()
     fields = SCHEDULE_FIELDS[: SCHEDULES[kind][1]]
     if not isinstance(numbers, dict) or list(numbers) != list(fields[: len(numbers)]):
-        raise ValueError(f"{name}: {kind} takes {', '.join(fields)}, in this order: {example} say")
+        raise InvalidValue(
+            f"{name}: {kind} takes {', '.join(fields)}, in this order: {example} say"
+        )
     return ":".join([kind, *map(str, numbers.values())])

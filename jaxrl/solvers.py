@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
+from jaxrl.errors import InvalidValue
 from jaxrl.losses import mean
 from jaxrl.types import Array, PyTree, Scalar
 
@@ -63,7 +64,7 @@ def conjugate_gradient(
     Source: Hestenes and Stiefel, 1952; with a preconditioner Golub and Van Loan, 2013, alg. 11.5.1.
     """
     if num_iterations < 1:
-        raise ValueError(f"num_iterations is {num_iterations}: it must be at least 1")
+        raise InvalidValue(f"num_iterations is {num_iterations}: it must be at least 1")
     flat_b, unravel = ravel_pytree(b)
     norm_b = _norm(flat_b)
 
@@ -183,7 +184,7 @@ def backtracking_line_search(
       max_tries: points to look at, at least 1.
     """
     if max_tries < 1:
-        raise ValueError(f"max_tries is {max_tries}: it must be at least 1")
+        raise InvalidValue(f"max_tries is {max_tries}: it must be at least 1")
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(judge, x)[1])
 
     def goes_on(search):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.validation import whole_number
 
 MOST = 2**31 - 1
@@ -60,17 +61,19 @@ class Box:
         low, high = (_bound(name, getattr(self, name), shape) for name in ("low", "high"))
         for name, bound in (("low", low), ("high", high)):
             if np.isnan(bound).any():
-                raise ValueError(f"Box.{name} is {getattr(self, name)!r}: a bound must not be NaN")
+                raise InvalidValue(
+                    f"Box.{name} is {getattr(self, name)!r}: a bound must not be NaN"
+                )
         if not (low < high).all():
             first = tuple(int(i) for i in np.argwhere(~(low < high))[0])
             entry = f" in entry {first}" if first else ""
             ends = f"Box.low is {low[first]:g} and Box.high is {high[first]:g}{entry}"
             if low[first] == high[first]:
-                raise ValueError(
+                raise InvalidValue(
                     f"{ends}: leave an entry that cannot change out of the action and let the "
                     "environment add it"
                 )
-            raise ValueError(f"{ends}: low must be below high")
+            raise InvalidValue(f"{ends}: low must be below high")
         # Stored so that equal boxes are equal and hash alike, however their bounds were given.
         _set(self, low=_hashable(low), high=_hashable(high), shape=shape)
 
@@ -111,7 +114,7 @@ ActionSpace = Discrete | MultiDiscrete | Box | Mixed
 def check_space(space: Any, where: str = "") -> None:
     """Raises TypeError unless this is an action space."""
     if not isinstance(space, ActionSpace):
-        raise TypeError(
+        raise InvalidType(
             f"{where}{space!r} is no action space: use Discrete, MultiDiscrete, Box or Mixed"
         )
 
@@ -127,15 +130,15 @@ def _entries(name: str, values: Any, example: str) -> dict[int, Any]:
     if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1:
         values = list(np.asarray(values))
     if not isinstance(values, tuple | list) or not values:
-        raise ValueError(f"{name} is {values!r}: give a tuple with at least one entry, {example}")
+        raise InvalidValue(f"{name} is {values!r}: give a tuple with at least one entry, {example}")
     return dict(enumerate(values))
 
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
     if isinstance(shape, int | np.integer):
-        raise ValueError(f"{name} is {shape!r}: give a tuple, ({int(shape)},)")
+        raise InvalidValue(f"{name} is {shape!r}: give a tuple, ({int(shape)},)")
     if not isinstance(shape, tuple | list):
-        raise ValueError(f"{name} is {shape!r}: give a tuple of whole numbers")
+        raise InvalidValue(f"{name} is {shape!r}: give a tuple of whole numbers")
     return tuple(whole_number(f"{name}[{i}]", n, 0) for i, n in enumerate(shape))
 
 
@@ -147,11 +150,11 @@ def _bound(name: str, bound: Any, shape: tuple[int, ...]) -> np.ndarray:
     except (TypeError, ValueError) as error:
         if isinstance(bound, jax.core.Tracer):
             raise
-        raise ValueError(f"Box.{name} is {bound!r}: give a number or an array of them") from error
+        raise InvalidValue(f"Box.{name} is {bound!r}: give a number or an array of them") from error
     try:
         return np.broadcast_to(array, shape)
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValue(
             f"Box.{name} has the shape {array.shape}, which does not broadcast to Box.shape {shape}"
         ) from error
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxrl.errors import InvalidValue
 from jaxrl.spaces import ActionSpace as ActionSpace
 from jaxrl.spaces import Box as Box
 from jaxrl.spaces import Discrete as Discrete
@@ -79,14 +80,14 @@ class EnvSpec:
         object.__setattr__(self, "observation", _shapes(self.observation))
         if isinstance(self.observation, Masked):
             for problem in mask_problems(self.action, self.observation.action_mask):
-                raise ValueError(problem)
+                raise InvalidValue(problem)
         if self.max_steps is not None:
             limit = whole_number("max_steps", self.max_steps, most=2**31 - 1, also=", or None")
             object.__setattr__(self, "max_steps", limit)
         if self.reset_policy not in get_args(ResetPolicy):
-            raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
+            raise InvalidValue(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
         if self.truncates not in get_args(Truncates):
-            raise ValueError(f"truncates is {self.truncates!r}: use 'anywhere' or 'at_max_steps'")
+            raise InvalidValue(f"truncates is {self.truncates!r}: use 'anywhere' or 'at_max_steps'")
 
     def _identity(self) -> tuple:
         leaves, treedef = jax.tree.flatten(self.observation)
@@ -134,12 +135,12 @@ def _shapes(observation: PyTree) -> PyTree:
     def one(path: Any, x: Any) -> jax.ShapeDtypeStruct:
         name = f"spec.observation{jax.tree_util.keystr(path)}"
         if isinstance(x, Masked):
-            raise ValueError(
+            raise InvalidValue(
                 f"{name} is Masked: only the observation as a whole can be, "
                 "Masked(observation, action_mask)"
             )
         if not isinstance(x, jax.ShapeDtypeStruct | np.ndarray | np.generic | jax.Array):
-            raise ValueError(f"{name} is {x!r}: give jax.ShapeDtypeStruct(shape, dtype)")
+            raise InvalidValue(f"{name} is {x!r}: give jax.ShapeDtypeStruct(shape, dtype)")
         for n in x.shape:
             whole_number(f"{name} has the shape {x.shape}: an entry", n, 0)
         if isinstance(x, jax.ShapeDtypeStruct):

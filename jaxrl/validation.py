@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.errors import InvalidType, InvalidValue
+
 
 def whole_number(
     name: str, value: Any, least: int = 1, *, most: int | None = None, also: str = ""
@@ -25,9 +27,11 @@ def whole_number(
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least:
-        raise ValueError(f"{name} is {value!r}: it must be a whole number, at least {least}{also}")
+        raise InvalidValue(
+            f"{name} is {value!r}: it must be a whole number, at least {least}{also}"
+        )
     if most is not None and value > most:
-        raise ValueError(f"{name} is {value!r}: it must be at most {most}{also}")
+        raise InvalidValue(f"{name} is {value!r}: it must be at most {most}{also}")
     return int(value)
 
 
@@ -36,12 +40,12 @@ def check_numbers(what: str, numbers: Any, low: float, high: float, open_low: bo
         return
     numbers = np.asarray(numbers)
     if not jnp.issubdtype(numbers.dtype, jnp.number):
-        raise TypeError(f"{what} must be a number or a schedule")
+        raise InvalidType(f"{what} must be a number or a schedule")
     above = numbers > low if open_low else numbers >= low
     if not (above & (numbers <= high) & np.isfinite(numbers)).all():
         interval = f"{'above' if open_low else 'at least'} {low:g}"
         interval += "" if math.isinf(high) else f" and at most {high:g}"
-        raise ValueError(f"{what} must be finite, {interval}")
+        raise InvalidValue(f"{what} must be finite, {interval}")
 
 
 UNROLLED = 1000

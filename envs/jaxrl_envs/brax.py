@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import strong
 from jaxrl.types import Box, EnvSpec, Key, PyTree, static
 from jaxrl.wrappers import ActionRepeat, TimeLimit
@@ -146,11 +147,11 @@ def _change(env: Any, name: str, value: Any) -> Any:
     # A wrapper of brax shows the system of the environment inside, which a change would not reach.
     system = None if isinstance(env, brax_envs.Wrapper) else getattr(env, "sys", None)
     if system is None:
-        raise ValueError(f"{type(env).__name__} has no physics, so no parameter {name!r}")
+        raise InvalidValue(f"{type(env).__name__} has no physics, so no parameter {name!r}")
     try:
         field = None if name in SCALES else _field(system, name)
     except AttributeError:
-        raise ValueError(
+        raise InvalidValue(
             f"brax's system has no field {name!r}: use {', '.join(SCALES)}, the path of a field "
             "such as link.inertia.mass, or an argument of the environment"
         ) from None
@@ -158,7 +159,7 @@ def _change(env: Any, name: str, value: Any) -> Any:
     if isinstance(value, int | float):
         check_size(value, f"{name} is {value!r}")
     if field is not None and jnp.shape(value) != jnp.shape(field):
-        raise ValueError(f"{name} has the shape {jnp.shape(field)}, not {jnp.shape(value)}")
+        raise InvalidValue(f"{name} has the shape {jnp.shape(field)}, not {jnp.shape(value)}")
     return value
 
 
@@ -202,7 +203,7 @@ def make(
       ValueError: an unknown backend or parameter, or a backend that the environment cannot use.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}: use {', '.join(BACKENDS)}")
+        raise InvalidValue(f"backend is {backend!r}: use {', '.join(BACKENDS)}")
     max_steps = fit(max_steps, Kinds({"int"}), "max_steps", f"{name}'s max_steps is {max_steps!r}")
     kind_of = brax_envs._envs[name]
     known = inspect.signature(kind_of).parameters
@@ -212,13 +213,13 @@ def make(
     if "backend" in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
         chosen["backend"] = backend
     elif backend != BACKENDS[0]:
-        raise ValueError(f"brax/{name} has no choice of a backend: leave it out")
+        raise InvalidValue(f"brax/{name} has no choice of a backend: leave it out")
     try:
         env = _brax_object(kind_of, tuple(sorted(chosen.items())))
     except ValueError as error:
         if "backend" not in str(error):
             raise
-        raise ValueError(
+        raise InvalidValue(
             f"brax/{name} cannot use the backend {backend!r} (brax says: {error}): leave it out"
         ) from error
     changes = {k: v for k, v in params.items() if k not in arguments}

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl.distributions import Categorical, MultiCategorical
 from jaxrl.engine.first_step import FirstStep
 from jaxrl.environment import Environment, NoEnvironment
+from jaxrl.errors import JaxrlError
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -32,7 +33,7 @@ _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_le
 """Compiles in half the time; what a program computes stays the same."""
 
 
-class ConformanceError(AssertionError):
+class ConformanceError(JaxrlError, AssertionError):
     """What is wrong with an environment, a line each."""
 
 

@@ -15,6 +15,7 @@ from flax import struct
 from gymnax.wrappers.purerl import GymnaxWrapper
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidType
 from jaxrl.trees import strong
 from jaxrl.types import ActionSpace, Box, Discrete, EnvSpec, Key, Mixed, PyTree, static
 from jaxrl_envs.library import check_kind, check_known, is_part_of, making
@@ -188,4 +189,4 @@ def _space(space: Any, name: str) -> ActionSpace:
             return Box.of(space.low, space.high, tuple(space.shape))
         case gymnax_spaces.Tuple():
             return Mixed(tuple(_space(s, name) for s in space.spaces))
-    raise TypeError(f"{name} has the action space {space!r}, which jaxrl does not know")
+    raise InvalidType(f"{name} has the action space {space!r}, which jaxrl does not know")

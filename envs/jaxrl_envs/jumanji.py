@@ -24,6 +24,7 @@ import numpy as np
 from flax import struct
 
 from jaxrl.environment import Environment, Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import strong
 from jaxrl.types import (
     ActionSpace,
@@ -163,7 +164,7 @@ def _space(
             return space, "each"
         case ["joint"]:
             return Discrete(math.prod(nums)), "joint"
-    raise ValueError(
+    raise InvalidValue(
         f"{name} of Jumanji masks its actions {nums} with an array {mask_shape}: jaxrl takes a "
         f"mask for each, or one over at most {MAX_JOINT_ACTIONS:,} combinations"
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import PyTree
 
 
@@ -44,18 +45,18 @@ def check_kind(
     """
     name = type(env).__name__
     if isinstance(env, wrappers):
-        raise TypeError(
+        raise InvalidType(
             f"{name} is a wrapper of {library}: give the environment inside, and wrap the result "
             "with jaxrl.wrappers"
         )
     if not isinstance(env, kinds):
-        raise TypeError(f"{name} is of {library}, but is none of its environments")
+        raise InvalidType(f"{name} is of {library}, but is none of its environments")
 
 
 def check_none(env: Any, params: Iterable[str]) -> None:
     """Raises ValueError where there are parameters, for an object that was built already."""
     if params := list(params):
-        raise ValueError(
+        raise InvalidValue(
             f"{type(env).__name__} was built already, and {', '.join(params)} cannot be changed: "
             "give it to its class"
         )
@@ -66,13 +67,13 @@ def check_known(name: str, params: Iterable[str], known: Iterable[str]) -> None:
     known = tuple(known)
     for param in params:
         if param not in known:
-            raise ValueError(f"{name} has no parameter {param!r}; it has: {', '.join(known)}")
+            raise InvalidValue(f"{name} has no parameter {param!r}; it has: {', '.join(known)}")
 
 
 def check_limit(name: str, param: str, limit: Any) -> None:
     """Raises ValueError where a time limit is no whole number of steps, at least 1."""
     if not isinstance(limit, int | np.integer) or limit < 1:
-        raise ValueError(f"{name}'s {param} is {limit!r}: give a whole number, at least 1")
+        raise InvalidValue(f"{name}'s {param} is {limit!r}: give a whole number, at least 1")
 
 
 @contextlib.contextmanager
@@ -91,4 +92,4 @@ def making(name: str, params: dict[str, Any]) -> Iterator[None]:
             raise
         given = ", ".join(f"{param}={value!r}" for param, value in params.items())
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{name} cannot be made with {given}: {reason}") from error
+        raise InvalidValue(f"{name} cannot be made with {given}: {reason}") from error

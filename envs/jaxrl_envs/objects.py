@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from jaxrl.errors import InvalidValue
 from jaxrl_envs.libraries import library_of
 
 
@@ -26,7 +27,7 @@ def adapt(env: Any, **params: Any) -> Any:
         return in_float32(importlib.import_module(f"jaxrl_envs.{library}").adapt)(env, **params)
     env = as_environment(env)
     if params:
-        raise ValueError(
+        raise InvalidValue(
             f"{type(env).__name__} is an environment already and takes no parameters: "
             f"it was given {', '.join(params)}"
         )

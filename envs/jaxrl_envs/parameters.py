@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.errors import InvalidValue
+
 Kinds = frozenset[str]
 """What a parameter takes: names of `EXAMPLES`; without any, or with "none" alone, anything."""
 
@@ -114,7 +116,7 @@ def fit(value: Any, kinds: Kinds, name: str, said: str) -> Any:
             return value
     words = [EXAMPLES[kind][0] for kind in EXAMPLES if kind in kinds]
     example = next(EXAMPLES[kind][1] for kind in EXAMPLES if kind in kinds)
-    raise ValueError(f"{said}: give {' or '.join(words)}, {name}={example} say")
+    raise InvalidValue(f"{said}: give {' or '.join(words)}, {name}={example} say")
 
 
 def _choices(annotation: Any) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _chosen(value: Any, choices: Mapping[str, Any], said: str) -> Any:
     for text, choice in choices.items():
         if (type(value) is type(choice) and value == choice) or str(value).lower() == text.lower():
             return choice
-    raise ValueError(f"{said}: give {' or '.join(choices)}")
+    raise InvalidValue(f"{said}: give {' or '.join(choices)}")
 
 
 def check_size(number: int | float, said: str) -> None:
@@ -147,7 +149,7 @@ def check_size(number: int | float, said: str) -> None:
     largest = 2**31 - 1 if isinstance(number, int) else float(np.finfo(np.float32).max)
     if not abs(number) <= largest:
         dtype = "int32" if isinstance(number, int) else "float32"
-        raise ValueError(f"{said}: it must be finite, and fit {dtype}")
+        raise InvalidValue(f"{said}: it must be finite, and fit {dtype}")
 
 
 def _kinds(annotation: Any, default: Any) -> Kinds:

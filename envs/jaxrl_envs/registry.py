@@ -7,6 +7,7 @@ import operator
 import sys
 from typing import Any, NamedTuple
 
+from jaxrl.errors import InvalidType, InvalidValue, Unable
 from jaxrl_envs.libraries import library_of
 from jaxrl_envs.objects import adapt
 
@@ -187,7 +188,7 @@ def check_id(env_id: str) -> None:
         if not (
             all(part.isidentifier() for part in module.split(".")) and attribute.isidentifier()
         ):
-            raise ValueError(f"{env_id!r} is no import path: write package.module:function")
+            raise InvalidValue(f"{env_id!r} is no import path: write package.module:function")
         return
     family, _, name = env_id.partition("/")
     its = FAMILIES.get(family, Family((), ""))
@@ -196,7 +197,7 @@ def check_id(env_id: str) -> None:
     installed = not its.library or importlib.util.find_spec(its.library) is not None
     if name in its.ids:
         if not installed:
-            raise ValueError(f"{env_id} needs {its.library}: pip install 'jaxrl[{its.library}]'")
+            raise InvalidValue(f"{env_id} needs {its.library}: pip install 'jaxrl[{its.library}]'")
         return
     known = list_ids()
     if (its.has_more and installed) or registers:
@@ -208,7 +209,7 @@ def check_id(env_id: str) -> None:
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.4)
     near = near or [i for i in known if env_id.lower() in i.lower()][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "`jaxrl list` shows them all"
-    raise ValueError(f"there is no environment {env_id!r}: {hint}")
+    raise InvalidValue(f"there is no environment {env_id!r}: {hint}")
 
 
 def make(env_id: Any, **params: Any) -> Any:
@@ -249,7 +250,7 @@ def _made(env_id: str, params: dict[str, Any]) -> Any:
     except (OSError, EOFError) as error:  # EOFError: an earlier download was cut short
         if name not in getattr(adapter, "NEEDS_NETWORK", ()):
             raise
-        raise RuntimeError(f"{env_id} downloads its data, and that failed: {error}") from error
+        raise Unable(f"{env_id} downloads its data, and that failed: {error}") from error
 
 
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
@@ -265,22 +266,24 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it imports is not
-        raise ValueError(
+        raise InvalidValue(
             f"there is no module {error.name!r} for {env_id!r}: run where it can be imported"
         ) from error
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, dir(module), n=3, cutoff=0.4)
         hint = f": did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"{module_name} has no {attribute!r}{hint}")
+        raise InvalidValue(f"{module_name} has no {attribute!r}{hint}")
     env = getattr(module, attribute)
     is_pair = type(env) is tuple and library_of(env) is not None  # of gymnax and its parameters
     if isinstance(env, type) or not (is_pair or hasattr(env, "step")):
         if not callable(env):
-            raise TypeError(f"{env_id} is of type {type(env).__name__}: name a function or a class")
+            raise InvalidType(
+                f"{env_id} is of type {type(env).__name__}: name a function or a class"
+            )
         env = env(**fitted(env, params, env_id))
     elif params:
-        raise ValueError(f"{env_id} is an environment already and takes no parameters")
+        raise InvalidValue(f"{env_id} is an environment already and takes no parameters")
     try:
         return adapt(env)
     except TypeError as error:
-        raise TypeError(f"{env_id} made no environment: {error}") from error
+        raise InvalidType(f"{env_id} made no environment: {error}") from error

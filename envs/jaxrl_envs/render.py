@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl.errors import InvalidValue
 from jaxrl.types import PyTree
 from jaxrl_envs.gymnax import GymnaxEnv
 
@@ -23,7 +24,9 @@ def ending(env: Any) -> str:
         return ENDINGS["gymnax"]
     if type(getattr(env, "env", None)).__name__ == "BraxEnv":
         return ENDINGS["brax"]
-    raise ValueError(f"there are no pictures of {type(env).__name__}: only of gymnax's and brax's")
+    raise InvalidValue(
+        f"there are no pictures of {type(env).__name__}: only of gymnax's and brax's"
+    )
 
 
 def render(env: Any, states: PyTree, rewards: np.ndarray, path: Path) -> None:
@@ -60,12 +63,12 @@ def _animate(env: GymnaxEnv, states: PyTree, rewards: np.ndarray, path: Path) ->
         returns = np.cumsum(rewards) - rewards  # until then
         Visualizer(env.env, env.params, sequence, returns).animate(str(path))
     except ImportError as error:
-        raise ValueError(
+        raise InvalidValue(
             f"{error.name} is not installed, which draws this environment: "
             "pip install 'jaxrl[render]'"
         ) from error
     except AttributeError as error:  # gymnax draws some of its environments only
-        raise ValueError(f"gymnax has no pictures of {env.env.name}") from error
+        raise InvalidValue(f"gymnax has no pictures of {env.env.name}") from error
     finally:
         plt.switch_backend(backend)
 

@@ -9,6 +9,7 @@ from flax import struct
 
 from jaxrl.agent import Replay
 from jaxrl.agents.bases.action_values import QAgent, weighted_mean
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean
 from jaxrl.networks.variables import polyak_update, trained
@@ -78,7 +79,9 @@ class DQN(QAgent):
 
     def bind(self, spec: EnvSpec) -> Self:
         if self.double not in get_args(Double):
-            raise ValueError(f"double is {self.double!r}: use one of {', '.join(get_args(Double))}")
+            raise InvalidValue(
+                f"double is {self.double!r}: use one of {', '.join(get_args(Double))}"
+            )
         check_whole("target_every", self.target_every)
         check_range(self, "tau", 0.0, 1.0, open_low=True)
         check_range(self, "priority_exponent", 0.0, 1.0)

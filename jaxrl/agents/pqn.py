@@ -9,6 +9,7 @@ from flax import struct
 
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.action_values import QAgent, of_actions
+from jaxrl.errors import InvalidValue
 from jaxrl.estimators import lambda_returns
 from jaxrl.hyper import check_range
 from jaxrl.losses import huber, mean, value_loss
@@ -78,7 +79,7 @@ class PQN(QAgent):
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "q_lambda", 0.0, 1.0)
         if self.head != "scalar":
-            raise ValueError(
+            raise InvalidValue(
                 f"head is {self.head!r}: PQN's returns are numbers. Use 'scalar', or DQN"
             )
         return super().bind(spec)

@@ -8,6 +8,7 @@ import optax
 from flax import struct
 
 from jaxrl.agents.bases.continuous import ContinuousAgent, regression
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Critics
@@ -58,7 +59,7 @@ class QSearch(ContinuousAgent):
 
     def bind(self, spec: EnvSpec) -> Self:
         if self.proposal not in get_args(Proposal):
-            raise ValueError(f"proposal is {self.proposal!r}: use 'uniform' or 'gaussian'")
+            raise InvalidValue(f"proposal is {self.proposal!r}: use 'uniform' or 'gaussian'")
         check_range(self, "epsilon", 0.0, 1.0)
         check_range(self, "exploration_noise")
         for field in ("num_candidates", "num_elites"):
@@ -66,12 +67,12 @@ class QSearch(ContinuousAgent):
         check_whole("num_critics", self.num_critics, most=UNROLLED)
         check_whole("num_refinements", self.num_refinements, 0, most=UNROLLED)
         if self.num_refinements and self.num_elites < 2:
-            raise ValueError(
+            raise InvalidValue(
                 "num_elites is 1, which has no spread to refine by: give at least 2, or "
                 "num_refinements=0"
             )
         if self.num_refinements and self.num_elites > self.num_candidates:
-            raise ValueError(
+            raise InvalidValue(
                 f"num_elites is {self.num_elites}, more than num_candidates = {self.num_candidates}"
             )
         return super().bind(spec)

@@ -10,6 +10,7 @@ from flax import struct
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.actor_critic import NetworkAgent, Sample
 from jaxrl.agents.bases.critic import check_critic, finite_adam, fit_critic, join, split
+from jaxrl.errors import InvalidValue
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean, standardize
@@ -95,7 +96,7 @@ class REINFORCE(NetworkAgent):
             ("standardize", ("none", "returns", "advantages")),
         ):
             if getattr(self, field) not in choices:
-                raise ValueError(
+                raise InvalidValue(
                     f"{field} is {getattr(self, field)!r}: use one of {', '.join(choices)}"
                 )
         needs_whole = {
@@ -106,30 +107,30 @@ class REINFORCE(NetworkAgent):
         }
         for what, wanted in needs_whole.items():
             if wanted and not self.whole_episodes:
-                raise ValueError(
+                raise InvalidValue(
                     f"{what} needs whole episodes: set whole_episodes. (A rollout cuts episodes, "
                     "and only a learned baseline knows what would have followed)"
                 )
         if self.discount_states and self.credit == "return":
-            raise ValueError(
+            raise InvalidValue(
                 "discount_states weights the rewards to go; the whole return is discounted from "
                 "the start of the episode already. Leave it False"
             )
         if self.baseline == "optimal" and self.credit != "return":
-            raise ValueError("baseline='optimal' is that of whole returns: set credit='return'")
+            raise InvalidValue("baseline='optimal' is that of whole returns: set credit='return'")
         if self.baseline == "optimal" and self.standardize == "advantages":
-            raise ValueError(
+            raise InvalidValue(
                 "standardize='advantages' comes after the baseline, and baseline='optimal' is made "
                 "with the gradient: set standardize='returns' or 'none'"
             )
         if self.baseline in ("constant", "time", "optimal") and self.num_envs < 2:
-            raise ValueError(
+            raise InvalidValue(
                 f"num_envs is {self.num_envs}: the baseline of a copy comes from the others, so "
                 "there must be at least 2"
             )
         longest = spec.max_steps
         if self.whole_episodes and (longest is None or self.num_steps < longest):
-            raise ValueError(
+            raise InvalidValue(
                 f"num_steps is {self.num_steps}, and whole_episodes needs as many as the longest "
                 f"episode has: {'no limit is known' if longest is None else longest}"
             )
@@ -147,7 +148,7 @@ class REINFORCE(NetworkAgent):
         )
         if self.num_envs == 1 and (steps == 1 or one_return):
             what = "the same return at every step" if steps > 1 else "a single step"
-            raise ValueError(
+            raise InvalidValue(
                 f"standardize={self.standardize!r} with num_envs=1 standardises {what}, which "
                 "always gives 0: the policy would never learn. Take num_envs of at least 2, or "
                 "standardize='none'"

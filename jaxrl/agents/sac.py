@@ -14,6 +14,7 @@ from flax import struct
 from jaxrl.agents.bases.action_values import of_actions
 from jaxrl.agents.bases.continuous import ContinuousAgent, regression
 from jaxrl.distributions import Categorical, TanhGaussian
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Critics, Outputs
@@ -82,7 +83,7 @@ class SAC(ContinuousAgent):
         check_range(self, "target_entropy", -math.inf)
         check_whole("num_critics", self.num_critics, most=UNROLLED)
         if self.n_step != 1:
-            raise ValueError(
+            raise InvalidValue(
                 f"n_step is {self.n_step}: sums of rewards lack the entropy of the steps between, "
                 "which SAC's value counts. Use 1"
             )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.analysis.statistics import counted
+from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import read_config, read_metrics, read_summary
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.run_options import RunOptions
@@ -108,14 +109,14 @@ def _members(
     except FileNotFoundError:
         rows = []
     if not rows:
-        raise ValueError(f"{path} has no evaluation yet")
+        raise InvalidValue(f"{path} has no evaluation yet")
     if metric not in rows[0]:
         numbers = [
             name
             for name, x in rows[0].items()
             if isinstance(x, int | float) and name not in ("seed", "diverged")
         ]
-        raise ValueError(f"{path} has no {metric!r}: it has {', '.join(numbers)}")
+        raise InvalidValue(f"{path} has no {metric!r}: it has {', '.join(numbers)}")
     if metric == "return_mean":
         _judge_afresh(path, rows)
     points: list[dict[str, Any]] = config.get("points") or [{}]
@@ -142,7 +143,7 @@ def _curve(
     members = list({rows[0]["seed"]: rows for rows in reversed(members)}.values())[::-1]
     common = set.intersection(*({row["step"] for row in rows} for rows in members))
     if not common:
-        raise ValueError(f"the runs of {label} have no step in common: compare them one by one")
+        raise InvalidValue(f"the runs of {label} have no step in common: compare them one by one")
     members = [[row for row in rows if row["step"] in common] for rows in members]
 
     def column(name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from jaxrl.cli import runs
 from jaxrl.cli.parsing import HYPER, Parser, did_you_mean, fail, spelled
 from jaxrl.cli.sweep import add_sweep, sweep_agents
 from jaxrl.cli.train import add_train, algorithm_named, train_agent
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import Algorithm, algorithms
 
 
@@ -19,10 +20,10 @@ def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
     try:
         for flag, _, value in (word.partition("=") for word in argv):
             if flag.startswith("--") and value == "--":  # argparse drops such a value
-                raise ValueError(f"argument {flag}: '--' is no value")
+                raise InvalidValue(f"argument {flag}: '--' is no value")
         path = _config_path(argv)
         return _parse(argv) if path is None else _parse_with_file(argv, path)
-    except ValueError as error:
+    except InvalidValue as error:
         fail(str(error))
 
 
@@ -101,8 +102,8 @@ def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
     try:
         of_file = file.words(algorithm, switches)
         parser.parse_args(["train", *of_file])  # alone, so that the file is named in what is wrong
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except InvalidValue as error:
+        raise InvalidValue(f"{path}: {error}") from None
     options, _ = _known(parser, ["train", *of_file, *argv[1:]], algorithm)
     options.given = list(argv)
     options.algo, options.env, options.config = algo, env, file
@@ -186,7 +187,7 @@ def _config_path(argv: Sequence[str]) -> str | None:
     named = [word for flag, word in itertools.pairwise(argv) if flag == "--config"]
     named += [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
     if len(named) > 1:
-        raise ValueError("--config is given twice: put everything into one file")
+        raise InvalidValue("--config is given twice: put everything into one file")
     return named[0] if named else None
 
 

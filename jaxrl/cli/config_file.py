@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.cli.parsing import did_you_mean
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import Algorithm, algorithms, text_of_plain, value_text
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 from jaxrl.runs.disk import user_path
@@ -86,9 +87,9 @@ def words_of(
     for name, value in settings.items():
         if name in algorithm.python_only:
             if value is not None:
-                raise ValueError(f"{name} is an object of Python: repeat that run in Python")
+                raise InvalidValue(f"{name} is an object of Python: repeat that run in Python")
         elif name not in kinds:
-            raise ValueError(f"there is no setting {name!r}: {did_you_mean(name, kinds, ALL)}")
+            raise InvalidValue(f"there is no setting {name!r}: {did_you_mean(name, kinds, ALL)}")
         elif name == "seeds" and isinstance(value, list):
             words += _seeds(value)
         elif value is not None or name not in switches:
@@ -97,7 +98,7 @@ def words_of(
         if isinstance(value, list):
             value = json.dumps(value)
         if not isinstance(value, bool | int | float | str):
-            raise ValueError(
+            raise InvalidValue(
                 f"environment_parameters: {name} must be a number, true, false, a text or a list"
             )
         words.append(f"--env-param={name}={text_of_plain(value)}")
@@ -120,17 +121,17 @@ def read(path: Path | str) -> ConfigFile:
             parts = {_normalized(k): v for k, v in _table(path, name, value).items()}
         for part, v in parts.items():
             if part in settings:
-                raise ValueError(f"{path}: {part} is given twice")
+                raise InvalidValue(f"{path}: {part} is given twice")
             settings[part] = v
     records = {name: settings.pop(name) for name in RECORDS if name in settings}
     if (version := records.get("schema_version", 1)) > SCHEMA_VERSION:
-        raise ValueError(
+        raise InvalidValue(
             f"{path}: schema_version is {version}, and this jaxrl reads up to {SCHEMA_VERSION}: "
             "use the jaxrl that wrote it"
         )
     for name in ("algorithm", "environment"):
         if not isinstance(settings.get(name, ""), str):
-            raise ValueError(f"{path}: {name} must be a text")
+            raise InvalidValue(f"{path}: {name} must be a text")
     changed = settings.pop("environment_parameters", {})
     written = settings.pop("algorithm", None)  # from Python, runs are named by their class
     by_class = {a.class_name: a.name for a in algorithms().values()}
@@ -148,17 +149,17 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise InvalidValue(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise ValueError(f"cannot read {path}: it is no text") from None
+        raise InvalidValue(f"cannot read {path}: it is no text") from None
     if path.suffix not in (".toml", ".json"):
-        raise ValueError(f"{path}: give a file that ends in .toml or .json")
+        raise InvalidValue(f"{path}: give a file that ends in .toml or .json")
     try:
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path} is no {path.suffix[1:].upper()}: {error}") from None
+        raise InvalidValue(f"{path} is no {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}: write names and values")
+        raise InvalidValue(f"{path} holds a {type(content).__name__}: write names and values")
     return content
 
 
@@ -169,7 +170,7 @@ def _normalized(name: str) -> str:
 
 def _table(path: Path, name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: {name} must be a table, {{{TABLES[name]}}} say")
+        raise InvalidValue(f"{path}: {name} must be a table, {{{TABLES[name]}}} say")
     return value
 
 
@@ -177,7 +178,7 @@ def _word(name: str, value: Any, switch: bool) -> str:
     flag = name.replace("_", "-")
     if switch:
         if not isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}: it must be true or false")
+            raise InvalidValue(f"{name} is {value!r}: it must be true or false")
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag}={value_text(name, value)}"
 
@@ -185,5 +186,5 @@ def _word(name: str, value: Any, switch: bool) -> str:
 def _seeds(seeds: list[Any]) -> list[str]:
     """A run's seeds as the first and how many."""
     if not seeds or seeds != [*range(seeds[0], seeds[0] + len(seeds))]:
-        raise ValueError(f"seeds is {seeds}: give how many, and the first one as seed")
+        raise InvalidValue(f"seeds is {seeds}: give how many, and the first one as seed")
     return [f"--seed={seeds[0]}", f"--seeds={len(seeds)}"]

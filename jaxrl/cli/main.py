@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jaxrl.cli import terminal
 from jaxrl.cli.command_line import joined, parse_command_line
 from jaxrl.cli.parsing import fail
+from jaxrl.errors import JaxrlError
 from jaxrl.runs.disk import WriteError, is_of_the_disk
 
 
@@ -20,25 +21,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as end:
         terminal.say(f"jaxrl: interrupted{f': {end}' if str(end) else ''}")
         raise SystemExit(128 + getattr(end, "signal", 2)) from None
-    except (ValueError, TypeError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
-        fail(str(error))
+    except JaxrlError as error:
+        fail(str(error), status=1 if isinstance(error, WriteError) else 2)
     except BrokenPipeError:  # `jaxrl list | head`: the reader has seen enough
         terminal.silence(sys.stdout)
     except OSError as error:
-        if isinstance(error, WriteError):
-            fail(str(error), status=1)
         if not is_of_the_disk(error):
             raise
         terminal.silence(sys.stdout)  # which may be what is full
         fail(f"{error.filename or 'standard output'}: {error.strerror}", status=1)
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether jaxrl raised the error: it says what is wrong with the input. Others are defects."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in ("jaxrl", "jaxrl_envs")
+    except Exception:
+        terminal.say(
+            "jaxrl: an error that it does not expect, in jaxrl or in your own code. If it is "
+            "jaxrl's, please report it with what `jaxrl doctor` prints"
+        )
+        raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxrl.cli import terminal
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import finite_number, whole_number
 from jaxrl.runs.disk import user_path
 from jaxrl.xla import deadlock
@@ -18,10 +19,10 @@ OBJECT = 200
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ValueError for a mistake instead of printing its usage."""
+    """Raises InvalidValue for a mistake instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
+        raise InvalidValue(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
 
 
 def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -30,7 +31,7 @@ def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     def converter(text: str) -> Any:
         try:
             return convert(text)
-        except ValueError as error:
+        except InvalidValue as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return converter
@@ -49,7 +50,7 @@ def check_many(flag: str, number: int) -> None:
     """Raises ValueError where so many Python objects do not fit into the machine's memory."""
     limit = deadlock.memory()
     if limit is not None and number * OBJECT > limit:
-        raise ValueError(
+        raise InvalidValue(
             f"{flag} is {number}: that many do not fit into {limit / 2**30:,.1f} GiB of memory"
         )
 
@@ -65,9 +66,9 @@ def file_path(text: str) -> Path:
         os.lstat(path)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise ValueError(f"{text[:60]!r} is no path: {error.strerror}") from None
+            raise InvalidValue(f"{text[:60]!r} is no path: {error.strerror}") from None
     except ValueError as error:  # a null character, or no home directory
-        raise ValueError(f"{text[:60]!r} is no path: {error}") from None
+        raise InvalidValue(f"{text[:60]!r} is no path: {error}") from None
     return path
 
 
@@ -76,7 +77,7 @@ def count(text: str) -> int:
     """A whole number, at least 1."""
     number = whole_number(text)
     if number < 1:
-        raise ValueError(f"{text} is too small: it must be at least 1")
+        raise InvalidValue(f"{text} is too small: it must be at least 1")
     return number
 
 
@@ -85,7 +86,7 @@ def seconds(text: str) -> float:
     """A number of seconds, at least 0."""
     number = finite_number(text)
     if number < 0:
-        raise ValueError(f"{text} is too small: it must be at least 0 seconds")
+        raise InvalidValue(f"{text} is too small: it must be at least 0 seconds")
     return number
 
 

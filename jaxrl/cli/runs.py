@@ -10,6 +10,7 @@ from jaxrl.cli import terminal
 from jaxrl.cli.parsing import count, file_path, kind
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
 from jaxrl.cli.train import add_following, run_options_of, train
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import finite_number, whole_number
 from jaxrl.runs.disk import WriteError, is_of_the_disk, writing
 from jaxrl.runs.run_options import RunOptions
@@ -141,7 +142,7 @@ def _step(text: str) -> int | str:
     try:
         return whole_number(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no checkpoint: give its number, or best") from None
+        raise InvalidValue(f"{text!r} is no checkpoint: give its number, or best") from None
 
 
 def resume_run(options: argparse.Namespace) -> None:
@@ -155,7 +156,9 @@ def resume_run(options: argparse.Namespace) -> None:
         given = [name for name, x in vars(options).items() if x is not None and name in OF_RESUME]
         if given:
             flag = "--" + given[0].replace("_", "-")
-            raise ValueError(f"{flag} is for one run, and {options.path} is a sweep: leave it out")
+            raise InvalidValue(
+                f"{flag} is for one run, and {options.path} is a sweep: leave it out"
+            )
         return options.resume_sweep(options.path, SweepDirectory(options.path).words)
     # claimed before its state is looked at
     with terminal.outlived(), RunDirectory.resume(options.path) as directory:
@@ -283,4 +286,4 @@ def _written(path: Path, write: Callable[[Path], None]) -> None:
     except (OSError, ValueError) as error:  # ValueError: an ending of no picture
         if isinstance(error, OSError) and is_of_the_disk(error):
             raise WriteError.of(path, error) from error
-        raise ValueError(f"cannot write {path}: {error}") from error
+        raise InvalidValue(f"cannot write {path}: {error}") from error

@@ -19,6 +19,7 @@ from jaxrl.cli.train import (
     run_config_of,
     train,
 )
+from jaxrl.errors import InvalidValue, Unable
 from jaxrl.registry import Algorithm, algorithms, finite_number, parse
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def add_flags(sweep: Any) -> None:
 def _memory(text: str) -> float:
     size = finite_number(text)
     if size <= 0:
-        raise ValueError(f"{text} is too small: give GiB, 4 say")
+        raise InvalidValue(f"{text} is too small: give GiB, 4 say")
     return size
 
 
@@ -122,13 +123,15 @@ def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]
     choices = dict(_choices(text, algorithm) for text in options.grid)
     ranges = dict(_range(text, algorithm) for text in options.range)
     if twice := choices.keys() & ranges.keys():
-        raise ValueError(f"--grid and --range both give {min(twice)}: leave one out")
+        raise InvalidValue(f"--grid and --range both give {min(twice)}: leave one out")
     if len(choices) < len(options.grid) or len(ranges) < len(options.range):
-        raise ValueError("a hyper-parameter is given twice: put all of its values into one --grid")
+        raise InvalidValue(
+            "a hyper-parameter is given twice: put all of its values into one --grid"
+        )
     if not choices and not ranges:
-        raise ValueError("nothing to sweep: add --grid learning_rate=1e-4,3e-4 say")
+        raise InvalidValue("nothing to sweep: add --grid learning_rate=1e-4,3e-4 say")
     if ranges and options.random is None:
-        raise ValueError("--range needs --random N: how many points to draw")
+        raise InvalidValue("--range needs --random N: how many points to draw")
     if options.random is None:
         return grid(choices)
     check_many("--random", options.random)
@@ -140,10 +143,10 @@ def _named(text: str, flag: str, example: str, algorithm: Algorithm) -> tuple[An
     name = name.strip().replace("-", "_")
     known = {f.name: f for f in algorithm.flags}
     if not rest:
-        raise ValueError(f"--{flag} {text}: write {example}")
+        raise InvalidValue(f"--{flag} {text}: write {example}")
     if name not in known:
         hint = did_you_mean(name, known)
-        raise ValueError(f"--{flag}: {algorithm.name} has no hyper-parameter {name!r}: {hint}")
+        raise InvalidValue(f"--{flag}: {algorithm.name} has no hyper-parameter {name!r}: {hint}")
     return known[name], rest
 
 
@@ -152,21 +155,21 @@ def _choices(text: str, algorithm: Algorithm) -> tuple[str, list[Any]]:
     words = rest.split("/" if flag.type.startswith("tuple") else ",")
     values = [_value(flag, word.strip()) for word in words]
     if len({str(value) for value in values}) < len(values):
-        raise ValueError(f"--grid {text}: a value is there twice")
+        raise InvalidValue(f"--grid {text}: a value is there twice")
     return flag.name, values
 
 
 def _value(flag: Any, word: str) -> Any:
     if flag.type == "bool":
         if word not in ("true", "false"):
-            raise ValueError(f"--grid {flag.name}: {word!r} is neither true nor false")
+            raise InvalidValue(f"--grid {flag.name}: {word!r} is neither true nor false")
         return word == "true"
     if flag.choices and word not in flag.choices:
-        raise ValueError(f"--grid {flag.name}: {word!r} is none of {', '.join(flag.choices)}")
+        raise InvalidValue(f"--grid {flag.name}: {word!r} is none of {', '.join(flag.choices)}")
     try:
         return parse(flag.type, word)
-    except ValueError as error:
-        raise ValueError(f"--grid {flag.name}: {error}") from None
+    except InvalidValue as error:
+        raise InvalidValue(f"--grid {flag.name}: {error}") from None
 
 
 def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
@@ -175,12 +178,12 @@ def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
     flag, rest = _named(text, "range", "NAME=LOW:HIGH or NAME=LOW:HIGH:log", algorithm)
     low_text, *others = rest.split(":")
     if flag.type not in BATCHED:
-        raise ValueError(f"--range: {flag.name} is no real number: give its values by --grid")
+        raise InvalidValue(f"--range: {flag.name} is no real number: give its values by --grid")
     if len(others) not in (1, 2) or others[1:] not in ([], ["log"]):
-        raise ValueError(f"--range {text}: write NAME=LOW:HIGH or NAME=LOW:HIGH:log")
+        raise InvalidValue(f"--range {text}: write NAME=LOW:HIGH or NAME=LOW:HIGH:log")
     low, high = finite_number(low_text), finite_number(others[0])
     if not low < high or (len(others) == 2 and low <= 0):
-        raise ValueError(f"--range {text}: LOW must be below HIGH, and with log above 0")
+        raise InvalidValue(f"--range {text}: LOW must be below HIGH, and with log above 0")
     return flag.name, Range(low, high, len(others) == 2)
 
 
@@ -204,7 +207,7 @@ def run_sweep(
     from jaxrl.runs.sweeps import batches, memory_budget, split
 
     if run_config.seeds[-1] + (confirm_seeds or 0) >= 2**32:
-        raise ValueError(f"--confirm-seeds is {confirm_seeds}: seeds end at 2**32 - 1")
+        raise InvalidValue(f"--confirm-seeds is {confirm_seeds}: seeds end at 2**32 - 1")
     flags = algorithms()[run_config.algorithm].flags
     groups = [
         (
@@ -290,7 +293,7 @@ def _train(run_config: "RunConfig", path: Path) -> None:
     try:
         with claim(path) as run:
             train(run_config, run, resume=begun)
-    except RuntimeError as error:
+    except Unable as error:
         if read_summary(path) is None:
             raise
         print(f"{path.name}: {error}", flush=True)

@@ -21,6 +21,7 @@ from jaxrl.cli.parsing import (
     spelled,
 )
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import (
     SHOWN_TYPES,
     Algorithm,
@@ -177,7 +178,7 @@ def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
 def _env_param(text: str) -> tuple[str, bool | float | str]:
     name, _, value = text.partition("=")
     if not (name and value):
-        raise ValueError(f"{text!r}: write NAME=VALUE, length=0.7 say")
+        raise InvalidValue(f"{text!r}: write NAME=VALUE, length=0.7 say")
     return name, plain_value(value)
 
 
@@ -230,7 +231,7 @@ def run_config_of(options: argparse.Namespace) -> "RunConfig":
     from jaxrl.runs.run_config import TRAINING, RunConfig
 
     if not 0 <= options.seed <= 2**32 - options.seeds:
-        raise ValueError(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
+        raise InvalidValue(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
     check_many("--seeds", options.seeds)
     return RunConfig(
         algorithm=options.algo,

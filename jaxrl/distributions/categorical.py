@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxrl.distributions.base import _add, at_least_float32, ordered_sum
 from jaxrl.distributions.product import Product
+from jaxrl.errors import InvalidValue
 
 # With this many actions or fewer, each action is an array of its own and XLA meets no minor axis to
 # reduce. Measured on 2 CPU cores against log_softmax and jnp.sum, log_prob and entropy with their
@@ -134,7 +135,7 @@ class MultiCategorical:
             ValueError: if nums is empty or does not add up to the last axis of logits.
         """
         if not self.nums or sum(self.nums) != self.logits.shape[-1]:
-            raise ValueError(
+            raise InvalidValue(
                 f"MultiCategorical: nums={self.nums} adds up to {sum(self.nums)}, but the last axis"
                 f" of logits is {self.logits.shape[-1]}: give one logit for each action."
             )

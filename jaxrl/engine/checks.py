@@ -6,12 +6,13 @@ from jaxrl.agent import Agent, EvalMode
 from jaxrl.engine.first_step import FirstStep, acting_differences, differences
 from jaxrl.engine.learners import Learned
 from jaxrl.environment import Environment
+from jaxrl.errors import InvalidValue
 from jaxrl.types import EnvSpec, PyTree
 
 
 def check_contract(name: str, first_step: FirstStep, spec: EnvSpec) -> None:
     if problems := list(first_step.problems(spec)):
-        raise ValueError(
+        raise InvalidValue(
             f"{name} does not keep its contract (jaxrl_envs.check looks closer):"
             + "".join(f"\n{line}" for line in problems)
         )
@@ -20,7 +21,7 @@ def check_contract(name: str, first_step: FirstStep, spec: EnvSpec) -> None:
 def check_eval_env(eval_env: Environment, spec: EnvSpec) -> None:
     """Raises ValueError unless an agent for `spec` can act in `eval_env`."""
     if problems := list(acting_differences("eval_env", eval_env.spec, spec)):
-        raise ValueError(
+        raise InvalidValue(
             "eval_env does not fit env, one agent cannot act in both:"
             + "".join(f"\n{line}" for line in problems)
         )
@@ -29,7 +30,7 @@ def check_eval_env(eval_env: Environment, spec: EnvSpec) -> None:
 
 def check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
     if eval_mode not in agent.eval_modes:
-        raise ValueError(
+        raise InvalidValue(
             f"eval_mode is {eval_mode!r}: for {type(agent).__name__} use "
             f"{' or '.join(map(repr, agent.eval_modes))}"
         )
@@ -40,18 +41,18 @@ def check_start(agent: Agent, start: Learned, wanted: PyTree) -> None:
     statistics of observations."""
     found = () if start.stats is None else start.stats.obs
     if wanted and start.stats is None:
-        raise ValueError(
+        raise InvalidValue(
             "agent_state is an agent's state alone, without the statistics by which it saw "
             "observations, and normalize_observations is on: pass the whole TrainState, or "
             "load_run(path).start()"
         )
     if wanted and not found:
-        raise ValueError(
+        raise InvalidValue(
             "agent_state is of a run that saw observations as they are: leave "
             "normalize_observations off"
         )
     if found and not wanted:
-        raise ValueError(
+        raise InvalidValue(
             "agent_state is of a run that normalised its observations: set normalize_observations"
         )
     like = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
@@ -61,4 +62,4 @@ def check_start(agent: Agent, start: Learned, wanted: PyTree) -> None:
         *differences("its statistics", found, "those of these observations", wanted),
     ]
     if problems:
-        raise ValueError("agent_state is of another agent:" + "".join(f"\n{x}" for x in problems))
+        raise InvalidValue("agent_state is of another agent:" + "".join(f"\n{x}" for x in problems))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.engine.first_step import differences
+from jaxrl.errors import InvalidValue
 from jaxrl.types import (
     ActionSpace,
     Box,
@@ -26,12 +27,14 @@ def check_data(spec: EnvSpec, data: PyTree) -> None:
     A reward of shape `[D, 1]`, say, would broadcast against `[D]` and teach something else.
     """
     if not isinstance(data, Transition) or jnp.ndim(data.reward) < 1:
-        raise ValueError("data is no Transition with leaves [num_transitions, ...]")
+        raise InvalidValue("data is no Transition with leaves [num_transitions, ...]")
     problems = list(_differences(spec, data)) or list(
         _unknown_actions(spec.action, data.action, "data.action")
     )
     if problems:
-        raise ValueError("data does not fit the environment:" + "".join(f"\n{x}" for x in problems))
+        raise InvalidValue(
+            "data does not fit the environment:" + "".join(f"\n{x}" for x in problems)
+        )
 
 
 def _differences(spec: EnvSpec, data: Transition) -> Iterator[str]:

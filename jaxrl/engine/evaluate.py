@@ -10,6 +10,7 @@ from jaxrl.engine.first_step import FirstStep, differences
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import Environment, scalars
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, Key, PyTree, Stream, stream
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.transfers import transfers_allowed
@@ -66,7 +67,7 @@ def evaluate(
       TypeError: `env` is no environment.
     """
     if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_steps is {max_steps}: it must be at least 1")
+        raise InvalidValue(f"max_steps is {max_steps}: it must be at least 1")
     env = as_environment(env)
     sizes.check_episodes(env, num_episodes)
     if not jax.tree.leaves(initial_carry):
@@ -89,7 +90,9 @@ def _check_carry(policy: Policy, env: Environment, carry: PyTree, num_episodes: 
     carry = jax.eval_shape(lambda: carry)
     lines = differences("the policy's recurrent state", after, "initial_carry", carry)
     if problems := list(lines):
-        raise ValueError("\n".join([f"initial_carry does not fit the policy: {remedy}", *problems]))
+        raise InvalidValue(
+            "\n".join([f"initial_carry does not fit the policy: {remedy}", *problems])
+        )
 
 
 @in_float32

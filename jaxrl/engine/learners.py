@@ -14,6 +14,7 @@ from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.errors import InvalidValue
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
@@ -216,7 +217,7 @@ def _epochs(
     flat = plan.layout == "flat"
     axis, rows = (0, num_steps * num_envs) if flat else (1, num_envs)
     if flat and jax.tree.leaves(trajectory.carry):
-        raise ValueError(
+        raise InvalidValue(
             "layout is 'flat', which tears sequences apart: a recurrent agent needs 'env'"
         )
     if flat:

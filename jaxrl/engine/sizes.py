@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent, OnPolicy, Population, Replay
+from jaxrl.errors import InvalidValue
 from jaxrl.spaces import sample_action
 from jaxrl.types import PyTree
 from jaxrl.xla import deadlock
@@ -48,7 +49,7 @@ def check(training: Any, state: PyTree = (), eval_state: PyTree = (), num_seeds:
     for owner in (agent.plan, agent):
         for field in dataclasses.fields(owner):
             if _largest(value := getattr(owner, field.name)) >= 2**31:
-                raise ValueError(f"{field.name} is {value}: at most 2**31 - 1 can be counted")
+                raise InvalidValue(f"{field.name} is {value}: at most 2**31 - 1 can be counted")
 
 
 def _check_memory(
@@ -60,12 +61,12 @@ def _check_memory(
         largest = max(found, key=lambda part: part.size)
         names = ", ".join(f"{name} is {value}" for name, value in largest.fields.items())
         smaller = "it" if len(largest.fields) == 1 else "one of them"
-        raise ValueError(
+        raise InvalidValue(
             f"{names}: {largest.what} would take {_gib(largest.size)} or more, and there are "
             f"{_gib(limit)} of memory: make {smaller} smaller"
         )
     if num_seeds * total > limit:
-        raise ValueError(
+        raise InvalidValue(
             f"{num_seeds:,} seeds would take {_gib(num_seeds * total)} or more at once, and there "
             f"are {_gib(limit)} of memory: train fewer at a time"
         )
@@ -74,12 +75,12 @@ def _check_memory(
 def check_episodes(env: Any, num_episodes: int) -> None:
     """Raises ValueError unless it is at least 1, and as many copies of the environment fit."""
     if num_episodes < 1:
-        raise ValueError(f"num_episodes is {num_episodes}: it must be at least 1")
+        raise InvalidValue(f"num_episodes is {num_episodes}: it must be at least 1")
     if num_episodes < LARGE or (limit := memory()) is None:
         return
     size = num_episodes * (_bytes(jax.eval_shape(env.reset, _key())) + 9)
     if size > limit or num_episodes >= 2**31:
-        raise ValueError(
+        raise InvalidValue(
             f"num_episodes is {num_episodes}: as many copies of the environment would take "
             f"{_gib(size)} or more, and there are {_gib(limit)} of memory: play fewer"
         )
@@ -149,7 +150,7 @@ def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
         if not wide:
             raise
         names = ", ".join(f"{name} is {value}" for name, value in wide.items())
-        raise ValueError(
+        raise InvalidValue(
             f"{names}: parameters of this size overflow the integers that arrays are indexed "
             "by: make it smaller"
         ) from None

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxrl.errors import InvalidValue
 from jaxrl.xla.precision import in_float32, narrow
 
 T = TypeVar("T")
@@ -29,10 +30,10 @@ def sweep(base: T, /, **values: Sequence[Any]) -> T:
         or a loop's length, so every value of it is a program of its own).
     """
     if not values:
-        raise ValueError("sweep needs at least one field, for example learning_rate=[1e-4, 3e-4]")
+        raise InvalidValue("sweep needs at least one field, for example learning_rate=[1e-4, 3e-4]")
     for name, choices in values.items():
         if len(choices) == 0:
-            raise ValueError(f"{name} has no values to sweep over")
+            raise InvalidValue(f"{name} has no values to sweep over")
     points = itertools.product(*values.values())
     grid = stacked(variants(base, [dict(zip(values, point, strict=True)) for point in points]))
     return narrow(grid)
@@ -48,11 +49,11 @@ def variants(base: T, points: Sequence[Mapping[str, Any]]) -> list[T]:
     floats = [n for n, f in fields.items() if f.metadata.get("pytree_node", True)]
     for name in {name: None for point in points for name in point}:
         if name not in fields:
-            raise ValueError(
+            raise InvalidValue(
                 f"{type(base).__name__} has no field {name!r}; it can sweep: {', '.join(floats)}"
             )
         if name not in floats:
-            raise ValueError(
+            raise InvalidValue(
                 f"{name} is static, it shapes the compiled program: "
                 f"train once for each value of it; sweep can take: {', '.join(floats)}"
             )
@@ -66,7 +67,7 @@ def stacked(variants: Sequence[T]) -> T:
       ValueError: their structures differ.
     """
     if len({jax.tree.structure(variant) for variant in variants}) > 1:
-        raise ValueError(
+        raise InvalidValue(
             "the values of one field must be of one kind: all numbers, or all the same schedule"
         )
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *variants)

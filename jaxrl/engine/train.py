@@ -9,6 +9,7 @@ from jaxrl.engine.evaluate import Episodes
 from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState
 from jaxrl.engine.training import Training
 from jaxrl.environment import Environment
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Key, PyTree, ResetPolicy
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.threefry import check_key
@@ -89,7 +90,7 @@ def train(
     """
     check_key(key)
     if num_evaluations < 0:
-        raise ValueError(f"num_evaluations is {num_evaluations}: it must not be negative")
+        raise InvalidValue(f"num_evaluations is {num_evaluations}: it must not be negative")
     training = Training.create(
         agent,
         env,

@@ -17,6 +17,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.engine.sums import CompensatedSum
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import Environment, scalars
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
 from jaxrl.replay.buffer import ReplayBuffer
 from jaxrl.trees import strong
@@ -82,12 +83,12 @@ class Training(struct.PyTreeNode):
         plan.check()
         given: Any = total_steps
         if isinstance(given, str) or not 1 <= given < float("inf"):
-            raise ValueError(f"total_steps is {total_steps!r}: it must be a number, at least 1")
+            raise InvalidValue(f"total_steps is {total_steps!r}: it must be a number, at least 1")
         num_eval_episodes = whole_number("num_eval_episodes", num_eval_episodes)
         eval_mode = agent.eval_modes[0] if eval_mode is None else eval_mode
         check_eval_mode(agent, eval_mode)
         if isinstance(plan, Offline) and data is None:
-            raise ValueError(
+            raise InvalidValue(
                 f"{type(agent).__name__} learns from a fixed data set: pass data=Transition(...) "
                 "with leaves [num_transitions, ...]"
             )
@@ -95,9 +96,11 @@ class Training(struct.PyTreeNode):
             check_data(spec, data)
             data = jax.tree.map(jnp.asarray, data)  # a traced index does not fit NumPy's arrays
         if not isinstance(plan, Offline) and data is not None:
-            raise ValueError(f"{type(agent).__name__} collects its own experience: leave data out")
+            raise InvalidValue(
+                f"{type(agent).__name__} collects its own experience: leave data out"
+            )
         if batched_env and eval_env is None:
-            raise ValueError(
+            raise InvalidValue(
                 "batched_env gives each training copy parameters of its own, so evaluation needs "
                 "an environment too: pass eval_env"
             )
@@ -106,15 +109,15 @@ class Training(struct.PyTreeNode):
             ("normalize_observations", normalize_observations),
         ):
             if wanted not in (True, False):
-                raise ValueError(f"{name} is {wanted!r}: it must be True or False")
+                raise InvalidValue(f"{name} is {wanted!r}: it must be True or False")
             if wanted and not isinstance(plan, OnPolicy | Replay):
-                raise ValueError(
+                raise InvalidValue(
                     f"{name} takes its statistics from collected experience, and the plan of "
                     f"{type(agent).__name__} ({type(plan).__name__}) has none: leave it off"
                 )
         if normalize_observations and not normalized_leaves(spec):
             kinds = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
-            raise ValueError(
+            raise InvalidValue(
                 "normalize_observations finds no number in the observation, only "
                 f"{' and '.join(sorted(kinds))}: leave it off"
             )
@@ -122,7 +125,7 @@ class Training(struct.PyTreeNode):
             check_eval_env(eval_env, spec)
         num_iterations = -(-total_steps // plan.steps_per_iteration)
         if num_iterations * plan.updates_per_iteration >= 2**31:  # the clock's int32
-            raise ValueError(
+            raise InvalidValue(
                 f"total_steps is {total_steps}, which takes {num_iterations} iterations times "
                 f"{plan.updates_per_iteration} updates, and only 2**31 - 1 can be counted: take "
                 "fewer steps, or let an iteration collect more steps or make fewer updates"
@@ -256,7 +259,7 @@ class Training(struct.PyTreeNode):
                 return learners.offline(self.agent, plan, self.data, state, key, clock)
             case Population() as plan:
                 return learners.population(self.agent, plan, self.envs, state, key, clock)
-        raise TypeError(f"{type(self.agent.plan).__name__} is no plan the engine knows")
+        raise InvalidType(f"{type(self.agent.plan).__name__} is no plan the engine knows")
 
     @in_float32
     def chunk(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.environment import Timestep, check_environment
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import num_bytes, tree_where
 from jaxrl.types import (
     Array,
@@ -75,19 +76,19 @@ class VectorEnv(struct.PyTreeNode):
         """Raises ValueError or TypeError where the fields do not fit together."""
         check_environment(self.env)
         if self.num_envs < 1:
-            raise ValueError(f"num_envs is {self.num_envs}: it must be at least 1")
+            raise InvalidValue(f"num_envs is {self.num_envs}: it must be at least 1")
         if self.reset_policy not in get_args(ResetPolicy):
-            raise ValueError(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
+            raise InvalidValue(f"reset_policy is {self.reset_policy!r}: use 'fresh' or 'pool'")
         check_whole("scan_unroll", self.scan_unroll)
         if self.pool_size is not None and self.pool_size < (1 if self.batched else self.num_envs):
-            raise ValueError(
+            raise InvalidValue(
                 f"pool_size is {self.pool_size}, less than num_envs ({self.num_envs}): "
                 "copies would share their starts"
             )
         if self.batched:
             for leaf in jax.tree.leaves(self.env):
                 if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != self.num_envs:
-                    raise ValueError(
+                    raise InvalidValue(
                         f"batched environments need leaves of shape [num_envs = {self.num_envs}, "
                         f"...], one has {jnp.shape(leaf)}"
                     )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import orthogonal, zeros_init
 
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import num_values
 from jaxrl.types import (
     Array,
@@ -21,7 +22,7 @@ Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
 def activation(name: str) -> Callable[[Array], Array]:
     """The activation function of that name."""
     if name not in get_args(Activation):
-        raise ValueError(f"activation is {name!r}: use one of {', '.join(get_args(Activation))}")
+        raise InvalidValue(f"activation is {name!r}: use one of {', '.join(get_args(Activation))}")
     return jnp.tanh if name == "tanh" else getattr(nn, name)
 
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import errors, struct
 
 from jaxrl.distributions import Distribution
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.networks.variables import carried_names
 from jaxrl.trees import named_leaves
 from jaxrl.types import Array, EnvSpec, Key, PyTree, split_mask, static
@@ -79,7 +80,7 @@ class OneBatchAxis:
             return output if one else Unflattened(output, leading)
         known = isinstance(num, int)  # a program is exported for any number of rows
         if output.ndim != 2 or (known and output.shape[0] != num):
-            raise ValueError(
+            raise InvalidValue(
                 f"{type(module).__name__} makes {output.shape} of {num} observations: a torso's "
                 "features must be [B, F], one row for each observation [B, ...]"
             )
@@ -135,13 +136,13 @@ def leaf_shapes(spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
     """
     leaves = named_leaves(split_mask(spec.observation)[0])
     if not leaves:
-        raise ValueError(
+        raise InvalidValue(
             f"spec.observation is {spec.observation!r}, and a network needs an array: where there "
             "is nothing to see, give a constant, jnp.ones(1)"
         )
     for name, x in leaves.items():
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            raise ValueError(
+            raise InvalidValue(
                 f"spec.observation{name and f'.{name}'} is {x.dtype}, and networks take real "
                 "numbers: give the real and the imaginary part"
             )
@@ -183,11 +184,11 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
     if module is None:
         return
     if not isinstance(module, nn.Module):
-        raise TypeError(f"{field} is {module!r}: give an instance of a flax.linen.Module")
+        raise InvalidType(f"{field} is {module!r}: give an instance of a flax.linen.Module")
     name = f"{field} {type(module).__name__}"
     parameter = _train(module)
     if not trains and parameter is not None and parameter.default is inspect.Parameter.empty:
-        raise ValueError(
+        raise InvalidValue(
             f"{name} needs the argument `train`, which {owner} does not pass. {ON_POLICY}"
         )
     call = OneBatchAxis.of(module, spec, trains=trains)
@@ -200,20 +201,20 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
         try:
             return jax.eval_shape(functools.partial(function, **options), *args)
         except errors.InvalidRngError as error:
-            raise ValueError(f"{name} draws random numbers {what}. {remedy}") from error
+            raise InvalidValue(f"{name} draws random numbers {what}. {remedy}") from error
         except errors.ModifyScopeVariableError as error:
-            raise ValueError(f"{name} changes its variables {what}. {remedy}") from error
+            raise InvalidValue(f"{name} changes its variables {what}. {remedy}") from error
         except ValueError as error:  # of BatchNorm and Dropout, who ask for a mode
             if "must be passed to the constructor or at call time" not in str(error):
                 raise
-            raise ValueError(f"{name} has a layer without a mode: {error} {remedy}") from error
+            raise InvalidValue(f"{name} has a layer without a mode: {error} {remedy}") from error
 
     variables = traced("when it is built", nn.init(call, module), key, *inputs)
     names = carried_names(variables)
     if names and not trains:
-        raise ValueError(f"{name} has {', '.join(names)} beside its params. {ON_POLICY}")
+        raise InvalidValue(f"{name} has {', '.join(names)} beside its params. {ON_POLICY}")
     if names and parameter is None and (other := _other_mode(module)):
-        raise ValueError(
+        raise InvalidValue(
             f"{name} has {', '.join(names)}, and its keyword {other} is never set, so that they "
             f"would never change. {HOW_TO_TRAIN}"
         )
@@ -227,7 +228,7 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
                    rngs={"dropout": key})  # fmt: skip
     before = {collection: variables[collection] for collection in names}
     if names and _shapes(found[1]) != _shapes(before):
-        raise ValueError(
+        raise InvalidValue(
             f"{name} changes the shape or dtype of {', '.join(names)} as it learns: from "
             f"{_shapes(before)} to {_shapes(found[1])}"
         )
@@ -266,7 +267,7 @@ def _check_distribution(name: str, output: Any) -> None:
     """Raises unless `output` (of shapes) is a distribution over 3 rows."""
     if not all(hasattr(output, method) for method in ("sample", "log_prob", "mode")):
         what = "an array" if hasattr(output, "shape") else f"a {type(output).__name__}"
-        raise TypeError(
+        raise InvalidType(
             f"{name} returns {what}: it must return a distribution of "
             "jaxrl.distributions, or one with its methods"
         )
@@ -275,7 +276,7 @@ def _check_distribution(name: str, output: Any) -> None:
         return distribution.log_prob(distribution.sample(jax.random.key(0)))
 
     if (shape := jax.eval_shape(one, output).shape) != (3,):
-        raise ValueError(
+        raise InvalidValue(
             f"{name} makes a distribution over {shape} of 3 observations: it must be over [B], an "
             "action for each observation [B, ...]"
         )

@@ -13,6 +13,7 @@ from jaxrl.distributions import (
     MultiCategorical,
     Product,
 )
+from jaxrl.errors import InvalidType
 from jaxrl.networks.layers import MLP, dense
 from jaxrl.trees import num_values
 from jaxrl.types import (
@@ -57,7 +58,7 @@ class PolicyHead(nn.Module):
                         for space, m in zip(spaces, masks, strict=True)
                     )
                 )
-        raise TypeError(f"{self.space!r} is no action space")
+        raise InvalidType(f"{self.space!r} is no action space")
 
 
 class SoftmaxLinear(nn.Module):

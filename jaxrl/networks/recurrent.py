@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import tree_where
 from jaxrl.types import Array, PyTree
 
@@ -20,7 +21,7 @@ def cell(name: CoreName, size: int) -> nn.RNNCellBase | None:
             return nn.GRUCell(size)
         case "lstm":
             return nn.OptimizedLSTMCell(size)
-    raise ValueError(f"core is {name!r}: use one of {', '.join(get_args(CoreName))}")
+    raise InvalidValue(f"core is {name!r}: use one of {', '.join(get_args(CoreName))}")
 
 
 def initial_carry(name: CoreName, size: int, num_envs: int) -> PyTree:

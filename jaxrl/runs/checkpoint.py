@@ -30,6 +30,7 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
 from jaxrl.engine.learners import TrainState
+from jaxrl.errors import InvalidValue, JaxrlError
 from jaxrl.runs.directory import plain
 from jaxrl.runs.disk import writing
 from jaxrl.trees import named_leaves
@@ -45,7 +46,7 @@ NOT_DAMAGE = (MemoryError, PermissionError)
 """What is wrong with the machine, not with the checkpoint."""
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpoint(JaxrlError):
     """A checkpoint that is not whole: what was found, in words."""
 
 
@@ -140,7 +141,7 @@ class Checkpoints:
         if _checksum(record) != checksum:
             raise DamagedCheckpoint("its record is not what was written")
         if version > SCHEMA_VERSION:
-            raise ValueError(
+            raise InvalidValue(
                 f"{directory} has the schema version {version}, and this jaxrl reads up to "
                 f"{SCHEMA_VERSION}: use the jaxrl that wrote it"
             )
@@ -318,10 +319,10 @@ def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree
         key = _is_key(leaf)
         words = jax.eval_shape(jax.random.key_data, leaf) if key else leaf
         if name not in arrays:
-            raise ValueError(f"{what} has no {name}")
+            raise InvalidValue(f"{what} has no {name}")
         x = arrays[name]
         if (x.shape, x.dtype) != (words.shape, words.dtype):
-            raise ValueError(
+            raise InvalidValue(
                 f"{what} has {name} as {x.dtype}{list(x.shape)}, wanted is "
                 f"{words.dtype}{list(words.shape)}"
             )
@@ -333,7 +334,7 @@ def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree
     leaves = _leaves(like)
     filled = [one(name, leaf) for name, leaf in leaves.items()]
     if unused := arrays.keys() - leaves.keys():
-        raise ValueError(f"{what} has {min(unused)}, for which there is no place")
+        raise InvalidValue(f"{what} has {min(unused)}, for which there is no place")
     return jax.tree.unflatten(jax.tree.structure(like), filled)
 
 

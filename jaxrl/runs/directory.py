@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import replace, sync, user_path, writing
 from jaxrl.runs.text import resume_command
 
@@ -93,7 +94,7 @@ class RunDirectory:
         try:
             directory.lock()
         except OSError as error:
-            raise ValueError(f"cannot write the run {path}: {error.strerror}") from error
+            raise InvalidValue(f"cannot write the run {path}: {error.strerror}") from error
         return directory
 
     def __enter__(self) -> Self:
@@ -107,13 +108,15 @@ class RunDirectory:
         try:
             self._make_and_lock(is_new)
             if not all(map(_is_leftover, path.iterdir())):
-                raise ValueError(f"the run directory {path} is not empty: {_way_out(path)}")
+                raise InvalidValue(f"the run directory {path} is not empty: {_way_out(path)}")
             probe = path / ".writable"
             probe.touch()
             probe.unlink()
         except OSError as error:
             self.discard()
-            raise ValueError(f"cannot write the run directory {path}: {error.strerror}") from error
+            raise InvalidValue(
+                f"cannot write the run directory {path}: {error.strerror}"
+            ) from error
         except BaseException:
             self.discard()
             raise
@@ -153,7 +156,7 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()
-            raise ValueError(
+            raise InvalidValue(
                 f"another process is writing the run {self.path}: wait until it ends, or choose "
                 "another directory"
             ) from None
@@ -215,7 +218,7 @@ class RunDirectory:
         try:
             self._write("config.json", content, new=new)
         except FileExistsError:
-            raise ValueError(
+            raise InvalidValue(
                 f"another process has begun a run in {self.path}: choose another directory"
             ) from None
 
@@ -286,13 +289,13 @@ def read_config(path: Path | str) -> dict[str, Any]:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         what = "it has no config.json" if path.is_dir() else "there is no such directory"
-        raise ValueError(f"{path} is no run: {what}") from None
+        raise InvalidValue(f"{path} is no run: {what}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path / 'config.json'}: {error}") from None
+        raise InvalidValue(f"cannot read {path / 'config.json'}: {error}") from None
     if not isinstance(config, dict) or "algorithm" not in config:
-        raise ValueError(f"{path} is no run: its config.json names no algorithm")
+        raise InvalidValue(f"{path} is no run: its config.json names no algorithm")
     if config.get("schema_version", 0) > SCHEMA_VERSION:
-        raise ValueError(f"{path} was written by a newer jaxrl: use that one")
+        raise InvalidValue(f"{path} was written by a newer jaxrl: use that one")
     return config
 
 

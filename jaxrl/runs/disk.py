@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
+from jaxrl.errors import InvalidValue, JaxrlError
+
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What a file system without hard links answers."""
 
@@ -17,7 +19,7 @@ OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Full, over a quota, over a limit on files, broken, or not to be written."""
 
 
-class WriteError(OSError):
+class WriteError(JaxrlError, OSError):
     """A file could not be written. The message names the file and the reason."""
 
     @classmethod
@@ -111,5 +113,7 @@ def user_path(path: Path | str) -> Path:
         return path.expanduser()
     except RuntimeError:
         if path.parts[0] == "~":
-            raise ValueError(f"{path}: there is no home directory: write the whole path") from None
+            raise InvalidValue(
+                f"{path}: there is no home directory: write the whole path"
+            ) from None
         return path  # as a shell does with the name of nobody

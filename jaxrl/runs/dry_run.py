@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy, Population, Replay
 from jaxrl.engine.training import Training
+from jaxrl.errors import InvalidValue
 from jaxrl.networks.variables import trained
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs, memory_of
@@ -24,7 +25,7 @@ def dry_run(members: Members) -> dict[str, str]:
       ValueError: under `jax_disable_jit`, where nothing is compiled that could be measured.
     """
     if jax.config.jax_disable_jit:
-        raise ValueError(
+        raise InvalidValue(
             "a dry run compiles, and jax_disable_jit forbids it: unset JAX_DISABLE_JIT, or leave "
             "--dry-run out"
         )

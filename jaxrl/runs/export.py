@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.disk import WriteError, is_of_the_disk, replace, user_path, writing
 from jaxrl.runs.load import LoadedPolicy
@@ -68,7 +69,7 @@ def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False)
     except WriteError as error:
         if is_of_the_disk(error):
             raise
-        raise ValueError(str(error)) from error
+        raise InvalidValue(str(error)) from error
     if onnx:
         with writing(path / ONNX):
             _write_onnx(function, arguments, path / ONNX)
@@ -83,7 +84,7 @@ def _flat(policy: LoadedPolicy) -> tuple[Callable[..., Any], tuple[PyTree, ...]]
     """The policy on dicts by name instead of its own types; and shapes of one row of arguments."""
     carry = policy.training.agent.initial_carry(1)
     if any(np.asarray(x).any() for x in jax.tree.leaves(carry)):
-        raise ValueError("a recurrent carry that does not begin as zeros cannot be exported")
+        raise InvalidValue("a recurrent carry that does not begin as zeros cannot be exported")
     carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
     obs = policy.spec.observation
 
@@ -121,7 +122,7 @@ def _write_onnx(function: Callable[..., Any], arguments: tuple[PyTree, ...], pat
     try:
         from jax2onnx import to_onnx
     except ImportError:
-        raise ValueError("jax2onnx is not installed: pip install 'jaxrl[onnx]'") from None
+        raise InvalidValue("jax2onnx is not installed: pip install 'jaxrl[onnx]'") from None
     structure = jax.tree.structure(arguments)
     leaves = jax.tree_util.tree_leaves_with_path(arguments)
     names = [_onnx_name(path) for path, _ in leaves]

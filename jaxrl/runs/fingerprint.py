@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl.engine.first_step import FirstStep
 from jaxrl.engine.training import Training
+from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import versions
 from jaxrl.types import PyTree
 
@@ -43,12 +44,12 @@ def check(
     if then is None:
         return
     if ran_on.get("jax") == versions()["jax"] and then["code"] != now["code"]:
-        raise ValueError(
+        raise InvalidValue(
             "the environment's code has changed since the checkpoint: bring it back, or train anew "
             "in another directory"
         )
     if then["parameters"] != now["parameters"]:
-        raise ValueError(
+        raise InvalidValue(
             "the environment's parameters, or the data, have changed since the checkpoint: bring "
             "them back, or train anew in another directory"
         )

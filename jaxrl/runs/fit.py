@@ -7,6 +7,7 @@ from typing import Any
 from jaxrl.agent import Agent
 from jaxrl.engine.training import Training
 from jaxrl.environment import Environment
+from jaxrl.errors import InvalidValue
 from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.directory import RunDirectory
 from jaxrl.runs.disk import WriteError, user_path
@@ -87,9 +88,9 @@ def fit(
         wandb=wandb,
     )
     if resume and run_dir is None:
-        raise ValueError("resume asks for a run_dir: that of the run to go on with")
+        raise InvalidValue("resume asks for a run_dir: that of the run to go on with")
     if keep_best and run_dir is None:
-        raise ValueError(
+        raise InvalidValue(
             "keep_best asks for a run_dir; without one, copy event.state in a callback"
         )
     training = Training.create(agent, env, total_steps=total_steps, **options)

@@ -18,6 +18,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.engine.training import Training
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import Environment
+from jaxrl.errors import InvalidValue
 from jaxrl.normalization import Normalizer, normalized_leaves
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, statistics_in
 from jaxrl.runs.directory import RunDirectory, read_config
@@ -73,7 +74,7 @@ class Trained:
 
     def _alone(self, member: int) -> tuple[Training, PyTree]:
         if not 0 <= member < len(self.members):
-            raise ValueError(
+            raise InvalidValue(
                 f"{self.path} has no member {member}: give a number from 0 to "
                 f"{len(self.members) - 1}"
             )
@@ -104,7 +105,7 @@ def load_run(
     """
     path = user_path(path)
     if (agent is None) != (env is None):
-        raise ValueError("give agent and env both, or neither")
+        raise InvalidValue("give agent and env both, or neither")
     if agent is None or env is None:
         members = RunConfig.of_run(path).build()
     else:
@@ -120,8 +121,8 @@ def load_run(
         iteration = at // members.training.agent.plan.steps_per_iteration
         return Trained(members, state, iteration, at, path)
     if step is not None:
-        raise ValueError(f"the checkpoint {step} of {path} is damaged")
-    raise ValueError(
+        raise InvalidValue(f"the checkpoint {step} of {path} is damaged")
+    raise InvalidValue(
         f"{path} has no whole checkpoint yet: start or continue it by {resume_command(path)}"
     )
 
@@ -148,12 +149,12 @@ def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]
         return [(newest, at) for at in newest.steps()]
     if step == "best":
         if not best.steps():
-            raise ValueError(f"{path} has kept no best checkpoint: train with --keep-best")
+            raise InvalidValue(f"{path} has kept no best checkpoint: train with --keep-best")
         return [(best, at) for at in best.steps()]
     chosen = [(of, at) for of in (newest, best) for at in of.steps() if at == step]
     if not chosen:
         there = [str(at) for at in newest.steps()] + [f"best ({at})" for at in best.steps()]
-        raise ValueError(
+        raise InvalidValue(
             f"{path} has no checkpoint of step {step}: it has {', '.join(there) or 'none'}"
         )
     return chosen
@@ -232,7 +233,7 @@ def batch_size(obs: PyTree, like: PyTree) -> int | None:
             hint = ": make an array of the list"
         elif isinstance(obs, tuple) and obs and structure == jax.tree.structure(obs[0]):
             hint = ": pass the observation alone, obs of (obs, info)"
-        raise ValueError(
+        raise InvalidValue(
             f"this {type(obs).__name__} is no observation of the environment{hint}; {asked}"
         )
     sizes_found = set()
@@ -240,10 +241,10 @@ def batch_size(obs: PyTree, like: PyTree) -> int | None:
         shape, ndim = np.shape(x), len(one.shape)
         leading = shape[: len(shape) - ndim]
         if shape[len(leading) :] != one.shape or len(shape) < ndim or len(leading) > 1:
-            raise ValueError(f"an observation has the shape {list(shape)}; {asked}")
+            raise InvalidValue(f"an observation has the shape {list(shape)}; {asked}")
         sizes_found.add(leading)
     if len(sizes_found) > 1:
-        raise ValueError(f"parts of the observation are batches of different sizes; {asked}")
+        raise InvalidValue(f"parts of the observation are batches of different sizes; {asked}")
     return next(iter(sizes_found.pop()), None) if sizes_found else None
 
 
@@ -300,7 +301,7 @@ class LoadedPolicy:
             self._carry = self.training.agent.initial_carry(size or 1)
         for leaf in jax.tree.leaves(self._carry):
             if leaf.shape[0] != (size or 1):
-                raise ValueError(
+                raise InvalidValue(
                     f"{size or 1} observations, and this policy remembers what {leaf.shape[0]} "
                     "environments showed it: call reset() before another batch"
                 )

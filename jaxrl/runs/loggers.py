@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import writing
 
 UNTOLD = ("step", "seed", "train_seconds", "diverged")
@@ -125,7 +126,7 @@ Logger = TensorBoard | WeightsAndBiases
 def check_wandb() -> None:
     """Raises ValueError where wandb is not installed."""
     if importlib.util.find_spec("wandb") is None:
-        raise ValueError("wandb is not installed: pip install 'jaxrl[wandb]'")
+        raise InvalidValue("wandb is not installed: pip install 'jaxrl[wandb]'")
 
 
 def _curves(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl.analysis.statistics import mean_of_finished
 from jaxrl.engine.learners import IterationMetrics
 from jaxrl.engine.train import chunk_stops
+from jaxrl.errors import Unable
 from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.events import Diverged, Evaluation, Event, Progress, Result
 from jaxrl.runs.interrupt import Interrupted
@@ -24,7 +25,7 @@ from jaxrl.types import Key, Stream
 SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(Unable):
     """No member of a run has finite numbers any more."""
 
 

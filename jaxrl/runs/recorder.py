@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import of_episodes, summarize
+from jaxrl.errors import InvalidValue
 from jaxrl.runs import fingerprint
 from jaxrl.runs.checkpoint import (
     Checkpoints,
@@ -223,14 +224,14 @@ class Recorder:
         record, declared = self._newest_record(), read_config(self.directory.path)
         then = record.get("config") or declared
         if changed := list(changes(then, self.config)):
-            raise ValueError(
+            raise InvalidValue(
                 f"{self.directory.path} holds a run of another configuration: "
                 + ", ".join(changed)
                 + "; give it as it was, or train anew in another directory"
             )
         before, now = declared["total_steps"], self.members.training.total_steps
         if now < before:
-            raise ValueError(
+            raise InvalidValue(
                 f"{self.directory.path} was to take {before} steps: a horizon can only grow, and "
                 f"total_steps is {now}"
             )
@@ -279,7 +280,7 @@ class Recorder:
         state = run_state.state
         parts = statistics_in(record)
         if parts not in (None, len(state.stats.obs)):
-            raise ValueError(
+            raise InvalidValue(
                 f"{self.directory.path} normalised {parts} parts of the observation, and this "
                 f"jaxrl {len(state.stats.obs)}, integers too: train anew, or resume with the jaxrl "
                 "that wrote it"
@@ -307,7 +308,7 @@ class Recorder:
             )
             rest = self.checkpoints.load(step, "progress", wanted)
             if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
-                raise ValueError(
+                raise InvalidValue(
                     f"{self.directory.path} holds a run with another key: give it that"
                 )
             since = rest.pop("since")  # a metric that an older jaxrl did not have begins here
@@ -332,7 +333,7 @@ class Recorder:
         now = {f"buffer.{name}": tuple(x.shape) for name, x in named_leaves(buffer).items()}
         finals = [{k: x for k, x in y.items() if k.startswith("buffer.final")} for y in (then, now)]
         if finals[0] != finals[1]:
-            raise ValueError(
+            raise InvalidValue(
                 f"{self.directory.path} holds a replay memory with other room for final "
                 "observations: the environment's spec.truncates was another, or jaxrl an older "
                 "one. Declare truncates as it was, or train anew, from its agent if you like"

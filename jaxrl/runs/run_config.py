@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import Algorithm, algorithms, parse, value_text
 from jaxrl.runs.directory import read_config
 from jaxrl.runs.run_options import Origin, RunOptions
@@ -62,7 +63,7 @@ class RunConfig:
         by_class = {a.class_name: a.name for a in algorithms().values()}
         name = by_class.get(config["algorithm"], config["algorithm"])
         if name not in algorithms() or not ("/" in (env := config["environment"]) or ":" in env):
-            raise ValueError(
+            raise InvalidValue(
                 f"{path} was started from Python, with {config['algorithm']} on "
                 f"{config['environment']}: pass agent= and env= there"
             )
@@ -120,7 +121,7 @@ def _parsed(algorithm: Algorithm, described: Mapping[str, Any]) -> dict[str, Any
         flag = kinds.get(name)
         if flag is None:
             if value is not None:
-                raise ValueError(f"{name} is an object of Python: pass agent= and env= there")
+                raise InvalidValue(f"{name} is an object of Python: pass agent= and env= there")
         elif flag.type == "bool" or flag.choices:
             parsed[name] = value
         else:

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from jaxrl.errors import InvalidValue
+
 if TYPE_CHECKING:
     from jaxrl.runs.callbacks import Callback
 
@@ -29,16 +31,18 @@ class RunOptions:
         for name in ("num_evaluations", "keep_checkpoints"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}: it must be a whole number, at least 1")
+                raise InvalidValue(f"{name} is {value!r}: it must be a whole number, at least 1")
         for name in ("checkpoint_seconds", "time_budget"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}: it must be a number of seconds, at least 0")
+                raise InvalidValue(
+                    f"{name} is {value!r}: it must be a number of seconds, at least 0"
+                )
         if self.stop_at_return is not None and not _is_number(self.stop_at_return):
-            raise ValueError(f"stop_at_return is {self.stop_at_return!r}: it must be a number")
+            raise InvalidValue(f"stop_at_return is {self.stop_at_return!r}: it must be a number")
         for name in ("keep_best", "tensorboard"):
             if (value := getattr(self, name)) not in (True, False):
-                raise ValueError(f"{name} is {value!r}: it must be True or False")
+                raise InvalidValue(f"{name} is {value!r}: it must be True or False")
 
     def callbacks(self) -> "list[Callback]":
         """Those that end the run where the settings say so."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from jaxrl.errors import InvalidValue
 from jaxrl.registry import ScheduleText
 from jaxrl.runs.directory import SWEEP, RunDirectory, plain, read_summary
 from jaxrl.runs.disk import user_path
@@ -120,7 +121,7 @@ class SweepDirectory(RunDirectory):
         """
         if (user_path(path) / SWEEP).exists():
             go_on = resume_command(user_path(path))
-            raise ValueError(f"{path} holds a sweep: go on with it by {go_on}")
+            raise InvalidValue(f"{path} holds a sweep: go on with it by {go_on}")
         return super().create(path)
 
     @classmethod
@@ -165,7 +166,7 @@ class SweepDirectory(RunDirectory):
         try:
             return json.loads((self.path / SWEEP).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} is no sweep: {error}") from None
+            raise InvalidValue(f"{self.path} is no sweep: {error}") from None
 
     def _write_sweep(self, content: dict[str, Any]) -> None:
         self.replace(SWEEP, json.dumps(plain(content), indent=2) + "\n")

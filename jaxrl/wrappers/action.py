@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.types import (
     ActionSpace,
     Array,
@@ -44,12 +45,12 @@ class DiscretizeActions(Wrapper):
     def spec(self) -> EnvSpec:
         check_whole("num_bins", self.num_bins, 2)
         if self.layout not in ("factored", "joint"):
-            raise ValueError(f"layout is {self.layout!r}: use 'factored' or 'joint'")
+            raise InvalidValue(f"layout is {self.layout!r}: use 'factored' or 'joint'")
         values = self._values()
         size = values.shape[1]
         joint = self.num_bins**size
         if self.layout == "joint" and joint > 2**16:
-            raise ValueError(
+            raise InvalidValue(
                 f"layout 'joint' would have {self.num_bins} ** {size} = {joint} actions: "
                 "use 'factored'"
             )
@@ -62,10 +63,10 @@ class DiscretizeActions(Wrapper):
         """The values of each entry, `float32[num_bins, entries]`."""
         box = self.env.spec.action
         if not isinstance(box, Box):
-            raise ValueError(f"DiscretizeActions needs a Box of actions, not {box!r}")
+            raise InvalidValue(f"DiscretizeActions needs a Box of actions, not {box!r}")
         low, high = (bound.ravel() for bound in box.bounds())
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"DiscretizeActions needs finite bounds, not {box!r}")
+            raise InvalidValue(f"DiscretizeActions needs finite bounds, not {box!r}")
         return np.linspace(low, high, self.num_bins, dtype=np.float32)
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, EnvSpec, Key, PyTree, Scalar, split_mask, static
 from jaxrl.validation import check_whole
 from jaxrl.wrappers.base import ObservationWrapper, Wrapper, on_observation, with_observation
@@ -26,7 +27,7 @@ class ScaleObservation(ObservationWrapper):
             if jnp.ndim(value) > x.ndim or any(
                 n not in (1, m) for n, m in zip(jnp.shape(value)[::-1], x.shape[::-1], strict=False)
             ):
-                raise ValueError(
+                raise InvalidValue(
                     f"scale {jnp.shape(self.scale)} and offset {jnp.shape(self.offset)} do not fit "
                     f"an observation of shape {x.shape}"
                 )
@@ -62,7 +63,7 @@ class FlattenObservation(ObservationWrapper):
     def observe(self, obs: PyTree) -> Array:
         leaves = [jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(obs)]
         if not leaves:
-            raise ValueError("FlattenObservation needs an observation with at least one leaf")
+            raise InvalidValue("FlattenObservation needs an observation with at least one leaf")
         return jnp.concatenate(leaves)
 
 
@@ -78,12 +79,12 @@ class MaskVelocity(ObservationWrapper):
 
     def observe(self, obs: PyTree) -> Array:
         if getattr(obs, "ndim", None) != 1:
-            raise ValueError(
+            raise InvalidValue(
                 "MaskVelocity needs a vector observation: put FlattenObservation inside it"
             )
         size = obs.shape[0]
         if not self.indices or not all(0 <= i < size for i in self.indices):
-            raise ValueError(
+            raise InvalidValue(
                 f"indices is {self.indices}: give at least one, each from 0 to {size - 1}"
             )
         seen = np.ones(size, bool)

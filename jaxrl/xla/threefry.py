@@ -13,6 +13,7 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import Array, Key
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -36,7 +37,7 @@ def fast(key: Key) -> Key:
 def check_key(key: Key) -> None:
     """Raises TypeError unless `key` is a typed key or an array of them."""
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key is {key!r}: make a typed key, with jax.random.key(seed)")
+        raise InvalidType(f"key is {key!r}: make a typed key, with jax.random.key(seed)")
 
 
 def _hash(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
@@ -56,7 +57,9 @@ def _hash_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """The hashes of 0, 1, 2, ... in an array of this shape."""
     size = math.prod(shape)
     if size >= 2**32:
-        raise ValueError(f"an array of random numbers of shape {shape} has more than 2**32 entries")
+        raise InvalidValue(
+            f"an array of random numbers of shape {shape} has more than 2**32 entries"
+        )
     low = jax.lax.iota(jnp.uint32, size).reshape(shape)
     return _hash(key, jnp.zeros_like(low), low)
 

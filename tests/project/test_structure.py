@@ -1,5 +1,6 @@
 """The house: what lives where, which way the imports point, and how long a file may be."""
 
+import ast
 import graphlib
 import inspect
 import re
@@ -23,7 +24,7 @@ SOURCES = {
     for path in sorted(folder.rglob("*.py"))
 }
 FLOORS = (
-    "spaces types trees validation xla",
+    "errors spaces types trees validation xla",
     "agent environment distributions estimators hyper losses minibatches networks normalization "
     "optimizers replay schedules solvers wrappers",
     "agents",
@@ -69,12 +70,41 @@ def test_environments_of_others_are_for_few():
 
 
 def test_the_root_is_no_hallway():
-    assert len(list((ROOT / "jaxrl").glob("*.py"))) <= 17
+    modules = [path for path in (ROOT / "jaxrl").glob("*.py") if path.stem[0] != "_"]
+    assert len(modules) <= 17
 
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_a_file_can_be_read_in_one_go(module):
     assert SOURCES[module].count("\n") <= 400
+
+
+ON_PURPOSE = {
+    node.name
+    for source in SOURCES.values()
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.ClassDef)
+    and {ast.unparse(base) for base in node.bases}
+    & {"JaxrlError", "InvalidValue", "InvalidType", "Unable", "Exception"}
+}
+NOT_ERRORS = {
+    "NotImplementedError",
+    "AttributeError",
+    "SystemExit",
+    "KeyboardInterrupt",
+    "Interrupted",
+}
+"""Of an abstract method, of a module without the attribute, and to end."""
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_what_is_raised_on_purpose_has_a_class(module):
+    """The command shows a `JaxrlError` in one line; all else is a defect, with its traceback."""
+    known = ON_PURPOSE | NOT_ERRORS | {"argparse.ArgumentTypeError", "Interrupted"}
+    for node in ast.walk(ast.parse(SOURCES[module])):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            name = ast.unparse(node.exc.func).removesuffix(".of")
+            assert name in known, f"raise {name} in line {node.lineno}"
 
 
 def test_one_loop_each():

@@ -13,6 +13,7 @@ from flax import struct
 from numpy.typing import ArrayLike
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, Discrete, EnvSpec, Key, static
 
 Floats = np.ndarray
@@ -52,7 +53,7 @@ def make(means: ArrayLike = (0.0, 0.5, 1.0), std: float = 1.0) -> Bandit:
     """
     means = np.asarray(means, np.float32)
     if means.ndim != 1 or not means.size:
-        raise ValueError(f"means is {list(means.shape)}: give one number for each arm")
+        raise InvalidValue(f"means is {list(means.shape)}: give one number for each arm")
     spec = EnvSpec(_SEEN, Discrete(means.size), max_steps=1, truncates="at_max_steps")
     return Bandit(jnp.asarray(means), jnp.float32(std), spec)
 

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from typing import Any
 
+from jaxrl.errors import InvalidValue
 from jaxrl_envs.library import making
 from jaxrl_envs.parameters import fitted
 
@@ -18,7 +19,7 @@ def make(name: str, **params: Any) -> Any:
     known = inspect.signature(module.make).parameters
     for field in params:
         if field not in known:
-            raise ValueError(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
+            raise InvalidValue(f"{name} has no parameter {field!r}; it has: {', '.join(known)}")
     params = fitted(module.make, params, name)
     with making(name, params):
         return module.make(**params)

@@ -5,6 +5,7 @@ Pardo, Tavakoli, Levdik and Kormushev 2018, "Time limits in reinforcement learni
 
 import numpy as np
 
+from jaxrl.errors import InvalidValue
 from jaxrl_envs.exact.tabular import TabularMDP
 from jaxrl_envs.exact.values import Floats, chain, episode_states
 
@@ -32,7 +33,7 @@ def make(
       ValueError: a corridor of less than two cells.
     """
     if num_cells < 2:
-        raise ValueError(f"num_cells is {num_cells}: it must be at least 2")
+        raise InvalidValue(f"num_cells is {num_cells}: it must be at least 2")
     cells = np.arange(num_cells)
     to = np.clip(cells[:, None] + np.array([-1, 1]), 0, num_cells - 1)  # [S, A]
     at_goal = cells == num_cells - 1
@@ -65,7 +66,7 @@ def mistaken_value(
     """
     limit = mdp.spec.max_steps
     if limit is None:
-        raise ValueError("there is no mistake to make without a time limit: set max_steps")
+        raise InvalidValue("there is no mistake to make without a time limit: set max_steps")
     survive, reward = chain(mdp, policy)
     weights = episode_states(mdp, policy, limit)  # [age, S]
     seen = weights.sum(0) > 0

@@ -7,6 +7,7 @@ Sutton, Ghavamzadeh and Lee 2009, "Natural actor-critic algorithms".
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxrl.errors import InvalidValue
 from jaxrl_envs.exact.tabular import TabularMDP
 
 
@@ -38,7 +39,9 @@ def make(
       ValueError: a number of successors that cannot be.
     """
     if not 1 <= branching <= num_states:
-        raise ValueError(f"branching is {branching}: it must be from 1 to num_states, {num_states}")
+        raise InvalidValue(
+            f"branching is {branching}: it must be from 1 to num_states, {num_states}"
+        )
     rng = np.random.default_rng(seed)
 
     def row():

@@ -16,6 +16,7 @@ from flax import struct
 from numpy.typing import ArrayLike
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, Box, EnvSpec, Key, static
 from jaxrl.validation import check_whole
 
@@ -66,14 +67,14 @@ class LQR(struct.PyTreeNode):
         for name, matrix in shapes.items():
             side = num_actions if name == "R" else num_states
             if matrix.shape != (side, side):
-                raise ValueError(
+                raise InvalidValue(
                     f"{name} is {list(matrix.shape)}: with B [{num_states}, {num_actions}] it must "
                     f"be [{side}, {side}]"
                 )
             if name != "A" and not np.allclose(matrix, matrix.T):
-                raise ValueError(f"{name} is not symmetric: give ({name} + {name}') / 2")
+                raise InvalidValue(f"{name} is not symmetric: give ({name} + {name}') / 2")
         if np.linalg.eigvalsh(Q).min() < -1e-9 or np.linalg.eigvalsh(R).min() <= 0:
-            raise ValueError("Q must be positive semidefinite and R positive definite")
+            raise InvalidValue("Q must be positive semidefinite and R positive definite")
         check_whole("max_steps", max_steps, or_none=True)
         spec = EnvSpec(
             jax.ShapeDtypeStruct((num_states,), jnp.float32),
@@ -151,7 +152,7 @@ def optimum(env: LQR, discount: float) -> tuple[Floats, Floats]:
             return K, P
         if change > 1e100:
             break
-    raise ValueError("no gain keeps the cost finite: B does not reach what A lets grow")
+    raise InvalidValue("no gain keeps the cost finite: B does not reach what A lets grow")
 
 
 def policy_value(env: LQR, K: Floats, log_std: Floats, discount: float) -> Quadratic:
@@ -245,6 +246,6 @@ def _series(M: Floats, F: Floats) -> Floats:
       ValueError: it diverges.
     """
     if np.abs(np.linalg.eigvals(F)).max() >= 1.0:
-        raise ValueError("the discounted cost is infinite: discount |A - B K|^2 must be below 1")
+        raise InvalidValue("the discounted cost is infinite: discount |A - B K|^2 must be below 1")
     X = np.linalg.solve(np.eye(M.size) - np.kron(F, F), M.ravel()).reshape(M.shape)
     return (X + X.T) / 2

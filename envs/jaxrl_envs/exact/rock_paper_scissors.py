@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, Discrete, EnvSpec, Key, static
 
 Floats = np.ndarray
@@ -67,7 +68,7 @@ def make(num_rounds: int = 10, stake: float = 1.0) -> RockPaperScissors:
       ValueError: less than one round.
     """
     if num_rounds < 1:
-        raise ValueError(f"num_rounds is {num_rounds}: it must be at least 1")
+        raise InvalidValue(f"num_rounds is {num_rounds}: it must be at least 1")
     return RockPaperScissors(jnp.float32(stake), num_rounds)
 
 

@@ -9,6 +9,7 @@ from flax import struct
 from numpy.typing import ArrayLike
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, Discrete, EnvSpec, Key, static
 from jaxrl.validation import check_whole
 
@@ -62,18 +63,18 @@ class TabularMDP(struct.PyTreeNode):
         transition, reward, start = (np.asarray(x, np.float64) for x in (transition, reward, start))
         num_states, num_actions = reward.shape
         if transition.shape != (num_states, num_actions, num_states):
-            raise ValueError(
+            raise InvalidValue(
                 f"transition is {list(transition.shape)}: with reward [{num_states}, {num_actions}]"
                 f" it must be [{num_states}, {num_actions}, {num_states}]"
             )
         if start.shape != (num_states,):
-            raise ValueError(f"start is {list(start.shape)}: it must be [{num_states}]")
+            raise InvalidValue(f"start is {list(start.shape)}: it must be [{num_states}]")
         for name, rows in (("transition", transition), ("start", start)):
             if (rows < 0).any() or not np.allclose(rows.sum(-1), 1.0):
-                raise ValueError(f"{name} holds no probabilities: each row must sum to 1")
+                raise InvalidValue(f"{name} holds no probabilities: each row must sum to 1")
         termination = np.broadcast_to(np.asarray(termination, np.float64), num_states)
         if (termination < 0).any() or (termination > 1).any():
-            raise ValueError("termination holds no probabilities: give numbers from 0 to 1")
+            raise InvalidValue("termination holds no probabilities: give numbers from 0 to 1")
         check_whole("max_steps", max_steps, or_none=True)
         observation = jax.ShapeDtypeStruct((num_states,), jnp.float32)
         spec = EnvSpec(observation, Discrete(num_actions), max_steps, truncates="at_max_steps")

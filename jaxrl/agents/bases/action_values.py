@@ -10,6 +10,7 @@ import optax
 
 from jaxrl.agent import Agent
 from jaxrl.distributions import Categorical
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import categorical_projection, cross_entropy, huber, mean, quantile_huber
 from jaxrl.networks.layers import Activation, activation
@@ -85,7 +86,7 @@ class QAgent(Agent):
     def bind(self, spec: EnvSpec) -> Self:
         name = type(self).__name__
         if not isinstance(spec.action, Discrete):
-            raise ValueError(
+            raise InvalidValue(
                 f"{name} chooses the best of a few actions, and the action space is {spec.action}: "
                 "wrap the environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use "
                 "QSearch, TD3 or SAC"
@@ -93,7 +94,7 @@ class QAgent(Agent):
         for field, choices in (("head", Head), ("exploration", Exploration)):
             chosen = getattr(self, field)
             if chosen not in get_args(choices):
-                raise ValueError(
+                raise InvalidValue(
                     f"{field} is {chosen!r}: use one of {', '.join(get_args(choices))}"
                 )
         check_range(self, "discount", 0.0, 1.0)
@@ -102,10 +103,10 @@ class QAgent(Agent):
         for positive in ("temperature", "max_grad_norm", "adam_epsilon", "huber_delta"):
             check_range(self, positive, open_low=True)
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+            raise InvalidValue(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
         normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
         if self.layer_norm and min(normed) == 1:
-            raise ValueError(
+            raise InvalidValue(
                 f"layer_norm is True and hidden_sizes {self.hidden_sizes}: over one feature it is "
                 "always 0, whatever is observed. Give widths of at least 2, or layer_norm=False"
             )
@@ -116,7 +117,7 @@ class QAgent(Agent):
         ends = (self.value_min, self.value_max)
         known = not any(isinstance(x, jax.core.Tracer) for x in ends)
         if self.head == "c51" and known and np.any(np.asarray(ends[0]) >= np.asarray(ends[1])):
-            raise ValueError(f"value_min is {ends[0]}, not below value_max = {ends[1]}")
+            raise InvalidValue(f"value_min is {ends[0]}, not below value_max = {ends[1]}")
         activation(self.activation)
         check_module(self, "torso", spec, trains=True)
         return super().bind(spec)

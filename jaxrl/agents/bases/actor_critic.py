@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Agent
+from jaxrl.errors import InvalidValue
 from jaxrl.estimators import gae
 from jaxrl.hyper import check_range
 from jaxrl.losses import explained_variance
@@ -71,12 +72,12 @@ class NetworkAgent(Agent):
     def bind(self, spec: EnvSpec) -> Self:
         check_range(self, "discount", 0.0, 1.0)
         if self.policy_network is not None and (self.core != "none" or self.shared_torso):
-            raise ValueError(
+            raise InvalidValue(
                 "policy_network is the whole policy: it has no core and shares no torso. "
                 "Leave core and shared_torso as they are, or give a torso instead"
             )
         if self.torso is None and (not self.hidden_sizes or min(self.hidden_sizes) < 1):
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+            raise InvalidValue(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
         check_whole("core_size", self.core_size)
         activation(self.activation)
         cell(self.core, self.core_size)
@@ -222,7 +223,7 @@ def check_advantages(agent: Any) -> None:
     plan = agent.plan
     if agent.normalize_advantages and plan.steps_per_iteration == plan.num_minibatches:
         parts = " / num_minibatches" if hasattr(agent, "num_minibatches") else ""
-        raise ValueError(
+        raise InvalidValue(
             f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step an "
             "update: one advantage always becomes 0, and the policy never learns. Collect more "
             f"steps{', take fewer minibatches' if parts else ''} or set normalize_advantages=False"

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl.agent import Agent, Replay
 from jaxrl.distributions import Categorical
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Critics, Outputs
@@ -86,7 +87,7 @@ class ContinuousAgent(Agent):
         check_range(self, "critic_learning_rate")
         check_range(self, "tau", 0.0, 1.0, open_low=True)
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+            raise InvalidValue(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
         activation(self.activation)
         check_module(self, "torso", spec, trains=True)
         return super().bind(spec)
@@ -95,7 +96,7 @@ class ContinuousAgent(Agent):
         """Raises ValueError for an action space that the agent cannot act in."""
         name, space = type(self).__name__, spec.action
         if not isinstance(space, Box):
-            raise ValueError(
+            raise InvalidValue(
                 f"{name} acts in a box of real numbers, and the action space is {space}: use DQN "
                 "or SAC for a few actions, PPO or TRPO for others"
             )
@@ -103,7 +104,7 @@ class ContinuousAgent(Agent):
         with np.errstate(over="ignore", invalid="ignore"):
             width = high - low  # float32's whole range is wider than its largest number
         if not (np.isfinite(width) & (width > 0)).all():
-            raise ValueError(
+            raise InvalidValue(
                 f"{name} stretches its actions to the bounds of the box, and some of {space} are "
                 "not finite, or too far apart: give the environment finite bounds, or use PPO"
             )

@@ -6,6 +6,7 @@ import jax
 import optax
 
 from jaxrl.agents.bases.actor_critic import Sample
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean, value_loss
 from jaxrl.minibatches import minibatch, minibatch_indices
@@ -33,7 +34,7 @@ class HasCritic(Protocol):
 def check_critic(agent: HasCritic, rows: int, what: str) -> None:
     """Raises ValueError where the critic's fields do not fit; `rows` are what is divided."""
     if agent.shared_torso:
-        raise ValueError(
+        raise InvalidValue(
             f"shared_torso is True: {type(agent).__name__} fits the critic by an optimiser of its "
             "own, which would move a torso in common behind the policy's back. Leave it False, or "
             "use PPO"
@@ -42,7 +43,7 @@ def check_critic(agent: HasCritic, rows: int, what: str) -> None:
     for field in ("critic_epochs", "critic_minibatches"):
         check_whole(field, getattr(agent, field))
     if rows % agent.critic_minibatches:
-        raise ValueError(
+        raise InvalidValue(
             f"critic_minibatches is {agent.critic_minibatches}, which does not divide "
             f"{what} = {rows}"
         )

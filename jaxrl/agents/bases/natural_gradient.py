@@ -14,6 +14,7 @@ from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample, check_advantages
 from jaxrl.agents.bases.critic import check_critic, finite_adam, fit_critic, join, split
 from jaxrl.distributions import Distribution
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range
 from jaxrl.losses import mean, standardize
 from jaxrl.minibatches import minibatch
@@ -74,12 +75,12 @@ class NaturalGradientAgent(ActorCriticAgent):
         for field in ("fisher_stride", "cg_iterations"):
             check_whole(field, getattr(self, field))
         if self.fisher not in ("exact", "empirical"):
-            raise ValueError(f"fisher is {self.fisher!r}: use 'exact' or 'empirical'")
+            raise InvalidValue(f"fisher is {self.fisher!r}: use 'exact' or 'empirical'")
         check_advantages(self)
         rows, what = self._rows
         check_critic(self, rows, what)
         if self.fisher_stride > rows:
-            raise ValueError(f"fisher_stride is {self.fisher_stride}, more than {what} = {rows}")
+            raise InvalidValue(f"fisher_stride is {self.fisher_stride}, more than {what} = {rows}")
         return super().bind(spec)
 
     @property
