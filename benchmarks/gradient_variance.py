@@ -10,110 +10,22 @@ random tabular MDP (Garnet), at the same policy. What each should be on average 
 import argparse
 from pathlib import Path
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.figures import figure, label_ticks
 from jaxrl.agents import REINFORCE, TRPO
-from jaxrl.agents.bases.critic import join, split
-from jaxrl.engine.rollout import rollout
-from jaxrl.engine.vector_env import VectorEnv
-from jaxrl.losses import standardize
-from jaxrl.networks.policies import SoftmaxLinear
-from jaxrl.types import Clock
 from jaxrl_envs.exact import garnet, values
+from tests.helpers.gradients import (
+    estimates,
+    reinforce_gradient,
+    surrogate_gradient,
+    tabular_agent,
+    tabular_params,
+)
 
 FIGURE = Path(__file__).parent.parent / "docs" / "gradient_variance.png"
 DISCOUNT = 0.99
 HORIZONS = (4, 8, 16, 32, 64)
-
-
-class Identity(nn.Module):
-    """Features are the observation: the value is linear in it, exact on one-hot states."""
-
-    @nn.compact
-    def __call__(self, x):
-        return x
-
-
-def tabular_features(num_states: int, num_actions: int):
-    """phi(s, a), one-hot over both: theta is the table of logits `[S, A]`, flat."""
-
-    def features(obs):
-        phi = jnp.einsum("...s,ab->...asb", obs, jnp.eye(num_actions))  # [..., A, S, A]
-        return phi.reshape(*phi.shape[:-2], num_states * num_actions)
-
-    return features
-
-
-def tabular_params(logits, value):
-    """The parameters of a tabular policy and of a value that is `value[S]`."""
-    critic = {"kernel": jnp.asarray(value, jnp.float32)[:, None], "bias": jnp.zeros(1)}
-    actor = {"theta": jnp.asarray(logits, jnp.float32).reshape(-1)}
-    return join({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
-
-
-def tabular_agent(kind, mdp, **options):
-    """An agent of this kind with such a policy and value, bound to the MDP."""
-    features = tabular_features(*mdp.reward.shape)
-    return kind(policy_network=SoftmaxLinear(features), torso=Identity(), **options).bind(mdp.spec)
-
-
-class State:
-    """Of an agent that only acts: parameters."""
-
-    def __init__(self, params):
-        self.params = params
-
-
-def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
-    """`num_batches` independent estimates of the policy's gradient, `[num_batches, K]`.
-
-    Args:
-      agent: bound to the environment.
-      env: one copy of it.
-      params: of policy and critic.
-      gradient_of: (agent, actor's parameters, prepared batch) -> gradient, to be ascended.
-      num_batches: each is a rollout of the agent's own size, from fresh starts.
-      seed: of the rollouts.
-    """
-    envs, clock, state = VectorEnv(env, agent.plan.num_envs), Clock.start(), State(params)
-
-    def policy(carry, obs, key):
-        return agent.act(state, carry, obs, key, clock, explore=True)
-
-    def one(key):
-        start, key = jax.random.split(key)
-        carry = agent.initial_carry(agent.plan.num_envs)
-        _, _, trajectory, _ = rollout(
-            policy, envs, envs.reset(start), carry, carry, key, agent.plan.num_steps
-        )
-        return gradient_of(agent, params, agent.prepare(state, trajectory, clock))
-
-    at_once = min(num_batches, 256)
-    rounds = -(-num_batches // at_once)
-    keys = jax.random.split(jax.random.key(seed), (rounds, at_once))
-    found = jax.jit(lambda keys: jax.lax.map(jax.vmap(one), keys))(keys)
-    flat = [
-        np.asarray(x, np.float64).reshape(rounds * at_once, -1)[:num_batches]
-        for x in jax.tree.leaves(found)
-    ]
-    return np.concatenate(flat, axis=1)
-
-
-def reinforce_gradient(agent, params, batch):
-    """What REINFORCE ascends."""
-    return agent.gradient(split(params)[0], batch, Clock.start())[0]
-
-
-def surrogate_gradient(agent, params, batch):
-    """What TRPO, NPG, A2C and the first step of PPO ascend; advantages as they are."""
-    if agent.normalize_advantages:
-        sample = batch.steps
-        batch = batch.replace(steps=sample.replace(advantage=standardize(sample.advantage)))
-    return jax.grad(agent.surrogate)(split(params)[0], batch)
 
 
 def estimators(horizon: int, num_envs: int = 4):

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.simulation import agrees, play, slope, tabular
-
-from benchmarks.gradient_variance import (
+from helpers.gradients import (
     Identity,
     estimates,
     reinforce_gradient,
@@ -20,6 +18,8 @@ from benchmarks.gradient_variance import (
     tabular_features,
     tabular_params,
 )
+from helpers.simulation import agrees, play, slope, tabular
+
 from jaxrl.agents import A2C, NPG, PPO, REINFORCE, TRPO, reinforce
 from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.critic import join

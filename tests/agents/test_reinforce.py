@@ -16,14 +16,14 @@ from helpers.environments import (
     MaskedChoice,
     Recall,
 )
-from helpers.probes import KEY, learned, mode, value
-
-from benchmarks.gradient_variance import (
+from helpers.gradients import (
     estimates,
     reinforce_gradient,
     tabular_agent,
     tabular_params,
 )
+from helpers.probes import KEY, learned, mode, value
+
 from jaxrl import wrappers
 from jaxrl.agents import REINFORCE
 from jaxrl.engine.rollout import rollout

@@ -5,7 +5,6 @@ import json
 import pytest
 from helpers.commands import run_in_process
 
-from benchmarks.rows import ROWS
 from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.presets import preset, presets
 from jaxrl.cli.train import run_config_of
@@ -40,16 +39,6 @@ def test_a_preset_is_what_the_command_line_trains(algorithm, env):
     assert options["from_preset"]
     assert plain["from_preset"] is None
     run_config_of(parse_command_line(["train", algorithm, env]))
-
-
-def test_the_score_table_trains_by_presets():
-    """So a score in the docs is what `jaxrl train` gives, but for rows with their own settings."""
-    own = {
-        row.id for row in ROWS.values()
-        if {k: x for k, x in preset(row.algorithm, row.env).items() if k in row.hyper
-            and x != "none"} != {k: x for k, x in row.hyper.items() if x is not None}
-    }  # fmt: skip
-    assert own == {"S5-c51", "S6", "S11"}
 
 
 def test_the_users_word_wins_over_a_preset():

@@ -24,7 +24,7 @@ from mutants.catalogue import MUTANTS
 from mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("jaxrl", "envs", "tests", "benchmarks", "pyproject.toml")
+COPIED = ("jaxrl", "envs", "tests", "conftest.py", "pyproject.toml")
 SECONDS = 180  # for the tests of one mutant
 NOT_THE_COPY = 90
 ASSERTIONS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
@@ -203,22 +203,24 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"no mutant is called {name!r}; there are: {', '.join(known)}")
     mutants = (tuple(known[name] for name in options.names) or MUTANTS)[options.part]
 
+    sys.stdout.reconfigure(line_buffering=True)  # each line is seen at once in a file, too
     start = time.monotonic()
     verdicts = []
+    print(f"{len(mutants)} mutants; first their tests, without any")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name).resolve()
         prepare(work)
         if complaint := check_the_unchanged_copy(mutants, work / "unchanged", options.jobs):
             print(complaint)
             return 1
-        print(f"{'no mutant':44} passes ({time.monotonic() - start:.0f} s)", flush=True)
+        print(f"{'no mutant':44} passes ({time.monotonic() - start:.0f} s)")
         folders = [work / mutant.name for mutant in mutants]
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             for v in pool.map(verdict_on, mutants, folders):
                 verdicts.append(v)
-                print(f"{v.mutant.name:44} {v.caught_by or v.complaint}", flush=True)
+                print(f"{v.mutant.name:44} {v.caught_by or v.complaint}")
                 if not v.caught_by:
-                    print(f"{'':44} {v.mutant.defect}", flush=True)
+                    print(f"{'':44} {v.mutant.defect}")
     survivors = [v for v in verdicts if not v.caught_by]
     print(
         f"{len(verdicts) - len(survivors)} noticed, {len(survivors)} not, "

@@ -69,6 +69,13 @@ def test_environments_of_others_are_for_few():
             assert ours <= {"jaxrl_envs.libraries", "jaxrl_envs.objects"}, module
 
 
+def test_tests_need_no_benchmark():
+    """What both use is in `tests/helpers`; the tests of benchmarks lie beside them."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        found = imports(path.read_text(encoding="utf-8"))
+        assert not [name for name in found if name.split(".")[0] == "benchmarks"], path
+
+
 def test_the_root_is_no_hallway():
     modules = [path for path in (ROOT / "jaxrl").glob("*.py") if path.stem[0] != "_"]
     assert len(modules) <= 17

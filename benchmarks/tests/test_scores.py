@@ -10,6 +10,7 @@ import scipy.stats
 from benchmarks import rows, scores
 from benchmarks.rows import Row
 from benchmarks.scores import Batch, Result, Statistics
+from jaxrl.cli.presets import preset
 
 TINY = Row(
     id="T",
@@ -260,3 +261,13 @@ def test_the_first_row_is_the_published_configuration():
     agent = scores.agent_of(rows.ROWS["S1"])
     schedule = jaxrl.schedules.Linear(2.5e-4, 0.0)
     assert agent == jaxrl.agents.PPO(learning_rate=schedule)
+
+
+def test_the_score_table_trains_by_presets():
+    """So a score in the docs is what `jaxrl train` gives, but for rows with their own settings."""
+    own = {
+        row.id for row in rows.ROWS.values()
+        if {k: x for k, x in preset(row.algorithm, row.env).items() if k in row.hyper
+            and x != "none"} != {k: x for k, x in row.hyper.items() if x is not None}
+    }  # fmt: skip
+    assert own == {"S5-c51", "S6", "S11"}
