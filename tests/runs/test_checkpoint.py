@@ -1,0 +1,42 @@
+"""Checkpoints of older schemas are read by the names of today."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.agent import Replay
+from jaxrl.replay import ReplayBuffer
+from jaxrl.runs import checkpoint
+from jaxrl.runs.checkpoint import Checkpoints, leaves_in
+from jaxrl.types import Discrete, EnvSpec, Transition
+
+PLAN = Replay(num_envs=2, num_steps=2, num_updates=1, batch_size=2, capacity=40)
+SPEC = EnvSpec(
+    jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2), max_steps=20, truncates="at_max_steps"
+)
+STEP = Transition(
+    jnp.zeros(3), jnp.int32(0), jnp.float32(0), jnp.bool_(False), jnp.bool_(False), jnp.zeros(3)
+)
+
+
+def test_the_replay_memory_of_schema_2(tmp_path, monkeypatch):
+    """Its fields were `finals`, `final` and `num_finals`."""
+    state = ReplayBuffer.of(PLAN, SPEC).init(STEP)
+    state = jax.tree.map(lambda x: jnp.arange(x.size).reshape(x.shape).astype(x.dtype), state)
+    then = {
+        "steps": state.steps,
+        "finals": state.final_obs,
+        "final": state.final_index,
+        "num_finals": state.num_truncated,
+    }
+    monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 2)
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(4, {"progress": {"buffer": then, "final": jnp.ones(2)}}, {})
+    monkeypatch.undo()
+    like = {"buffer": state, "final": jnp.ones(2)}  # which is no field of the memory
+    found = Checkpoints(tmp_path).load(4, "progress", jax.eval_shape(lambda: like))
+    jax.tree.map(np.testing.assert_array_equal, found, like)
+    names = leaves_in(Checkpoints(tmp_path).record(4), "progress")
+    assert {"buffer.final_obs", "buffer.final_index", "buffer.num_truncated", "final"} < set(names)
