@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from flax import struct
 
 from jaxrl.errors import InvalidType, InvalidValue
+from jaxrl.hyper import check_declared, inherit_declarations
 from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
 from jaxrl.validation import UNROLLED, check_whole, declares
 
@@ -201,7 +202,8 @@ def _at_least_one(plan: Any, *names: str) -> None:
 class Agent(struct.PyTreeNode):
     """A learning algorithm: float hyper-parameters are leaves, all else is static structure.
 
-    Subclasses add their fields, `plan`, `init`, `act`, `update` and, where it applies, the rest.
+    Subclasses add their fields (`jaxrl.hyper.hyper`), `plan`, `init`, `act`, `update` and, where
+    it applies, the rest.
     The state is any pytree of arrays. No method may print, mutate or keep a count of its own:
     schedules and "every k" read the clock.
 
@@ -221,6 +223,10 @@ class Agent(struct.PyTreeNode):
     """What evaluation can play, the default first. An agent whose `act(..., explore=True)` is a
     stochastic policy of any number of environments, and no mere exploration, has "sample", too."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        inherit_declarations(cls)
+        super().__init_subclass__(**kwargs)
+
     @property
     def plan(self) -> Plan:
         """How experience reaches `update`; static."""
@@ -229,7 +235,15 @@ class Agent(struct.PyTreeNode):
     def bind(self, spec: EnvSpec) -> Self:
         """Returns the agent that knows its environment; raises ValueError or TypeError, naming the
         field, where the two do not fit. The engine calls it once, before anything is compiled."""
+        check_declared(self)
+        self.check(spec)
         return self.replace(spec=spec)
+
+    def check(self, spec: EnvSpec) -> None:
+        """Raises ValueError or TypeError where fields do not fit one another or the environment.
+
+        `bind` calls it after it has checked each field that is declared by `hyper` on its own.
+        """
 
     @property
     def bound_spec(self) -> EnvSpec:

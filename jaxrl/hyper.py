@@ -1,10 +1,118 @@
-"""Hyper-parameters: their declaration and its checks."""
+"""Hyper-parameters declare their range, documentation and role at the field; `bind` checks them."""
 
+import dataclasses
+import inspect
 import math
-from typing import Any
+import types
+import typing
+from typing import Any, Literal
 
+from flax import struct
+
+from jaxrl.errors import InvalidValue
 from jaxrl.schedules import Exponential, Linear, Scheduled, bounds
-from jaxrl.validation import check_numbers
+from jaxrl.validation import check_numbers, check_whole
+
+METADATA = "hyper"
+"""The key of a declaration in the metadata of its dataclass field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """What a field says of itself; the arguments of `hyper`."""
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    may_end_low: bool = False
+    doc: str = ""
+    static: bool = False
+
+    def check(self, owner: Any, name: str, kind: Any) -> None:
+        """Raises ValueError or TypeError unless `owner.name`, annotated `kind`, is as declared."""
+        value, kinds = getattr(owner, name), _alternatives(kind)
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        choices = [x for k in kinds if typing.get_origin(k) is Literal for x in typing.get_args(k)]
+        if choices:
+            check_choice(name, value, choices)
+        elif int in kinds:
+            least = 1 if self.low is None else int(self.low)
+            most = None if self.high is None else int(self.high)
+            check_whole(name, value, least, most=most, or_none=types.NoneType in kinds)
+        elif not self.static:
+            ends = {"open_low": self.open_low, "may_end_low": self.may_end_low}
+            check_range(owner, name, low, high, **ends)
+
+
+def hyper(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    open_low: bool = False,
+    may_end_low: bool = False,
+    doc: str = "",
+    static: bool = False,
+) -> Any:
+    """A field of an agent: its default, what `bind` accepts, and what `--help` says of it.
+
+    The annotation says the rest. `Scalar` and `Scheduled` are numbers that `jax.vmap` can sweep;
+    with `static`, `int` is a whole number, and a `Literal` takes its choices. `| None` allows None.
+    A subclass that writes another default only, `num_envs: int = 8`, keeps the declaration.
+
+    Args:
+      default: the value where none is given.
+      low: the least value; without it any, but 1 for a whole number.
+      high: the greatest value; without it any.
+      open_low: whether `low` itself is excluded.
+      may_end_low: whether a schedule may end at `low` nevertheless.
+      doc: a sentence for `--help`.
+      static: whether the value is structure (sizes, choices, flags, modules), compiled into the
+        program and not swept by `jax.vmap`.
+    """
+    declared = Declaration(low, high, open_low, may_end_low, doc, static)
+    return struct.field(pytree_node=not static, default=default, metadata={METADATA: declared})
+
+
+def declarations(agent: Any) -> dict[str, Declaration]:
+    """The declared hyper-parameters of an agent or its class, by name."""
+    fields = dataclasses.fields(agent)
+    return {f.name: f.metadata[METADATA] for f in fields if METADATA in f.metadata}
+
+
+def inherit_declarations(cls: type) -> None:
+    """Completes the fields of a class under construction by what its bases declare of them."""
+    for name in inspect.get_annotations(cls):
+        inherited = (vars(base).get("__dataclass_fields__", {}).get(name) for base in cls.__mro__)
+        base = next((field for field in inherited if field is not None), None)
+        if base is None or METADATA not in base.metadata or name not in vars(cls):
+            continue
+        value = vars(cls)[name]
+        if not isinstance(value, dataclasses.Field):
+            declared = base.metadata[METADATA]
+            setattr(cls, name, hyper(value, **dataclasses.asdict(declared)))
+        elif METADATA not in value.metadata:
+            metadata = {METADATA: base.metadata[METADATA], **value.metadata}
+            value.metadata = types.MappingProxyType(metadata)
+
+
+def check_declared(agent: Any) -> None:
+    """Raises ValueError or TypeError, naming it, for a hyper-parameter that is not as declared."""
+    kinds = {field.name: field.type for field in dataclasses.fields(agent)}
+    for name, declared in declarations(agent).items():
+        kind = kinds[name]
+        if isinstance(kind, str):  # from __future__ import annotations
+            kind = typing.get_type_hints(type(agent))[name]
+        declared.check(agent, name, kind)
+
+
+def check_choice(name: str, value: Any, choices: list[str]) -> None:
+    """Raises ValueError unless `value`, called `name`, is one of the choices."""
+    if value not in choices:
+        if len(choices) == 2:
+            raise InvalidValue(f"{name} is {value!r}: use {choices[0]!r} or {choices[1]!r}")
+        raise InvalidValue(f"{name} is {value!r}: use one of {', '.join(choices)}")
 
 
 def check_range(
@@ -37,3 +145,9 @@ def check_range(
         case Exponential(start=start, end=end):
             for bound in (start, end):
                 check_numbers(f"{name} is {value!r}: either end", bound, 0.0, math.inf, True)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if union else (kind,)

@@ -1,8 +1,8 @@
 """Command-line flags from the hyper-parameters of the agents, read from their source.
 
-`--help` and `list` must not wait for jax, and every agent module imports it. So the fields, their
-defaults and the sentence below each are read from the syntax tree; a test compares them with the
-classes.
+`--help` and `list` must not wait for jax, and every agent module imports it. So the declarations
+(`jaxrl.hyper.hyper`) are read from the syntax tree; a test compares them with the classes. A field
+without one is documented by the text below it.
 """
 
 import ast
@@ -35,14 +35,35 @@ SHOWN_TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One hyper-parameter: its name, the text of its type, its default and its documentation."""
+    """One hyper-parameter.
+
+    Attributes:
+      name: of the field.
+      type: the text of its annotation.
+      default: the value where none is given.
+      help: its documentation, a sentence.
+      choices: the values of a `Literal`.
+      low, high, open_low: the range that it was declared with.
+    """
 
     name: str
     type: str
     default: Any
     help: str
     choices: tuple[str, ...] | None = None
-    """The values of a `Literal`."""
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+
+    @property
+    def range(self) -> str:
+        """The range in words, "" for any number."""
+        if self.low is None:
+            return "" if self.high is None else f"at most {self.high:g}"
+        if self.open_low or self.high is None:
+            low = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+            return low if self.high is None else f"{low}, at most {self.high:g}"
+        return f"{self.low:g} to {self.high:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +90,14 @@ def algorithms() -> dict[str, Algorithm]:
     """Every module of `jaxrl.agents` that defines a class of its own name, by that name."""
     found = {}
     for path in sorted(AGENTS.glob("*.py")):
-        for class_name, node in _classes(path).items():
-            if class_name.lower() == path.stem.replace("_", ""):
+        for node in _syntax(path):
+            if isinstance(node, ast.ClassDef) and node.name.lower() == path.stem.replace("_", ""):
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
-                fields = _fields(path, class_name)
+                fields = _fields(node)
                 found[path.stem] = Algorithm(
                     path.stem,
                     f"jaxrl.agents.{path.stem}",
-                    class_name,
+                    node.name,
                     summary,
                     tuple(field for field in fields if _can_be_typed(field)),
                     tuple(field.name for field in fields if not _can_be_typed(field)),
@@ -84,37 +105,70 @@ def algorithms() -> dict[str, Algorithm]:
     return found
 
 
+@functools.cache
 def _syntax(path: Path) -> list[ast.stmt]:
     return ast.parse(path.read_text(encoding="utf-8")).body
 
 
-def _classes(path: Path) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in _syntax(path) if isinstance(node, ast.ClassDef)}
+@functools.cache
+def _classes() -> dict[str, ast.ClassDef]:
+    """Every class of `jaxrl.agents`, by its name."""
+    nodes = [node for path in AGENTS.rglob("*.py") for node in _syntax(path)]
+    return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+
+
+def _lineage(node: ast.ClassDef) -> list[ast.ClassDef]:
+    """A class and its bases in `jaxrl.agents`, in the order in which Python looks names up."""
+    bases = [_classes()[ast.unparse(b)] for b in node.bases if ast.unparse(b) in _classes()]
+    found = [node, *(above for base in bases for above in _lineage(base))]
+    return [x for i, x in enumerate(found) if x not in found[i + 1 :]]
 
 
 def _can_be_typed(field: Flag) -> bool:
     return field.type in SHOWN_TYPES or field.choices is not None
 
 
-def _fields(path: Path, class_name: str) -> list[Flag]:
+def _fields(node: ast.ClassDef) -> list[Flag]:
     """The fields of a class and, after them, of its bases in `jaxrl.agents`."""
-    node = _classes(path)[class_name]
-    own = []
-    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
-        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-            continue
-        kind = ast.unparse(field.annotation)
-        choices = _literal(field.annotation) or _literals().get(kind)
-        text = ""
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            text = str(after.value.value)
-        own.append(Flag(field.target.id, kind, _default(field.value), text, choices))
-    inherited = []
-    for base in node.bases:
-        for other in AGENTS.rglob("*.py"):
-            if isinstance(base, ast.Name) and base.id in _classes(other):
-                inherited = _fields(other, base.id)
-    return own + [flag for flag in inherited if flag.name not in {f.name for f in own}]
+    found: dict[str, Flag] = {}
+    for cls in _lineage(node):
+        for field, after in zip(cls.body, [*cls.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                flag = _flag(field.target.id, field, after)
+                nearer = found.setdefault(flag.name, flag)
+                if not nearer.help:  # another default only, of what a base declares
+                    declared = dataclasses.replace(flag, type=nearer.type, default=nearer.default)
+                    found[flag.name] = declared
+    return list(found.values())
+
+
+def _flag(name: str, field: ast.AnnAssign, after: ast.stmt | None) -> Flag:
+    """A field by its syntax and by the statement after it, which may be its documentation."""
+    kind = ast.unparse(field.annotation)
+    choices = _literal(field.annotation) or _literals().get(kind)
+    default = _default(field.value)
+    if _call(field.value) == "hyper":
+        given = {k.arg: k.value for k in field.value.keywords}  # type: ignore[union-attr]
+        said = {k: _constant(v) for k, v in given.items() if k in ("low", "high", "open_low")}
+        return Flag(name, kind, default, ast.literal_eval(given["doc"]), choices, **said)
+    text = ""
+    if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        text = str(after.value.value)
+    return Flag(name, kind, default, text, choices)
+
+
+def _call(value: ast.expr | None) -> str | None:
+    """The name of the function that is called, if one is."""
+    return ast.unparse(value.func) if isinstance(value, ast.Call) else None
+
+
+def _constant(node: ast.expr) -> Any:
+    """A literal, or a constant of `jaxrl.validation`."""
+    if isinstance(node, ast.Name):
+        for other in _syntax(AGENTS.parent / "validation.py"):
+            if isinstance(other, ast.Assign) and ast.unparse(other.targets[0]) == node.id:
+                return ast.literal_eval(other.value)
+    return ast.literal_eval(node)
 
 
 @functools.cache
@@ -139,12 +193,13 @@ def _literal(node: ast.expr) -> tuple[str, ...] | None:
 
 
 def _default(value: ast.expr | None) -> Any:
-    """The literal default, also from `static(default=...)`, or a schedule."""
+    """The literal default, also from `hyper(...)` or `static(default=...)`, or a schedule."""
+    kind = (_call(value) or "").lower()
+    if isinstance(value, ast.Call) and kind not in SCHEDULES:
+        default = next((k.value for k in value.keywords if k.arg == "default"), None)
+        return _default(value.args[0] if value.args else default)
     if isinstance(value, ast.Call):
-        kind = ast.unparse(value.func).lower()
-        if kind in SCHEDULES:
-            return ScheduleText(kind, tuple(ast.literal_eval(number) for number in value.args))
-        value = next((k.value for k in value.keywords if k.arg == "default"), None)
+        return ScheduleText(kind, tuple(ast.literal_eval(number) for number in value.args))
     assert value is not None, "a hyper-parameter needs a literal default"
     return ast.literal_eval(value)
 

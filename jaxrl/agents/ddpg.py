@@ -1,34 +1,23 @@
 """DDPG (Lillicrap et al., "Continuous control with deep reinforcement learning", 2016)."""
 
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.bases.continuous import ContinuousAgent, regression
-from jaxrl.hyper import check_range
+from jaxrl.agents.bases.continuous import ContinuousAgent
+from jaxrl.agents.bases.learning import every
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
-from jaxrl.networks.critics import Critics, Outputs
+from jaxrl.networks.critics import Outputs
 from jaxrl.networks.own_modules import learning_pass
 from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import adam, learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import (
-    Array,
-    Clock,
-    EnvSpec,
-    Key,
-    Metrics,
-    PyTree,
-    Scalar,
-    Stream,
-    static,
-    stream,
-)
-from jaxrl.validation import UNROLLED, check_whole
+from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar, Stream, stream
 
 
 class Networks(struct.PyTreeNode):
@@ -58,33 +47,27 @@ class DDPGState(struct.PyTreeNode):
 class DDPG(ContinuousAgent):
     """A deterministic policy that climbs its critic; TD3 by static choices."""
 
-    learning_rate: Scheduled = 3e-4
-    """Adam's step size for the policy."""
-    exploration_noise: Scheduled = 0.1
-    """Standard deviation of the noise on actions, in halves of their range."""
-    num_critics: int = static(default=1)
-    """Critics; targets take the least of their values."""
-    policy_delay: int = static(default=1)
-    """Updates of the critics for one of the policy and of the targets."""
-    target_noise: Scalar = 0.0
-    """Standard deviation of the noise on the target policy's actions, in halves of their range."""
-    target_noise_clip: Scalar = 0.5
-    """The most that this noise may be."""
-
-    def bind(self, spec: EnvSpec) -> Self:
-        for field in ("learning_rate", "exploration_noise", "target_noise", "target_noise_clip"):
-            check_range(self, field)
-        check_whole("num_critics", self.num_critics, most=UNROLLED)
-        check_whole("policy_delay", self.policy_delay)
-        return super().bind(spec)
+    learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Adam's step size for the policy.")
+    exploration_noise: Scheduled = hyper(
+        0.1,
+        low=0.0,
+        doc="Standard deviation of the noise on actions, in halves of their range.",
+    )
+    num_critics: int = 1
+    policy_delay: int = hyper(
+        1, static=True, doc="Updates of the critics for one of the policy and of the targets."
+    )
+    target_noise: Scalar = hyper(
+        0.0,
+        low=0.0,
+        doc="Standard deviation of the noise on the target policy's actions, in halves of their "
+        "range.",
+    )
+    target_noise_clip: Scalar = hyper(0.5, low=0.0, doc="The most that this noise may be.")
 
     @property
     def actor(self) -> Outputs:
         return self.outputs(self.num_values)
-
-    @property
-    def critic(self) -> Critics:
-        return self.critics(self.num_critics)
 
     def policy(self, params: PyTree, obs: PyTree) -> Array:
         """mu(obs), `float32[N, num_values]` in [-1, 1]."""
@@ -93,16 +76,11 @@ class DDPG(ContinuousAgent):
 
     def init(self, key: Key) -> DDPGState:
         actor_key, critic_key = jax.random.split(key)
-        obs = self.bound_spec.dummy_observation(1)
-        actor = self.actor.init(actor_key, obs)
-        critic = self.critic.init(critic_key, obs, jnp.zeros((1, self.num_values)))
-        params, start = Networks(actor, critic), Clock.start()
-        return DDPGState(
-            params,
-            params,
-            adam(self.learning_rate, start).init(trained(actor)),
-            adam(self.critic_learning_rate, start).init(trained(critic)),
-        )
+        actor = self.actor.init(actor_key, self.bound_spec.dummy_observation(1))
+        critic, critic_optimizer = self.init_critic(critic_key)
+        actor_optimizer = adam(self.learning_rate, Clock.start()).init(trained(actor))
+        params = Networks(actor, critic)
+        return DDPGState(params, params, actor_optimizer, critic_optimizer)
 
     def choose(self, state: DDPGState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
         action = self.policy(state.params.actor, obs)
@@ -122,27 +100,14 @@ class DDPG(ContinuousAgent):
         action = jnp.clip(action + noise, -1.0, 1.0)
         next_q: Any = self.critic.apply(state.target.critic, rows.next_obs, action)
         target = self.bellman_target(rows, jnp.min(next_q, axis=0))
-        taken = self.scale_action(rows.action)
-
-        def critic_loss(params):
-            values, carried = learning_pass(self.critic, params, rows.obs, taken, key=critic_key)
-            return regression(values, target, rows), (carried, mean(values))
-
-        critic, critic_optimizer, error, value = learn(
-            adam(self.critic_learning_rate, clock),
-            critic_loss,
-            state.params.critic,
-            state.critic_optimizer,
+        critic, critic_optimizer, metrics = self.learn_critic(
+            state.params.critic, state.critic_optimizer, rows, target, critic_key, clock
         )
         state = state.replace(
             params=state.params.replace(critic=critic), critic_optimizer=critic_optimizer
         )
-        metrics = {"critic_loss": error, "value": value}
-        if self.policy_delay == 1:
-            return self._improve(state, rows, actor_key, clock), metrics
-        due = (clock.update + 1) % self.policy_delay == 0  # the clock's: vmap makes no select of it
-        state = jax.lax.cond(
-            due, lambda s: self._improve(s, rows, actor_key, clock), lambda s: s, state
+        state = every(
+            self.policy_delay, clock, lambda s: self._improve(s, rows, actor_key, clock), state
         )
         return state, metrics
 

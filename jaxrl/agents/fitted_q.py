@@ -1,66 +1,48 @@
 """Fitted Q iteration (Ernst, Geurts and Wehenkel, 2005; Riedmiller, "Neural fitted Q", 2005)."""
 
-from typing import Self
-
 import jax
-import optax
-from flax import struct
 
 from jaxrl.agent import Offline
 from jaxrl.agents.bases.action_values import QAgent
+from jaxrl.agents.bases.learning import TargetState
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
-from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
-from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, Transition, static
-from jaxrl.validation import check_whole
-
-
-class FittedQState(struct.PyTreeNode):
-    """Attributes:
-    params: of the network.
-    target: the network of the iteration before, whose values are fitted.
-    optimizer: Adam's moments.
-    """
-
-    params: PyTree
-    target: PyTree
-    optimizer: optax.OptState
+from jaxrl.types import Clock, Key, Metrics, Transition
 
 
 class FittedQ(QAgent):
     """Fit r + discount max Q(s', .) on a fixed data set, take that for Q, and fit again."""
 
-    num_updates: int = static(default=100)
-    """Gradient steps of each fit; one of Q's iterations."""
-    batch_size: int | None = static(default=None)
-    """Transitions of a gradient step; none: the whole data set."""
+    num_updates: int = hyper(
+        100, static=True, doc="Gradient steps of each fit; one of Q's iterations."
+    )
+    batch_size: int | None = hyper(
+        None, static=True, doc="Transitions of a gradient step; none: the whole data set."
+    )
 
     @property
     def plan(self) -> Offline:
         return Offline(self.num_updates, self.batch_size)
 
-    def bind(self, spec: EnvSpec) -> Self:
-        check_whole("num_updates", self.num_updates)
-        return super().bind(spec)
-
-    def init(self, key: Key) -> FittedQState:
+    def init(self, key: Key) -> TargetState:
         params = self.init_params(key)
-        return FittedQState(params, params, self.optimizer(Clock.start()).init(trained(params)))
+        return TargetState(params, params, self.init_optimizer(params))
 
     def update(
-        self, state: FittedQState, batch: Transition, key: Key, clock: Clock
-    ) -> tuple[FittedQState, Metrics]:
+        self, state: TargetState, batch: Transition, key: Key, clock: Clock
+    ) -> tuple[TargetState, Metrics]:
         """A gradient step of the fit; the first of an iteration begins with what was fitted."""
         opens = clock.update % self.num_updates == 0
         target = jax.lax.cond(opens, lambda: state.params, lambda: state.target)
         rows = Replayed.once(batch)
 
         def loss(params):
-            rows_loss, error, carried = self.td_errors(params, target, target, rows, key)
+            rows_loss, error, carried = self.td_errors(params, target, rows, key)
             return mean(rows_loss), (carried, mean(error))
 
         params, optimizer, value, error = learn(
-            self.optimizer(clock), loss, state.params, state.optimizer
+            self.transform(clock), loss, state.params, state.optimizer
         )
-        return FittedQState(params, target, optimizer), {"loss": value, "error": error}
+        return TargetState(params, target, optimizer), {"loss": value, "error": error}

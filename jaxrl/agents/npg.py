@@ -1,30 +1,29 @@
 """Natural policy gradient (Kakade, "A natural policy gradient", 2001)."""
 
-from typing import Self
-
 import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.bases.natural_gradient import NaturalGradientAgent, scale_to_radius
-from jaxrl.hyper import check_range
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Clock, EnvSpec, Metrics, PyTree, Trajectory
+from jaxrl.types import Clock, Metrics, PyTree, Trajectory
 
 
 class NPG(NaturalGradientAgent):
     """Natural policy gradient: one step along F^-1 g, of fixed size or to a fixed KL divergence."""
 
-    kl_radius: Scheduled | None = 0.01
-    """Scale the step to this mean KL divergence (nats); none: do not. First to second order; a step
-    that turns out too long is then shortened once: KL grows with the square of its length."""
-    learning_rate: Scheduled = 0.1
-    """Multiple of F^-1 g to step by where kl_radius is none."""
-
-    def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "kl_radius", open_low=True)
-        check_range(self, "learning_rate")
-        return super().bind(spec)
+    kl_radius: Scheduled | None = hyper(
+        0.01,
+        low=0.0,
+        open_low=True,
+        doc="Scale the step to this mean KL divergence (nats); none: do not. First to second "
+        "order; a step that turns out too long is then shortened once: KL grows with the square "
+        "of its length.",
+    )
+    learning_rate: Scheduled = hyper(
+        0.1, low=0.0, doc="Multiple of F^-1 g to step by where kl_radius is none."
+    )
 
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
         gradient = jax.grad(self.surrogate)(actor, batch)

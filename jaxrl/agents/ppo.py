@@ -1,116 +1,74 @@
 """PPO with the clipped surrogate (Schulman, Wolski, Dhariwal, Radford and Klimov, 2017)."""
 
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import struct
 
 from jaxrl.agent import OnPolicy
-from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample, check_advantages
-from jaxrl.hyper import check_range
+from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
+from jaxrl.agents.bases.learning import GradientAgent, TrainState
+from jaxrl.hyper import hyper
 from jaxrl.losses import (
     approximate_kl,
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
     mean,
-    standardize,
 )
-from jaxrl.optimizers import adam, descend
+from jaxrl.optimizers import descend
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import (
-    Array,
-    Clock,
-    EnvSpec,
-    Key,
-    Mean,
-    Metrics,
-    PyTree,
-    Scalar,
-    Trajectory,
-    static,
-)
+from jaxrl.types import Array, Clock, Key, Mean, Metrics, PyTree, Scalar, Trajectory
 
 
-class PPOState(struct.PyTreeNode):
+class PPOState(TrainState):
     """Attributes:
-    params: of policy and value.
-    optimizer: Adam's moments.
     stopped: `bool[]`, this iteration's policy has moved `target_kl` away.
     """
 
-    params: PyTree
-    optimizer: optax.OptState
     stopped: Array
 
 
-class PPO(ActorCriticAgent):
+class PPO(ActorCriticAgent, GradientAgent):
     """Proximal policy optimisation: several epochs of clipped policy-gradient steps."""
 
-    num_envs: int = static(default=4)
-    """Copies of the environment."""
-    num_steps: int = static(default=128)
-    """Steps of each copy between updates."""
-    num_epochs: int = static(default=4)
-    """Passes over the collected steps."""
-    num_minibatches: int = static(default=4)
-    """Parts into which each pass is divided, one gradient step each."""
-    learning_rate: Scheduled = 2.5e-4
-    """Adam's step size."""
-    clip_epsilon: Scheduled = 0.2
-    """How far the probability ratio may move before its gradient stops; a schedule may end at 0."""
-    clip_value: bool = static(default=True)
-    """Clip the change of the value by clip_epsilon, too."""
-    normalize_advantages: bool = static(default=True)
-    """Standardise the advantages within each minibatch."""
-    entropy_coefficient: Scheduled = 0.01
-    """Weight of the entropy bonus."""
-    value_coefficient: Scalar = 0.5
-    """Weight of the value loss."""
+    num_envs: int = 4
+    num_epochs: int = hyper(4, static=True, doc="Passes over the collected steps.")
+    num_minibatches: int = hyper(
+        4, static=True, doc="Parts into which each pass is divided, one gradient step each."
+    )
+    clip_epsilon: Scheduled = hyper(
+        0.2,
+        low=0.0,
+        open_low=True,
+        may_end_low=True,
+        doc="How far the probability ratio may move before its gradient stops.",
+    )
+    clip_value: bool = hyper(
+        True, static=True, doc="Clip the change of the value by clip_epsilon, too."
+    )
+    entropy_coefficient: Scheduled = hyper(0.01, low=0.0, doc="Weight of the entropy bonus.")
+    value_coefficient: Scalar = hyper(0.5, low=0.0, doc="Weight of the value loss.")
     max_grad_norm: Scalar | None = 0.5
-    """Global norm above which gradients are scaled down; none: never."""
     adam_epsilon: Scalar = 1e-5
-    """Adam's epsilon."""
-    target_kl: Scalar | None = None
-    """Stop an iteration's updates once the policy has moved this far (nats); none: never."""
+    target_kl: Scalar | None = hyper(
+        None,
+        low=0.0,
+        open_low=True,
+        doc="Stop an iteration's updates once the policy has moved this far (nats); none: never.",
+    )
 
     flattened = ("params",)
 
     @property
     def plan(self) -> OnPolicy:
         return OnPolicy(
-            num_envs=self.num_envs,
-            num_steps=self.num_steps,
-            num_epochs=self.num_epochs,
-            num_minibatches=self.num_minibatches,
-            layout="flat" if self.core == "none" else "env",
-        )
-
-    def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "learning_rate")
-        check_range(self, "clip_epsilon", open_low=True, may_end_low=True)
-        check_range(self, "entropy_coefficient")
-        check_range(self, "value_coefficient")
-        check_range(self, "max_grad_norm", open_low=True)
-        check_range(self, "adam_epsilon", open_low=True)
-        check_range(self, "target_kl", open_low=True)
-        check_advantages(self)
-        return super().bind(spec)
-
-    def optimizer(self, clock: Clock) -> optax.GradientTransformation:
-        """Adam, on the gradient scaled to a global norm."""
-        return adam(
-            self.learning_rate,
-            clock,
-            epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
+            self.num_envs, self.num_steps, self.num_epochs, self.num_minibatches, self.layout
         )
 
     def init(self, key: Key) -> PPOState:
-        params = self.init_params(key)
-        return PPOState(params, self.optimizer(Clock.start()).init(params), jnp.array(False))
+        start = super().init(key)
+        return PPOState(start.params, start.optimizer, jnp.array(False))
 
     def loss(
         self, params: PyTree, batch: Trajectory, clock: Clock
@@ -120,11 +78,8 @@ class PPO(ActorCriticAgent):
         both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
         policy, values, _ = both
         log_ratio = policy.log_prob(sample.action) - sample.log_prob
-        advantages = sample.advantage
-        if self.normalize_advantages:
-            advantages = standardize(advantages)
         clip_epsilon = at(self.clip_epsilon, clock)
-        policy_loss = clipped_surrogate(log_ratio, advantages, clip_epsilon)
+        policy_loss = clipped_surrogate(log_ratio, self.advantages(sample), clip_epsilon)
         value_loss = clipped_value_loss(
             values, sample.value, sample.target, clip_epsilon if self.clip_value else None
         )
@@ -169,7 +124,7 @@ class PPO(ActorCriticAgent):
 
     def _step(self, state: PPOState, batch: Trajectory, clock: Clock) -> tuple[PPOState, Any]:
         params, optimizer, _, metrics = descend(
-            self.optimizer(clock),
+            self.transform(clock),
             lambda params: self.loss(params, batch, clock),
             state.params,
             state.optimizer,

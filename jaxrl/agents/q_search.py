@@ -1,38 +1,22 @@
 """Q-learning for continuous actions by search (Kalashnikov et al., "QT-Opt", 2018)."""
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import struct
 
-from jaxrl.agents.bases.continuous import ContinuousAgent, regression
+from jaxrl.agents.bases.continuous import ContinuousAgent
+from jaxrl.agents.bases.learning import TargetState
 from jaxrl.errors import InvalidValue
-from jaxrl.hyper import check_range
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
-from jaxrl.networks.critics import Critics
-from jaxrl.networks.own_modules import learning_pass
-from jaxrl.networks.variables import polyak_update, trained
-from jaxrl.optimizers import adam, learn
+from jaxrl.networks.variables import polyak_update
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Stream, static, stream
-from jaxrl.validation import UNROLLED, check_whole
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Stream, stream
+from jaxrl.validation import UNROLLED
 
 Proposal = Literal["uniform", "gaussian"]
-
-
-class QSearchState(struct.PyTreeNode):
-    """Attributes:
-    params: of the critics.
-    target: their slow copy.
-    optimizer: Adam's moments.
-    """
-
-    params: PyTree
-    target: PyTree
-    optimizer: optax.OptState
 
 
 class QSearch(ContinuousAgent):
@@ -42,30 +26,36 @@ class QSearch(ContinuousAgent):
     least at what it found.
     """
 
-    num_critics: int = static(default=2)
-    """Critics; the least of their values counts."""
-    proposal: Proposal = static(default="uniform")
-    """Where the first candidates come from: the whole box, or a normal around its middle."""
-    num_candidates: int = static(default=32)
-    """Actions tried in a round of the search."""
-    num_refinements: int = static(default=1)
-    """Rounds after the first, each around the best of the one before; 0: the best of a sample."""
-    num_elites: int = static(default=4)
-    """Best candidates to which a round's normal distribution is fitted."""
-    epsilon: Scheduled = Linear(0.5, 0.05, 0.5)
-    """Probability of an action at random."""
-    exploration_noise: Scheduled = 0.1
-    """Standard deviation of the noise on the other actions, in halves of their range."""
+    proposal: Proposal = hyper(
+        "uniform",
+        static=True,
+        doc="Where the first candidates come from: the whole box, or a normal around its middle.",
+    )
+    num_candidates: int = hyper(32, static=True, doc="Actions tried in a round of the search.")
+    num_refinements: int = hyper(
+        1,
+        low=0,
+        high=UNROLLED,
+        static=True,
+        doc="Rounds after the first, each around the best of the one before; 0: the best of a "
+        "sample.",
+    )
+    num_elites: int = hyper(
+        4,
+        static=True,
+        doc="Best candidates to which a round's normal distribution is fitted.",
+    )
+    epsilon: Scheduled = hyper(
+        Linear(0.5, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of an action at random."
+    )
+    exploration_noise: Scheduled = hyper(
+        0.1,
+        low=0.0,
+        doc="Standard deviation of the noise on the other actions, in halves of their range.",
+    )
 
-    def bind(self, spec: EnvSpec) -> Self:
-        if self.proposal not in get_args(Proposal):
-            raise InvalidValue(f"proposal is {self.proposal!r}: use 'uniform' or 'gaussian'")
-        check_range(self, "epsilon", 0.0, 1.0)
-        check_range(self, "exploration_noise")
-        for field in ("num_candidates", "num_elites"):
-            check_whole(field, getattr(self, field))
-        check_whole("num_critics", self.num_critics, most=UNROLLED)
-        check_whole("num_refinements", self.num_refinements, 0, most=UNROLLED)
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
         if self.num_refinements and self.num_elites < 2:
             raise InvalidValue(
                 "num_elites is 1, which has no spread to refine by: give at least 2, or "
@@ -75,17 +65,10 @@ class QSearch(ContinuousAgent):
             raise InvalidValue(
                 f"num_elites is {self.num_elites}, more than num_candidates = {self.num_candidates}"
             )
-        return super().bind(spec)
 
-    @property
-    def critic(self) -> Critics:
-        return self.critics(self.num_critics)
-
-    def init(self, key: Key) -> QSearchState:
-        obs = self.bound_spec.dummy_observation(1)
-        params = self.critic.init(key, obs, jnp.zeros((1, self.num_values)))
-        transform = adam(self.critic_learning_rate, Clock.start())
-        return QSearchState(params, params, transform.init(trained(params)))
+    def init(self, key: Key) -> TargetState:
+        params, optimizer = self.init_critic(key)
+        return TargetState(params, params, optimizer)
 
     def search(self, params: PyTree, obs: PyTree, key: Key) -> tuple[Array, Array]:
         """The best action that was tried, `[N, num_values]` in [-1, 1], and its value `[N]`."""
@@ -117,7 +100,7 @@ class QSearch(ContinuousAgent):
             best, best_q = jnp.where(better[:, None], new, best), jnp.maximum(new_q, best_q)
         return best, best_q
 
-    def choose(self, state: QSearchState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
+    def choose(self, state: TargetState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
         if key is None:  # the same candidates each time
             return self.unscale_action(self.search(state.params, obs, jax.random.key(0))[0])
         key, whether_key, what_key, noise_key = jax.random.split(key, 4)
@@ -129,26 +112,17 @@ class QSearch(ContinuousAgent):
         return self.unscale_action(action)
 
     def update(
-        self, state: QSearchState, rows: Replayed, key: Key, clock: Clock
-    ) -> tuple[QSearchState, Metrics]:
+        self, state: TargetState, rows: Replayed, key: Key, clock: Clock
+    ) -> tuple[TargetState, Metrics]:
         """A step towards r + discount max Q(s', .), the maximum found by search."""
         _, next_value = self.search(state.target, rows.next_obs, key)
         target = self.bellman_target(rows, next_value)
-        taken = self.scale_action(rows.action)
-
-        def loss(params):
-            dropout_key = stream(key, Stream.DROPOUT)
-            values, carried = learning_pass(self.critic, params, rows.obs, taken, key=dropout_key)
-            return regression(values, target, rows), (carried, mean(values))
-
-        params, optimizer, error, value = learn(
-            adam(self.critic_learning_rate, clock), loss, state.params, state.optimizer
+        dropout_key = stream(key, Stream.DROPOUT)
+        params, optimizer, metrics = self.learn_critic(
+            state.params, state.optimizer, rows, target, dropout_key, clock
         )
-        target_params = polyak_update(params, state.target, self.tau)
-        return QSearchState(params, target_params, optimizer), {
-            "critic_loss": error,
-            "value": value,
-        }
+        moved = polyak_update(params, state.target, self.tau)
+        return TargetState(params, moved, optimizer), metrics
 
 
 def _best(actions: Array, q: Array) -> tuple[Array, Array]:

@@ -1,34 +1,36 @@
 """TRPO (Schulman, Levine, Moritz, Jordan and Abbeel, "Trust region policy optimization", 2015)."""
 
-from typing import Self
-
 import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.bases.natural_gradient import NaturalGradientAgent, scale_to_radius
-from jaxrl.hyper import check_range
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
 from jaxrl.solvers import backtracking_line_search
-from jaxrl.types import Clock, EnvSpec, Metrics, PyTree, Scalar, Trajectory, static
-from jaxrl.validation import check_whole
+from jaxrl.types import Clock, Metrics, PyTree, Scalar, Trajectory
 
 
 class TRPO(NaturalGradientAgent):
     """Trust region policy optimisation: the natural gradient to a KL radius, then a line search."""
 
-    kl_radius: Scheduled = 0.01
-    """Mean KL divergence from the old policy that no step may exceed (nats), delta."""
-    line_search_shrink: Scalar = 0.8
-    """Factor by which a refused step is shortened, in (0, 1)."""
-    line_search_steps: int = static(default=10)
-    """Lengths tried before the policy stays as it is."""
-
-    def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "kl_radius", open_low=True, may_end_low=True)
-        check_range(self, "line_search_shrink", 0.0, 0.999, open_low=True)
-        check_whole("line_search_steps", self.line_search_steps)
-        return super().bind(spec)
+    kl_radius: Scheduled = hyper(
+        0.01,
+        low=0.0,
+        open_low=True,
+        may_end_low=True,
+        doc="Mean KL divergence from the old policy that no step may exceed (nats), delta.",
+    )
+    line_search_shrink: Scalar = hyper(
+        0.8,
+        low=0.0,
+        high=0.999,
+        open_low=True,
+        doc="Factor by which a refused step is shortened, below 1.",
+    )
+    line_search_steps: int = hyper(
+        10, static=True, doc="Lengths tried before the policy stays as it is."
+    )
 
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
         """Maximises L(theta) subject to mean KL(old || theta) <= delta (eq. 14; appendix C)."""

@@ -58,10 +58,9 @@ class Cut(struct.PyTreeNode):
 
 
 def critic_values(agent, state, obs, action):
-    network = agent.critic_network if isinstance(agent, SAC) else agent.critic
     params = state.agent.params if hasattr(state.agent, "params") else state.agent.critic
     params = getattr(params, "critic", params)
-    return np.asarray(network.apply(params, jnp.asarray(obs), jnp.asarray(action)))
+    return np.asarray(agent.critic.apply(params, jnp.asarray(obs), jnp.asarray(action)))
 
 
 # Probes -------------------------------------------------------------------------------------------

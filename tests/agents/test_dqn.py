@@ -22,7 +22,7 @@ from helpers.probes import KEY, cases, learned, mode
 
 from jaxrl.agents import DQN, PQN, FittedQ, OnlineQ, Rainbow
 from jaxrl.agents.bases.action_values import of_actions, weighted_mean
-from jaxrl.agents.online_q import OnlineQState
+from jaxrl.agents.bases.learning import TrainState
 from jaxrl.engine.train import train
 from jaxrl.engine.training import Training
 from jaxrl.networks.layers import MLP
@@ -307,7 +307,7 @@ def test_online_q_takes_a_semi_gradient_step():
     table = jnp.array([[1, 9], [1, 9], [2, 4], [2, 4]], jnp.float32)[..., None]
     rows = table_rows([1.0, 1.0], [0, 0], [False, True])
     steps = Transition(**{name: getattr(rows, name) for name in Transition.__dataclass_fields__})
-    state = OnlineQState(table, agent.optimizer(Clock.start()).init(table))
+    state = TrainState(table, agent.transform(Clock.start()).init(table))
     batch = Trajectory(steps, jnp.zeros(2, bool))
     state, metrics = jax.jit(agent.update)(state, batch, KEY, Clock.start())
     # Errors 1 + 0.5 * 4 - 1 = 2 and 1 - 1 = 0; Adam's first step is as long as its rate.
@@ -342,7 +342,7 @@ def test_two_coins_in_a_row_have_the_distribution_of_their_sum(head):
             next_obs=jnp.zeros(8, jnp.int32),
         )
     )
-    slope = jax.grad(lambda table, fixed: agent.td_errors(table, fixed, fixed, rows, KEY)[0].sum())
+    slope = jax.grad(lambda table, fixed: agent.td_errors(table, fixed, rows, KEY)[0].sum())
     rate = 1.0 if head == "c51" else 0.005
     table = jax.lax.fori_loop(
         0, 5000, lambda _, x: x - rate * slope(x, x), jnp.zeros((2, 1, num_atoms))
@@ -522,7 +522,7 @@ def test_what_an_ended_episode_shows_last_is_never_read(name):
         )
     )
     params = jax.jit(agent.init)(KEY).params
-    loss, *_ = agent.td_errors(params, params, params, rows, KEY)
+    loss, *_ = agent.td_errors(params, params, rows, KEY)
     assert np.isfinite(loss).all()
 
 
@@ -535,7 +535,7 @@ def test_a_noisy_target_is_one_draw_for_the_choice_and_the_value():
     keys = jax.random.split(KEY, 3)  # as `errors` splits its key
     drawn = agent.means(agent.outputs(params, rows.next_obs, keys[2])[0]).max(-1)
     predicted = agent.means(agent.outputs(params, rows.obs, keys[0])[0])[:, 0]
-    _, error, _ = agent.td_errors(params, params, params, rows, KEY)
+    _, error, _ = agent.td_errors(params, params, rows, KEY)
     np.testing.assert_allclose(error, np.abs(drawn - predicted), rtol=1e-4, atol=1e-5)
 
 
@@ -659,7 +659,7 @@ def test_iqn_chooses_at_other_levels_than_it_looks_up():
         )
     )
     params = agent.init_params(KEY)
-    _, distance, _ = agent.td_errors(params, params, params, rows, KEY)  # from -100
+    _, distance, _ = agent.td_errors(params, params, rows, KEY)  # from -100
     np.testing.assert_allclose(distance.mean() - 100.0, 0.0, atol=0.1)
 
 

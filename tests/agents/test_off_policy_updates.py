@@ -68,16 +68,16 @@ def test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic():
     policy = agent.policy(state.actor, rows.next_obs)
     next_action = policy.sample(jax.random.split(key)[0])
     location, log_std = np.split(
-        np.asarray(agent.policy_network.apply(state.actor, rows.next_obs)), 2, axis=-1
+        np.asarray(agent.actor.apply(state.actor, rows.next_obs)), 2, axis=-1
     )
     u = np.arctanh(np.asarray(next_action, np.float64))
     log_prob = stats.norm.logpdf(u, location, np.exp(log_std)) - np.log1p(-(np.tanh(u) ** 2))
-    q = np.asarray(agent.critic_network.apply(state.target, rows.next_obs, next_action))
+    q = np.asarray(agent.critic.apply(state.target, rows.next_obs, next_action))
     assert 0 < (q[0] < q[1]).mean() < 1
     soft = q.min(0) - 0.5 * log_prob.sum(-1)
 
     taken = (np.asarray(rows.action) + 2.0) / 3.0 - 1.0
-    values = np.asarray(agent.critic_network.apply(state.critic, rows.obs, taken))
+    values = np.asarray(agent.critic.apply(state.critic, rows.obs, taken))
     expected = critic_loss(values, rows.reward, 0.8, soft, rows)
     np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
 
@@ -90,15 +90,15 @@ def test_the_soft_target_of_few_actions_has_their_entropy_and_the_least_critics(
     state = state.replace(actor=jax.tree.map(lambda x: 10.0 * x, state.actor))  # not uniform
     _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
 
-    logits = np.asarray(agent.policy_network.apply(state.actor, rows.next_obs), np.float64)
+    logits = np.asarray(agent.actor.apply(state.actor, rows.next_obs), np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     entropy = -(probabilities * np.log(probabilities)).sum(-1)
     assert entropy.std() > 0.01
-    q = np.asarray(agent.critic_network.apply(state.target, rows.next_obs))  # [2, B, 3]
+    q = np.asarray(agent.critic.apply(state.target, rows.next_obs))  # [2, B, 3]
     assert 0 < (q[0] < q[1]).mean() < 1
     soft = (probabilities * q.min(0)).sum(-1) + 0.5 * entropy
 
-    values = np.asarray(agent.critic_network.apply(state.critic, rows.obs))
+    values = np.asarray(agent.critic.apply(state.critic, rows.obs))
     values = values[:, np.arange(32), np.asarray(rows.action)]
     expected = critic_loss(values, rows.reward, 0.8, soft, rows)
     np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)

@@ -112,7 +112,7 @@ def test_a_baseline_from_its_own_episode_would_be_biased(monkeypatch):
             returns.shape,
         )
 
-    monkeypatch.setattr(reinforce, "_mean_of_others", mean_of_all)
+    monkeypatch.setattr(reinforce, "mean_of_others", mean_of_all)
     assert not agrees(of_reinforce({"baseline": "time"}), UNWEIGHTED)
 
 

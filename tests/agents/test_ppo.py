@@ -262,7 +262,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     """Before Adam, all leaves are scaled by one factor (not clipped element by element)."""
     agent = PPO(max_grad_norm=0.5).bind(Counter().spec)
     gradient = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}  # norm 13
-    optimizer = agent.optimizer(Clock.start())
+    optimizer = agent.transform(Clock.start())
     _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
     (first_moment,) = jax.tree.leaves(state[1][0].mu)  # of all leaves, side by side
     np.testing.assert_allclose(first_moment, 0.1 * 0.5 * np.array([3, 4, 12]) / 13, rtol=1e-5)
@@ -273,7 +273,7 @@ def test_the_learning_rate_is_annealed_by_the_clock():
     agent = PPO(learning_rate=Linear(0.1), max_grad_norm=None, adam_epsilon=1e-12)
     for fraction, rate in ((0.0, 0.1), (0.5, 0.05), (1.0, 0.0)):
         clock = Clock(jnp.int32(0), jnp.int32(0), jnp.float32(fraction))
-        optimizer = agent.optimizer(clock)
+        optimizer = agent.transform(clock)
         gradient = {"a": jnp.array([3.0, -4.0])}
         step, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
         np.testing.assert_allclose(step["a"], [-rate, rate], rtol=1e-5)

@@ -52,8 +52,8 @@ MUTANTS = (
         "policy-never-delayed",
         "`policy_delay` is accepted and the policy moves with every update.",
         "jaxrl/agents/ddpg.py",
-        "due = (clock.update + 1) % self.policy_delay == 0",
-        "due = clock.update >= 0",
+        "self.policy_delay, clock, lambda",
+        "1, clock, lambda",
         (
             "tests/agents/test_continuous.py::test_the_policy_moves_when_it_is_due_also_under_vmap[2]",
         ),
@@ -62,15 +62,15 @@ MUTANTS = (
         "double-q-of-one-network",
         "`double` is accepted and the target network chooses the action.",
         "jaxrl/agents/dqn.py",
-        'selector = fixed if self.double == "target" else target',
-        "selector = target",
+        'selector = fixed if self.double == "target" else None',
+        "selector = None",
         (BY_HAND,),
     ),
     Mutant(
         "target-moves-always",
         "The target network follows with every update.",
-        "jaxrl/agents/dqn.py",
-        "due = (clock.update + 1) % every == 0",
+        "jaxrl/agents/bases/learning.py",
+        "due = (clock.update + 1) % period == 0",
         "due = clock.update >= 0",
         (f"{TARGET_MOVES}[5-1.0]",),
     ),
@@ -129,9 +129,9 @@ MUTANTS = (
         "advantages-not-standardised",
         "`normalize_advantages` centres and does not scale, so that the step depends on the "
         "unit of the rewards.",
-        "jaxrl/agents/ppo.py",
-        "advantages = standardize(advantages)",
-        "advantages = advantages - mean(advantages)",
+        "jaxrl/agents/bases/actor_critic.py",
+        "return standardize(sample.advantage) if",
+        "return sample.advantage - jnp.mean(sample.advantage) if",
         (f"{PPO_LOSS}[True-False]",),
     ),
     Mutant(
@@ -181,8 +181,8 @@ MUTANTS = (
         "pqn-without-layer-norm",
         "PQN has no target network and no layer norm in its place.",
         "jaxrl/agents/pqn.py",
-        "layer_norm: bool = static(default=True)",
-        "layer_norm: bool = static(default=False)",
+        "layer_norm: bool = True",
+        "layer_norm: bool = False",
         ("tests/agents/test_dqn.py::test_pqn_normalises_every_hidden_layer",),
     ),
     Mutant(
@@ -197,14 +197,14 @@ MUTANTS = (
         "rainbow-without-noise",
         "One of the six parts of Rainbow is off.",
         "jaxrl/agents/rainbow.py",
-        "noisy: bool = static(default=True)",
-        "noisy: bool = static(default=False)",
+        "noisy: bool = True",
+        "noisy: bool = False",
         ("tests/agents/test_dqn.py::test_rainbow_has_its_six_parts",),
     ),
     Mutant(
         "baseline-from-its-own-episode",
         "The mean that is subtracted holds the episode's own return: a biased gradient.",
-        "jaxrl/agents/reinforce.py",
+        "jaxrl/agents/bases/baselines.py",
         "others = jnp.sum(total, 1, keepdims=True) - total\n"
         "    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True) - number, 1.0)",
         "others = jnp.sum(total, 1, keepdims=True)\n"
@@ -231,7 +231,7 @@ MUTANTS = (
     Mutant(
         "steps-of-the-next-episode-count",
         "What follows the end of an episode counts as part of it.",
-        "jaxrl/agents/reinforce.py",
+        "jaxrl/agents/bases/baselines.py",
         "return ended_before == 0, time",
         "return ended_before >= 0, time",
         (f"{UNBIASED}[to go]",),
@@ -239,7 +239,7 @@ MUTANTS = (
     Mutant(
         "optimal-baseline-from-its-own-episode",
         "E[g^2 R] / E[g^2] is estimated with the episode that it is subtracted from.",
-        "jaxrl/agents/reinforce.py",
+        "jaxrl/agents/bases/baselines.py",
         "return jnp.sum(x, axis=0, keepdims=True) - x",
         "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
         (f"{UNBIASED}[optimal baseline]",),
@@ -265,7 +265,7 @@ MUTANTS = (
     Mutant(
         "soft-value-of-few-actions-without-entropy",
         "The value of a choice among few actions lacks its entropy.",
-        "jaxrl/agents/sac.py",
+        "jaxrl/agents/bases/soft_policy.py",
         "return expected + temperature * entropy, entropy",
         "return expected, entropy",
         (f"{UPDATES}::test_the_soft_value_of_an_endless_coin_stays_where_it_is",),
@@ -273,7 +273,7 @@ MUTANTS = (
     Mutant(
         "first-critic-of-sac",
         "The soft value is that of the first critic, not the least.",
-        "jaxrl/agents/sac.py",
+        "jaxrl/agents/bases/soft_policy.py",
         "jnp.min(q, axis=0) - temperature * log_prob, -log_prob",
         "q[0] - temperature * log_prob, -log_prob",
         (f"{UPDATES}::test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic",),

@@ -1,23 +1,21 @@
 """What agents that learn Q(s, a) of a few actions share: the network, acting and the errors."""
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jaxrl.agent import Agent
+from jaxrl.agents.bases.learning import GradientAgent, bellman_target, check_widths
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
-from jaxrl.hyper import check_range
+from jaxrl.hyper import hyper
 from jaxrl.losses import categorical_projection, cross_entropy, huber, mean, quantile_huber
-from jaxrl.networks.layers import Activation, activation
+from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
 from jaxrl.networks.q_networks import QNetwork
 from jaxrl.networks.torsos import default_torso
-from jaxrl.optimizers import adam
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import (
@@ -30,7 +28,6 @@ from jaxrl.types import (
     Scalar,
     Stream,
     split_mask,
-    static,
     stream,
 )
 from jaxrl.validation import check_whole
@@ -39,51 +36,64 @@ Head = Literal["scalar", "c51", "quantile", "iqn"]
 Exploration = Literal["epsilon", "boltzmann"]
 
 
-class QAgent(Agent):
-    """A network of action values; subclasses add `plan`, `init` and `update`."""
+class QAgent(GradientAgent):
+    """A network of action values; subclasses add `plan` and `update`."""
 
-    discount: Scalar = 0.99
-    """Discount factor, gamma, in [0, 1]."""
-    learning_rate: Scheduled = 2.5e-4
-    """Adam's step size."""
-    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
-    """Widths of the hidden layers; the last lies in each stream of the head, behind the torso."""
-    activation: Activation = static(default="relu")
-    """Activation between the layers."""
-    torso: nn.Module | None = static(default=None)
-    """Your own flax module from observations `[B, ...]` to features `[B, F]`; with a keyword
-    `train` it may hold BatchNorm and dropout. None for an MLP of hidden_sizes."""
-    head: Head = static(default="scalar")
-    """What the network says of an action: its value, or a distribution of the return."""
-    dueling: bool = static(default=False)
-    """A stream for the state and one for the actions."""
-    noisy: bool = static(default=False)
-    """Noisy layers, whose noise explores: the paper takes epsilon 0 beside it."""
-    layer_norm: bool = static(default=False)
-    """Normalise the features of every layer but your own torso's: keeps values from diverging."""
-    num_atoms: int = static(default=51)
-    """Atoms of c51; quantiles of quantile and iqn."""
-    value_min: Scalar = -10.0
-    """The lowest return that c51 knows."""
-    value_max: Scalar = 10.0
-    """The highest return that c51 knows."""
-    embedding_size: int = static(default=64)
-    """Cosines in which iqn sees a quantile level."""
-    exploration: Exploration = static(default="epsilon")
-    """Take any action with probability epsilon, or each by the softmax of its value."""
-    epsilon: Scheduled = Linear(1.0, 0.05, 0.5)
-    """Probability of an action at random."""
-    temperature: Scheduled = 1.0
-    """Of the softmax: the difference of values that matters."""
-    huber_delta: Scalar | None = None
-    """Where the loss of an error becomes linear (1 in the DQN of 2015), which thinks too well of
-    rare bad ends; none: the square, and for quantiles 1. Not for c51."""
-    max_grad_norm: Scalar | None = 10.0
-    """Global norm above which gradients are scaled down; none: never."""
-    adam_epsilon: Scalar = 1e-8
-    """Adam's epsilon."""
+    hidden_sizes: tuple[int, ...] = hyper(
+        (64, 64),
+        static=True,
+        doc="Widths of the hidden layers; the last lies in each stream of the head, behind the "
+        "torso.",
+    )
+    activation: Activation = hyper("relu", static=True, doc="Activation between the layers.")
+    torso: nn.Module | None = hyper(
+        None,
+        static=True,
+        doc="Your own flax module from observations `[B, ...]` to features `[B, F]`; with a "
+        "keyword `train` it may hold BatchNorm and dropout. None for an MLP of hidden_sizes.",
+    )
+    head: Head = hyper(
+        "scalar",
+        static=True,
+        doc="What the network says of an action: its value, or a distribution of the return.",
+    )
+    dueling: bool = hyper(False, static=True, doc="A stream for the state and one for the actions.")
+    noisy: bool = hyper(
+        False,
+        static=True,
+        doc="Noisy layers, whose noise explores: the paper takes epsilon 0 beside it.",
+    )
+    layer_norm: bool = hyper(
+        False,
+        static=True,
+        doc="Normalise the features of every layer but your own torso's: keeps values from "
+        "diverging.",
+    )
+    num_atoms: int = hyper(51, static=True, doc="Atoms of c51; quantiles of quantile and iqn.")
+    value_min: Scalar = hyper(-10.0, doc="The lowest return that c51 knows.")
+    value_max: Scalar = hyper(10.0, doc="The highest return that c51 knows.")
+    embedding_size: int = hyper(64, static=True, doc="Cosines in which iqn sees a quantile level.")
+    exploration: Exploration = hyper(
+        "epsilon",
+        static=True,
+        doc="Take any action with probability epsilon, or each by the softmax of its value.",
+    )
+    epsilon: Scheduled = hyper(
+        Linear(1.0, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of an action at random."
+    )
+    temperature: Scheduled = hyper(
+        1.0, low=0.0, open_low=True, doc="Of the softmax: the difference of values that matters."
+    )
+    huber_delta: Scalar | None = hyper(
+        None,
+        low=0.0,
+        open_low=True,
+        doc="Where the loss of an error becomes linear (1 in the DQN of 2015), which thinks too "
+        "well of rare bad ends; none: the square, and for quantiles 1. Not for c51.",
+    )
 
-    def bind(self, spec: EnvSpec) -> Self:
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
         name = type(self).__name__
         if not isinstance(spec.action, Discrete):
             raise InvalidValue(
@@ -91,36 +101,20 @@ class QAgent(Agent):
                 "wrap the environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use "
                 "QSearch, TD3 or SAC"
             )
-        for field, choices in (("head", Head), ("exploration", Exploration)):
-            chosen = getattr(self, field)
-            if chosen not in get_args(choices):
-                raise InvalidValue(
-                    f"{field} is {chosen!r}: use one of {', '.join(get_args(choices))}"
-                )
-        check_range(self, "discount", 0.0, 1.0)
-        check_range(self, "learning_rate")
-        check_range(self, "epsilon", 0.0, 1.0)
-        for positive in ("temperature", "max_grad_norm", "adam_epsilon", "huber_delta"):
-            check_range(self, positive, open_low=True)
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise InvalidValue(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
+        check_widths(self.hidden_sizes)
         normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
         if self.layer_norm and min(normed) == 1:
             raise InvalidValue(
                 f"layer_norm is True and hidden_sizes {self.hidden_sizes}: over one feature it is "
                 "always 0, whatever is observed. Give widths of at least 2, or layer_norm=False"
             )
-        check_whole("num_atoms", self.num_atoms, 2 if self.head == "c51" else 1)
-        check_whole("embedding_size", self.embedding_size)
-        check_range(self, "value_min", -jnp.inf)
-        check_range(self, "value_max", -jnp.inf)
+        if self.head == "c51":
+            check_whole("num_atoms", self.num_atoms, 2)
         ends = (self.value_min, self.value_max)
         known = not any(isinstance(x, jax.core.Tracer) for x in ends)
         if self.head == "c51" and known and np.any(np.asarray(ends[0]) >= np.asarray(ends[1])):
             raise InvalidValue(f"value_min is {ends[0]}, not below value_max = {ends[1]}")
-        activation(self.activation)
         check_module(self, "torso", spec, trains=True)
-        return super().bind(spec)
 
     @property
     def network(self) -> QNetwork:
@@ -149,15 +143,6 @@ class QAgent(Agent):
         obs = self.bound_spec.dummy_observation(1)
         levels = jnp.ones((1, self.num_atoms)) if self.head == "iqn" else None
         return self.network.init(key, obs, levels)
-
-    def optimizer(self, clock: Clock) -> optax.GradientTransformation:
-        """Adam, on the gradient scaled to a global norm."""
-        return adam(
-            self.learning_rate,
-            clock,
-            epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
-        )
 
     # Values ---------------------------------------------------------------------------------------
 
@@ -224,7 +209,11 @@ class QAgent(Agent):
         return self.value_min + (self.value_max - self.value_min) * share
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
-        """Q(obs, .), `float32[N, A]`; what is not available is worth -1e30."""
+        """Q(obs, .) by which the agent acts, `float32[N, A]`."""
+        return self.network_values(params, obs, key)
+
+    def network_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
+        """Q(obs, .) of one network, `float32[N, A]`; what is not available is worth -1e30."""
         return _available(self.means(self.outputs(params, obs, key)[0]), obs)
 
     def act(
@@ -252,22 +241,24 @@ class QAgent(Agent):
     def td_errors(
         self,
         params: PyTree,
-        selector: PyTree,
         evaluator: PyTree,
         rows: Replayed,
         key: Key,
+        *,
+        selector: PyTree | None = None,
     ) -> tuple[Array, Array, PyTree]:
         """Each row's loss, and how far its value is off (for priorities); `float32[B]` both. Last
         the collections that the pass has changed (`own_modules.learning_pass`).
 
         The target is r + discount^n Z(s', a*), Z by `evaluator` and a* the best action of
-        `selector`; its distribution for the heads that have one. No gradient flows through it.
+        `selector`, or of the same Z; its distribution for the heads that have one. No gradient
+        flows through it.
         """
         dropout_key = stream(key, Stream.DROPOUT)
         key, select_key, evaluate_key = jax.random.split(key, 3)
         following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
-        if selector is not evaluator:
-            q = self.q_values(selector, rows.next_obs, select_key)
+        if selector is not None:
+            q = self.network_values(selector, rows.next_obs, select_key)
         else:  # one draw of noise for both
             chooses = following
             if self.head == "iqn":  # what looks best at some levels is worth less at others
@@ -276,30 +267,32 @@ class QAgent(Agent):
         following = jax.lax.stop_gradient(of_actions(following, jnp.argmax(q, axis=-1)))  # [B, K]
         predicted, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
         predicted = of_actions(predicted, rows.action)
-        discount = self.discount ** rows.num_steps.astype(jnp.float32)
-        weight = jnp.where(rows.terminated, 0.0, discount)
 
-        def bellman_target(x: Array) -> Array:  # of [B or 1, K]
-            return rows.reward[:, None] + weight[:, None] * x
+        def target_of(values: Array) -> Array:  # [B or 1, K]
+            return bellman_target(rows, self.discount, values)
 
         match self.head:
             case "scalar":
-                error = (bellman_target(following) - predicted)[:, 0]
-                square = 0.5 * jnp.square(error)
-                loss = square if self.huber_delta is None else huber(error, self.huber_delta)
-                return loss, jnp.abs(error), carried
+                error = (target_of(following) - predicted)[:, 0]
+                return self.scalar_loss(error), jnp.abs(error), carried
             case "c51":
                 support = self.support
                 target = categorical_projection(
-                    bellman_target(support[None]), jax.nn.softmax(following), support
+                    target_of(support[None]), jax.nn.softmax(following), support
                 )
                 loss = cross_entropy(predicted, target)
                 entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
                 return loss, jnp.maximum(loss - entropy, 0.0), carried  # KL(target || predicted)
-        target = bellman_target(following)
+        target = target_of(following)
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss = quantile_huber(predicted, levels, target, kappa)
         return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted)), carried
+
+    def scalar_loss(self, error: Array) -> Array:
+        """Of an error of a value: its square, or Huber's."""
+        if self.huber_delta is None:
+            return 0.5 * jnp.square(error)
+        return huber(error, self.huber_delta)
 
 
 def of_actions(outputs: Array, action: Array) -> Array:

@@ -1,24 +1,24 @@
 """What the on-policy agents with a policy and a state value have in common."""
 
-from typing import Any, Self
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Agent
+from jaxrl.agent import OnPolicy
+from jaxrl.agents.bases.learning import RolloutAgent, check_widths
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import gae
-from jaxrl.hyper import check_range
-from jaxrl.losses import explained_variance
+from jaxrl.hyper import hyper
+from jaxrl.losses import explained_variance, standardize
 from jaxrl.networks.actor_critic import ActorCritic
-from jaxrl.networks.layers import Activation, activation
+from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module
-from jaxrl.networks.recurrent import CoreName, cell
+from jaxrl.networks.recurrent import CoreName
 from jaxrl.networks.torsos import default_torso
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory, static
-from jaxrl.validation import check_whole
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory
 from jaxrl.xla.blocks import map_blocks
 from jaxrl.xla.unvmap import unvmap_any
 
@@ -45,45 +45,58 @@ class Sample(struct.PyTreeNode):
     valid: Array | None = None
 
 
-class NetworkAgent(Agent):
+class NetworkAgent(RolloutAgent):
     """A policy and a state value as networks, acting, and V(obs) and V(next_obs) of a rollout."""
 
-    discount: Scalar = 0.99
-    """Discount factor, gamma, in [0, 1]."""
-    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
-    """Widths of the hidden layers of each network."""
-    activation: Activation = static(default="tanh")
-    """Activation between the layers."""
-    shared_torso: bool = static(default=False)
-    """Give policy and value one torso in common instead of one each."""
-    core: CoreName = static(default="none")
-    """Recurrent cell between torso and heads, for environments that need memory."""
-    core_size: int = static(default=64)
-    """Size of the recurrent state."""
-    torso: nn.Module | None = static(default=None)
-    """Your own flax module from observations `[B, ...]` to features `[B, F]`, with params alone: no
-    batch statistics, no dropout. None for an MLP of hidden_sizes."""
-    policy_network: nn.Module | None = static(default=None)
-    """Your own flax module from (obs, mask), `[B, ...]`, to a distribution over actions, with
-    params alone; None for a torso."""
+    num_steps: int = 128
+    hidden_sizes: tuple[int, ...] = hyper(
+        (64, 64), static=True, doc="Widths of the hidden layers of each network."
+    )
+    activation: Activation = hyper("tanh", static=True, doc="Activation between the layers.")
+    shared_torso: bool = hyper(
+        False, static=True, doc="Give policy and value one torso in common instead of one each."
+    )
+    core: CoreName = hyper(
+        "none",
+        static=True,
+        doc="Recurrent cell between torso and heads, for environments that need memory.",
+    )
+    core_size: int = hyper(64, static=True, doc="Size of the recurrent state.")
+    torso: nn.Module | None = hyper(
+        None,
+        static=True,
+        doc="Your own flax module from observations `[B, ...]` to features `[B, F]`, with params "
+        "alone: no batch statistics, no dropout. None for an MLP of hidden_sizes.",
+    )
+    policy_network: nn.Module | None = hyper(
+        None,
+        static=True,
+        doc="Your own flax module from (obs, mask), `[B, ...]`, to a distribution over actions, "
+        "with params alone; None for a torso.",
+    )
 
     eval_modes = ("greedy", "sample")
 
-    def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "discount", 0.0, 1.0)
+    @property
+    def plan(self) -> OnPolicy:
+        """One update on all steps; a recurrent policy's sequences stay whole."""
+        return OnPolicy(self.num_envs, self.num_steps, layout=self.layout)
+
+    @property
+    def layout(self) -> Literal["flat", "env"]:
+        return "flat" if self.core == "none" else "env"
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
         if self.policy_network is not None and (self.core != "none" or self.shared_torso):
             raise InvalidValue(
                 "policy_network is the whole policy: it has no core and shares no torso. "
                 "Leave core and shared_torso as they are, or give a torso instead"
             )
-        if self.torso is None and (not self.hidden_sizes or min(self.hidden_sizes) < 1):
-            raise InvalidValue(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
-        check_whole("core_size", self.core_size)
-        activation(self.activation)
-        cell(self.core, self.core_size)
+        if self.torso is None:
+            check_widths(self.hidden_sizes)
         for field in ("torso", "policy_network"):
             check_module(self, field, spec, trains=False)
-        return super().bind(spec)
 
     @property
     def network(self) -> ActorCritic:
@@ -176,14 +189,26 @@ class NetworkAgent(Agent):
 
 
 class ActorCriticAgent(NetworkAgent):
-    """Generalised advantages from the networks; subclasses add `plan`, `init` and `update`."""
+    """Generalised advantages from the networks; subclasses add `init` and `update`."""
 
-    gae_lambda: Scalar = 0.95
-    """Lambda of generalised advantage estimation, in [0, 1]."""
+    gae_lambda: Scalar = hyper(
+        0.95, low=0.0, high=1.0, doc="Lambda of generalised advantage estimation."
+    )
+    normalize_advantages: bool = hyper(
+        True, static=True, doc="Standardise the advantages of each update."
+    )
 
-    def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "gae_lambda", 0.0, 1.0)
-        return super().bind(spec)
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        plan = self.plan
+        if self.normalize_advantages and plan.steps_per_iteration == plan.num_minibatches:
+            parts = " / num_minibatches" if hasattr(self, "num_minibatches") else ""
+            fewer = ", take fewer minibatches" if parts else ""
+            raise InvalidValue(
+                f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step an "
+                "update: one advantage always becomes 0, and the policy never learns. Collect "
+                f"more steps{fewer} or set normalize_advantages=False"
+            )
 
     def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
         """Values, GAE and value targets for each step (Schulman et al., 2016, eq. 16)."""
@@ -208,23 +233,11 @@ class ActorCriticAgent(NetworkAgent):
         )
         return trajectory.replace(steps=sample)
 
+    def advantages(self, sample: Sample) -> Array:
+        """Of a batch, standardised where that is asked for."""
+        return standardize(sample.advantage) if self.normalize_advantages else sample.advantage
+
     def report(self, state: Any, batch: Trajectory, clock: Clock) -> Metrics:
         """How well the value, before the update, explained what it was to predict."""
         sample: Sample = batch.steps
         return {"explained_variance": explained_variance(sample.value, sample.target)}
-
-
-def check_advantages(agent: Any) -> None:
-    """Raises ValueError where an update would standardise a single advantage, to 0 whatever it is.
-
-    Args:
-      agent: with a plan `OnPolicy` and the field `normalize_advantages`.
-    """
-    plan = agent.plan
-    if agent.normalize_advantages and plan.steps_per_iteration == plan.num_minibatches:
-        parts = " / num_minibatches" if hasattr(agent, "num_minibatches") else ""
-        raise InvalidValue(
-            f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step an "
-            "update: one advantage always becomes 0, and the policy never learns. Collect more "
-            f"steps{', take fewer minibatches' if parts else ''} or set normalize_advantages=False"
-        )

@@ -2,22 +2,26 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxrl.agent import Agent, Replay
+from jaxrl.agents.bases.action_values import of_actions
+from jaxrl.agents.bases.learning import ReplayAgent, bellman_target, check_widths
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
-from jaxrl.hyper import check_range
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Critics, Outputs
-from jaxrl.networks.layers import Activation, activation
-from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module
+from jaxrl.networks.layers import Activation
+from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
 from jaxrl.networks.torsos import default_torso
+from jaxrl.networks.variables import trained
+from jaxrl.optimizers import adam, learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.trees import num_values
@@ -25,72 +29,55 @@ from jaxrl.types import (
     Array,
     Box,
     Clock,
+    Discrete,
     EnvSpec,
     Key,
+    Metrics,
     PyTree,
     Scalar,
     sample_action,
     split_mask,
-    static,
 )
+from jaxrl.validation import UNROLLED
 
 
-class ContinuousAgent(Agent):
+class ContinuousAgent(ReplayAgent):
     """Replay, networks and the scale of actions; subclasses add the mathematics.
 
     Networks see and give actions in [-1, 1]; the environment's bounds are theirs, stretched.
     """
 
-    discount: Scalar = 0.99
-    """Discount factor, gamma, in [0, 1]."""
-    num_envs: int = static(default=1)
-    """Copies of the environment."""
-    num_steps: int = static(default=1)
-    """Steps of each copy between updates."""
-    num_updates: int = static(default=1)
-    """Updates after them."""
-    batch_size: int = static(default=256)
-    """Transitions of an update."""
-    capacity: int = static(default=100_000)
-    """Transitions kept."""
-    warmup: int = static(default=1_000)
-    """Transitions collected at random before the first update."""
-    n_step: int = static(default=1)
-    """Rewards summed before a value is looked up."""
-    critic_learning_rate: Scheduled = 3e-4
-    """Adam's step size for the critics."""
-    tau: Scalar = 0.005
-    """How far the target networks move with an update: Polyak's average."""
-    hidden_sizes: tuple[int, ...] = static(default=(256, 256))
-    """Widths of the hidden layers of each network."""
-    activation: Activation = static(default="relu")
-    """Activation between the layers."""
-    torso: nn.Module | None = static(default=None)
-    """Your own flax module from observations `[B, ...]` to features `[B, F]`; with a keyword
-    `train` it may hold BatchNorm and dropout. None: observations are laid side by side."""
+    num_envs: int = 1
+    batch_size: int = 256
+    capacity: int = 100_000
+    num_critics: int = hyper(
+        2, high=UNROLLED, static=True, doc="Critics; the least of their values counts."
+    )
+    critic_learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Adam's step size for the critics.")
+    tau: Scalar = hyper(
+        0.005,
+        low=0.0,
+        high=1.0,
+        open_low=True,
+        doc="How far the target networks move with an update: Polyak's average.",
+    )
+    hidden_sizes: tuple[int, ...] = hyper(
+        (256, 256), static=True, doc="Widths of the hidden layers of each network."
+    )
+    activation: Activation = hyper("relu", static=True, doc="Activation between the layers.")
+    torso: nn.Module | None = hyper(
+        None,
+        static=True,
+        doc="Your own flax module from observations `[B, ...]` to features `[B, F]`; with a "
+        "keyword `train` it may hold BatchNorm and dropout. None: observations are laid side by "
+        "side.",
+    )
 
-    @property
-    def plan(self) -> Replay:
-        return Replay(
-            num_envs=self.num_envs,
-            num_steps=self.num_steps,
-            num_updates=self.num_updates,
-            batch_size=self.batch_size,
-            capacity=self.capacity,
-            warmup=self.warmup,
-            n_step=self.n_step,
-        )
-
-    def bind(self, spec: EnvSpec) -> Self:
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
         self.check_space(spec)
-        check_range(self, "discount", 0.0, 1.0)
-        check_range(self, "critic_learning_rate")
-        check_range(self, "tau", 0.0, 1.0, open_low=True)
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise InvalidValue(f"hidden_sizes is {self.hidden_sizes}: give widths of at least 1")
-        activation(self.activation)
+        check_widths(self.hidden_sizes)
         check_module(self, "torso", spec, trains=True)
-        return super().bind(spec)
 
     def check_space(self, spec: EnvSpec) -> None:
         """Raises ValueError for an action space that the agent cannot act in."""
@@ -124,11 +111,29 @@ class ContinuousAgent(Agent):
             return call_directly
         return OneBatchAxis.of(self.torso, self.bound_spec, trains=True)
 
-    def critics(self, num: int, num_outputs: int = 1) -> Critics:
-        """So many networks of action values."""
+    @property
+    def num_actions(self) -> int:
+        """Of a discrete space; 0 for a box."""
+        space = self.bound_spec.action
+        return space.num if isinstance(space, Discrete) else 0
+
+    @property
+    def critic(self) -> Critics:
+        """Q of an observation and an action of a box, or of an observation and all few actions."""
         return Critics(
-            self.new_torso, self.hidden_sizes, self.activation, num, num_outputs, self._call
+            self.new_torso,
+            self.hidden_sizes,
+            self.activation,
+            self.num_critics,
+            self.num_actions or 1,
+            self._call,
         )
+
+    def init_critic(self, key: Key) -> tuple[PyTree, optax.OptState]:
+        """Fresh critics, and their optimiser's state."""
+        action = None if self.num_actions else jnp.zeros((1, self.num_values))
+        params = self.critic.init(key, self.bound_spec.dummy_observation(1), action)
+        return params, adam(self.critic_learning_rate, Clock.start()).init(trained(params))
 
     def outputs(self, num: int) -> Outputs:
         """A network with so many outputs."""
@@ -183,13 +188,37 @@ class ContinuousAgent(Agent):
 
     def bellman_target(self, rows: Replayed, next_values: Array) -> Array:
         """r + discount^n V(s'), 0 after a termination; `float32[B]`, no gradient."""
-        weight = self.discount ** rows.num_steps.astype(jnp.float32)
-        following = jnp.where(rows.terminated, 0.0, next_values)
-        return jax.lax.stop_gradient(rows.reward + weight * following)
+        return jax.lax.stop_gradient(bellman_target(rows, self.discount, next_values))
 
+    def learn_critic(
+        self,
+        params: PyTree,
+        optimizer: optax.OptState,
+        rows: Replayed,
+        target: Array,
+        key: Key,
+        clock: Clock,
+    ) -> tuple[PyTree, optax.OptState, Metrics]:
+        """One gradient step of the critics on the squared errors of all, added up.
 
-def regression(values: Array, target: Array, rows: Replayed) -> Array:
-    """The squared errors of `values[num, B]`, added up over the critics."""
-    error = values - target[None]
-    counts = jnp.broadcast_to(rows.valid[None], error.shape)
-    return values.shape[0] * mean(jnp.square(error), counts)
+        Args:
+          params, optimizer: of the critics.
+          rows: what was done, `[B]`.
+          target: what each critic should say of it, `float32[B]`.
+          key: for dropout.
+        """
+        few = self.num_actions > 0
+        inputs = (rows.obs,) if few else (rows.obs, self.scale_action(rows.action))
+
+        def loss(params):
+            values, carried = learning_pass(self.critic, params, *inputs, key=key)
+            if few:  # [num, B, A]
+                values = of_actions(jnp.moveaxis(values, 0, -1), rows.action).T
+            error = values - target[None]
+            counts = jnp.broadcast_to(rows.valid[None], error.shape)
+            total = values.shape[0] * mean(jnp.square(error), counts)
+            return total, (carried, mean(values))
+
+        transform = adam(self.critic_learning_rate, clock)
+        params, optimizer, error, value = learn(transform, loss, params, optimizer)
+        return params, optimizer, {"critic_loss": error, "value": value}

@@ -1,111 +1,70 @@
 """What natural-gradient methods share: the direction F^-1 g, and a critic fitted by itself."""
 
 from abc import abstractmethod
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import struct
 from jax.flatten_util import ravel_pytree
 
-from jaxrl.agent import OnPolicy
-from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample, check_advantages
-from jaxrl.agents.bases.critic import check_critic, finite_adam, fit_critic, join, split
+from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
+from jaxrl.agents.bases.critic import CriticAgent, join, split
+from jaxrl.agents.bases.learning import TrainState
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
-from jaxrl.hyper import check_range
-from jaxrl.losses import mean, standardize
+from jaxrl.hyper import hyper
+from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch
-from jaxrl.schedules import Scheduled
 from jaxrl.solvers import Solution, conjugate_gradient, gauss_newton_product
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory, static
-from jaxrl.validation import check_whole
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory
 
 Fisher = Literal["exact", "empirical"]
 
 
-class NaturalGradientState(struct.PyTreeNode):
-    """Attributes:
-    params: of policy and value.
-    optimizer: the critic's.
-    """
-
-    params: PyTree
-    optimizer: optax.OptState
-
-
-class NaturalGradientAgent(ActorCriticAgent):
+class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
     """One step of the policy an iteration on all its data, then the critic; see NPG and TRPO."""
 
-    num_envs: int = static(default=8)
-    """Copies of the environment."""
-    num_steps: int = static(default=256)
-    """Steps of each copy between updates."""
+    num_steps: int = 256
     gae_lambda: Scalar = 0.97
-    """Lambda of generalised advantage estimation, in [0, 1]."""
-    normalize_advantages: bool = static(default=True)
-    """Standardise the advantages of an iteration."""
-    fisher: Fisher = static(default="exact")
-    """Fisher matrix: of the policy's own distribution, or of the actions taken (outer products)."""
-    fisher_stride: int = static(default=1)
-    """Build the Fisher matrix from every n-th row: a fixed share, 1/n, of the data."""
-    damping: Scalar = 0.1
-    """Added to the diagonal of the Fisher matrix."""
-    cg_iterations: int = static(default=10)
-    """Steps of conjugate gradient."""
-    cg_tolerance: Scalar = 1e-6
-    """Relative residual at which conjugate gradient stops."""
-    critic_learning_rate: Scheduled = 1e-3
-    """Adam's step size for the critic."""
-    critic_epochs: int = static(default=10)
-    """Passes of the critic over the collected steps."""
-    critic_minibatches: int = static(default=8)
-    """Parts into which each of these passes is divided, one gradient step each."""
+    fisher: Fisher = hyper(
+        "exact",
+        static=True,
+        doc="Fisher matrix: of the policy's own distribution, or of the actions taken (outer "
+        "products).",
+    )
+    fisher_stride: int = hyper(
+        1,
+        static=True,
+        doc="Build the Fisher matrix from every n-th row: a fixed share, 1/n, of the data.",
+    )
+    damping: Scalar = hyper(0.1, low=0.0, doc="Added to the diagonal of the Fisher matrix.")
+    cg_iterations: int = hyper(10, static=True, doc="Steps of conjugate gradient.")
+    cg_tolerance: Scalar = hyper(
+        1e-6, low=0.0, doc="Relative residual at which conjugate gradient stops."
+    )
+    critic_minibatches: int = 8
 
-    @property
-    def plan(self) -> OnPolicy:
-        flat = self.core == "none"
-        return OnPolicy(self.num_envs, self.num_steps, layout="flat" if flat else "env")
-
-    def bind(self, spec: EnvSpec) -> Self:
-        check_range(self, "damping")
-        check_range(self, "cg_tolerance")
-        for field in ("fisher_stride", "cg_iterations"):
-            check_whole(field, getattr(self, field))
-        if self.fisher not in ("exact", "empirical"):
-            raise InvalidValue(f"fisher is {self.fisher!r}: use 'exact' or 'empirical'")
-        check_advantages(self)
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
         rows, what = self._rows
-        check_critic(self, rows, what)
         if self.fisher_stride > rows:
             raise InvalidValue(f"fisher_stride is {self.fisher_stride}, more than {what} = {rows}")
-        return super().bind(spec)
 
-    @property
-    def _rows(self) -> tuple[int, str]:
-        """What can be divided: single steps, or sequences of a recurrent policy."""
-        if self.core == "none":
-            return self.num_envs * self.num_steps, "num_envs * num_steps"
-        return self.num_envs, "num_envs"
-
-    def init(self, key: Key) -> NaturalGradientState:
+    def init(self, key: Key) -> TrainState:
         params = self.init_params(key)
-        adam = finite_adam(self.critic_learning_rate, Clock.start())
-        return NaturalGradientState(params, adam.init(split(params)[1]))
+        return TrainState(params, self.init_critic(split(params)[1]))
 
     def update(
-        self, state: NaturalGradientState, batch: Trajectory, key: Key, clock: Clock
-    ) -> tuple[NaturalGradientState, Metrics]:
+        self, state: TrainState, batch: Trajectory, key: Key, clock: Clock
+    ) -> tuple[TrainState, Metrics]:
         """A step of the policy on the whole batch, then the critic's passes over it."""
         actor, critic = split(state.params)
         sample: Sample = batch.steps
-        if self.normalize_advantages:
-            sample = sample.replace(advantage=standardize(sample.advantage))
+        sample = sample.replace(advantage=self.advantages(sample))
         actor, metrics = self.improve(actor, batch.replace(steps=sample), clock)
-        critic, optimizer, error = fit_critic(self, critic, state.optimizer, batch, key, clock)
-        return NaturalGradientState(join(actor, critic), optimizer), metrics | {"value_loss": error}
+        critic, optimizer, error = self.fit_critic(critic, state.optimizer, batch, key, clock)
+        return TrainState(join(actor, critic), optimizer), metrics | {"value_loss": error}
 
     @abstractmethod
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:

@@ -1,0 +1,178 @@
+"""Baselines of the score-function gradient, from the returns of other copies."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agent import OnPolicy
+from jaxrl.agents.bases.critic import CriticAgent
+from jaxrl.errors import InvalidValue
+from jaxrl.hyper import hyper
+from jaxrl.losses import mean
+from jaxrl.types import Array, EnvSpec, PyTree
+
+Credit = Literal["return", "reward_to_go"]
+Baseline = Literal["none", "constant", "time", "optimal", "learned"]
+Standardize = Literal["none", "returns", "advantages"]
+
+
+class BaselineAgent(CriticAgent):
+    """Which returns an action is given credit for, and what is subtracted from them."""
+
+    whole_episodes: bool = hyper(
+        False,
+        static=True,
+        doc="Play one whole episode in each copy an iteration; else go on, and cut after "
+        "num_steps.",
+    )
+    credit: Credit = hyper(
+        "reward_to_go",
+        static=True,
+        doc="What an action is given credit for: the episode's whole return, or the rewards after "
+        "it.",
+    )
+    baseline: Baseline = hyper(
+        "learned",
+        static=True,
+        doc="Subtracted from the returns: a mean, one for each time, that of least variance (which "
+        "is estimated, and pays from some 64 episodes on), or V(obs).",
+    )
+    standardize: Standardize = hyper(
+        "none",
+        static=True,
+        doc="Standardise the returns before the baseline is fitted, or the advantages after it.",
+    )
+    discount_states: bool = hyper(
+        False,
+        static=True,
+        doc="Weight step t by discount^t: with rewards to go the gradient of the discounted "
+        "return.",
+    )
+
+    @property
+    def plan(self) -> OnPolicy:
+        return OnPolicy(
+            self.num_envs,
+            self.num_steps,
+            layout="env",
+            reset_each_iteration=self.whole_episodes,
+        )
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        needs_whole = {
+            f"baseline={self.baseline!r}": self.baseline != "learned",
+            "credit='return'": self.credit == "return",
+            "discount_states": self.discount_states,
+            "standardize='returns'": self.standardize == "returns",
+        }
+        for what, wanted in needs_whole.items():
+            if wanted and not self.whole_episodes:
+                raise InvalidValue(
+                    f"{what} needs whole episodes: set whole_episodes. (A rollout cuts episodes, "
+                    "and only a learned baseline knows what would have followed)"
+                )
+        if self.discount_states and self.credit == "return":
+            raise InvalidValue(
+                "discount_states weights the rewards to go; the whole return is discounted from "
+                "the start of the episode already. Leave it False"
+            )
+        if self.baseline == "optimal" and self.credit != "return":
+            raise InvalidValue("baseline='optimal' is that of whole returns: set credit='return'")
+        if self.baseline == "optimal" and self.standardize == "advantages":
+            raise InvalidValue(
+                "standardize='advantages' comes after the baseline, and baseline='optimal' is made "
+                "with the gradient: set standardize='returns' or 'none'"
+            )
+        if self.baseline in ("constant", "time", "optimal") and self.num_envs < 2:
+            raise InvalidValue(
+                f"num_envs is {self.num_envs}: the baseline of a copy comes from the others, so "
+                "there must be at least 2"
+            )
+        longest = spec.max_steps
+        if self.whole_episodes and (longest is None or self.num_steps < longest):
+            raise InvalidValue(
+                f"num_steps is {self.num_steps}, and whole_episodes needs as many as the longest "
+                f"episode has: {'no limit is known' if longest is None else longest}"
+            )
+        self._check_standardize(spec)
+
+    def _check_standardize(self, spec: EnvSpec) -> None:
+        """Raises ValueError where all that is standardised is equal by construction, and so 0."""
+        if self.standardize == "none":
+            return
+        steps = min(self.num_steps, spec.max_steps or 1) if self.whole_episodes else self.num_steps
+        # Baselines from other copies need two of them anyway; V(obs) differs between steps.
+        one_return = self.credit == "return" and (
+            self.standardize == "returns" or self.baseline == "none"
+        )
+        if self.num_envs == 1 and (steps == 1 or one_return):
+            what = "the same return at every step" if steps > 1 else "a single step"
+            raise InvalidValue(
+                f"standardize={self.standardize!r} with num_envs=1 standardises {what}, which "
+                "always gives 0: the policy would never learn. Take num_envs of at least 2, or "
+                "standardize='none'"
+            )
+
+
+def first_episode(done: Array) -> tuple[Array, Array]:
+    """Which steps `[T, N]` belong to the first episode of their copy, and their time in it."""
+    ended_before = jnp.cumsum(done, axis=0) - done
+    time = jnp.broadcast_to(jnp.arange(done.shape[0], dtype=jnp.int32)[:, None], done.shape)
+    return ended_before == 0, time
+
+
+def mean_of_others(returns: Array, counts: Array, *, over_time: bool) -> Array:
+    """The mean return of the other copies, at all times or at the same, `[T, N]`.
+
+    Leaving its own episode out keeps a baseline independent of the actions it judges.
+    """
+    total, number = jnp.where(counts, returns, 0.0), counts.astype(jnp.float32)
+    if over_time:
+        total, number = jnp.sum(total, 0, keepdims=True), jnp.sum(number, 0, keepdims=True)
+    others = jnp.sum(total, 1, keepdims=True) - total
+    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True) - number, 1.0)
+    return jnp.broadcast_to(baseline, returns.shape)
+
+
+def optimal_baseline(
+    pull: Callable[[Array], tuple[PyTree]], weight: Array, episode_return: Array
+) -> PyTree:
+    """Mean of g b with b = E[g^2 R] / E[g^2] for each parameter, g the score of an episode.
+
+    The baseline of a copy comes from the others, which leaves the gradient without bias. With
+    few copies that ratio is noise, so one more episode counts among them, of their mean return
+    and their mean g^2.
+
+    Args:
+      pull: from weights of the steps' scores, `float32[T, N]`, to the gradient of their sum.
+      weight: of a step in that sum, `[T, N]`.
+      episode_return: R at each step of its episode, `[T, N]`.
+    """
+    num_steps, num_envs = weight.shape
+
+    def score(n):  # of copy n's episode
+        of_copy = (jnp.arange(num_envs) == n).astype(jnp.float32) / num_steps
+        return pull(jnp.broadcast_to(of_copy, weight.shape))[0]
+
+    scores = jax.vmap(score)(jnp.arange(num_envs))  # leaves [N, ...]
+    episode = episode_return[0]
+
+    def of_others(x):
+        return jnp.sum(x, axis=0, keepdims=True) - x
+
+    def correction(g):
+        one_each = (-1, *(1,) * (g.ndim - 1))
+        mean_return = of_others(episode).reshape(one_each) / (num_envs - 1)
+        squared = jnp.square(g)
+        total = of_others(squared)
+        prior = total / (num_envs - 1)
+        weighted = of_others(squared * episode.reshape(one_each)) + prior * mean_return
+        total = total + prior
+        known = total > 0
+        baseline = jnp.where(known, weighted / jnp.where(known, total, 1.0), mean_return)
+        return mean(g * baseline, axis=0)
+
+    return jax.tree.map(correction, scores)

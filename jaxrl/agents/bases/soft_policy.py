@@ -1,0 +1,55 @@
+"""Maximum-entropy policies: a distribution over a box or a few actions, and its soft value."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxrl.agents.bases.continuous import ContinuousAgent
+from jaxrl.distributions import Categorical, TanhGaussian
+from jaxrl.networks.critics import Outputs
+from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, split_mask
+
+LOG_STD_RANGE = (-20.0, 2.0)
+
+
+class SoftAgent(ContinuousAgent):
+    """A stochastic policy beside the critics; subclasses add the mathematics."""
+
+    eval_modes = ("greedy", "sample")
+
+    def check_space(self, spec: EnvSpec) -> None:
+        if not isinstance(spec.action, Discrete):
+            super().check_space(spec)
+
+    @property
+    def actor(self) -> Outputs:
+        return self.outputs(self.num_actions or 2 * self.num_values)
+
+    def policy(self, params: PyTree, obs: PyTree) -> Any:
+        """The distribution of actions, in [-1, 1] for a box; `[N]`."""
+        return self.distribution(self.actor.apply(params, obs), obs)
+
+    def distribution(self, outputs: Any, obs: PyTree) -> Any:
+        """The policy that the network's outputs describe."""
+        if self.num_actions:
+            return Categorical(outputs, split_mask(obs)[1])
+        location, log_std = jnp.split(outputs, 2, axis=-1)
+        return TanhGaussian(location, jnp.clip(log_std, *LOG_STD_RANGE))
+
+    def soft_value(
+        self, policy: Any, critic: PyTree, obs: PyTree, key: Key, temperature: Array
+    ) -> tuple[Array, Array]:
+        """V(s) = E[min Q(s, a) - alpha log pi(a | s)] and the entropy, `float32[B]` both.
+
+        By one sample for a box (eq. 3), exactly for a few actions.
+        """
+        apply = self.critic.apply
+        if self.num_actions:
+            q: Any = apply(critic, obs)
+            probabilities = policy.probabilities()
+            entropy = policy.entropy()
+            expected = jnp.sum(probabilities * jnp.min(q, axis=0), axis=-1)
+            return expected + temperature * entropy, entropy
+        action, log_prob = policy.sample_and_log_prob(key)
+        q = apply(critic, obs, action)
+        return jnp.min(q, axis=0) - temperature * log_prob, -log_prob
