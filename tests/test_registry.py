@@ -9,6 +9,7 @@ import typing
 import pytest
 
 from jaxrl import agents, schedules
+from jaxrl.hyper import declarations
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.recurrent import CoreName
 from jaxrl.registry import (
@@ -56,6 +57,11 @@ def test_flags_are_the_fields_with_their_defaults_in_order(name):
         assert default == fields[flag.name].default
         assert type(default) is type(fields[flag.name].default)
         assert flag.type in SHOWN_TYPES or flag.choices
+        declared = declarations(cls)[flag.name]
+        assert flag.help == declared.doc
+        assert (flag.low, flag.high, flag.open_low) == (
+            declared.low, declared.high, declared.open_low,
+        )  # fmt: skip
     for field in set(fields) - set(flags):  # objects, which a command line cannot build
         assert fields[field].default is None
         assert "Scalar" not in str(fields[field].type)
@@ -81,6 +87,16 @@ def test_choices_are_those_of_the_type():
     assert flags["activation"].choices == typing.get_args(Activation)
     assert flags["core"].choices == typing.get_args(CoreName)
     assert flags["discount"].choices is None
+
+
+def test_ranges_are_shown():
+    flags = {flag.name: flag for flag in ALGORITHMS["td3"].flags}
+    ranges = {name: flags[name].range for name in ("tau", "discount", "target_noise", "n_step")}
+    assert ranges == {
+        "tau": "above 0, at most 1", "discount": "0 to 1", "target_noise": "at least 0",
+        "n_step": "",
+    }  # fmt: skip
+    assert flags["num_critics"].range == "at most 1000"
 
 
 def test_no_field_of_numbers_is_left_out():

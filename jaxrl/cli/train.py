@@ -159,7 +159,8 @@ def add_training_flags(train: Any, run: Any, algorithm: Algorithm | None) -> Non
 def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
     default = flag.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
-    text = f"{flag.help.rstrip('.')} (default: {shown})".replace("%", "%%")
+    allowed = f"; {flag.range}" if flag.range else ""
+    text = f"{flag.help.rstrip('.')} (default: {shown}{allowed})".replace("%", "%%")
     common = {
         "dest": HYPER + flag.name,
         "default": argparse.SUPPRESS,
