@@ -1,4 +1,4 @@
-"""What a distribution over actions is, and sums in a fixed order."""
+"""What a distribution over actions is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -53,20 +52,3 @@ def at_least_float32(x: Array) -> Array:
 
 def _add(terms: Sequence[Array]) -> Array:
     return functools.reduce(operator.add, terms)
-
-
-@jax.custom_jvp
-def ordered_sum(x: Array) -> Array:
-    """Sums the last axis in an order that the compiler may not change."""
-    dtype = jnp.finfo(x.dtype)
-
-    def add(a: Array, b: Array) -> Array:
-        # Rounding a float to its own precision changes nothing, and forbids reassociation.
-        return jax.lax.reduce_precision(a + b, dtype.nexp, dtype.nmant)
-
-    return jax.lax.reduce(x, jnp.zeros((), x.dtype), add, (x.ndim - 1,))
-
-
-@ordered_sum.defjvp
-def _ordered_sum_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return ordered_sum(*primals), jnp.sum(tangents[0], axis=-1)

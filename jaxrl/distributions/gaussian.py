@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrl.distributions.base import at_least_float32, ordered_sum
+from jaxrl.distributions.base import at_least_float32
+from jaxrl.xla.rounding import ordered_sum
 
 
 @flax.struct.dataclass

@@ -2,11 +2,11 @@
 
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.types import Array
+from jaxrl.xla.rounding import rounded_sum
 
 
 class CompensatedSum(struct.PyTreeNode):
@@ -31,16 +31,10 @@ class CompensatedSum(struct.PyTreeNode):
 
     def __add__(self, x: Array) -> Self:
         """The sum with one more term; where that is not finite as a plain sum has it."""
-        total = _rounded_sum(self.value, x)
+        total = rounded_sum(self.value, x)
         larger = jnp.abs(self.value) >= jnp.abs(x)
         lost = jnp.where(larger, (self.value - total) + x, (x - total) + self.value) + self.lost
         lost = jnp.where(jnp.isfinite(lost), lost, 0.0)
-        value = _rounded_sum(total, lost)
+        value = rounded_sum(total, lost)
         lost = jnp.where(jnp.isfinite(value), lost - (value - total), 0.0)
         return self.replace(value=value, lost=lost)
-
-
-def _rounded_sum(x: Array, y: Array) -> Array:
-    """x + y, rounded to its own precision: which forbids XLA to cancel (x + y) - x."""
-    dtype = jnp.finfo(x.dtype)
-    return jax.lax.reduce_precision(x + y, dtype.nexp, dtype.nmant)

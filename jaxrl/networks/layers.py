@@ -14,6 +14,7 @@ from jaxrl.types import (
     Array,
     PyTree,
 )
+from jaxrl.xla.columns import FEW_COLUMNS, dot_general_by_columns
 from jaxrl.xla.convolution import conv_general_dilated
 
 Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
@@ -32,20 +33,9 @@ def dense(features: int, scale: float, name: str | None = None) -> nn.Dense:
         features,
         kernel_init=orthogonal(scale),
         bias_init=zeros_init(),
-        dot_general=_by_columns if features <= FEW_COLUMNS else None,
+        dot_general=dot_general_by_columns if features <= FEW_COLUMNS else None,
         name=name,
     )
-
-
-FEW_COLUMNS = 4
-"""Outputs up to which a layer multiplies by one column after the other. XLA's product for the
-gradient of so narrow a kernel is slow on a CPU, and that with a vector is not; a GPU does either as
-fast."""
-
-
-def _by_columns(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
-    columns = [jax.lax.dot_general(x, column, dimensions, **options) for column in kernel.T]
-    return jnp.stack(columns, axis=-1)
 
 
 class MLP(nn.Module):

@@ -3,13 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.spaces import ActionSpace as ActionSpace
-from jaxrl.spaces import Box as Box
-from jaxrl.spaces import Discrete as Discrete
-from jaxrl.spaces import Mixed as Mixed
-from jaxrl.spaces import MultiDiscrete as MultiDiscrete
-from jaxrl.spaces import into_bounds as into_bounds
-from jaxrl.spaces import sample_action as sample_action
 from jaxrl.types import Array
 
 

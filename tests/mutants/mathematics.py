@@ -8,8 +8,8 @@ MUTANTS = (
         "masks-missing-from-the-log-probability",
         "Unavailable actions are never sampled, but have a probability in the loss.",
         "jaxrl/distributions/categorical.py",
-        "blocks = _split_actions(self._masked_logits())",
-        "blocks = _split_actions(at_least_float32(self.logits))",
+        "blocks = minor_axis.split(self._masked_logits())",
+        "blocks = minor_axis.split(at_least_float32(self.logits))",
         (
             "tests/test_distributions.py::test_a_masked_categorical_is_the_categorical_of_what_is_left[5]",
         ),

@@ -5,14 +5,6 @@ from mutants.tests import OWN_MODULES
 
 MUTANTS = (
     Mutant(
-        "columns-in-the-wrong-order",
-        "A narrow layer's outputs come out in reverse.",
-        "jaxrl/networks/layers.py",
-        "dimensions, **options) for column in kernel.T]",
-        "dimensions, **options) for column in kernel.T[::-1]]",
-        ("tests/networks/test_networks.py::test_a_layer_is_a_product_however_narrow[2]",),
-    ),
-    Mutant(
         "divergence-of-rows-the-wrong-way-round",
         "The KL divergence of a user's policy over several axes is taken the wrong way round.",
         "jaxrl/networks/own_modules.py",

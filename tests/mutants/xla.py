@@ -4,6 +4,14 @@ from mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "columns-in-the-wrong-order",
+        "A narrow layer's outputs come out in reverse.",
+        "jaxrl/xla/columns.py",
+        "dimensions, **options) for column in kernel.T]",
+        "dimensions, **options) for column in kernel.T[::-1]]",
+        ("tests/networks/test_networks.py::test_a_layer_is_a_product_however_narrow[2]",),
+    ),
+    Mutant(
         "tiles-out-of-order",
         "A convolution with a stride multiplies pixels of a tile by each other's weights.",
         "jaxrl/xla/convolution.py",
