@@ -1,4 +1,16 @@
-"""Row-wise functions over blocks that fit into a CPU's cache."""
+"""Row-wise functions over blocks of rows that fit into a CPU's cache.
+
+Works around: XLA's CPU backend computes a network layer by layer over all rows, so that each layer
+reads and writes main memory. A block stays in the cache from one layer to the next.
+
+Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Accelerators get all rows at once: each block would be
+kernels of its own, which cost a seventh of an iteration with 65,536 rows.
+
+Measured: `python -m benchmarks.workarounds blocks`. 65,536 rows took 13.5 ms whole and 3.3 ms in
+blocks; 8,192 rows are faster whole (2 cores).
+
+Delete when: the command says so for every supported jax; `map_blocks(f, xs)` becomes `f(xs)`.
+"""
 
 from collections.abc import Callable
 
@@ -11,11 +23,14 @@ ROWS_OF_A_BLOCK = 2048
 
 
 def map_blocks(f: Callable[[PyTree], Array], xs: PyTree) -> Array:
-    """`f(xs)` for a row-wise `f` on leaves `[T, N, ...]`, in blocks of time.
+    """`f(xs)` for a row-wise `f`, in blocks of whole time steps on a CPU.
 
-    A block stays in a CPU's cache between the layers of a network: 65,536 rows took 13.5 ms whole
-    and 3.3 ms in blocks on two cores; 8,192 rows are faster whole. On an accelerator each block is
-    kernels of its own: there all rows are one (65,536 were faster so by a seventh of an iteration).
+    Args:
+      f: leaves `[B, N, ...]` -> `[B, N]`, each entry computed from its own row.
+      xs: leaves `[T, N, ...]`.
+
+    Returns:
+      `[T, N]`.
     """
     num_steps, num_envs = jax.tree.leaves(xs)[0].shape[:2]
     if num_steps * num_envs <= 8 * ROWS_OF_A_BLOCK or not layout.is_cpu():

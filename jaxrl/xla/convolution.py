@@ -1,12 +1,18 @@
-"""Convolutions that stay fast inside a loop on a CPU. Exists only because of a compiler.
+"""Convolutions as matrix products on a CPU.
 
-Inside a `while` loop or a `scan`, XLA's CPU backend runs the gradient of a convolution without its
-fast kernels: the gradient of `networks.CNN` on 128 images of MinAtar took 9.5 ms by itself and
-233 ms inside a scan (jaxlib 0.11.2, 2 cores), and all of training is a loop. Here the convolution
-is one matrix product with the shifted slices of its input, which takes 10 ms either way.
+Works around: inside a `while` loop or a `scan`, XLA's CPU backend computes the gradient of a
+convolution without its fast kernels, and all of training is a loop. Here a convolution is one
+matrix product with the shifted slices of its input.
 
-`python -m benchmarks.convolution` measures it again. Delete this file when `lax` is as fast inside
-the scan as alone there, and use `jax.lax.conv_general_dilated` instead.
+Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Other devices get `jax.lax`'s convolution.
+
+Measured: `python -m benchmarks.workarounds convolution`, and `python -m benchmarks.convolution` for
+more networks and training. The gradient of `networks.CNN` on 128 images of MinAtar took 9.5 ms by
+itself and 233 ms inside a scan with `jax.lax`, and 10 ms in both by this file (jaxlib 0.11.2, 2
+cores).
+
+Delete when: the command says so for every supported jax; `jax.lax.conv_general_dilated` replaces
+it, and `networks.Conv` becomes `flax.linen.Conv`.
 """
 
 import itertools

@@ -1,4 +1,18 @@
-"""Parameters as one vector, for as long as updates follow one another."""
+"""Keep parameters flattened across consecutive updates on a CPU.
+
+Works around: a loop over updates that carries a tree of parameters copies and adds a dozen small
+arrays in every turn, all ready at once. XLA's CPU backend then wakes a second thread for work of a
+microsecond each. A vector is one operation.
+
+Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Accelerators keep the tree: it is as fast for one agent,
+and 2,048 vmapped agents took 32.3 ms an iteration with vectors and 29.5 ms with trees (H100).
+
+Measured: `python -m benchmarks.workarounds flatten`; `python -m benchmarks.threads` shows when XLA
+uses a second thread.
+
+Delete when: the command says so for every supported jax; the tree itself replaces `Flattened`, and
+`Agent.flattened` goes.
+"""
 
 from collections.abc import Callable
 from typing import Self
@@ -12,16 +26,11 @@ from jaxrl.types import Array, PyTree, static
 
 
 class Flattened(struct.PyTreeNode):
-    """A tree of arrays that is kept as one vector: a step on it is one operation, not one a leaf.
-
-    A network reads its arrays out of the vector where it needs them. Where a loop carried the tree,
-    a CPU would copy and add a dozen small arrays an update, all ready at once: XLA then wakes a
-    second thread for work of a microsecond each. On an accelerator the tree is kept: there it is as
-    fast for one agent, and reading the vector costs 2,048 of them side by side a tenth of the time.
+    """A tree of arrays, stored as one vector; a network reads its arrays out of the vector.
 
     Attributes:
-      vector: all entries, in the order of the leaves; of the dtype that theirs have in common.
-      restore: vector -> the tree.
+      vector: `[P]`, the entries of all leaves in order, in the dtype to which theirs promote.
+      restore: vector -> tree.
     """
 
     vector: Array
@@ -29,23 +38,25 @@ class Flattened(struct.PyTreeNode):
 
     @classmethod
     def of(cls, tree: PyTree) -> Self:
-        """The same numbers as a vector."""
+        """Flattens a tree."""
         return cls(*ravel_pytree(tree))
 
     @property
     def tree(self) -> PyTree:
-        """The tree, each leaf of its own shape and dtype."""
+        """The tree, each leaf with its own shape and dtype."""
         return self.restore(self.vector)
 
     def __add__(self, updates: PyTree) -> Self:
-        """The sum with a tree of the same shapes; of the same dtype, as `optax.apply_updates`."""
+        """Adds a tree of the same shapes and keeps the dtype, as `optax.apply_updates` does."""
         total = self.vector + ravel_pytree(updates)[0]
         return self.replace(vector=total.astype(self.vector.dtype))
 
 
 def flatten(state: PyTree, fields: tuple[str, ...]) -> PyTree:
-    """The state with those fields `Flattened`, but for trees of floats and other numbers: a count
-    would lose digits in a vector of floats."""
+    """Replaces these fields of a state by `Flattened` ones.
+
+    A tree that mixes floats with other numbers stays: a count would lose digits as a float.
+    """
 
     def one(tree: PyTree) -> PyTree:
         dtypes = {x.dtype for x in jax.tree.leaves(tree)}
@@ -58,12 +69,12 @@ def flatten(state: PyTree, fields: tuple[str, ...]) -> PyTree:
 
 
 def unflatten(state: PyTree, fields: tuple[str, ...]) -> PyTree:
-    """What `flatten` was given."""
+    """The inverse of `flatten`."""
     if not fields:
         return state
     return state.replace(**{name: as_tree(getattr(state, name)) for name in fields})
 
 
 def as_tree(params: PyTree) -> PyTree:
-    """The tree, whichever way it is kept."""
+    """The tree of `Flattened` parameters; any other tree unchanged."""
     return params.tree if isinstance(params, Flattened) else params
