@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxrl.analysis.statistics import counted
+from jaxrl.engine.options import Role
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import read_config, read_metrics, read_summary
 from jaxrl.runs.disk import user_path
-from jaxrl.runs.run_options import RunOptions
+from jaxrl.runs.run_config import completed, role_of
 
-NOT_CONFIGURATION = {
-    *(field.name for field in dataclasses.fields(RunOptions)),
-    *("schema_version", "seeds", "versions", "revision", "device", "platform", "key_type"),
-    *("num_eval_episodes", "points", "vmapped"),
-}
-"""What two runs of one group may have otherwise."""
 AFRESH = "return_mean afresh"
 """A column beside those of metrics.jsonl; summary.json has it."""
 
@@ -85,10 +80,7 @@ def read_curves(paths: Sequence[Path | str], metric: str = "return_mean") -> lis
     for path in dict.fromkeys(map(user_path, paths)):
         config = read_config(path)
         for point, members in _members(path, config, metric):
-            told = {k: x for k, x in config.items() if k not in NOT_CONFIGURATION}
-            if told.get("warm_start") is None:  # as in runs from before there was one
-                told.pop("warm_start", None)
-            told.setdefault("eval_mode", "greedy")  # likewise
+            told = {k: x for k, x in completed(config).items() if _tells_apart(k, x)}
             configuration = _flat(told)
             configuration |= {f"hyper_parameters.{name}": x for name, x in point.items()}
             key = json.dumps(configuration, sort_keys=True)
@@ -162,6 +154,11 @@ def _curve(
         diverged=np.array([[row.get("diverged", False) for row in rows] for rows in members]).T,
         ends=np.array([np.nan if x is None else x for x in ends], float),
     )
+
+
+def _tells_apart(name: str, value: Any) -> bool:
+    """Whether an entry of config.json is part of what a group has in common."""
+    return role_of(name) is Role.TRAINING and value is not None
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,6 @@ from jaxrl.runs.directory import plain, read_summary
 from jaxrl.runs.disk import replace, writing
 from jaxrl.runs.sweeps import Point
 from jaxrl.runs.text import aligned
-
-OF_SWEEP = ("--grid", "--range", "--random", "--max-memory", "--sweep-dir", "--confirm-seeds")
-"""Flags that `sweep` has and `train` has not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,38 +106,6 @@ def caveat(found: Sequence[Outcome]) -> str:
         f"The first is the best of {len(found)} by the seeds that chose it, so its mean is likely "
         "too high."
     )
-
-
-def command_on_fresh_seeds(
-    words: Sequence[str], point: Mapping[str, Any], first: int, num: int
-) -> list[str]:
-    """The words of `jaxrl train` that trains a point with other seeds.
-
-    Args:
-      words: those of the sweep.
-      point: its hyper-parameters.
-      first, num: the seeds.
-    """
-    kept, skip = [], False
-    for word in words[1:]:
-        name = word.partition("=")[0]
-        mine = name in OF_SWEEP or name in ("--seed", "--seeds")
-        if not (skip or mine):
-            kept.append(word)
-        skip = mine and "=" not in word
-    values = [
-        *(_flag(name, _writable(value)) for name, value in point.items()),
-        f"--seed={first}",
-        f"--seeds={num}",
-    ]
-    return ["jaxrl", "train", *kept, *values]
-
-
-def _flag(name: str, value: Any) -> str:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag}={text_of(value)}"
 
 
 def write_results(found: Sequence[Outcome], path: Path) -> None:

@@ -4,11 +4,10 @@ import argparse
 import itertools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from jaxrl import __version__
 from jaxrl.cli import runs
-from jaxrl.cli.parsing import HYPER, Parser, did_you_mean, fail, spelled
+from jaxrl.cli.parsing import Parser, did_you_mean, fail, spelled
 from jaxrl.cli.sweep import add_sweep, sweep_agents
 from jaxrl.cli.train import add_train, algorithm_named, train_agent
 from jaxrl.errors import InvalidValue
@@ -38,45 +37,27 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options, words = _known(parser, argv, algorithm)
     if words:
         fail(f"{words[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
-    options.given = list(argv)
     if getattr(options, "preset", False) and algorithm is not None:
-        return _with_preset(parser, options, algorithm)
+        return _with_preset(parser, argv, options.env, algorithm) or options
     return options
-
-
-def resume_sweep(path: Path, words: Sequence[str]) -> None:
-    """Goes on with the sweep in a directory, which these words began."""
-    options = parse_command_line(words)
-    options.given, options.sweep_dir, options.resumed = words, path, True
-    options.run(options)
 
 
 def _with_preset(
-    parser: Parser, options: argparse.Namespace, algorithm: Algorithm
-) -> argparse.Namespace:
-    """The same options over the preset for this algorithm and environment, if there is one."""
+    parser: Parser, argv: Sequence[str], env: str, algorithm: Algorithm
+) -> argparse.Namespace | None:
+    """The options over the preset for this algorithm and environment; None where there is none."""
     from jaxrl.cli.config_file import words_of
     from jaxrl.cli.presets import preset
 
-    settings = preset(algorithm.name, options.env)
+    settings = preset(algorithm.name, env)
     if not settings:
-        return options
+        return None
     changes = settings.pop("environment_parameters", {})
-    words = words_of(settings, changes, algorithm, _switches(options))
-    verb, *given = options.given
+    words = words_of(settings, changes, algorithm)
+    verb, *given = argv
     options = parser.parse_args([verb, *words, *given])
-    options.given = [verb, *words, "--no-preset", *given]
     options.from_preset = words
     return options
-
-
-def _switches(options: argparse.Namespace) -> dict[str, bool]:
-    """The names of the flags of a run, and whether each is on or off."""
-    return {
-        name: isinstance(value, bool)
-        for name, value in vars(options).items()
-        if not name.startswith(HYPER) and name not in (*NOT_FLAGS, *NOT_SETTINGS)
-    }
 
 
 def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
@@ -97,15 +78,13 @@ def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
     if env is None or not (words or "/" in env or ":" in env):
         named = "names no environment" if env is None else f"has {env}, no id of an environment"
         fail(f"{path} {named}: add one, jaxrl train {algo} gymnax/CartPole-v1 --config {path} say")
-    switches = _switches(options)
     parser, _ = build_parser(algorithm, words=False)
     try:
-        of_file = file.words(algorithm, switches)
+        of_file = file.words(algorithm)
         parser.parse_args(["train", *of_file])  # alone, so that the file is named in what is wrong
     except InvalidValue as error:
         raise InvalidValue(f"{path}: {error}") from None
     options, _ = _known(parser, ["train", *of_file, *argv[1:]], algorithm)
-    options.given = list(argv)
     options.algo, options.env, options.config = algo, env, file
     return options
 
@@ -139,13 +118,8 @@ def _is_of_train(flag: str, parser: Parser) -> bool:
     return flag.replace("--no-", "--", 1) in map(spelled, names)
 
 
-NOT_FLAGS = ("run", "resume_sweep", "algo", "env", "resumed", "given", "from_preset")
+NOT_FLAGS = ("run", "algo", "env", "from_preset")
 """What the options hold besides flags."""
-
-
-NOT_SETTINGS = ("config", "dry_run", "env_param", "preset", "run_dir", "grid", "range", "random",
-                "max_memory", "sweep_dir", "confirm_seeds")  # fmt: skip
-"""Flags that no file of settings has."""
 
 
 def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Parser, list[str]]:
@@ -163,7 +137,7 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_train(verbs, algorithm, words)
-    runs.add(verbs, resume_sweep)
+    runs.add(verbs)
     add_sweep(verbs, algorithm)
     listing = verbs.add_parser(
         "list", help="Show the algorithms and the environments", allow_abbrev=False

@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxrl.cli.option_flags import SETTINGS
 from jaxrl.cli.parsing import did_you_mean
+from jaxrl.engine.options import declared
 from jaxrl.errors import InvalidValue
 from jaxrl.registry import Algorithm, algorithms, text_of_plain, value_text
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 from jaxrl.runs.disk import user_path
+from jaxrl.runs.run_config import Records
 
-RECORDS = ("schema_version", "versions", "revision", "device", "platform", "key_type", "vmapped")
+RECORDS = (*declared(Records), "key_type")
 """What config.json notes about a run without being a setting of it."""
 
 
@@ -62,27 +65,23 @@ class ConfigFile:
         """Versions of the earlier run that are not those of today, in words; empty for none."""
         return other_versions(self.records.get("versions", {}))
 
-    def words(self, algorithm: Algorithm, switches: Mapping[str, bool]) -> list[str]:
+    def words(self, algorithm: Algorithm) -> list[str]:
         """The settings as words of the command line.
 
         Args:
           algorithm: whose hyper-parameters they may name.
-          switches: the names of the flags of a run, and whether each is on or off.
 
         Raises:
           ValueError: a name that is unknown, or a value that no flag can have.
         """
-        return words_of(self.settings, self.environment_parameters, algorithm, switches)
+        return words_of(self.settings, self.environment_parameters, algorithm)
 
 
 def words_of(
-    settings: Mapping[str, Any],
-    environment_parameters: Mapping[str, Any],
-    algorithm: Algorithm,
-    switches: Mapping[str, bool],
+    settings: Mapping[str, Any], environment_parameters: Mapping[str, Any], algorithm: Algorithm
 ) -> list[str]:
     """Settings by name as words of the command line; see `ConfigFile.words`."""
-    kinds = {**switches, **{flag.name: flag.type == "bool" for flag in algorithm.flags}}
+    kinds = {**SETTINGS, **{flag.name: flag.type == "bool" for flag in algorithm.flags}}
     words = []
     for name, value in settings.items():
         if name in algorithm.python_only:
@@ -92,7 +91,7 @@ def words_of(
             raise InvalidValue(f"there is no setting {name!r}: {did_you_mean(name, kinds, ALL)}")
         elif name == "seeds" and isinstance(value, list):
             words += _seeds(value)
-        elif value is not None or name not in switches:
+        elif value is not None or name not in SETTINGS:
             words.append(_word(name, value, kinds[name]))
     for name, value in environment_parameters.items():
         if isinstance(value, list):

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.cli import terminal
-from jaxrl.cli.parsing import count, file_path, kind
+from jaxrl.cli.option_flags import OF_RESUME, add_flags, options_of
+from jaxrl.cli.parsing import count, file_path, kind, spelled
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
-from jaxrl.cli.train import add_following, run_options_of, train
+from jaxrl.cli.sweep import resume_sweep
+from jaxrl.cli.train import train
+from jaxrl.engine.options import TrainingOptions
 from jaxrl.errors import InvalidValue
 from jaxrl.registry import finite_number, whole_number
 from jaxrl.runs.disk import WriteError, is_of_the_disk, writing
+from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
 
 if TYPE_CHECKING:
     from jaxrl.runs.load import LoadedPolicy
 
-OF_RESUME = {"total_steps", *(field.name for field in dataclasses.fields(RunOptions))}
-"""Names of the flags of `jaxrl resume`."""
 
-
-def add(verbs: Any, resume_sweep: Callable[[Path, list[str]], None]) -> None:
-    """Adds the commands to those of the parser; `resume_sweep` goes on with a sweep."""
+def add(verbs: Any) -> None:
+    """Adds the commands to those of the parser."""
     run = {"metavar": "RUN", "type": file_path, "help": "The directory of a run"}
 
     resume = verbs.add_parser(
@@ -34,12 +35,12 @@ def add(verbs: Any, resume_sweep: Callable[[Path, list[str]], None]) -> None:
         allow_abbrev=False,
     )  # fmt: skip
     resume.add_argument("path", **run)
-    resume.add_argument(
-        "--total-steps", type=count, metavar="INT",
-        help="A new horizon in environment steps of each seed; schedules stretch over it",
-    )  # fmt: skip
-    add_following(resume, anew=False)
-    resume.set_defaults(run=resume_run, resume_sweep=resume_sweep)
+    horizon = "A new horizon in environment steps of each seed; schedules stretch over it"
+    steps = dataclasses.replace(OF_RESUME["total_steps"], doc=horizon)
+    add_flags(resume, {"total_steps": steps}, anew=False)
+    following = resume.add_argument_group("following it")
+    add_flags(following, {k: x for k, x in OF_RESUME.items() if k != "total_steps"}, anew=False)
+    resume.set_defaults(run=resume_run)
 
     evaluate = verbs.add_parser(
         "evaluate", help="Play episodes with what a run has learned",
@@ -147,34 +148,32 @@ def _step(text: str) -> int | str:
 
 def resume_run(options: argparse.Namespace) -> None:
     """Goes on with a run, or with a sweep of them."""
-    from jaxrl.runs.directory import RunDirectory, read_summary
-    from jaxrl.runs.run_config import RunConfig
+    from jaxrl.runs.directory import SWEEP, RunDirectory, read_summary
 
-    if (options.path / "sweep.json").exists():
-        from jaxrl.runs.sweeps import SweepDirectory
-
-        given = [name for name, x in vars(options).items() if x is not None and name in OF_RESUME]
+    if (options.path / SWEEP).exists():
+        given = [name for name in OF_RESUME if getattr(options, name) is not None]
         if given:
-            flag = "--" + given[0].replace("_", "-")
+            flag = spelled(given[0])
             raise InvalidValue(
                 f"{flag} is for one run, and {options.path} is a sweep: leave it out"
             )
-        return options.resume_sweep(options.path, SweepDirectory(options.path).words)
+        return resume_sweep(options.path)
     # claimed before its state is looked at
     with terminal.outlived(), RunDirectory.resume(options.path) as directory:
         run_config = RunConfig.of_run(options.path)
-        before = run_config.training["total_steps"]
+        before = run_config.training
         run_config = dataclasses.replace(
             run_config,
-            training={**run_config.training, "total_steps": options.total_steps or before},
-            options=run_options_of(options, **dataclasses.asdict(run_config.options)),
+            training=options_of(TrainingOptions, options, before.values()),
+            options=options_of(RunOptions, options, run_config.options.values()),
         )
         summary = read_summary(options.path)
-        steps = before * len(run_config.seeds) * max(1, len(run_config.points))
+        steps = before.total_steps * len(run_config.seeds) * max(1, len(run_config.points))
         ended = summary and not summary.get("stopped") and summary["env_steps"] >= steps
-        if ended and options.total_steps in (None, before):
+        if ended and run_config.training == before:
             print(
-                f"{options.path} is complete: {before:,} steps; --total-steps N would go further",
+                f"{options.path} is complete: {before.total_steps:,} steps; "
+                "--total-steps N would go further",
                 flush=True,
             )
             return
@@ -187,8 +186,6 @@ def resume_run(options: argparse.Namespace) -> None:
 def evaluate_run(options: argparse.Namespace) -> None:
     """Plays episodes with each member of a run."""
     keep_compiled_programs()
-    from jaxrl.runs.run_config import RunConfig
-
     run_config = RunConfig.of_run(options.path)
     print(
         f"jaxrl: {run_config.algorithm} on {run_config.environment}, from {options.path}",
@@ -237,8 +234,6 @@ def _render(policy: "LoadedPolicy", key: Any, path: Path, eval_mode: Any) -> Non
 
 def export_run(options: argparse.Namespace) -> None:
     """Writes what a member of a run has learned."""
-    from jaxrl.runs.run_config import RunConfig
-
     run_config, out = RunConfig.of_run(options.path), options.out or options.path / "export"
     print(
         f"jaxrl: {run_config.algorithm} on {run_config.environment}, from {options.path}",
@@ -249,7 +244,7 @@ def export_run(options: argparse.Namespace) -> None:
     from jaxrl.runs.load import load_policy
 
     policy = load_policy(options.path, options.member, step=options.step)
-    if policy.training.eval_mode == "sample":
+    if policy.training.options.eval_mode == "sample":
         print("note: the run was evaluated by drawn actions, and the program takes the likeliest")
     export_policy(policy, out, onnx=options.onnx)
     for file in sorted(out.glob("policy.*")):

@@ -4,11 +4,16 @@ import argparse
 import dataclasses
 import functools
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxrl import __version__
 from jaxrl.cli import terminal
-from jaxrl.cli.parsing import check_many, count, did_you_mean, file_path, kind
+from jaxrl.cli.config_file import words_of
+from jaxrl.cli.option_flags import FLAGS
+from jaxrl.cli.parsing import Parser, check_many, count, did_you_mean, file_path, kind
+from jaxrl.cli.presets import preset
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
 from jaxrl.cli.train import (
     add_training_flags,
@@ -21,10 +26,11 @@ from jaxrl.cli.train import (
 )
 from jaxrl.errors import InvalidValue, Unable
 from jaxrl.registry import Algorithm, algorithms, finite_number, parse
+from jaxrl.runs.directory import plain
 
 if TYPE_CHECKING:
     from jaxrl.runs.run_config import RunConfig
-    from jaxrl.runs.sweeps import Point, Range, SweepDirectory
+    from jaxrl.runs.sweeps import Point, Range, Sweep, SweepDirectory
 
 BATCHED = ("Scalar", "Scalar | None", "Scheduled", "Scheduled | None")
 """Types of flags that vmap can batch."""
@@ -47,9 +53,9 @@ def add_sweep(verbs: Any, algorithm: Algorithm | None) -> None:
         ),
         allow_abbrev=False,
     )
-    sweep.set_defaults(run=sweep_agents, config=None, resumed=False, from_preset=None)
+    sweep.set_defaults(run=sweep_agents, config=None, from_preset=None)
     add_words(sweep)
-    add_flags(sweep)
+    add_own_flags(sweep)
     add_training_flags(sweep, sweep.add_argument_group("each run"), algorithm)
 
 
@@ -58,22 +64,47 @@ def sweep_agents(options: argparse.Namespace) -> None:
     from jaxrl.runs.sweeps import SweepDirectory
     from jaxrl_envs.registry import check_id
 
-    algorithm = algorithm_named(options.algo)
     check_id(options.env)
-    points, run_config = points_of(options, algorithm), run_config_of(options)
-    with (
-        terminal.outlived(),
-        SweepDirectory.resume(options.sweep_dir)
-        if options.resumed
-        else claim(SweepDirectory, options.sweep_dir, options, "sweep-") as directory,
-    ):
+    sweep = sweep_of(options)
+    of_sweep = (SweepDirectory, options.sweep_dir, options, "sweep-")
+    with terminal.outlived(), claim(*of_sweep) as directory:
         announce(options, "a sweep")
-        run_sweep(
-            run_config, points, directory, options.given, options.max_memory, options.confirm_seeds
+        run_sweep(sweep, directory)
+
+
+def resume_sweep(path: Path) -> None:
+    """Goes on with the sweep in a directory."""
+    from jaxrl.runs.sweeps import SweepDirectory
+
+    with terminal.outlived(), SweepDirectory.resume(path) as directory:
+        sweep = directory.read()
+        if isinstance(sweep, list):
+            sweep = sweep_of_words(sweep)
+        config = sweep.run_config
+        print(
+            f"jaxrl {__version__}: {config.algorithm} on {config.environment}, a sweep", flush=True
         )
+        run_sweep(sweep, directory)
 
 
-def add_flags(sweep: Any) -> None:
+def sweep_of(options: argparse.Namespace) -> "Sweep":
+    """What the flags ask for."""
+    from jaxrl.runs.sweeps import Sweep
+
+    points = points_of(options, algorithm_named(options.algo))
+    run_config = run_config_of(options)
+    return Sweep(run_config, tuple(points), options.max_memory, options.confirm_seeds)
+
+
+def sweep_of_words(words: Sequence[str]) -> "Sweep":
+    """What the words of a command line ask for, as sweep.json had them before 0.2."""
+    algorithm = next(algorithms()[word] for word in words if word in algorithms())
+    parser = Parser(prog="jaxrl", allow_abbrev=False)
+    add_sweep(parser.add_subparsers(), algorithm)
+    return sweep_of(parser.parse_args(words))
+
+
+def add_own_flags(sweep: Any) -> None:
     """Adds the flags that `sweep` has besides those of `train`."""
     group = sweep.add_argument_group("the sweep")
     group.add_argument(
@@ -187,18 +218,10 @@ def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
     return flag.name, Range(low, high, len(others) == 2)
 
 
-def run_sweep(
-    run_config: "RunConfig",
-    points: "list[Point]",
-    directory: "SweepDirectory",
-    words: list[str],
-    max_memory: float | None,
-    confirm_seeds: int | None = None,
-) -> None:
+def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
     """Trains every point, or goes on with what is missing; prints and draws what came of it."""
     from jaxrl.analysis.sweep_report import (
         caveat,
-        command_on_fresh_seeds,
         draw,
         outcomes,
         table,
@@ -206,6 +229,7 @@ def run_sweep(
     )
     from jaxrl.runs.sweeps import batches, memory_budget, split
 
+    run_config, points, confirm_seeds = sweep.run_config, sweep.points, sweep.confirm_seeds
     if run_config.seeds[-1] + (confirm_seeds or 0) >= 2**32:
         raise InvalidValue(f"--confirm-seeds is {confirm_seeds}: seeds end at 2**32 - 1")
     flags = algorithms()[run_config.algorithm].flags
@@ -225,9 +249,10 @@ def run_sweep(
 
     for of_group, _, rest in groups:  # what does not fit is said before anything is left behind
         build(dataclasses.replace(of_group, points=tuple(rest)))
-    directory.begin(words)
+    directory.begin(sweep)
     path = directory.path
-    budget = memory_budget() if max_memory is None else int(max_memory * 2**30)
+    most = sweep.max_memory
+    budget = memory_budget() if most is None else int(most * 2**30)
     print(
         f"{len(points)} points x {len(run_config.seeds)} seeds, {len(groups)} "
         f"program{'s' if len(groups) > 1 else ''}, into {path}",
@@ -257,9 +282,9 @@ def run_sweep(
     if confirm_seeds is not None:
         _confirm(run_config, best.point, directory, confirm_seeds)
     elif said:
-        seeds = max(len(run_config.seeds), FRESH_SEEDS)
-        fresh = command_on_fresh_seeds(words, best.point, run_config.seeds[-1] + 1, seeds)
-        print(f"On fresh seeds: {shlex.join(fresh)}")
+        num_seeds = max(len(run_config.seeds), FRESH_SEEDS)
+        fresh = _on_fresh_seeds(run_config, best.point, num_seeds)
+        print(f"On fresh seeds: {shlex.join(['jaxrl', *train_words(fresh)])}")
 
 
 def _confirm(
@@ -272,16 +297,35 @@ def _confirm(
     if read_summary(path) is not None:
         print(f"on fresh seeds: {path}")
         return
-    first = run_config.seeds[-1] + 1
+    fresh = _on_fresh_seeds(run_config, point, num_seeds)
     print(
-        f"\n{path.name}: {_said(point, [])}, seeds {first} to {first + num_seeds - 1}", flush=True
+        f"\n{path.name}: {_said(point, [])}, seeds {fresh.seeds[0]} to {fresh.seeds[-1]}",
+        flush=True,
     )
-    fresh = dataclasses.replace(
+    _train(fresh, path)
+
+
+def _on_fresh_seeds(run_config: "RunConfig", point: "Point", num_seeds: int) -> "RunConfig":
+    """The run of a point with seeds that the sweep did not have."""
+    first = run_config.seeds[-1] + 1
+    return dataclasses.replace(
         run_config,
         hyper_parameters={**run_config.hyper_parameters, **point},
         seeds=tuple(range(first, first + num_seeds)),
     )
-    _train(fresh, path)
+
+
+def train_words(run_config: "RunConfig") -> list[str]:
+    """The words of `jaxrl train` that ask for this run; what is a default is left out."""
+    content = run_config.config()
+    changed = {k: content[k] for k, x in FLAGS.items() if content[k] not in (x.for_command, None)}
+    settings = {**changed, **plain(run_config.hyper_parameters), "seeds": list(run_config.seeds)}
+    algorithm = algorithms()[run_config.algorithm]
+    return [
+        *("train", algorithm.name, run_config.environment),
+        *words_of(settings, run_config.environment_parameters, algorithm),
+        *(["--no-preset"] if preset(algorithm.name, run_config.environment) else []),
+    ]
 
 
 def _train(run_config: "RunConfig", path: Path) -> None:

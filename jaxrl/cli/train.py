@@ -1,7 +1,6 @@
 """The command `jaxrl train`. Imports jax late."""
 
 import argparse
-import dataclasses
 import signal
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl import __version__
 from jaxrl.cli import terminal
+from jaxrl.cli.option_flags import FLAGS, add_flags, options_of
 from jaxrl.cli.parsing import (
     HYPER,
     check_many,
@@ -17,27 +17,26 @@ from jaxrl.cli.parsing import (
     fail,
     file_path,
     kind,
-    seconds,
     spelled,
 )
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
+from jaxrl.engine.options import Role, TrainingOptions
 from jaxrl.errors import InvalidValue
 from jaxrl.registry import (
     SHOWN_TYPES,
     Algorithm,
     Flag,
     algorithms,
-    finite_number,
     parse,
     plain_value,
     whole_number,
 )
 from jaxrl.runs.disk import user_path
+from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
-    from jaxrl.runs.run_config import RunConfig
 
 
 def add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
@@ -92,10 +91,7 @@ def add_training_flags(train: Any, run: Any, algorithm: Algorithm | None) -> Non
         help="Use the tuned settings for this algorithm and environment, where there are some and "
         "no --config (default: yes)",
     )  # fmt: skip
-    run.add_argument(
-        "--total-steps", type=count, default=500_000, metavar="INT",
-        help="Environment steps of each seed, rounded up to whole iterations (default: 500000)",
-    )  # fmt: skip
+    add_flags(run, {k: x for k, x in FLAGS.items() if x.role is not Role.FOLLOWING})
     run.add_argument(
         "--seed", type=kind(whole_number), default=0, metavar="INT",
         help="The seed, or the first of several (default: 0)",
@@ -111,42 +107,8 @@ def add_training_flags(train: Any, run: Any, algorithm: Algorithm | None) -> Non
         "numbers, true and false are read as such, all else (and what is in double quotes) as a "
         "text",
     )  # fmt: skip
-    run.add_argument(
-        "--num-evaluations", type=count, default=20, metavar="INT",
-        help="Evaluations, evenly spaced (default: 20)",
-    )  # fmt: skip
-    run.add_argument(
-        "--num-eval-episodes", type=count, default=128, metavar="INT",
-        help="Episodes of an evaluation, see --eval-mode (default: 128)",
-    )  # fmt: skip
-    run.add_argument(
-        "--eval-mode", choices=("greedy", "sample"),
-        help="How evaluations act: by the mean or most likely action, or by actions drawn from the "
-        "policy: for games in which any predictable action loses (default: greedy)",
-    )  # fmt: skip
-    run.add_argument(
-        "--normalize-observations", action=argparse.BooleanOptionalAction, default=False,
-        help="Scale numbers in observations by their running mean and deviation",
-    )  # fmt: skip
-    run.add_argument(
-        "--normalize-rewards", action=argparse.BooleanOptionalAction, default=False,
-        help="Scale rewards by the deviation of the running discounted return",
-    )  # fmt: skip
-    run.add_argument(
-        "--reset-policy", choices=("fresh", "pool"),
-        help="Draw a start for every reset, or a pool of them once an iteration "
-        "(default: pool where resets are expensive, else fresh)",
-    )  # fmt: skip
-    run.add_argument(
-        "--pool-size", type=count, metavar="INT",
-        help="Starts in that pool (default: as many as environments, and at least 64)",
-    )  # fmt: skip
-    add_following(train)
-    run.add_argument(
-        "--warm-start", metavar="RUN",
-        help="Start from the agent and the statistics of observations that this run has "
-        "learned (its first seed)",
-    )  # fmt: skip
+    following = train.add_argument_group("following it")
+    add_flags(following, {k: x for k, x in FLAGS.items() if x.role is Role.FOLLOWING})
     if algorithm:
         group = train.add_argument_group(f"hyper-parameters of {algorithm.name}", algorithm.summary)
         for flag in algorithm.flags:
@@ -215,7 +177,7 @@ def announce(options: argparse.Namespace, what: str) -> None:
         print(f"note: {options.config.path} ran on {others}: results may differ", flush=True)
 
 
-def _show_dry_run(run_config: "RunConfig") -> None:
+def _show_dry_run(run_config: RunConfig) -> None:
     find_own_modules()
     from jaxrl.runs.dry_run import dry_run  # here, and not earlier: they import jax
     from jaxrl.runs.load import build
@@ -227,10 +189,8 @@ def _show_dry_run(run_config: "RunConfig") -> None:
         print(f"{name:<13} {text}")
 
 
-def run_config_of(options: argparse.Namespace) -> "RunConfig":
+def run_config_of(options: argparse.Namespace) -> RunConfig:
     """What is to be trained, and how."""
-    from jaxrl.runs.run_config import TRAINING, RunConfig
-
     if not 0 <= options.seed <= 2**32 - options.seeds:
         raise InvalidValue(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
     check_many("--seeds", options.seeds)
@@ -244,8 +204,8 @@ def run_config_of(options: argparse.Namespace) -> "RunConfig":
         },
         environment_parameters=dict(options.env_param),
         seeds=tuple(range(options.seed, options.seed + options.seeds)),
-        training={name: getattr(options, name) for name in TRAINING},
-        options=run_options_of(options, num_evaluations=options.num_evaluations),
+        training=options_of(TrainingOptions, options),
+        options=options_of(RunOptions, options),
         key_type=options.config and options.config.key_type,
         warm_start=options.warm_start and str(user_path(options.warm_start).absolute()),
     )
@@ -261,52 +221,7 @@ def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str
     return kind.create_numbered(Path("runs") / name)
 
 
-def add_following(parser: Any, *, anew: bool = True) -> None:
-    """Adds the flags on how a run is followed and saved; a run that goes on has no defaults."""
-    group = parser.add_argument_group("following it")
-
-    def add(flag: str, text: str, shown: str, **others: Any) -> None:
-        name = flag.removeprefix("--").replace("-", "_")
-        default = getattr(RunOptions(), name) if anew else None
-        text += f" (default: {shown})" if anew else ""
-        group.add_argument(flag, default=default, help=text, **others)
-
-    add(
-        "--checkpoint-seconds", "Time between checkpoints, at least; the end is saved in any case",
-        "60", type=seconds, metavar="FLOAT",
-    )  # fmt: skip
-    add("--keep-checkpoints", "How many checkpoints stay", "3", type=count, metavar="INT")
-    add(
-        "--keep-best", "Keep what was learned at the best evaluation, too: the highest mean over "
-        "the seeds, for `jaxrl evaluate RUN --step best`", "no",
-        action=argparse.BooleanOptionalAction,
-    )  # fmt: skip
-    add(
-        "--tensorboard", "Write event files for TensorBoard", "yes",
-        action=argparse.BooleanOptionalAction,
-    )  # fmt: skip
-    group.add_argument(
-        "--stop-at-return", type=kind(finite_number), metavar="FLOAT",
-        help="End when an evaluation's return, the mean over the seeds, is that high",
-    )  # fmt: skip
-    group.add_argument(
-        "--time-budget", type=seconds, metavar="SECONDS",
-        help="End after so much time, compilation not counted; the run can be resumed",
-    )  # fmt: skip
-    group.add_argument(
-        "--wandb", metavar="PROJECT",
-        help="Log to this project of Weights & Biases, too; needs pip install 'jaxrl[wandb]'",
-    )  # fmt: skip
-
-
-def run_options_of(options: argparse.Namespace, **others: Any) -> RunOptions:
-    """What `add_following` read; what was not given is left to `others`, or the default."""
-    names = {field.name for field in dataclasses.fields(RunOptions)}
-    given = {k: v for k, v in vars(options).items() if k in names and v is not None}
-    return RunOptions(**{**others, **given})
-
-
-def train(run_config: "RunConfig", directory: "RunDirectory", *, resume: bool = False) -> None:
+def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = False) -> None:
     """Trains, and shows what happens and what came of it."""
     keep_compiled_programs()
     from jaxrl.analysis.intervals import MIN_SEEDS
@@ -326,7 +241,7 @@ def train(run_config: "RunConfig", directory: "RunDirectory", *, resume: bool = 
                 run_config.options,
                 directory=directory,
                 resume=resume,
-                origin=run_config.origin,
+                origin=run_config,
                 callbacks=[show],
             )
     except Interrupted:

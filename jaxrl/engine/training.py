@@ -1,5 +1,6 @@
 """What is trained, on what, for how long; its pure functions are composed by `train` and `fit`."""
 
+import dataclasses
 from typing import Any, Self
 
 import jax
@@ -13,6 +14,7 @@ from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.first_step import FirstStep
 from jaxrl.engine.learners import Divergence, IterationMetrics, Learned, TrainState, policy_of
+from jaxrl.engine.options import TrainingOptions, called_with, options_class
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.sums import CompensatedSum
 from jaxrl.engine.vector_env import VectorEnv
@@ -21,8 +23,7 @@ from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
 from jaxrl.replay.buffer import ReplayBuffer
 from jaxrl.trees import strong
-from jaxrl.types import Clock, Key, PyTree, ResetPolicy, Stream, static, stream
-from jaxrl.validation import whole_number
+from jaxrl.types import Clock, Key, PyTree, Stream, static, stream
 from jaxrl.xla import deadlock, layout
 from jaxrl.xla.flatten import Flattened, flatten, unflatten
 from jaxrl.xla.precision import in_float32, narrow
@@ -31,8 +32,18 @@ from jaxrl.xla.transfers import transfers_allowed
 from jaxrl_envs.objects import as_environment
 
 
+@options_class
+class TrainingArguments(TrainingOptions):
+    """The arguments of `Training.create`."""
+
+    agent: Agent = dataclasses.field(kw_only=False)
+    env: Environment = dataclasses.field(kw_only=False)
+
+
 class Training(struct.PyTreeNode):
     """Who learns, on what, for how long: everything but the key. Agent and environment are leaves.
+
+    `options` are those it was made with, settled: whole iterations, and no choice left open.
 
     Build it with `Training.create`, which checks that the parts fit together. `init`, `chunk` and
     `evaluate` are pure; `train` composes them in one program, `fit` calls them from a host loop.
@@ -43,49 +54,38 @@ class Training(struct.PyTreeNode):
     eval_envs: VectorEnv
     data: PyTree
     agent_state: Learned | None
+    options: TrainingOptions = static()
     num_iterations: int = static()
-    normalize_observations: bool = static()
-    normalize_rewards: bool = static()
-    eval_mode: EvalMode = static(default="greedy")
     normalized: Normalized = static(default="numbers")
+
+    @staticmethod
+    @called_with(TrainingArguments)
+    def create(given: TrainingArguments) -> "Training":
+        """Binds agent and environment; see `train` for the arguments and errors.
+
+        Called as `Training.create(agent, env, total_steps=..., **options)`.
+        """
+        return Training.of(given)
 
     @classmethod
     @transfers_allowed
     @in_float32
-    def create(
-        cls,
-        agent: Agent,
-        env: Environment,
-        *,
-        total_steps: int,
-        num_eval_episodes: int = 64,
-        normalize_observations: bool = False,
-        normalize_rewards: bool = False,
-        reset_policy: ResetPolicy | None = None,
-        pool_size: int | None = None,
-        batched_env: bool = False,
-        eval_env: Environment | None = None,
-        data: PyTree = None,
-        agent_state: PyTree = None,
-        eval_mode: EvalMode | None = None,
-    ) -> Self:
-        """Binds agent and environment; see `train` for the arguments and errors."""
+    def of(cls, given: TrainingArguments) -> Self:
+        """The training that these arguments ask for."""
+        agent, env, eval_env, data = given.agent, given.env, given.eval_env, given.data
+        total_steps, agent_state = given.total_steps, given.agent_state
         check_agent(agent)
         env = as_environment(env)
         eval_env = None if eval_env is None else as_environment(eval_env)
         env, eval_env, data = narrow((env, eval_env, data))
         spec = env.spec  # which wrappers check
-        first_step = FirstStep.of(env, batched_env)
+        first_step = FirstStep.of(env, given.batched_env)
         deadlock.protect_or_warn(type(env).__name__, first_step.jaxpr)
         check_contract(type(env).__name__, first_step, spec)
         agent = strong(agent.bind(spec))
         plan = agent.plan
         plan.check()
-        given: Any = total_steps
-        if isinstance(given, str) or not 1 <= given < float("inf"):
-            raise InvalidValue(f"total_steps is {total_steps!r}: it must be a number, at least 1")
-        num_eval_episodes = whole_number("num_eval_episodes", num_eval_episodes)
-        eval_mode = agent.eval_modes[0] if eval_mode is None else eval_mode
+        eval_mode = given.eval_mode or agent.eval_modes[0]
         check_eval_mode(agent, eval_mode)
         if isinstance(plan, Offline) and data is None:
             raise InvalidValue(
@@ -99,23 +99,18 @@ class Training(struct.PyTreeNode):
             raise InvalidValue(
                 f"{type(agent).__name__} collects its own experience: leave data out"
             )
-        if batched_env and eval_env is None:
+        if given.batched_env and eval_env is None:
             raise InvalidValue(
                 "batched_env gives each training copy parameters of its own, so evaluation needs "
                 "an environment too: pass eval_env"
             )
-        for name, wanted in (
-            ("normalize_rewards", normalize_rewards),
-            ("normalize_observations", normalize_observations),
-        ):
-            if wanted not in (True, False):
-                raise InvalidValue(f"{name} is {wanted!r}: it must be True or False")
-            if wanted and not isinstance(plan, OnPolicy | Replay):
+        for name in ("normalize_rewards", "normalize_observations"):
+            if getattr(given, name) and not isinstance(plan, OnPolicy | Replay):
                 raise InvalidValue(
                     f"{name} takes its statistics from collected experience, and the plan of "
                     f"{type(agent).__name__} ({type(plan).__name__}) has none: leave it off"
                 )
-        if normalize_observations and not normalized_leaves(spec):
+        if given.normalize_observations and not normalized_leaves(spec):
             kinds = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
             raise InvalidValue(
                 "normalize_observations finds no number in the observation, only "
@@ -123,39 +118,43 @@ class Training(struct.PyTreeNode):
             )
         if eval_env is not None:
             check_eval_env(eval_env, spec)
-        num_iterations = -(-total_steps // plan.steps_per_iteration)
+        num_iterations = int(-(-total_steps // plan.steps_per_iteration))
         if num_iterations * plan.updates_per_iteration >= 2**31:  # the clock's int32
             raise InvalidValue(
                 f"total_steps is {total_steps}, which takes {num_iterations} iterations times "
                 f"{plan.updates_per_iteration} updates, and only 2**31 - 1 can be counted: take "
                 "fewer steps, or let an iteration collect more steps or make fewer updates"
             )
-        policy = reset_policy or env.spec.reset_policy
+        reset_policy = given.reset_policy or env.spec.reset_policy
         envs = VectorEnv(
             strong(env),
             plan.num_envs,
-            policy,
-            pool_size,
-            batched_env,
+            reset_policy,
+            given.pool_size,
+            given.batched_env,
             layout.scan_unroll(first_step.jaxpr),
             info := tuple(scalars(first_step.timestep.info)),
         )
         eval_envs = VectorEnv(
             strong(env if eval_env is None else eval_env),
-            num_eval_episodes,
+            given.num_eval_episodes,
             info=info if eval_env is None else None,
         )
         envs.check()
+        settled = dataclasses.replace(
+            TrainingOptions.of(given.settings()),
+            total_steps=num_iterations * plan.steps_per_iteration,
+            eval_mode=eval_mode,
+            reset_policy=reset_policy,
+        )
         training = cls(
             agent=agent,
             envs=envs,
             eval_envs=eval_envs,
             data=data,
             agent_state=None if agent_state is None else strong(Learned.of(agent_state)),
+            options=settled,
             num_iterations=num_iterations,
-            normalize_observations=normalize_observations,
-            normalize_rewards=normalize_rewards,
-            eval_mode=eval_mode,
         )
         state = first_step.state
         sizes.check(training, state, state if eval_env is None else ())
@@ -173,10 +172,13 @@ class Training(struct.PyTreeNode):
         """Environment steps (updates, for an offline agent) in so many iterations."""
         return iterations * self.agent.plan.steps_per_iteration
 
-    def in_eval_mode(self, eval_mode: EvalMode) -> Self:
-        """The same with evaluations of another kind; ValueError where the agent has no such."""
+    def in_eval_mode(self, eval_mode: EvalMode | None) -> Self:
+        """The same with evaluations of another kind, or as it is for None; ValueError where the
+        agent has no such."""
+        if eval_mode is None:
+            return self
         check_eval_mode(self.agent, eval_mode)
-        return self.replace(eval_mode=eval_mode)
+        return self.replace(options=dataclasses.replace(self.options, eval_mode=eval_mode))
 
     @in_float32
     def clock(self, iteration: jax.Array | int) -> Clock:
@@ -217,8 +219,8 @@ class Training(struct.PyTreeNode):
         return Normalizer.create(
             self.agent.bound_spec,
             self.agent.plan.num_envs,
-            observations=self.normalize_observations,
-            rewards=self.normalize_rewards,
+            observations=self.options.normalize_observations,
+            rewards=self.options.normalize_rewards,
             normalized=self.normalized,
         )
 
@@ -289,7 +291,7 @@ class Training(struct.PyTreeNode):
         exploration, or drawing its actions where `eval_mode` is "sample"."""
         if iteration is None:
             iteration = self.num_iterations
-        clock, explore = self.clock(iteration), self.eval_mode == "sample"
+        clock, explore = self.clock(iteration), self.options.eval_mode == "sample"
         return policy_of(self.agent, state.agent, state.stats, clock, explore=explore)
 
     @in_float32

@@ -1,4 +1,4 @@
-"""What config.json says of a run, and how two of them differ."""
+"""What config.json says of a run."""
 
 import dataclasses
 from typing import Any
@@ -9,35 +9,9 @@ import numpy as np
 from flax import struct
 
 from jaxrl.runs.members import Members
-from jaxrl.runs.run_options import Origin, RunOptions
+from jaxrl.runs.run_config import Origin, Records, RunConfig
+from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Schedule
-
-MAY_CHANGE = (
-    *(field.name for field in dataclasses.fields(RunOptions)),
-    "total_steps",
-    "device",
-    "platform",
-)
-"""What of a configuration a resumed run may have otherwise."""
-
-
-ADDED = {"eval_mode": "greedy"}
-"""What a configuration without these names had: it is from before there were any."""
-
-
-def changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Any:
-    """Phrases on what differs between two configurations."""
-    ignored = {*MAY_CHANGE, "schema_version", "versions", "revision"}
-    then = then if prefix else {**ADDED, **then}
-    old_schema = then.get("schema_version") == 1  # which had fewer names
-    for name in {**then, **now}:
-        if name in ignored or (name not in then and (old_schema or now[name] is None)):
-            continue
-        old, new = then.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from changes(old, new, f"{prefix}{name}.")
-        elif old != new:
-            yield f"{prefix}{name} was {old} and is {new}"
 
 
 def of_schedules(agent: Any, iteration: int, then: int, now: int) -> str:
@@ -70,26 +44,21 @@ def describe(x: Any) -> Any:
     return described
 
 
-def configuration(members: Members, run_options: RunOptions, origin: Origin) -> dict[str, Any]:
-    """Everything that repeats the run."""
-    training = members.training
-    options = dataclasses.asdict(run_options)
-    return {
-        **dataclasses.asdict(origin),
-        "hyper_parameters": describe(members.base),
-        **({"points": members.points} if members.points else {}),
-        "seeds": members.seeds,
-        "vmapped": members.key.ndim > 0,
-        "key_type": str(jax.random.key_impl(members.key)),
-        "total_steps": training.total_steps,
-        "num_evaluations": options.pop("num_evaluations"),
-        "num_eval_episodes": training.eval_envs.num_envs,
-        "normalize_observations": training.normalize_observations,
-        "normalize_rewards": training.normalize_rewards,
-        "reset_policy": training.envs.reset_policy,
-        "pool_size": training.envs.pool_size,
-        "eval_mode": training.eval_mode,
-        **options,
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-    }
+def configuration(members: Members, options: RunOptions, origin: Origin) -> dict[str, Any]:
+    """What config.json says: everything that repeats the run, and where it ran."""
+    config = RunConfig(
+        **Origin.of(origin.values()).values(),
+        hyper_parameters=describe(members.base),
+        points=members.points,
+        seeds=members.seeds,
+        key_type=str(jax.random.key_impl(members.key)),
+        training=members.training.options,
+        options=options,
+    )
+    records = Records(
+        vmapped=members.key.ndim > 0,
+        device=jax.devices()[0].device_kind,
+        platform=jax.default_backend(),
+    )
+    noted = {name: value for name, value in records.values().items() if value is not None}
+    return {**config.config(), **noted}

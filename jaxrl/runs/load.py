@@ -14,6 +14,7 @@ from jaxrl.agent import Agent, EvalMode, Policy
 from jaxrl.engine import sizes
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
 from jaxrl.engine.learners import Learned, policy_of
+from jaxrl.engine.options import TrainingOptions
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.training import Training
 from jaxrl.engine.vector_env import VectorEnv
@@ -164,7 +165,7 @@ def _with_statistics_of(record: Mapping[str, Any], members: Members) -> Members:
     """The members, who normalise floats alone where those did who wrote the checkpoint."""
     training = members.training
     saved = statistics_in(record)
-    if saved is None or not training.normalize_observations:
+    if saved is None or not training.options.normalize_observations:
         return members
     floats = len(normalized_leaves(training.envs.spec, "floats"))
     if saved != floats or saved == len(normalized_leaves(training.envs.spec)):
@@ -174,16 +175,7 @@ def _with_statistics_of(record: Mapping[str, Any], members: Members) -> Members:
 
 def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Members:
     config = read_config(path)
-    training = Training.create(
-        agent,
-        env,
-        total_steps=config["total_steps"],
-        num_eval_episodes=config["num_eval_episodes"],
-        normalize_observations=config["normalize_observations"],
-        normalize_rewards=config["normalize_rewards"],
-        eval_mode=config.get("eval_mode"),
-        data=data,
-    )
+    training = Training.create(agent, env, **TrainingOptions.of(config).settings(), data=data)
     seeds = [seed % 2**32 for seed in config["seeds"]]
     vmapped = config.get("vmapped", len(seeds) > 1)
     keys = keys_of(seeds, config["key_type"], vmapped=vmapped)
@@ -310,13 +302,13 @@ class LoadedPolicy:
 
     def _policy(self, eval_mode: EvalMode | None) -> Policy:
         """`act` as a `Policy`, or one that draws its actions."""
-        training = self.training.in_eval_mode(eval_mode or self.training.eval_mode)
+        training = self.training.in_eval_mode(eval_mode)
 
         def greedy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
             action, carry = self.act(obs, carry)
             return carry, action, ()
 
-        if training.eval_mode == "greedy":
+        if training.options.eval_mode == "greedy":
             return greedy
         clock = training.clock(self.iteration)
         return policy_of(training.agent, self.state, self.stats, clock, explore=True)

@@ -42,7 +42,7 @@ class Loop:
     ):
         self.members = members
         self.options = options
-        self.callbacks = [*callbacks, *options.callbacks()]
+        self.callbacks = [*callbacks, *options.ends()]
         self.recorder = recorder
         self.asked_to_end = asked_to_end
         self.stopped: str | None = None

@@ -22,7 +22,7 @@ from jaxrl.runs.checkpoint import (
     replace_by,
     statistics_in,
 )
-from jaxrl.runs.description import changes, configuration, of_schedules
+from jaxrl.runs.description import configuration, of_schedules
 from jaxrl.runs.directory import (
     RunDirectory,
     other_versions,
@@ -46,7 +46,8 @@ from jaxrl.runs.events import (
 )
 from jaxrl.runs.loggers import Logger, TensorBoard, WeightsAndBiases, check_wandb
 from jaxrl.runs.members import Members
-from jaxrl.runs.run_options import Origin, RunOptions
+from jaxrl.runs.run_config import Origin, changes
+from jaxrl.runs.run_options import RunOptions
 from jaxrl.runs.run_state import RunState
 from jaxrl.trees import named_leaves
 from jaxrl.types import Mean, PyTree
@@ -68,7 +69,7 @@ class Recorder:
         self.labels = members.labels
         training = members.training
         agent, env = type(training.agent).__name__, type(training.envs.env).__name__
-        self.origin = origin or Origin(agent, env)
+        self.origin = origin or Origin(algorithm=agent, environment=env)
         self._is_of_python = origin is None
         if options.wandb is not None:
             check_wandb()

@@ -1,51 +1,63 @@
 """How a run is followed and recorded, which does not change what it learns. Imports no jax."""
 
-import dataclasses
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jaxrl.engine.options import EvaluationOptions, Kind, Role, option, options_class
 from jaxrl.errors import InvalidValue
 
 if TYPE_CHECKING:
     from jaxrl.runs.callbacks import Callback
 
 
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """What `fit` is asked for besides training; see there.
+@options_class
+class RunOptions(EvaluationOptions):
+    """What `fit` is asked for besides training.
 
     Raises:
       ValueError: a field has no possible value.
     """
 
-    num_evaluations: int = 10
-    checkpoint_seconds: float = 60.0
-    keep_checkpoints: int = 3
-    keep_best: bool = False
-    stop_at_return: float | None = None
-    time_budget: float | None = None
-    tensorboard: bool = True
-    wandb: str | None = None
+    checkpoint_seconds: float = option(
+        default=60.0, role=Role.FOLLOWING, kind=Kind.SECONDS, shown="60",
+        doc="Time between checkpoints, at least; the end is saved in any case",
+    )  # fmt: skip
+    keep_checkpoints: int = option(
+        default=3, role=Role.FOLLOWING, kind=Kind.COUNT, doc="How many checkpoints stay"
+    )
+    keep_best: bool = option(
+        default=False, role=Role.FOLLOWING, kind=Kind.SWITCH,
+        doc="Keep what was learned at the best evaluation, too: the highest mean over the seeds "
+        "that have not diverged, for `jaxrl evaluate RUN --step best` or "
+        "`load_policy(run_dir, step=\"best\")`",
+    )  # fmt: skip
+    stop_at_return: float | None = option(
+        default=None, role=Role.FOLLOWING, kind=Kind.NUMBER,
+        doc="End when an evaluation's return, the mean over the seeds that have not diverged, is "
+        "that high; what was reached is then judged on other episodes",
+    )  # fmt: skip
+    time_budget: float | None = option(
+        default=None, role=Role.FOLLOWING, kind=Kind.SECONDS, metavar="SECONDS",
+        doc="End after so much time, compilation not counted; the run can be resumed",
+    )  # fmt: skip
+    tensorboard: bool = option(
+        default=True, role=Role.FOLLOWING, kind=Kind.SWITCH,
+        doc="Write event files for TensorBoard",
+    )  # fmt: skip
+    wandb: str | None = option(
+        default=None, role=Role.FOLLOWING, kind=Kind.TEXT, metavar="PROJECT",
+        doc="Log to this project of Weights & Biases, too; needs pip install 'jaxrl[wandb]'",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in ("num_evaluations", "keep_checkpoints"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InvalidValue(f"{name} is {value!r}: it must be a whole number, at least 1")
-        for name in ("checkpoint_seconds", "time_budget"):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value >= 0):
-                raise InvalidValue(
-                    f"{name} is {value!r}: it must be a number of seconds, at least 0"
-                )
-        if self.stop_at_return is not None and not _is_number(self.stop_at_return):
-            raise InvalidValue(f"stop_at_return is {self.stop_at_return!r}: it must be a number")
-        for name in ("keep_best", "tensorboard"):
-            if (value := getattr(self, name)) not in (True, False):
-                raise InvalidValue(f"{name} is {value!r}: it must be True or False")
+        super().__post_init__()
+        if self.num_evaluations < 1:  # `train` can do without
+            number = self.num_evaluations
+            raise InvalidValue(
+                f"num_evaluations is {number}: it must be a whole number, at least 1"
+            )
 
-    def callbacks(self) -> "list[Callback]":
-        """Those that end the run where the settings say so."""
+    def ends(self) -> "list[Callback]":
+        """Those that end the run where the options say so."""
         from jaxrl.runs.callbacks import stop_at_return, time_budget
 
         ends: list[Callback] = []
@@ -54,23 +66,3 @@ class RunOptions:
         if self.time_budget is not None:
             ends.append(time_budget(self.time_budget))
         return ends
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it can be compared with a return or a time; NaN and text cannot."""
-    try:
-        return not isinstance(value, str) and not math.isnan(value)
-    except (TypeError, ValueError):
-        return False
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What the record of a run calls its algorithm and its environment."""
-
-    algorithm: str
-    environment: str
-    environment_parameters: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Those that were changed."""
-    warm_start: str | None = None
-    """The run whose agent was the start."""

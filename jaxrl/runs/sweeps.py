@@ -1,6 +1,6 @@
 """A sweep as a directory of runs: what vmap can batch side by side, the rest one after the other.
 
-sweep.json     what was asked, as words of the command line, and how it was split
+sweep.json     the configuration of its runs, the points, and how they were split
 000/, 001/     runs, each of some points with every seed
 results.json   every point with its result, the best first
 confirmed/     the best point with seeds that did not choose it, where that was asked for
@@ -18,14 +18,14 @@ from typing import Any, Self
 import numpy as np
 
 from jaxrl.errors import InvalidValue
-from jaxrl.registry import ScheduleText
+from jaxrl.registry import ScheduleText, algorithms
 from jaxrl.runs.directory import SWEEP, RunDirectory, plain, read_summary
 from jaxrl.runs.disk import user_path
-from jaxrl.runs.run_config import RunConfig
+from jaxrl.runs.run_config import RunConfig, parsed
 from jaxrl.runs.text import resume_command
 
 Point = dict[str, Any]
-"""Names of hyper-parameters to values, as `flags.parse` reads them."""
+"""Names of hyper-parameters to values, as `registry.parse` reads them."""
 
 
 def grid(choices: Mapping[str, Sequence[Any]]) -> list[Point]:
@@ -33,6 +33,44 @@ def grid(choices: Mapping[str, Sequence[Any]]) -> list[Point]:
     return [
         dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is swept.
+
+    Attributes:
+      run_config: what the runs have in common.
+      points: in the order in which they are trained.
+      max_memory: GiB that one program may take; None for half of the machine's.
+      confirm_seeds: how many fresh seeds the best point is trained with again; None for none.
+    """
+
+    run_config: RunConfig
+    points: tuple[Point, ...]
+    max_memory: float | None = None
+    confirm_seeds: int | None = None
+
+    def content(self) -> dict[str, Any]:
+        """What sweep.json says of it."""
+        return {
+            "config": self.run_config.config(),
+            "points": self.points,
+            "max_memory": self.max_memory,
+            "confirm_seeds": self.confirm_seeds,
+        }
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any], path: Path) -> Self:
+        """The sweep that sweep.json says."""
+        run_config = RunConfig.of_config(content["config"], path)
+        algorithm = algorithms()[run_config.algorithm]
+        return cls(
+            run_config,
+            tuple(parsed(algorithm, point) for point in content["points"]),
+            content["max_memory"],
+            content["confirm_seeds"],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,19 +173,19 @@ class SweepDirectory(RunDirectory):
         directory.lock()
         return directory
 
-    def begin(self, words: Sequence[str]) -> None:
-        """Writes sweep.json, unless it is there: the command line, to go on with."""
+    def begin(self, sweep: Sweep) -> None:
+        """Writes sweep.json, unless it is there."""
         if not (self.path / SWEEP).exists():
-            self._write_sweep({"words": list(words), "batches": {}})
+            self._write_sweep({**sweep.content(), "batches": {}})
 
-    @property
-    def words(self) -> list[str]:
-        """The command line that began it.
+    def read(self) -> Sweep | list[str]:
+        """What was asked; from a jaxrl before 0.2 the words of the command line that began it.
 
         Raises:
           ValueError: there is no sweep here.
         """
-        return self._read()["words"]
+        content = self._read()
+        return content.get("words") or Sweep.of_content(content, self.path)
 
     def batches(self, group: int, make: Any) -> list[list[Point]]:
         """The parts of a group's points, made once and kept: runs are resumed by their points."""

@@ -24,8 +24,8 @@ from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, versions
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members
 from jaxrl.runs.recorder import Recorder
-from jaxrl.runs.run_config import RunConfig
-from jaxrl.runs.run_options import Origin, RunOptions
+from jaxrl.runs.run_config import Origin, RunConfig
+from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Cosine, Exponential, Linear
 from jaxrl_envs import make
 
@@ -115,7 +115,10 @@ def test_what_the_recorder_writes_is_read_back_to_the_bit(tmp_path, schedule):
         agent, make(ENV, length=0.7), total_steps=10_000, reset_policy="pool", pool_size=70,
         normalize_rewards=True, num_eval_episodes=3,
     )  # fmt: skip
-    origin = Origin("ppo", ENV, {"length": 0.7, "backend": "spring"})
+    origin = Origin(
+        algorithm="ppo", environment=ENV,
+        environment_parameters={"length": 0.7, "backend": "spring"},
+    )  # fmt: skip
     keys = jax.vmap(jax.random.key)(jax.numpy.arange(5, 8, dtype=jax.numpy.uint32))
     members, settings = Members.of(training, keys), RunOptions(num_evaluations=4, time_budget=1e3)
     with Recorder(RunDirectory.create(tmp_path / "run"), members, settings, origin) as recorder:

@@ -434,7 +434,7 @@ def test_a_mixed_policy_is_worth_what_the_game_says(eval_mode):
 def test_an_agent_says_how_it_can_be_evaluated():
     for agent, modes in ((PPO(), ("greedy", "sample")), (Rainbow(), ("greedy",))):
         assert agent.eval_modes == modes
-        assert Training.create(agent, BestAction(), total_steps=1).eval_mode == "greedy"
+        assert Training.create(agent, BestAction(), total_steps=1).options.eval_mode == "greedy"
     for agent, mode in ((Rainbow(), "sample"), (PPO(), "mode")):
         with pytest.raises(ValueError, match=f"eval_mode is '{mode}': .* use 'greedy'"):
             Training.create(agent, BestAction(), total_steps=1, eval_mode=mode)

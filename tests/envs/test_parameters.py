@@ -151,7 +151,7 @@ def test_arrays_and_objects_pass():
 def test_a_file_keeps_values_and_their_types(value):
     """Through the words of the command line and back, as a run is repeated from its config.json."""
     value = json.loads(json.dumps(value))
-    (word,) = words_of({}, {"name": value}, algorithms()["ppo"], {})
+    (word,) = words_of({}, {"name": value}, algorithms()["ppo"])
     parsed = parse_command_line(["train", "ppo", "gymnax/CartPole-v1", word])
     ((_, found),) = parsed.env_param
     assert found == value
@@ -159,7 +159,7 @@ def test_a_file_keeps_values_and_their_types(value):
 
 
 def test_a_list_in_a_file_arrives():
-    (word,) = words_of({}, {"means": [0, 0.5]}, algorithms()["ppo"], {})
+    (word,) = words_of({}, {"means": [0, 0.5]}, algorithms()["ppo"])
     assert word == "--env-param=means=[0, 0.5]"
     env = make("jaxrl/bandit", means=plain_value("[0, 0.5]"))
     np.testing.assert_array_equal(env.means, np.float32([0, 0.5]))
@@ -178,11 +178,7 @@ def test_a_boolean_reaches_the_environment(tmp_path, word):
         f'environment = "jaxrl/corridor"\n[environment_parameters]\nterminal_goal = {word.lower()}'
     )
     assert run_config == recipe_of("--config", str(tmp_path / "run.toml"))
-    config = {
-        "algorithm": run_config.algorithm, "environment": run_config.environment, "seeds": [0],
-        "hyper_parameters": {}, "environment_parameters": run_config.origin.environment_parameters,
-        **run_config.training,
-    }  # fmt: skip
+    config = run_config.config()
     (tmp_path / "config.json").write_text(json.dumps(config))
     again = RunConfig.of_run(tmp_path)
     assert again.environment_parameters == {"terminal_goal": word.lower() == "true"}

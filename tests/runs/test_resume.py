@@ -37,7 +37,6 @@ from jaxrl.replay.buffer import ReplayBuffer
 from jaxrl.runs import fit as fit_module
 from jaxrl.runs.callbacks import stop_at_return
 from jaxrl.runs.checkpoint import Checkpoints, replace_by
-from jaxrl.runs.description import changes
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.disk import WriteError
 from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
@@ -46,6 +45,7 @@ from jaxrl.runs.load import load_policy, load_run
 from jaxrl.runs.loop import DivergenceError
 from jaxrl.runs.members import Members
 from jaxrl.runs.recorder import curve
+from jaxrl.runs.run_config import changes
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Linear
 from jaxrl.types import Box, EnvSpec, Mean

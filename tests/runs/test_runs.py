@@ -42,7 +42,8 @@ from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
 from jaxrl.runs.events import Compiled, Evaluation, Progress, Result
 from jaxrl.runs.members import Members, seeds_of
 from jaxrl.runs.recorder import Recorder
-from jaxrl.runs.run_options import Origin, RunOptions
+from jaxrl.runs.run_config import Origin
+from jaxrl.runs.run_options import RunOptions
 from jaxrl.runs.sweeps import SweepDirectory
 from jaxrl.schedules import Linear
 
@@ -288,7 +289,7 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
     training = Training.create(Idle(), Counter(), total_steps=20, num_eval_episodes=3)
     keys = jax.random.split(KEY, 2)
     directory = RunDirectory.create(tmp_path / "run")
-    origin = Origin("idle", "counter", {"limit": 3})
+    origin = Origin(algorithm="idle", environment="counter", environment_parameters={"limit": 3})
     members = Members.of(training, keys)
     returns = np.array([[np.nan] * 3, [1.0, np.nan, 3.0]], np.float32)
     evaluation = Evaluation(

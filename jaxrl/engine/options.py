@@ -1,0 +1,311 @@
+"""The options of a run, each declared once: its role, default, documentation and flag.
+
+`train`, `fit`, the command line, files of settings, config.json, resume and comparison read these
+declarations. Imports no jax, so that the command line need not wait for it.
+"""
+
+import dataclasses
+import difflib
+import enum
+import functools
+import inspect
+import math
+import operator
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, dataclass_transform
+
+from jaxrl.errors import InvalidType, InvalidValue
+
+if TYPE_CHECKING:
+    from jaxrl.agent import EvalMode
+    from jaxrl.environment import Environment
+    from jaxrl.types import PyTree, ResetPolicy
+
+P = ParamSpec("P")
+A = TypeVar("A")
+R = TypeVar("R")
+C = TypeVar("C")
+
+UNSET: Any = object()
+"""No value, where None would be one."""
+
+
+class Role(enum.Enum):
+    """What a field is for, and therefore where it is written and compared."""
+
+    TRAINING = "changes what is learned: the same on resume, and tells learning curves apart"
+    SAMPLE = "how often it is measured, and by which seeds: the same on resume, pooled in curves"
+    FOLLOWING = "how the run is followed and saved: may change on resume"
+    RECORD = "noted in config.json, never a setting"
+    PYTHON = "an object that only Python can give: in no file, and no flag"
+
+
+class Kind(enum.Enum):
+    """The values of an option."""
+
+    COUNT = "a whole number"
+    STEPS = "a number of steps: a whole number, also written 1e6"
+    SECONDS = "a number of seconds, at least 0"
+    NUMBER = "a number"
+    SWITCH = "True or False"
+    CHOICE = "one of `choices`"
+    TEXT = "a text"
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """The declaration of a field, apart from its name, type and default.
+
+    Attributes:
+      role: what it is for.
+      doc: a sentence, without its full stop.
+      kind: its values; None for one that is neither checked nor a flag.
+      default: None makes None one of the values.
+      least: the smallest value of a count.
+      choices: the values of a choice.
+      metavar: what `--help` shows for the value, where that is not the kind's.
+      command_default: the command line's default, where it has another one.
+      shown: the default in words, where its value does not say it.
+      before: the value that a run had whose config.json is from before there was this option; its
+        default unless given.
+      may_grow: whether a resumed run may have more of it.
+    """
+
+    role: Role
+    doc: str
+    kind: Kind | None = None
+    default: Any = UNSET
+    least: int = 1
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+    command_default: Any = UNSET
+    shown: str | None = None
+    before: Any = UNSET
+    may_grow: bool = False
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the command line has it."""
+        return self.kind is not None and self.role is not Role.PYTHON
+
+    @property
+    def for_command(self) -> Any:
+        """The default of its flag."""
+        changed = self.command_default is not UNSET
+        return self.command_default if changed else self.default
+
+    @property
+    def assumed(self) -> Any:
+        """What a run had whose config.json lacks it; `UNSET` where nobody knows."""
+        return self.default if self.before is UNSET else self.before
+
+    def check(self, name: str, value: Any) -> Any:
+        """Returns the value; ValueError, with its name, where it is none of the kind's.
+
+        What depends on the agent or the environment is checked where these are known.
+        """
+        if value is None and self.default is None:
+            return value
+        must = ""
+        match self.kind:
+            case Kind.COUNT:
+                number = _whole(value)
+                if number is not None and number >= self.least:
+                    return number
+                must = f"it must be a whole number, at least {self.least}"
+            case Kind.STEPS if not (_is_number(value) and 1 <= value < math.inf):
+                must = "it must be a number, at least 1"
+            case Kind.SECONDS if not (_is_number(value) and value >= 0):
+                must = "it must be a number of seconds, at least 0"
+            case Kind.NUMBER if not _is_number(value):
+                must = "it must be a number"
+            case Kind.SWITCH if value not in (True, False):
+                must = "it must be True or False"
+            case Kind.CHOICE if value not in self.choices:
+                must = f"there is no such choice, use {' or '.join(map(repr, self.choices))}"
+        if must:
+            raise InvalidValue(f"{name} is {value!r}: {must}")
+        return value
+
+
+def _whole(value: Any) -> int | None:
+    """An integer of Python's or NumPy's as an `int`; None for anything else, booleans included."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it can be compared with a return or a time; NaN and text cannot."""
+    try:
+        return not isinstance(value, str) and not math.isnan(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def option(*, default: Any = UNSET, factory: Any = UNSET, **declaration: Any) -> Any:
+    """A field with an `Option`; without a default it has to be given."""
+    defaults = {"default": default, "default_factory": factory}
+    given: Any = {name: x for name, x in defaults.items() if x is not UNSET}
+    return dataclasses.field(**given, metadata={"option": Option(default=default, **declaration)})
+
+
+def declared(options: Any) -> dict[str, Option]:
+    """The declarations of a class of options, or of one of its instances, by name."""
+    return {
+        field.name: field.metadata["option"]
+        for field in dataclasses.fields(options)
+        if "option" in field.metadata
+    }
+
+
+@dataclass_transform(
+    kw_only_default=True, frozen_default=True, field_specifiers=(option, dataclasses.field)
+)
+def options_class(cls: type[C]) -> type[C]:
+    """A frozen dataclass of options, given by keyword."""
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+@options_class
+class Options:
+    """Options whose values are checked when they are made.
+
+    Raises:
+      ValueError: a field has a value that its kind does not have.
+    """
+
+    def __post_init__(self) -> None:
+        for name, declaration in declared(self).items():
+            object.__setattr__(self, name, declaration.check(name, getattr(self, name)))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Those of the values that are its options; the rest is left alone."""
+        return cls(**{name: values[name] for name in declared(cls) if name in values})
+
+    def values(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in declared(self)}
+
+    def settings(self) -> dict[str, Any]:
+        """Those of them that a file can hold."""
+        options = declared(self)
+        return {k: x for k, x in self.values().items() if options[k].role is not Role.PYTHON}
+
+
+@options_class
+class TrainingOptions(Options):
+    """What is trained, besides the agent and the environment, and how it is evaluated."""
+
+    total_steps: int = option(
+        role=Role.TRAINING, kind=Kind.STEPS, command_default=500_000, may_grow=True,
+        doc="Environment steps of each seed (updates, for an offline agent), rounded up to whole "
+        "iterations",
+    )  # fmt: skip
+    num_eval_episodes: int = option(
+        default=64, role=Role.SAMPLE, kind=Kind.COUNT, command_default=128,
+        doc="Episodes of an evaluation, each in a copy of the environment of its own",
+    )  # fmt: skip
+    eval_mode: "EvalMode | None" = option(
+        default=None, role=Role.TRAINING, kind=Kind.CHOICE, choices=("greedy", "sample"),
+        shown="greedy", before="greedy",
+        doc="How evaluations act: by the mean or most likely action (greedy), or by actions drawn "
+        "from the policy (sample), for games in which any predictable action loses",
+    )  # fmt: skip
+    normalize_observations: bool = option(
+        default=False, role=Role.TRAINING, kind=Kind.SWITCH,
+        doc="Scale numbers in observations, integers and bytes included, by their running mean and "
+        "deviation; booleans and action masks pass unchanged",
+    )  # fmt: skip
+    normalize_rewards: bool = option(
+        default=False, role=Role.TRAINING, kind=Kind.SWITCH,
+        doc="Scale rewards by the deviation of the running discounted return",
+    )  # fmt: skip
+    reset_policy: "ResetPolicy | None" = option(
+        default=None, role=Role.TRAINING, kind=Kind.CHOICE, choices=("fresh", "pool"),
+        shown="pool where resets are expensive, else fresh",
+        doc="Draw a start for every reset (fresh), or a pool of them once an iteration (pool)",
+    )  # fmt: skip
+    pool_size: int | None = option(
+        default=None, role=Role.TRAINING, kind=Kind.COUNT,
+        shown="as many as environments, and at least 64",
+        doc="Starts in that pool",
+    )  # fmt: skip
+    batched_env: bool = option(
+        default=False, role=Role.PYTHON, kind=Kind.SWITCH,
+        doc="Whether the leaves of `env` have a leading axis `[num_envs]`, parameters for each "
+        "copy",
+    )  # fmt: skip
+    eval_env: "Environment | None" = option(
+        default=None, role=Role.PYTHON,
+        doc="Where to evaluate; `env` unless given. Its observations and actions are those of "
+        "`env`; its parameters, time limit and reset policy may be others",
+    )  # fmt: skip
+    data: "PyTree" = option(
+        default=None, role=Role.PYTHON,
+        doc="For offline agents, transitions with leaves `[D, ...]`",
+    )  # fmt: skip
+    agent_state: "PyTree" = option(
+        default=None, role=Role.PYTHON,
+        doc="What to start from instead of `agent.init`: the `TrainState` of an earlier run, or "
+        "`load_run(path).start()`. The agent's state and the statistics of observations come "
+        "along, those of rewards where both runs have them. Or the agent's state alone, where no "
+        "observations are normalised",
+    )  # fmt: skip
+
+
+@options_class
+class EvaluationOptions(Options):
+    """When to evaluate."""
+
+    num_evaluations: int = option(
+        default=10, role=Role.FOLLOWING, kind=Kind.COUNT, least=0, command_default=20,
+        doc="Evaluations, evenly spaced",
+    )  # fmt: skip
+
+
+# Functions that are called with options -----------------------------------------------------------
+
+
+def called_with(arguments: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
+    """Lets a function of one dataclass be called with the dataclass's fields.
+
+    Type checkers, editors and `help` see the fields as arguments, with types and defaults.
+    """
+
+    def decorate(function: Callable[[A], R]) -> Callable[P, R]:
+        signature = inspect.signature(arguments)
+        name = function.__qualname__
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for unknown in kwargs.keys() - signature.parameters.keys():
+                hint = _nearest(unknown, signature.parameters)
+                raise InvalidType(f"{name} has no argument {unknown!r}: {hint}")
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise InvalidType(f"{name}: {error}") from None
+            return function(arguments(*args, **kwargs))
+
+        returns = inspect.signature(function).return_annotation
+        call.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
+        call.__doc__ = f"{inspect.getdoc(function)}\n\nOptions:\n{_documented(arguments)}"
+        return call
+
+    return decorate
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(known)}"
+
+
+def _documented(arguments: Any) -> str:
+    """The options as the docstring of a function lists its arguments."""
+    lines = (f"{name}: {x.doc}." for name, x in declared(arguments).items())
+    wrapped = (textwrap.fill(x, 96, subsequent_indent="  ", break_on_hyphens=False) for x in lines)
+    return textwrap.indent("\n".join(wrapped), "  ")
