@@ -14,11 +14,11 @@ from helpers.commands import run_in_process
 from jaxrl.analysis.curves import read_curves
 from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.parsing import HYPER
-from jaxrl.cli.sweep import points_of
+from jaxrl.cli.sweep import points_of, sweep_of, sweep_of_words
 from jaxrl.cli.train import run_config_of, train_agent
 from jaxrl.registry import ScheduleText, algorithms
 from jaxrl.runs import sweeps
-from jaxrl.runs.directory import read_config, read_metrics
+from jaxrl.runs.directory import plain, read_config, read_metrics
 from jaxrl.runs.programs import Programs, memory_of
 
 pytestmark = pytest.mark.thorough
@@ -109,13 +109,28 @@ def test_mistakes_are_one_line(tmp_path, words, message):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_what_is_stored_is_what_was_asked():
+    """Points of every kind; and the words that an older sweep.json has ask for the same."""
+    words = [*BASE, "--grid", "learning_rate=linear:1e-3:0,1e-4", "--grid", "hidden_sizes=64,64/8",
+             "--grid", "clip_value=true,false", "--grid", "target_kl=none,0.1", "--no-preset",
+             "--max-memory=2", "--confirm-seeds=3", "--seed=4", "--seeds=2", "--pool-size=70",
+             "--env-param=num_cells=7", "--entropy-coefficient=cosine:0.1:0"]  # fmt: skip
+    asked = sweep_of(parse_command_line(words))
+    assert len(asked.points) == 16
+    content = json.loads(json.dumps(plain(asked.content())))
+    assert sweeps.Sweep.of_content(content, Path("sweep")) == asked
+    assert sweep_of_words(words) == asked
+
+
+SWEPT = [*BASE, "--grid", "num_steps=16", "--grid", "learning_rate=1e-3,1e-2,1e-1",
+         "--grid", "activation=tanh,relu", "--seeds", 2, *SMALL]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """Two programs, the second split into two runs by memory; three runs of two seeds."""
     path = tmp_path_factory.mktemp("sweeps") / "sweep"
-    words = [*BASE, "--grid", "num_steps=16", "--grid", "learning_rate=1e-3,1e-2,1e-1",
-             "--grid", "activation=tanh,relu", "--seeds", 2, *SMALL]  # fmt: skip
-    status, out, err = run_in_process(*words, "--sweep-dir", path)
+    status, out, err = run_in_process(*SWEPT, "--sweep-dir", path)
     assert (status, err) == (0, [])
     return path, out
 
@@ -174,6 +189,14 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, tmp_path):
     status, _, err = run_in_process("resume", again, "--total-steps", 999)
     assert status == 2
     assert "--total-steps is for one run" in err[0]
+    stored = json.loads((again / "sweep.json").read_text())
+    of_older = {"words": [str(word) for word in SWEPT], "batches": stored["batches"]}
+    (again / "sweep.json").write_text(json.dumps(of_older))
+    (again / "results.json").unlink()
+    status, more, err = run_in_process("resume", again)
+    assert (status, err) == (0, [])
+    assert not any(line.startswith(("000:", "001:")) for line in more)
+    assert (again / "results.json").read_text() == (path / "results.json").read_text()
 
 
 def test_the_best_point_is_trained_again_with_fresh_seeds(tmp_path):
