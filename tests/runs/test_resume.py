@@ -23,7 +23,6 @@ from helpers.environments import FLOAT, Coin, Counter, OneStep
 from helpers.paths import DATA, TESTS
 from helpers.plans import PLANS, equal
 
-import jaxrl
 from jaxrl import wrappers
 from jaxrl.agents import DQN, PPO
 from jaxrl.analysis import comparison
@@ -34,13 +33,13 @@ from jaxrl.engine.train import train
 from jaxrl.engine.training import Training
 from jaxrl.normalization import Normalizer
 from jaxrl.replay.buffer import ReplayBuffer
-from jaxrl.runs import fit as fit_module
+from jaxrl.runs import loop
 from jaxrl.runs.callbacks import stop_at_return
 from jaxrl.runs.checkpoint import Checkpoints, replace_by
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.disk import WriteError
 from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
-from jaxrl.runs.fit import fit
+from jaxrl.runs.fit import fit, run
 from jaxrl.runs.load import load_policy, load_run
 from jaxrl.runs.loop import DivergenceError
 from jaxrl.runs.members import Members
@@ -48,6 +47,7 @@ from jaxrl.runs.recorder import curve
 from jaxrl.runs.run_config import changes
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Linear
+from jaxrl.trees import strong
 from jaxrl.types import Box, EnvSpec, Mean
 
 KEY = jax.random.key(0)
@@ -130,7 +130,7 @@ def test_points_of_a_sweep_train_as_under_vmap_and_go_on_to_the_same_bits(tmp_pa
         lambda x: jnp.repeat(x, 2, axis=0),
         jax.tree.map(
             lambda *x: jnp.stack(x),
-            *(jaxrl.types.strong(agent.replace(**point)) for point in points),
+            *(strong(agent.replace(**point)) for point in points),
         ),
     )
     run = jax.jit(jax.vmap(lambda a, k: train(a, env, k, **options)[0]))
@@ -335,14 +335,14 @@ def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
     class Killed(BaseException):
         pass
 
-    class Programs(fit_module.Programs):
+    class Programs(loop.Programs):
         def __init__(self, members):
             with pytest.raises(ValueError, match="another process is writing the run"):
                 fit(Idle(rate=2.0), Counter(), KEY, run_dir=path, **OPTIONS)
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "Programs", Programs)
+        patch.setattr(loop, "Programs", Programs)
         with pytest.raises(Killed):
             fit(Idle(), Counter(), KEY, run_dir=path, **OPTIONS)
     assert [p.name for p in path.glob("*")] == ["config.json"]
@@ -369,7 +369,7 @@ def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, 
     words += " --num-evaluations 1 --num-eval-episodes 2 --no-tensorboard"
     words = [*words.split(), "--run-dir", "my run"]
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "Programs", interrupted)
+        patch.setattr(loop, "Programs", interrupted)
         status, _, err = run_in_process(*words)
     command = "jaxrl resume 'my run'"
     go_on = f"go on with: {command}"
@@ -531,12 +531,12 @@ def test_a_target_return_and_a_budget_of_time_end_a_run():
 def test_what_ended_a_run_does_not_say_what_it_reached(monkeypatch):
     """A return of +1 or -1 by chance is worth 0; the first mean of five at .4 or more is .7."""
     training = Training.create(idle.Idle(), Coin(), total_steps=100, num_eval_episodes=5)
-    compiled = fit_module.Programs(Members.of(training, KEY))
-    monkeypatch.setattr(fit_module, "Programs", lambda members: compiled)
+    compiled = loop.Programs(Members.of(training, KEY))
+    monkeypatch.setattr(loop, "Programs", lambda members: compiled)
     settings = RunOptions(num_evaluations=10, stop_at_return=0.4)
     ended, reached = [], []
     for key in jax.random.split(KEY, 60):
-        result = fit_module.run(Members.of(training, key), settings)
+        result = run(Members.of(training, key), settings)
         if result.stopped is not None:
             ended.append(result.evaluations[-1].return_mean)
             reached.append(result.summary()["final_return"]["mean"])

@@ -35,7 +35,7 @@ from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import bootstrap_interval, iqm, mean_of_finished, summarize
 from jaxrl.cli import progress
 from jaxrl.engine.training import Training
-from jaxrl.runs import fit
+from jaxrl.runs import fit, loop
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint
 from jaxrl.runs.description import describe
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
@@ -46,6 +46,7 @@ from jaxrl.runs.run_config import Origin
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.runs.sweeps import SweepDirectory
 from jaxrl.schedules import Linear
+from jaxrl.trees import strong
 
 KEY = jax.random.key(0)
 
@@ -277,7 +278,7 @@ def test_seeds_are_read_from_the_keys():
 
 def test_an_agent_is_described_by_plain_numbers():
     agent = PPO(learning_rate=Linear(1e-3, 0.0), hidden_sizes=(8,)).bind(Counter().spec)
-    described = describe(jaxrl.types.strong(agent))
+    described = describe(strong(agent))
     assert described["learning_rate"] == {"linear": {"start": 0.001, "end": 0.0, "share": 1.0}}
     assert described["discount"] == 0.99
     assert described["hidden_sizes"] == (8,)
@@ -329,7 +330,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
 
         return timed
 
-    class Programs(fit.Programs):
+    class Programs(loop.Programs):
         def __init__(self, members):
             super().__init__(members)
             now[0] += 1000
@@ -337,7 +338,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
             self.chunk = taking(2, self.chunk)
             self.evaluate = taking(100, self.evaluate)
 
-    monkeypatch.setattr(fit, "Programs", Programs)
+    monkeypatch.setattr(loop, "Programs", Programs)
     events = []
     result = fit.fit(
         Idle(), Counter(limit=4), jax.random.split(KEY, 3), total_steps=100, num_evaluations=5,
@@ -377,7 +378,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
 
 
 def test_fit_refuses_a_directory_before_compiling(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "Programs", None)
+    monkeypatch.setattr(loop, "Programs", None)
     (tmp_path / "mine").write_text("")
     with pytest.raises(ValueError, match="is not empty"):
         fit.fit(Idle(), Counter(), KEY, total_steps=10, run_dir=tmp_path)
