@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from pathlib import Path
 
 # One CPU device, whatever the shell asks for; `JAX_PLATFORMS=cuda pytest -m gpu` chooses another.
 # A test of several devices starts its own process.
@@ -39,19 +40,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="K/N",
         help="of the thorough tests, the K-th of N parts",
     )
+    parser.addoption(
+        "--learners",
+        default="1/1",
+        metavar="K/N",
+        help="of the tests of agents, networks and replay, the K-th of N parts",
+    )
+
+
+LEARNERS = tuple(Path(__file__).parent / "tests" / x for x in ("agents", "networks", "replay"))
+"""Folders of tests about mathematics: half of all the time, and the same on every version."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the thorough tests of the other parts; a test's name says which is its part."""
-    part, parts = map(int, config.getoption("--thorough").split("/"))
+    """Leaves out the tests of the other parts; a test's name says which is its part."""
 
-    def is_left_out(item: pytest.Item) -> bool:
-        thorough = item.get_closest_marker("thorough") is not None
-        return thorough and zlib.crc32(item.nodeid.encode()) % parts != part - 1
+    def is_left_out(item: pytest.Item, option: str) -> bool:
+        part, parts = map(int, config.getoption(option).split("/"))
+        return zlib.crc32(item.nodeid.encode()) % parts != part - 1
 
-    left_out = [item for item in items if is_left_out(item)]
+    def is_of_a_learner(item: pytest.Item) -> bool:
+        return any(item.path.is_relative_to(folder) for folder in LEARNERS)
+
+    left_out = {
+        item
+        for item in items
+        if (item.get_closest_marker("thorough") and is_left_out(item, "--thorough"))
+        or (is_of_a_learner(item) and is_left_out(item, "--learners"))
+    }
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
+        config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
 
 

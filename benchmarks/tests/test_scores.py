@@ -165,6 +165,7 @@ def test_results_of_two_configurations_are_not_mixed(place, trained, monkeypatch
     assert len(trained) == 4
 
 
+@pytest.mark.thorough  # a change of the library is noticed by the tests of the library
 def test_a_row_is_really_trained_and_scored(place, capsys):
     assert scores.main(["T", "--seeds", "2"]) == 0
     result = scores.load(TINY)

@@ -226,6 +226,7 @@ def test_probe_discounting():
     np.testing.assert_allclose(value(agent, state, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
 
 
+@pytest.mark.thorough  # targets are those of PPO, which has the same test
 def test_probe_truncation_is_not_termination():
     """One endless state cut every 5 steps: the value is 1 / (1 - 0.8) = 5."""
     agent, state, _ = learned(FAST.replace(discount=0.8), Endless(limit=5), 600)
@@ -252,6 +253,7 @@ def test_probe_mixed_action():
     np.testing.assert_array_equal(pair, [[0, 2], [1, 2]])
 
 
+@pytest.mark.thorough  # PPO's test has the same network, act and prepare
 def test_probe_masks():
     _, _, metrics = learned(FAST, MaskedChoice(), 200)
     assert metrics.evaluation.returns.mean() == 4.0

@@ -22,6 +22,11 @@ from jaxrl.types import Box, Discrete, EnvSpec, Mixed, MultiDiscrete, Transition
 KEY = jax.random.key(0)
 
 
+def trained(agent, env, **options):
+    """`train` as one program: without `jit` each of its operations is compiled by itself."""
+    return jax.jit(lambda key: train(agent, env, key, **options))(KEY)
+
+
 def final_return(metrics):
     return float(metrics.evaluation.returns[-1].mean())
 
@@ -58,22 +63,21 @@ def all_chain_transitions(copies=3):
 
 def test_fitted_q_iteration_finds_the_exact_values():
     """k iterations on all transitions give the k-step optimal values; enough of them, Q*."""
-    state, metrics = train(
-        FittedQ(discount=0.8), Chain(), KEY, total_steps=20, data=all_chain_transitions()
+    state, metrics = trained(
+        FittedQ(discount=0.8), Chain(), total_steps=20, data=all_chain_transitions()
     )
     np.testing.assert_allclose(state.agent[:4], chain_values(0.8)[:4], rtol=1e-6)
     assert metrics.training.updates["change"].value[-1] == 0
     assert final_return(metrics) == 1.0
     assert np.isnan(metrics.training.episodes.returns.value).all()  # nothing was played in training
-    one, _ = train(FittedQ(discount=0.8), Chain(), KEY, total_steps=1, data=all_chain_transitions())
+    one, _ = trained(FittedQ(discount=0.8), Chain(), total_steps=1, data=all_chain_transitions())
     np.testing.assert_array_equal(one.agent[:4], np.eye(4)[:, [3]] * [0.0, 1.0])
 
 
 def test_fitted_q_iteration_on_random_batches_of_the_data():
-    state, _ = train(
+    state, _ = trained(
         FittedQ(discount=0.8, batch_size=16),
         Chain(),
-        KEY,
         total_steps=200,
         data=all_chain_transitions(),
     )
@@ -149,8 +153,8 @@ class SignedChoice(BestActionByObservation):
 
 
 def test_cross_entropy_search_learns():
-    _state, metrics = train(
-        CrossEntropy(episodes_per_candidate=4), SignedChoice(), KEY, total_steps=128 * 12
+    _state, metrics = trained(
+        CrossEntropy(episodes_per_candidate=4), SignedChoice(), total_steps=128 * 12
     )
     assert final_return(metrics) == 1.0
     assert metrics.training.updates["best"].value[-1] == 1.0
@@ -171,7 +175,7 @@ def test_each_candidate_plays_its_own_copies():
             return state.replace(candidates=weights.reshape(3, -1))
 
     agent = Recorder(population_size=3, episodes_per_candidate=50)
-    _, metrics = train(agent, SignedChoice(), KEY, total_steps=150, num_evaluations=0)
+    _, metrics = trained(agent, SignedChoice(), total_steps=150, num_evaluations=0)
     means = {name: float(m.value[0]) for name, m in metrics.training.updates.items()}
     assert means["return_1"] == 1.0
     assert means["return_2"] == -1.0
@@ -183,16 +187,14 @@ def test_each_candidate_plays_its_own_copies():
 
 def test_replayed_q_learning_finds_the_exact_values():
     """Tabular and deterministic, so the fixed point is Q*; truncation must not look terminal."""
-    state, metrics = train(QLearning(discount=0.8), Chain(), KEY, total_steps=32 * 600)
+    state, metrics = trained(QLearning(discount=0.8), Chain(), total_steps=32 * 600)
     np.testing.assert_allclose(state.agent[:4], chain_values(0.8)[:4], atol=2e-3)
     assert final_return(metrics) == 1.0
 
 
 def test_no_update_before_the_warmup():
     def errors(warmup):
-        _, metrics = train(
-            QLearning(warmup=warmup), Chain(), KEY, total_steps=320, num_evaluations=10
-        )
+        _, metrics = trained(QLearning(warmup=warmup), Chain(), total_steps=320, num_evaluations=10)
         return np.asarray(metrics.training.updates["error"].count)
 
     np.testing.assert_array_equal(errors(128), [0, 0, 0] + [8] * 7)
@@ -204,7 +206,7 @@ def test_no_update_before_the_warmup():
 
 def test_a_masked_actor_critic_learns_and_never_takes_a_forbidden_action():
     agent, env = MaskedActorCritic(), MaskedChoice()
-    _state, metrics = train(agent, env, KEY, total_steps=64 * 600, num_evaluations=3)
+    _state, metrics = trained(agent, env, total_steps=64 * 600, num_evaluations=3)
     returns = metrics.training.episodes.returns.value
     assert (returns >= 0).all()  # one forbidden action costs 100
     assert final_return(metrics) == 4.0
@@ -243,7 +245,7 @@ def test_masks_travel_from_the_observation_to_the_loss():
 
 def test_a_recurrent_policy_gradient_remembers():
     agent = RecurrentPolicyGradient()
-    _, metrics = train(agent, Recall(delay=3), KEY, total_steps=32 * 16 * 80)
+    _, metrics = trained(agent, Recall(delay=3), total_steps=32 * 16 * 80)
     assert final_return(metrics) == 1.0
 
 
@@ -257,7 +259,7 @@ def test_without_its_memory_it_cannot():
             )
             return carry, action, extras
 
-    _, metrics = train(Forgetful(), Recall(delay=3), KEY, total_steps=32 * 16 * 40)
+    _, metrics = trained(Forgetful(), Recall(delay=3), total_steps=32 * 16 * 40)
     assert final_return(metrics) < 0.6
 
 
@@ -284,8 +286,8 @@ def test_an_unroll_is_the_steps_that_were_taken():
 
 
 def test_workers_with_parameters_of_their_own_learn_together():
-    state, metrics = train(
-        Workers(), BestActionByObservation(), KEY, total_steps=128 * 60, num_evaluations=4
+    state, metrics = trained(
+        Workers(), BestActionByObservation(), total_steps=128 * 60, num_evaluations=4
     )
     assert final_return(metrics) == 1.0
     assert (metrics.training.updates["staleness"].value > 0).all()  # they really are old copies

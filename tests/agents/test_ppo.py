@@ -75,6 +75,7 @@ def test_probe_truncation_is_not_termination():
     np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
 
 
+@pytest.mark.thorough  # a box is part of the mixed action below
 def test_probe_continuous_action():
     agent, state, _ = learned(FAST, BestContinuousAction(), 150)
     np.testing.assert_allclose(mode(agent, state, [[-1.0], [1.0]])[:, 0], [-0.5, 0.5], atol=0.1)
@@ -119,6 +120,7 @@ def test_probe_memory(core, shared):
     assert metrics.evaluation.returns.mean() == 1.0
 
 
+@pytest.mark.thorough  # says that the task needs memory, not that PPO is right
 def test_without_a_core_there_is_no_memory():
     _, _, metrics = learned(FAST, Recall(delay=3), 40)
     assert abs(metrics.evaluation.returns.mean()) < 0.5

@@ -4,7 +4,21 @@ A snippet that no longer occurs once in its file fails a fast test: follow the c
 defect stays what its sentence says. A new algorithm brings the defects of its kind along.
 """
 
-from mutants import agents, bases, contracts, engine, envs, mathematics, networks, replay, runs, xla
+from mutants import (
+    agents,
+    bases,
+    contracts,
+    distributions,
+    engine,
+    envs,
+    estimators,
+    losses,
+    networks,
+    optimization,
+    replay,
+    runs,
+    xla,
+)
 from mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -16,6 +30,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *replay.MUTANTS,
     *runs.MUTANTS,
     *xla.MUTANTS,
-    *mathematics.MUTANTS,
+    *distributions.MUTANTS,
+    *estimators.MUTANTS,
+    *losses.MUTANTS,
+    *optimization.MUTANTS,
     *contracts.MUTANTS,
 )

@@ -1,0 +1,75 @@
+"""Defects of distributions."""
+
+from mutants.mutant import Mutant
+from mutants.tests import FISHER
+
+MUTANTS = (
+    Mutant(
+        "masks-missing-from-the-log-probability",
+        "Unavailable actions are never sampled, but have a probability in the loss.",
+        "jaxrl/distributions/categorical.py",
+        "blocks = minor_axis.split(self._masked_logits())",
+        "blocks = minor_axis.split(at_least_float32(self.logits))",
+        (
+            "tests/test_distributions.py::test_a_masked_categorical_is_the_categorical_of_what_is_left[5]",
+        ),
+    ),
+    Mutant(
+        "categorical-fisher-without-its-mean",
+        "The Fisher matrix of a categorical is diag(p), without - p p^T.",
+        "jaxrl/distributions/categorical.py",
+        "return p * (tangent - jnp.sum(p * tangent, axis=-1, keepdims=True))",
+        "return p * tangent",
+        (f"{FISHER}[wide-True]",),
+    ),
+    Mutant(
+        "fisher-of-unavailable-actions",
+        "The Fisher matrix counts actions that the mask forbids.",
+        "jaxrl/distributions/categorical.py",
+        "p = jax.nn.softmax(self._masked_logits(), axis=-1)",
+        "p = jax.nn.softmax(self.parameters, axis=-1)",
+        (f"{FISHER}[wide-True]",),
+    ),
+    Mutant(
+        "an-action-that-is-none-is-certain",
+        "log p of an action that does not exist is the 0 of an empty sum: probability one.",
+        "jaxrl/distributions/categorical.py",
+        "return jnp.where(known, log_prob, -jnp.inf)",
+        "return jnp.where(known, log_prob, log_prob)",
+        ("tests/test_distributions.py::test_an_action_that_does_not_exist_is_impossible[8]",),
+    ),
+    Mutant(
+        "gaussian-fisher-without-its-scale",
+        "The Fisher matrix of a normal variable's mean is 1, not 1 / std^2.",
+        "jaxrl/distributions/gaussian.py",
+        "return tangent[0] * jnp.exp(-2 * log_std), 2 * tangent[1]",
+        "return tangent[0], 2 * tangent[1]",
+        (f"{FISHER}[matrix-False]",),
+    ),
+    Mutant(
+        "log-std-missing-from-the-vector",
+        "`log_std` is not among the parameters that the Fisher matrix is of (TRPO ports).",
+        "jaxrl/distributions/gaussian.py",
+        '"""Mean and log_std, both float [..., *event]."""\n        return self._parameters()',
+        '"""Mean and log_std, both float [..., *event]."""\n'
+        "        return self._parameters()[0], jax.lax.stop_gradient(self._parameters()[1])",
+        (f"{FISHER}[matrix-False]",),
+    ),
+    Mutant(
+        "likelihood-by-inversion",
+        "tanh's likelihood inverts the action, which is NaN or infinite where it saturates (SAC "
+        "ports).",
+        "jaxrl/distributions/gaussian.py",
+        "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(u)",
+        "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(jnp.arctanh(jnp.tanh(u)))",
+        ("tests/agents/test_continuous.py::test_tanh_gaussian_is_a_density",),
+    ),
+    Mutant(
+        "likelihood-without-its-slope",
+        "The change of variables is left out.",
+        "jaxrl/distributions/gaussian.py",
+        "return self._gaussian._sum_event(slope)",
+        "return 0.0 * self._gaussian._sum_event(slope)",
+        ("tests/agents/test_continuous.py::test_tanh_gaussian_is_a_density",),
+    ),
+)

@@ -1,0 +1,124 @@
+"""Defects of returns, advantages and values."""
+
+from mutants.mutant import Mutant
+from mutants.tests import ENDS, IDENTITIES
+
+MUTANTS = (
+    Mutant(
+        "gae-done-is-terminated",
+        "GAE takes a time limit for a death (most libraries).",
+        "jaxrl/estimators.py",
+        "deltas = rewards + discount * jnp.where(terminated, 0, next_values) - values",
+        "deltas = rewards + discount * jnp.where(cut, 0, next_values) - values",
+        (f"{ENDS}::test_truncation_is_not_termination[gae]",),
+    ),
+    Mutant(
+        "n-step-done-is-terminated",
+        "n-step returns take a time limit for a death (most libraries).",
+        "jaxrl/estimators.py",
+        "return rewards + discount * jnp.where(terminated, 0, tail)",
+        "return rewards + discount * jnp.where(cut, 0, tail)",
+        (f"{ENDS}::test_truncation_is_not_termination[n_step_returns]",),
+    ),
+    Mutant(
+        "lambda-done-is-terminated",
+        "Lambda-returns take a time limit for a death (most libraries).",
+        "jaxrl/estimators.py",
+        "bootstrap = weight * jnp.where(terminated, 0, next_values)",
+        "bootstrap = weight * jnp.where(cut, 0, next_values)",
+        (f"{ENDS}::test_truncation_is_not_termination[lambda_returns]",),
+    ),
+    Mutant(
+        "vtrace-done-is-terminated",
+        "V-trace takes a time limit for a death (most libraries).",
+        "jaxrl/estimators.py",
+        "    bootstrap = jnp.where(terminated, 0, next_values)\n",
+        "    bootstrap = jnp.where(cut, 0, next_values)\n",
+        (f"{ENDS}::test_truncation_is_not_termination[vtrace]",),
+    ),
+    Mutant(
+        "gae-runs-on-after-truncation",
+        "GAE's sum runs on into the next episode after a time limit.",
+        "jaxrl/estimators.py",
+        "jnp.where(cut, 0, discount * lambda_)",
+        "jnp.where(terminated, 0, discount * lambda_)",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[gae-truncated]",),
+    ),
+    Mutant(
+        "n-step-runs-on-after-truncation",
+        "n-step returns run on into the next episode after a time limit.",
+        "jaxrl/estimators.py",
+        "stop = cut | _is_last(rewards)",
+        "stop = terminated | _is_last(rewards)",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[n_step_returns-truncated]",),
+    ),
+    Mutant(
+        "lambda-runs-on-after-truncation",
+        "Lambda-returns run on into the next episode after a time limit.",
+        "jaxrl/estimators.py",
+        "lambda_ = jnp.where(cut, 0,",
+        "lambda_ = jnp.where(terminated, 0,",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[lambda_returns-truncated]",),
+    ),
+    Mutant(
+        "vtrace-runs-on-after-truncation",
+        "V-trace's sum runs on into the next episode after a time limit.",
+        "jaxrl/estimators.py",
+        "errors = _accumulate(deltas, jnp.where(cut, 0, discount * c))",
+        "errors = _accumulate(deltas, jnp.where(terminated, 0, discount * c))",
+        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[vtrace-truncated]",),
+    ),
+    Mutant(
+        "n-step-discount-without-its-power",
+        "The n-step bootstrap is discounted by gamma, not gamma**n (Stoix Rainbow, D4PG).",
+        "jaxrl/estimators.py",
+        "jax.lax.scan(one_step_more, next_values, length",
+        "jax.lax.scan(one_step_more, next_values / discount ** (num_steps - 1), length",
+        (f"{IDENTITIES}::test_n_step_returns_bootstrap_with_the_discount_to_the_n",),
+    ),
+    Mutant(
+        "lambda-bootstraps-two-steps-ahead",
+        "Lambda-targets bootstrap from s_{t+2} (rejax PQN, PureJaxQL).",
+        "jaxrl/estimators.py",
+        "weight * jnp.where(terminated, 0, next_values)",
+        "weight * jnp.where(terminated, 0, jnp.roll(next_values, -1, axis=0))",
+        (f"{IDENTITIES}::test_lambda_returns_at_the_ends_are_one_step_and_whole_returns",),
+    ),
+    Mutant(
+        "lambda-starts-with-the-wrong-carry",
+        "The last step of a sequence loses the part lambda of its bootstrap (akin to the wrong "
+        "carry of rejax PQN, PureJaxQL).",
+        "jaxrl/estimators.py",
+        "weight = jnp.where(_is_last(rewards), 1, 1 - lambda_)",
+        "weight = 1 - lambda_",
+        ("tests/test_estimators.py::TestGoldenNumbers::test_lambda_returns_of_rlax",),
+    ),
+    Mutant(
+        "vtrace-rho-without-its-bound",
+        "V-trace's rho is not clipped: an argument accepted and not read.",
+        "jaxrl/estimators.py",
+        'rho = jnp.minimum(ratios, _per_step(rewards, "clip_rho", clip_rho))',
+        "rho = ratios",
+        ("tests/test_estimators.py::TestGoldenNumbers::test_vtrace_of_rlax",),
+    ),
+    Mutant(
+        "vtrace-advantage-with-the-wrong-bound",
+        "The bound of the advantage's weight is not read (akin to rlax's test, which sets "
+        "`clip_pg_rho` and never passes it).",
+        "jaxrl/estimators.py",
+        'pg_rho = jnp.minimum(ratios, _per_step(rewards, "clip_pg_rho", clip_pg_rho))',
+        "pg_rho = rho",
+        (
+            "tests/test_estimators.py::TestDefinitions"
+            "::test_equals_the_sum_over_the_steps_ahead[2-shape2-0.3-0.99-0.95-vtrace]",
+        ),
+    ),
+    Mutant(
+        "retrace-with-the-ratio-of-now",
+        "Retrace weighs the correction by the ratio of the action before it.",
+        "jaxrl/estimators.py",
+        "c = jnp.concatenate([c[1:], c[-1:]])",
+        "c = jnp.concatenate([c[:1], c[1:]])",
+        ("tests/test_retrace.py::test_retrace_of_rlax",),
+    ),
+)
