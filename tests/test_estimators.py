@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.jaxprs import primitives
 from helpers.reference import estimators as reference
 
 from jaxrl import estimators
@@ -519,30 +520,20 @@ class TestChecks:
             assert estimators.gae(rewards, p.values, *ends(p), 0.9, 0.8).dtype == jnp.float32
 
 
-def equations(jaxpr):
-    """All equations of a jaxpr, and of those inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(tuple(equation.params.values())):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
-
-
 class TestProgram:
     @every_estimator
     def test_is_one_scan(self, name):
         p = problem(60, (9, 4))
         jaxpr = jax.make_jaxpr(lambda: CASES[name](estimators, p, 0.9, 0.8))().jaxpr
-        names = [equation.primitive.name for equation in equations(jaxpr)]
-        assert names.count("scan") == 1
-        assert "while" not in names
+        found = primitives(jaxpr)
+        assert found["scan"] == 1
+        assert "while" not in found
 
     @every_estimator
     def test_the_program_does_not_grow_with_the_sequence(self, name):
         def size(num_steps):
             p = problem(61, (num_steps,))
             jaxpr = jax.make_jaxpr(lambda: CASES[name](estimators, p, 0.9, 0.8))().jaxpr
-            return len(list(equations(jaxpr)))
+            return primitives(jaxpr).total()
 
         assert size(8) == size(64)

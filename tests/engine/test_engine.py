@@ -14,6 +14,7 @@ from helpers.agents.fitted_q import FittedQ
 from helpers.agents.q_learning import QLearning
 from helpers.agents.recurrent import RecurrentPolicyGradient
 from helpers.environments import BestAction, Chain, Counter, Recall, timestep
+from helpers.jaxprs import primitives
 from helpers.plans import PLANS, equal, random_policy
 from helpers.probes import cases
 from scipy import stats
@@ -37,19 +38,6 @@ from jaxrl_envs.exact import rock_paper_scissors
 
 KEY = jax.random.key(0)
 SOURCE = Path(jaxrl.__file__).parent
-
-
-def primitives(jaxpr, found=None):
-    """How often each primitive occurs in a jaxpr, at any depth."""
-    found = {} if found is None else found
-    for equation in jaxpr.eqns:
-        found[equation.primitive.name] = found.get(equation.primitive.name, 0) + 1
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    primitives(inner, found)
-    return found
 
 
 # Rollout ------------------------------------------------------------------------------------------
