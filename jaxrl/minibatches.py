@@ -18,8 +18,8 @@ def permutation(key: Key, num_rows: int) -> Array:
     coordinates, i <- (i + a[j]) mod I and then j <- (j + b[i]) mod J with fresh a, b, are each a
     bijection, so every row appears once; how rows fall into minibatches then varies as it does
     after a sort (a test compares the variances), which two rounds or a narrow grid do not reach.
-    A sort of 4 x 512 entries takes a twelfth of an iteration of PPO with 4 environments. Numbers of
-    rows without such a grid, primes for instance, are sorted.
+    Numbers of rows without such a grid, primes for instance, are sorted, which takes longer:
+    `python -m benchmarks.workarounds shuffle`.
     """
     side = max(d for d in range(1, math.isqrt(num_rows) + 1) if num_rows % d == 0)
     if side < SMALLEST_SIDE:

@@ -1,31 +1,54 @@
 """Initial networks of eight seeds on two threads: one seed after the other, and batched.
 
-`jaxrl/xla/deadlock.py`. A hang depends on how XLA schedules the calls: "could be deleted" also
-needs jaxlib 0.10.0 to 0.11.0 to be unsupported.
+`jaxrl/xla/deadlock.py`. Whether a batched call hangs depends on how XLA schedules the program; this
+one does with jaxlib 0.10.2, where the same agent on CartPole does not.
 """
 
 import jax
+import jax.numpy as jnp
+from flax import struct
 
+import jaxrl
 from benchmarks.workarounds.harness import compare_faults
+from jaxrl.agents import PPO
+from jaxrl.spaces import Discrete
+from jaxrl.types import EnvSpec
 from jaxrl.xla import deadlock
 
 
-def program(is_applied: bool) -> None:
-    import jaxrl
-    import jaxrl_envs
+class Chain(struct.PyTreeNode):
+    """Five states in a row, actions left and right; reaching the last one pays 1 and ends."""
 
+    spec = EnvSpec(jax.ShapeDtypeStruct((5,), jnp.float32), Discrete(2), max_steps=20)
+
+    def reset(self, key):
+        position = jax.random.randint(key, (), 0, 4)
+        return (position, jnp.int32(0)), jax.nn.one_hot(position, 5)
+
+    def step(self, key, state, action):
+        position, time = state
+        position = jnp.clip(position + 2 * action - 1, 0, 4)
+        goal = position == 4
+        return (position, time + 1), jaxrl.Timestep(
+            obs=jax.nn.one_hot(position, 5),
+            reward=jnp.float32(goal),
+            terminated=goal,
+            truncated=(time + 1 >= 20) & ~goal,
+        )
+
+
+def program(is_applied: bool) -> None:
     deadlock.is_affected = lambda: is_applied  # what `one_by_one` asks, whatever the version
-    env = jaxrl_envs.make("gymnax/CartPole-v1")
-    agent = jaxrl.agents.PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=1)
+    agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=1)
 
     @jax.jit
     @jax.vmap
     def train(seed):
-        state, _ = jaxrl.train(agent, env, jax.random.key(seed), total_steps=32, num_evaluations=0)
-        return state.agent.params
+        key = jax.random.key(seed)
+        return jaxrl.train(agent, Chain(), key, total_steps=32, num_evaluations=0)[0].agent.params
 
     for i in range(20):
-        jax.block_until_ready(train(8 * i + jax.numpy.arange(8)))
+        jax.block_until_ready(train(8 * i + jnp.arange(8)))
 
 
 if __name__ == "__main__":

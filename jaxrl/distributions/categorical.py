@@ -49,8 +49,8 @@ class Categorical:
 
     def log_prob(self, action: Array) -> Array:
         """Returns log p(action), float [...], for integer actions [...]; -inf outside [0, A)."""
-        # A one-hot sum rather than take_along_axis, whose gradient is a scatter: inside a scan the
-        # gradient takes 0.54 of the time at A = 2, and 1.1 at A = 18 (jax 0.10.2, 2 CPU cores).
+        # A mask rather than take_along_axis, whose gradient is a scatter, slower in a scan for few
+        # actions: python -m benchmarks.workarounds gather.
         indices = jnp.arange(self.logits.shape[-1], dtype=jnp.int32)
         chosen = jnp.expand_dims(action, -1) == jnp.broadcast_to(indices, self.logits.shape)
         log_probs = self._log_probs()
