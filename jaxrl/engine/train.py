@@ -47,7 +47,7 @@ def train(given: TrainArguments) -> tuple[TrainState, TrainMetrics]:
     """Trains an agent. Pure: jit it, vmap it over `key`, over `agent` (see `sweep`) or over `env`.
 
     Called as `train(agent, env, key, total_steps=..., **options)`, where options are the fields of
-    `TrainingOptions` and `num_evaluations`.
+    `jaxrl.engine.options.TrainingOptions` and `num_evaluations`.
 
     Args:
       agent: the algorithm with its hyper-parameters.

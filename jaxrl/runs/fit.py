@@ -38,7 +38,7 @@ def fit(given: FitArguments) -> Result:
     """Trains as `train` does, with checkpoints and files; prints nothing itself.
 
     Called as `fit(agent, env, key, total_steps=..., **options)`, where options are the fields of
-    `TrainingOptions`, those of `RunOptions` and the following.
+    `jaxrl.engine.options.TrainingOptions`, of `jaxrl.runs.run_options.RunOptions` and those below.
 
     On a CPU the two give equal bits, where `train` is jitted as a function of the agent, the
     environment and the key. A function that closes over them makes their numbers constants, which

@@ -113,6 +113,25 @@ MUTANTS = (
         (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
     ),
     Mutant(
+        "a-resume-with-other-seeds",
+        "A run goes on with a sample other than its own: more evaluation episodes, other seeds.",
+        "jaxrl/runs/run_config.py",
+        "role_of(name) in (Role.FOLLOWING, Role.RECORD)",
+        "role_of(name) in (Role.FOLLOWING, Role.RECORD, Role.SAMPLE)",
+        ("tests/runs/test_run_config.py::test_what_learns_otherwise_is_another_run",),
+    ),
+    Mutant(
+        "an-old-run-of-todays-defaults",
+        "What an old config.json lacks is taken for today's default, not for what it did then.",
+        "jaxrl/engine/options.py",
+        "return self.default if self.before is UNSET else self.before",
+        "return self.default",
+        (
+            "tests/runs/test_run_config.py"
+            "::test_what_an_older_configuration_does_not_say_is_what_it_did",
+        ),
+    ),
+    Mutant(
         "memory-beside-its-successor",
         "The state is not donated: the memory is there twice.",
         "jaxrl/runs/programs.py",
