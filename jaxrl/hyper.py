@@ -5,6 +5,7 @@ import inspect
 import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, Literal
 
 from flax import struct
@@ -35,7 +36,10 @@ class Declaration:
         high = math.inf if self.high is None else self.high
         choices = [x for k in kinds if typing.get_origin(k) is Literal for x in typing.get_args(k)]
         if choices:
-            check_choice(name, value, choices)
+            functions = any(typing.get_origin(k) is Callable for k in kinds)
+            missing = value is None and types.NoneType in kinds
+            if not (missing or (functions and callable(value))):
+                check_choice(name, value, choices, ", or a function" if functions else "")
         elif int in kinds:
             least = 1 if self.low is None else int(self.low)
             most = None if self.high is None else int(self.high)
@@ -107,12 +111,12 @@ def check_declared(agent: Any) -> None:
         declared.check(agent, name, kind)
 
 
-def check_choice(name: str, value: Any, choices: list[str]) -> None:
+def check_choice(name: str, value: Any, choices: list[str], also: str = "") -> None:
     """Raises ValueError unless `value`, called `name`, is one of the choices."""
     if value not in choices:
         if len(choices) == 2:
-            raise InvalidValue(f"{name} is {value!r}: use {choices[0]!r} or {choices[1]!r}")
-        raise InvalidValue(f"{name} is {value!r}: use one of {', '.join(choices)}")
+            raise InvalidValue(f"{name} is {value!r}: use {choices[0]!r} or {choices[1]!r}{also}")
+        raise InvalidValue(f"{name} is {value!r}: use one of {', '.join(choices)}{also}")
 
 
 def check_range(

@@ -1,12 +1,13 @@
-"""Adam and RMSprop as the agents use them, and one step of an optimiser."""
+"""Optimisers by name or by factory, and one step of an optimiser."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jaxrl.errors import InvalidType
 from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
@@ -59,13 +60,72 @@ def rmsprop(
     return _clipped(optax.rmsprop(rate, decay, epsilon, initial_scale=1.0), max_grad_norm)
 
 
+OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
+Factory = Callable[[Any], optax.GradientTransformation]
+"""An optimiser of a learning rate, `optax.adamw` for example."""
+
+
+def optimizer(
+    choice: OptimizerName | Factory,
+    learning_rate: Scheduled,
+    clock: Clock,
+    *,
+    max_grad_norm: Scalar | None = None,
+    adam_epsilon: Scalar = 1e-8,
+    rmsprop_decay: Scalar = 0.99,
+    rmsprop_epsilon: Scalar = 1e-5,
+) -> optax.GradientTransformation:
+    """The optimiser of that name, or your own, on the gradient scaled to a global norm.
+
+    Args:
+      choice: a name, or what makes an optimiser of the learning rate.
+      learning_rate: the step size, a number or a schedule.
+      clock: where training stands.
+      max_grad_norm: global norm above which gradients are scaled down; None: never.
+      adam_epsilon: of Adam and AdamW.
+      rmsprop_decay, rmsprop_epsilon: of RMSprop.
+    """
+    match choice:
+        case "adam":
+            return adam(learning_rate, clock, epsilon=adam_epsilon, max_grad_norm=max_grad_norm)
+        case "adamw":
+            adamw = optax.adamw(at(learning_rate, clock), eps=adam_epsilon)
+            return _clipped(adamw, max_grad_norm)
+        case "rmsprop":
+            return rmsprop(
+                learning_rate,
+                clock,
+                decay=rmsprop_decay,
+                epsilon=rmsprop_epsilon,
+                max_grad_norm=max_grad_norm,
+            )
+        case "sgd":
+            return _clipped(optax.sgd(at(learning_rate, clock)), max_grad_norm)
+    # Not flattened: Muon, for example, looks at the shapes of matrices.
+    return optax.chain(_clip(max_grad_norm), choice(at(learning_rate, clock)))
+
+
+def check_factory(choice: Any) -> None:
+    """Raises TypeError where a factory makes no optimiser of a learning rate."""
+    if callable(choice):
+        made = choice(1e-3)
+        if not isinstance(made, optax.GradientTransformation):
+            raise InvalidType(
+                f"optimizer makes a {type(made).__name__} of a learning rate, which is no "
+                "optax.GradientTransformation: pass optax.adamw, for example"
+            )
+
+
+def _clip(max_grad_norm: Scalar | None) -> optax.GradientTransformation:
+    if max_grad_norm is None:
+        return optax.identity()
+    return optax.clip_by_global_norm(max_grad_norm)
+
+
 def _clipped(
     transform: optax.GradientTransformation, max_grad_norm: Scalar | None
 ) -> optax.GradientTransformation:
-    clip = optax.identity()
-    if max_grad_norm is not None:
-        clip = optax.clip_by_global_norm(max_grad_norm)
-    return optax.flatten(optax.chain(clip, transform))
+    return optax.flatten(optax.chain(_clip(max_grad_norm), transform))
 
 
 def descend(

@@ -82,6 +82,9 @@ class Algorithm:
         """The agent with these hyper-parameters, as `parse` reads them; imports jax."""
         agent = getattr(importlib.import_module(self.module), self.class_name)
         built = {k: v.build() if isinstance(v, ScheduleText) else v for k, v in fields.items()}
+        for flag in self.flags:  # a choice among names or None
+            if built.get(flag.name) == "none" and flag.type.endswith("| None"):
+                built[flag.name] = None
         return agent(**built)
 
 
@@ -133,7 +136,9 @@ def _fields(node: ast.ClassDef) -> list[Flag]:
     found: dict[str, Flag] = {}
     for cls in _lineage(node):
         for field, after in zip(cls.body, [*cls.body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if not ast.unparse(field.annotation).startswith("ClassVar"):
                 flag = _flag(field.target.id, field, after)
                 nearer = found.setdefault(flag.name, flag)
                 if not nearer.help:  # another default only, of what a base declares
@@ -145,7 +150,7 @@ def _fields(node: ast.ClassDef) -> list[Flag]:
 def _flag(name: str, field: ast.AnnAssign, after: ast.stmt | None) -> Flag:
     """A field by its syntax and by the statement after it, which may be its documentation."""
     kind = ast.unparse(field.annotation)
-    choices = _literal(field.annotation) or _literals().get(kind)
+    choices = _choices(field.annotation)
     default = _default(field.value)
     if _call(field.value) == "hyper":
         given = {k.arg: k.value for k in field.value.keywords}  # type: ignore[union-attr]
@@ -155,6 +160,16 @@ def _flag(name: str, field: ast.AnnAssign, after: ast.stmt | None) -> Flag:
     if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
         text = str(after.value.value)
     return Flag(name, kind, default, text, choices)
+
+
+def _choices(annotation: ast.expr) -> tuple[str, ...] | None:
+    """The values of a `Literal`, also of one in a union, and "none" where None is allowed."""
+    if isinstance(annotation, ast.BinOp):
+        parts = [_choices(part) for part in (annotation.left, annotation.right)]
+        found = [choice for part in parts if part for choice in part]
+        none = ["none"] if ast.unparse(annotation.right) == "None" and found else []
+        return tuple(found + none) or None
+    return _literal(annotation) or _literals().get(ast.unparse(annotation))
 
 
 def _call(value: ast.expr | None) -> str | None:
@@ -175,7 +190,11 @@ def _constant(node: ast.expr) -> Any:
 def _literals() -> dict[str, tuple[str, ...]]:
     """Every `Name = Literal["a", "b"]` of the library, by its name."""
     found = {}
-    for path in [*AGENTS.parent.glob("networks/*.py"), *AGENTS.rglob("*.py")]:
+    for path in [
+        AGENTS.parent / "optimizers.py",
+        *AGENTS.parent.glob("networks/*.py"),
+        *AGENTS.rglob("*.py"),
+    ]:
         for node in _syntax(path):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 choices = _literal(node.value)

@@ -12,6 +12,7 @@ from jaxrl import agents, schedules
 from jaxrl.hyper import declarations
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.recurrent import CoreName
+from jaxrl.optimizers import OptimizerName
 from jaxrl.registry import (
     AGENTS,
     SCHEDULES,
@@ -75,7 +76,7 @@ def test_every_flag_is_documented_and_its_default_can_be_typed(name):
         assert flag.help.endswith("."), flag.name
         assert flag.help[0].isupper(), flag.name
         if flag.choices:
-            assert flag.default in flag.choices
+            assert str(flag.default or "none") in flag.choices
         elif flag.type != "bool":
             default = flag.default
             text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -87,6 +88,14 @@ def test_choices_are_those_of_the_type():
     assert flags["activation"].choices == typing.get_args(Activation)
     assert flags["core"].choices == typing.get_args(CoreName)
     assert flags["discount"].choices is None
+
+
+def test_a_choice_may_be_none():
+    flag = next(flag for flag in ALGORITHMS["ppo"].flags if flag.name == "optimizer")
+    assert flag.choices == (*typing.get_args(OptimizerName), "none")
+    built = [ALGORITHMS["ppo"].build({"optimizer": x}).optimizer for x in ("none", "adamw", None)]
+    assert built == [None, "adamw", None]
+    assert ALGORITHMS["ppo"].build({"core": "none"}).core == "none"
 
 
 def test_ranges_are_shown():

@@ -2,18 +2,16 @@
 
 from typing import Any
 
-import optax
-
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
-from jaxrl.agents.bases.learning import TrainState
+from jaxrl.agents.bases.learning import GradientAgent, TrainState
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, policy_gradient_loss, value_loss
-from jaxrl.optimizers import descend, rmsprop
+from jaxrl.optimizers import descend
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar, Trajectory
 
 
-class A2C(ActorCriticAgent):
+class A2C(ActorCriticAgent, GradientAgent):
     """Advantage actor-critic: one policy-gradient step on each short rollout."""
 
     num_envs: int = 16
@@ -25,16 +23,11 @@ class A2C(ActorCriticAgent):
         doc="Lambda of generalised advantage estimation; 1 is the paper's: all rewards of the "
         "rollout, then the value.",
     )
-    learning_rate: Scheduled = hyper(7e-4, low=0.0, doc="RMSprop's step size.")
+    learning_rate: Scheduled = 7e-4
     normalize_advantages: bool = False
     entropy_coefficient: Scheduled = hyper(0.01, low=0.0, doc="Weight of the entropy bonus.")
     value_coefficient: Scalar = hyper(0.5, low=0.0, doc="Weight of the value loss, 0.5 (R - V)^2.")
-    max_grad_norm: Scalar | None = hyper(
-        0.5,
-        low=0.0,
-        open_low=True,
-        doc="Global norm above which gradients are scaled down; none: never.",
-    )
+    max_grad_norm: Scalar | None = 0.5
     rmsprop_decay: Scalar = hyper(
         0.99,
         low=0.0,
@@ -45,19 +38,12 @@ class A2C(ActorCriticAgent):
         1e-5, low=0.0, open_low=True, doc="Added to that mean, below the root."
     )
 
-    def transform(self, clock: Clock) -> optax.GradientTransformation:
-        """RMSprop, on the gradient scaled to a global norm."""
-        return rmsprop(
-            self.learning_rate,
-            clock,
-            decay=self.rmsprop_decay,
-            epsilon=self.rmsprop_epsilon,
-            max_grad_norm=self.max_grad_norm,
-        )
+    default_optimizer = "rmsprop"
 
-    def init(self, key: Key) -> TrainState:
-        params = self.init_params(key)
-        return TrainState(params, self.transform(Clock.start()).init(params))
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        options = {"rmsprop_decay": self.rmsprop_decay, "rmsprop_epsilon": self.rmsprop_epsilon}
+        return super().optimizer_options | options
 
     def loss(
         self, params: PyTree, batch: Trajectory, clock: Clock

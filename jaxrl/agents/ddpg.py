@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.bases.continuous import ContinuousAgent
+from jaxrl.agents.bases.continuous import ContinuousAgent, dropout_keys
 from jaxrl.agents.bases.learning import every
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Outputs
 from jaxrl.networks.own_modules import learning_pass
 from jaxrl.networks.variables import polyak_update, trained
-from jaxrl.optimizers import adam, learn
+from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar, Stream, stream
+from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar
 
 
 class Networks(struct.PyTreeNode):
@@ -47,7 +47,7 @@ class DDPGState(struct.PyTreeNode):
 class DDPG(ContinuousAgent):
     """A deterministic policy that climbs its critic; TD3 by static choices."""
 
-    learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Adam's step size for the policy.")
+    learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="The optimiser's step size for the policy.")
     exploration_noise: Scheduled = hyper(
         0.1,
         low=0.0,
@@ -78,7 +78,7 @@ class DDPG(ContinuousAgent):
         actor_key, critic_key = jax.random.split(key)
         actor = self.actor.init(actor_key, self.bound_spec.dummy_observation(1))
         critic, critic_optimizer = self.init_critic(critic_key)
-        actor_optimizer = adam(self.learning_rate, Clock.start()).init(trained(actor))
+        actor_optimizer = self.optimizer_at(self.learning_rate, Clock.start()).init(trained(actor))
         params = Networks(actor, critic)
         return DDPGState(params, params, actor_optimizer, critic_optimizer)
 
@@ -93,7 +93,7 @@ class DDPG(ContinuousAgent):
         self, state: DDPGState, rows: Replayed, key: Key, clock: Clock
     ) -> tuple[DDPGState, Metrics]:
         """The critics' step; and where it is due the policy's (eq. 6) and the targets'."""
-        critic_key, actor_key = jax.random.split(stream(key, Stream.DROPOUT))
+        critic_key, actor_key = dropout_keys(key)
         action = self.policy(state.target.actor, rows.next_obs)
         noise = self.target_noise * jax.random.normal(key, action.shape)
         noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
@@ -120,7 +120,10 @@ class DDPG(ContinuousAgent):
             return -mean(values[0]), (carried, None)
 
         actor, actor_optimizer, *_ = learn(
-            adam(self.learning_rate, clock), actor_loss, state.params.actor, state.actor_optimizer
+            self.optimizer_at(self.learning_rate, clock),
+            actor_loss,
+            state.params.actor,
+            state.actor_optimizer,
         )
         params = state.params.replace(actor=actor)
         target = polyak_update(params, state.target, self.tau)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
-from jaxrl.agents.bases.learning import GradientAgent, TrainState
+from jaxrl.agents.bases.learning import AdamAgent, TrainState
 from jaxrl.hyper import hyper
 from jaxrl.losses import (
     approximate_kl,
@@ -29,7 +29,7 @@ class PPOState(TrainState):
     stopped: Array
 
 
-class PPO(ActorCriticAgent, GradientAgent):
+class PPO(ActorCriticAgent, AdamAgent):
     """Proximal policy optimisation: several epochs of clipped policy-gradient steps."""
 
     num_envs: int = 4

@@ -14,7 +14,7 @@ from jaxrl.agents.bases.baselines import (
     mean_of_others,
     optimal_baseline,
 )
-from jaxrl.agents.bases.critic import finite_adam, join, split
+from jaxrl.agents.bases.critic import finite, join, split
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, standardize
@@ -51,13 +51,13 @@ class Returns(struct.PyTreeNode):
 class REINFORCE(BaselineAgent):
     """REINFORCE: the policy gradient from returns, with a baseline to choose."""
 
-    learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="Adam's step size for the policy.")
+    learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="The optimiser's step size for the policy.")
     entropy_coefficient: Scheduled = hyper(0.0, low=0.0, doc="Weight of the entropy bonus.")
 
     def init(self, key: Key) -> REINFORCEState:
         params = self.init_params(key)
         actor, critic = split(params)
-        optimizer = finite_adam(self.learning_rate, Clock.start()).init(actor)
+        optimizer = finite(self.optimizer_at(self.learning_rate, Clock.start())).init(actor)
         fitted: Any = self.init_critic(critic) if self.baseline == "learned" else ()
         return REINFORCEState(params, optimizer, fitted)
 
@@ -102,8 +102,8 @@ class REINFORCE(BaselineAgent):
         actor, critic = split(state.params)
         gradient, metrics = self.gradient(actor, batch, clock)
         descent = jax.tree.map(jnp.negative, gradient)
-        adam = finite_adam(self.learning_rate, clock)
-        updates, optimizer = adam.update(descent, state.optimizer, actor)
+        transform = finite(self.optimizer_at(self.learning_rate, clock))
+        updates, optimizer = transform.update(descent, state.optimizer, actor)
         actor, fitted = optax.apply_updates(actor, updates), state.critic_optimizer
         if self.baseline == "learned":
             samples = batch.replace(steps=batch.steps.sample)

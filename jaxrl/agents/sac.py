@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxrl.agents.bases.continuous import dropout_keys
 from jaxrl.agents.bases.soft_policy import SoftAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range, hyper
@@ -20,18 +21,7 @@ from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import adam, learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
-from jaxrl.types import (
-    Array,
-    Clock,
-    EnvSpec,
-    Key,
-    Metrics,
-    PyTree,
-    Scalar,
-    Stream,
-    split_mask,
-    stream,
-)
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, split_mask
 
 
 class SACState(struct.PyTreeNode):
@@ -56,7 +46,7 @@ class SAC(SoftAgent):
     """A policy that is paid for its entropy, from replayed transitions; boxes and few actions."""
 
     learning_rate: Scheduled = hyper(
-        3e-4, low=0.0, doc="Adam's step size for the policy and the temperature."
+        3e-4, low=0.0, doc="The optimiser's step size for the policy and the temperature."
     )
     temperature: Scalar = hyper(
         1.0,
@@ -88,21 +78,16 @@ class SAC(SoftAgent):
         actor = self.actor.init(actor_key, self.bound_spec.dummy_observation(1))
         critic, critic_optimizer = self.init_critic(critic_key)
         log_temperature = jnp.log(jnp.asarray(self.temperature, jnp.float32))
-        transform = adam(self.learning_rate, Clock.start())
+        start = Clock.start()
         return SACState(
             actor,
             critic,
             critic,
             log_temperature,
-            transform.init(trained(actor)),
+            self.optimizer_at(self.learning_rate, start).init(trained(actor)),
             critic_optimizer,
-            transform.init(log_temperature),
+            adam(self.learning_rate, start).init(log_temperature),
         )
-
-    def choose(self, state: SACState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
-        policy = self.policy(state.actor, obs)
-        action = policy.mode() if key is None else policy.sample(key)
-        return action if self.num_actions else self.unscale_action(action)
 
     def update(
         self, state: SACState, rows: Replayed, key: Key, clock: Clock
@@ -110,13 +95,12 @@ class SAC(SoftAgent):
         """A step of the critics, of the policy, of the temperature, and of the targets."""
         next_key, policy_key = jax.random.split(key)
         temperature = jnp.exp(state.log_temperature)
-        critic_key, actor_key = jax.random.split(stream(key, Stream.DROPOUT))
+        critic_key, actor_key = dropout_keys(key)
         next_policy = self.policy(state.actor, rows.next_obs)
         soft_value, _ = self.soft_value(
             next_policy, state.target, rows.next_obs, next_key, temperature
         )
         target = self.bellman_target(rows, soft_value)
-
         critic, critic_optimizer, metrics = self.learn_critic(
             state.critic, state.critic_optimizer, rows, target, critic_key, clock
         )
@@ -127,14 +111,14 @@ class SAC(SoftAgent):
             value, entropy = self.soft_value(policy, critic, rows.obs, policy_key, temperature)
             return -mean(value), (carried, entropy)
 
-        transform = adam(self.learning_rate, clock)
+        transform = self.optimizer_at(self.learning_rate, clock)
         actor, actor_optimizer, _, entropy = learn(
             transform, actor_loss, state.actor, state.actor_optimizer
         )
         log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
-        if self.learn_temperature:  # eq. 18, on log alpha
+        if self.learn_temperature:  # eq. 18, on log alpha; a number, so always by Adam
             slope = jax.lax.stop_gradient(mean(entropy - self._wanted_entropy(rows.obs)))
-            updates, temperature_optimizer = transform.update(
+            updates, temperature_optimizer = adam(self.learning_rate, clock).update(
                 temperature * slope, temperature_optimizer, log_temperature
             )
             log_temperature = optax.apply_updates(log_temperature, updates)

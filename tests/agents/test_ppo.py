@@ -334,11 +334,10 @@ def test_a_step_beyond_target_kl_is_not_taken():
 def test_an_optimizer_may_read_the_parameters():
     """As AdamW does for its decay: one that takes off all of them leaves zeros."""
 
-    class Decaying(PPO):
-        def optimizer(self, clock):
-            return optax.chain(optax.set_to_zero(), optax.add_decayed_weights(-1.0))
+    def decaying(rate):
+        return optax.chain(optax.set_to_zero(), optax.add_decayed_weights(-1.0))
 
-    agent = Decaying().bind(Counter().spec)
+    agent = PPO(optimizer=decaying).bind(Counter().spec)
     batch = a_batch(agent)
     run = jax.jit(lambda key: agent.update(agent.init(key), batch, key, Clock.start())[0])
     assert not any(x.any() for x in jax.tree.leaves(run(KEY).params))

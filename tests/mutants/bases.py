@@ -193,7 +193,7 @@ MUTANTS = (
         "surrogate-of-the-logarithm",
         "The surrogate takes log ratio for ratio: the same gradient at first, another line search.",
         "jaxrl/agents/bases/natural_gradient.py",
-        "return mean(jnp.exp(log_prob - sample.log_prob) * sample.advantage)",
+        "return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)",
         "return mean((log_prob - sample.log_prob) * sample.advantage)",
         (f"{PROMISE}[mixed]",),
     ),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.agents.bases.learning import GradientAgent, bellman_target, check_widths
+from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_widths
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -36,7 +36,7 @@ Head = Literal["scalar", "c51", "quantile", "iqn"]
 Exploration = Literal["epsilon", "boltzmann"]
 
 
-class QAgent(GradientAgent):
+class QAgent(AdamAgent):
     """A network of action values; subclasses add `plan` and `update`."""
 
     hidden_sizes: tuple[int, ...] = hyper(

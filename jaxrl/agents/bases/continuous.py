@@ -21,7 +21,7 @@ from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
 from jaxrl.networks.torsos import default_torso
 from jaxrl.networks.variables import trained
-from jaxrl.optimizers import adam, learn
+from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.trees import num_values
@@ -35,8 +35,10 @@ from jaxrl.types import (
     Metrics,
     PyTree,
     Scalar,
+    Stream,
     sample_action,
     split_mask,
+    stream,
 )
 from jaxrl.validation import UNROLLED
 
@@ -53,7 +55,9 @@ class ContinuousAgent(ReplayAgent):
     num_critics: int = hyper(
         2, high=UNROLLED, static=True, doc="Critics; the least of their values counts."
     )
-    critic_learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Adam's step size for the critics.")
+    critic_learning_rate: Scheduled = hyper(
+        3e-4, low=0.0, doc="The optimiser's step size for the critics."
+    )
     tau: Scalar = hyper(
         0.005,
         low=0.0,
@@ -133,7 +137,9 @@ class ContinuousAgent(ReplayAgent):
         """Fresh critics, and their optimiser's state."""
         action = None if self.num_actions else jnp.zeros((1, self.num_values))
         params = self.critic.init(key, self.bound_spec.dummy_observation(1), action)
-        return params, adam(self.critic_learning_rate, Clock.start()).init(trained(params))
+        return params, self.optimizer_at(self.critic_learning_rate, Clock.start()).init(
+            trained(params)
+        )
 
     def outputs(self, num: int) -> Outputs:
         """A network with so many outputs."""
@@ -219,6 +225,11 @@ class ContinuousAgent(ReplayAgent):
             total = values.shape[0] * mean(jnp.square(error), counts)
             return total, (carried, mean(values))
 
-        transform = adam(self.critic_learning_rate, clock)
+        transform = self.optimizer_at(self.critic_learning_rate, clock)
         params, optimizer, error, value = learn(transform, loss, params, optimizer)
         return params, optimizer, {"critic_loss": error, "value": value}
+
+
+def dropout_keys(key: Key) -> Key:
+    """Keys for dropout in the critics and in the policy, `key[2]`."""
+    return jax.random.split(stream(key, Stream.DROPOUT))

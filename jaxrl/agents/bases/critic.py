@@ -10,7 +10,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, value_loss
 from jaxrl.minibatches import minibatch, minibatch_indices
-from jaxrl.optimizers import adam, descend
+from jaxrl.optimizers import descend
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Trajectory
 from jaxrl.xla import layout
@@ -21,7 +21,7 @@ class CriticAgent(NetworkAgent):
     """Fits the critic by itself, in several passes over what was collected."""
 
     critic_learning_rate: Scheduled = hyper(
-        1e-3, low=0.0, doc="Adam's step size for the critic, the learned baseline."
+        1e-3, low=0.0, doc="The optimiser's step size for the critic, the learned baseline."
     )
     critic_epochs: int = hyper(
         10, static=True, doc="Passes of the critic over the collected steps."
@@ -55,7 +55,7 @@ class CriticAgent(NetworkAgent):
 
     def init_critic(self, critic: PyTree) -> optax.OptState:
         """The state of the critic's optimiser at the start."""
-        return finite_adam(self.critic_learning_rate, Clock.start()).init(critic)
+        return finite(self.optimizer_at(self.critic_learning_rate, Clock.start())).init(critic)
 
     def fit_critic(
         self, critic: PyTree, optimizer: Any, batch: Trajectory, key: Key, clock: Clock
@@ -68,7 +68,7 @@ class CriticAgent(NetworkAgent):
         Returns:
           The critic's parameters, its optimiser's state, and its mean loss in the last pass.
         """
-        transform = finite_adam(self.critic_learning_rate, clock)
+        transform = finite(self.optimizer_at(self.critic_learning_rate, clock))
         axis = batch.first.ndim - 1
         rows = batch.first.shape[axis]
 
@@ -104,6 +104,6 @@ def join(actor: PyTree, critic: PyTree) -> PyTree:
     return {"params": actor["params"] | critic["params"]}
 
 
-def finite_adam(learning_rate: Scheduled, clock: Clock) -> optax.GradientTransformation:
-    """Adam; a gradient that is not finite changes nothing, however often."""
-    return optax.apply_if_finite(adam(learning_rate, clock), max_consecutive_errors=2**31 - 1)
+def finite(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser; a gradient that is not finite changes nothing, however often."""
+    return optax.apply_if_finite(transform, max_consecutive_errors=2**31 - 1)

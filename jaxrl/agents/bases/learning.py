@@ -1,7 +1,7 @@
 """Fields that many agents have, declared once: discount, rollouts, replay, gradient steps."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from jaxrl.agent import Agent, Replay
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.networks.variables import trained
-from jaxrl.optimizers import adam
+from jaxrl.optimizers import Factory, OptimizerName, check_factory, optimizer
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
-from jaxrl.types import Array, Clock, Key, PyTree, Scalar
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
 
 
 class TrainState(struct.PyTreeNode):
@@ -41,9 +41,28 @@ class TargetState(struct.PyTreeNode):
 
 
 class LearningAgent(Agent):
-    """Maximises the discounted return."""
+    """Learns from discounted rewards, by an optimiser to choose."""
 
+    default_optimizer: ClassVar[OptimizerName] = "adam"
+
+    optimizer: OptimizerName | Factory | None = hyper(
+        None,
+        static=True,
+        doc="Optimiser; none: the algorithm's own, Adam (RMSprop for A2C). From Python also an "
+        "optax factory, `optax.adamw` for example, which is called with the learning rate.",
+    )
     discount: Scalar = hyper(0.99, low=0.0, high=1.0, doc="Discount factor, gamma.")
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        check_factory(self.optimizer)
+
+    def optimizer_at(
+        self, learning_rate: Scheduled, clock: Clock, **options: Any
+    ) -> optax.GradientTransformation:
+        """The optimiser with the learning rate of now; `options` as for `optimizers.optimizer`."""
+        choice = self.default_optimizer if self.optimizer is None else self.optimizer
+        return optimizer(choice, learning_rate, clock, **options)
 
 
 class RolloutAgent(LearningAgent):
@@ -78,25 +97,24 @@ class ReplayAgent(RolloutAgent):
 
 
 class GradientAgent(LearningAgent):
-    """Descends one loss by Adam, on gradients of a limited norm."""
+    """Descends one loss, on gradients of a limited norm."""
 
-    learning_rate: Scheduled = hyper(2.5e-4, low=0.0, doc="Adam's step size.")
+    learning_rate: Scheduled = hyper(2.5e-4, low=0.0, doc="The optimiser's step size.")
     max_grad_norm: Scalar | None = hyper(
         10.0,
         low=0.0,
         open_low=True,
         doc="Global norm above which gradients are scaled down; none: never.",
     )
-    adam_epsilon: Scalar = hyper(1e-8, low=0.0, open_low=True, doc="Adam's epsilon.")
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """What `optimizers.optimizer` takes besides the learning rate."""
+        return {"max_grad_norm": self.max_grad_norm}
 
     def transform(self, clock: Clock) -> optax.GradientTransformation:
         """The optimiser now."""
-        return adam(
-            self.learning_rate,
-            clock,
-            epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
-        )
+        return self.optimizer_at(self.learning_rate, clock, **self.optimizer_options)
 
     def init_params(self, key: Key) -> PyTree:
         """Fresh parameters of the networks."""
@@ -109,6 +127,16 @@ class GradientAgent(LearningAgent):
     def init(self, key: Key) -> Any:
         params = self.init_params(key)
         return TrainState(params, self.init_optimizer(params))
+
+
+class AdamAgent(GradientAgent):
+    """The same by Adam, unless another optimiser is chosen."""
+
+    adam_epsilon: Scalar = hyper(1e-8, low=0.0, open_low=True, doc="Adam's epsilon.")
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        return super().optimizer_options | {"adam_epsilon": self.adam_epsilon}
 
 
 def check_widths(hidden_sizes: tuple[int, ...]) -> None:

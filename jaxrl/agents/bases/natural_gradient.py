@@ -13,6 +13,7 @@ from jaxrl.agents.bases.critic import CriticAgent, join, split
 from jaxrl.agents.bases.learning import TrainState
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
+from jaxrl.estimators import importance_ratio
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch
@@ -80,7 +81,7 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         """L(theta) = mean of pi(a | s) / pi_old(a | s) A: to be maximised, 0 with centred A."""
         sample: Sample = batch.steps
         log_prob = self.policy(actor, batch).log_prob(sample.action)
-        return mean(jnp.exp(log_prob - sample.log_prob) * sample.advantage)
+        return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)
 
     def natural_gradient(
         self, actor: PyTree, gradient: PyTree, batch: Trajectory

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxrl.agents.bases.continuous import ContinuousAgent
 from jaxrl.distributions import Categorical, TanhGaussian
 from jaxrl.networks.critics import Outputs
-from jaxrl.types import Array, Discrete, EnvSpec, Key, PyTree, split_mask
+from jaxrl.types import Array, Clock, Discrete, EnvSpec, Key, PyTree, split_mask
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -35,6 +35,11 @@ class SoftAgent(ContinuousAgent):
             return Categorical(outputs, split_mask(obs)[1])
         location, log_std = jnp.split(outputs, 2, axis=-1)
         return TanhGaussian(location, jnp.clip(log_std, *LOG_STD_RANGE))
+
+    def choose(self, state: Any, obs: PyTree, key: Key | None, clock: Clock) -> Array:
+        policy = self.policy(state.actor, obs)
+        action = policy.mode() if key is None else policy.sample(key)
+        return action if self.num_actions else self.unscale_action(action)
 
     def soft_value(
         self, policy: Any, critic: PyTree, obs: PyTree, key: Key, temperature: Array
