@@ -1,9 +1,9 @@
-"""Your own environment in twenty lines: check it, train on it, see what was learned.
+"""Your own environment in twenty lines: check it, train on it, evaluate the result.
 
     python examples/custom_env.py
     python examples/custom_env.py --total-steps 500_000 --seed 3
 
-A ship drifts along a line and has to stop in the dock at 0: it pushes left, right or not at all.
+A ship drifts along a line and has to stop in the dock at 0: it can push left, right or not at all.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import jaxrl_envs
 
 
 class Docking(struct.PyTreeNode):
-    """Position and speed on a line; far out the ship is lost, after 100 steps time is up."""
+    """Position and speed on a line; the ship is lost far out, and time is up after 100 steps."""
 
-    thrust: float = 0.05  # a leaf: `jax.vmap` can train for many values of it at once
+    thrust: float = 0.05  # a leaf: `jax.vmap` can train with many values of it at once
 
     spec = jaxrl.EnvSpec(jax.ShapeDtypeStruct((2,), jnp.float32), jaxrl.Discrete(3), max_steps=100)
 
@@ -51,8 +51,8 @@ def main() -> None:
     options = parser.parse_args()
 
     env = Docking()
-    jaxrl_envs.check(env)  # plays random episodes; raises with a line for each broken promise
-    print("Docking keeps the contract")
+    jaxrl_envs.check(env)  # plays random episodes; raises an error with a line for each problem
+    print("Docking satisfies the environment contract")
 
     agent = jaxrl.agents.PPO(num_envs=16, num_steps=64, learning_rate=1e-3)
     train = jax.jit(

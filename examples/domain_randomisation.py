@@ -1,12 +1,12 @@
-"""Domain randomisation on brax: every copy of the environment has physics of its own.
+"""Domain randomisation on brax: every copy of the environment has its own physics.
 
     pip install 'jaxrl[brax]'
     python examples/domain_randomisation.py
     python examples/domain_randomisation.py --total-steps 2_000_000 --env brax/hopper
 
-The parameters of an environment are leaves. Stacked, they give each training copy a mass and a
-friction of its own (`batched_env=True`); the policy is evaluated on the nominal physics
-(`eval_env`) and, in the end, with light and with heavy masses.
+The parameters of an environment are leaves. Stacked leaves give each training copy its own mass and
+friction (`batched_env=True`); the policy is evaluated on the nominal physics (`eval_env`) and, at
+the end, with light and heavy masses.
 """
 
 import argparse
@@ -18,14 +18,14 @@ import jaxrl
 import jaxrl_envs
 
 SCALES = (0.5, 1.0, 2.0)
-"""Of the mass, in the comparison at the end."""
+"""Mass scales of the comparison at the end."""
 
 
 def randomized(env, key, num_envs):
-    """`num_envs` copies: masses and frictions between half and twice the nominal ones."""
+    """`num_envs` copies with masses and frictions between half and twice the nominal ones."""
     mass_key, friction_key = jax.random.split(key)
 
-    def draw(key):  # evenly in the logarithm
+    def draw(key):  # log-uniform
         return 2.0 ** jax.random.uniform(key, (num_envs,), minval=-1.0, maxval=1.0)
 
     def one(mass_scale, friction_scale):

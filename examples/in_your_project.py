@@ -3,9 +3,9 @@
     python examples/in_your_project.py
     python examples/in_your_project.py --total-steps 400_000 --rooms 9
 
-`design` below is an ordinary jitted function. For each of several layouts of a room it trains an
-agent and returns what your program wants to know, here how long the way takes and the way itself.
-Nothing leaves the device in between, and nothing is written.
+`design` below is an ordinary jitted function. For each of several room layouts it trains an agent
+and returns what your program needs, here the mean length of the path and an example. Nothing leaves
+the device in between, and nothing is written to disk.
 """
 
 import argparse
@@ -21,7 +21,7 @@ MOVES = jnp.array([[0, 1], [0, -1], [1, 0], [-1, 0]], jnp.int32)
 
 
 class Room(struct.PyTreeNode):
-    """A square room of 7 x 7 with a wall in the middle that has one door; from left to right.
+    """A 7 x 7 room with a wall in the middle that has one door; the goal is on the right.
 
     Attributes:
       door: the row of the door; a leaf, so one program trains for every layout.
@@ -31,7 +31,7 @@ class Room(struct.PyTreeNode):
     size = 7
     spec = jaxrl.EnvSpec(
         {
-            "image": jax.ShapeDtypeStruct((7, 7, 2), jnp.float32),  # the wall, and where we are
+            "image": jax.ShapeDtypeStruct((7, 7, 2), jnp.float32),  # the wall and our position
             "time": jax.ShapeDtypeStruct((), jnp.float32),
         },
         jaxrl.Discrete(4),
@@ -67,7 +67,7 @@ class Room(struct.PyTreeNode):
 
 
 class Torso(nn.Module):
-    """Your own flax module: a batch of observations `[B, ...]` to features `[B, F]`."""
+    """Your own flax module, from a batch of observations `[B, ...]` to features `[B, F]`."""
 
     @nn.compact
     def __call__(self, obs):
@@ -78,12 +78,12 @@ class Torso(nn.Module):
 
 
 def walk(policy, env, key, num_steps=20):
-    """Your own use of the policy: where it goes in one room, `int32[num_steps, 2]`."""
+    """Your own use of the policy: the path in one room, `int32[num_steps, 2]`."""
     state, obs = env.reset(key)
 
     def one(state_obs, key):
         state, obs = state_obs
-        # A policy acts for any number of environments at once: here for one.
+        # A policy acts for a batch of environments: here a single one.
         _, action, _ = policy((), jax.tree.map(lambda x: x[None], obs), key)
         next_state, timestep = env.step(key, state, action[0])
         return (next_state, timestep.obs), state[0]
@@ -95,7 +95,7 @@ def make_design(total_steps: int):
     agent = jaxrl.agents.PPO(num_envs=32, num_steps=32, learning_rate=1e-3, torso=Torso())
 
     def design(key, door):
-        """Trains in a room with that door, and plays there: (mean length of the way, a way)."""
+        """Trains and plays in a room with that door: (mean path length, a path)."""
         train_key, play_key, walk_key = jax.random.split(key, 3)
         env = Room(door)
         training = jaxrl.Training.create(agent, env, total_steps=total_steps)
@@ -108,7 +108,7 @@ def make_design(total_steps: int):
 
 
 def draw(env, way):
-    """The room as text: `#` walls, `o` the way."""
+    """The room as text: `#` walls, `o` the path."""
     picture = [["#" if wall else "." for wall in row] for row in env.walls().tolist()]
     for row, column in way.tolist():
         picture[row][column] = "o"
@@ -122,7 +122,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--total-steps", type=int, default=200_000, help="(default: 200000)")
-    parser.add_argument("--rooms", type=int, default=7, help="how many layouts (default: 7)")
+    parser.add_argument("--rooms", type=int, default=7, help="number of layouts (default: 7)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     options = parser.parse_args()
 
@@ -133,7 +133,7 @@ def main() -> None:
     for door, length in zip(doors, lengths, strict=True):
         print(f"door in row {door}: {length:5.1f} steps on average")
     best = int(jnp.argmin(lengths))
-    print(f"the best door is in row {doors[best]}; one way through that room:")
+    print(f"the best door is in row {doors[best]}; a path through that room:")
     print(draw(Room(doors[best]), ways[best]))
 
 

@@ -1,9 +1,9 @@
-"""Learning from a fixed data set: fitted Q iteration on random play, beside the exact values.
+"""Offline learning: fitted Q iteration on random play, compared with exact values.
 
     python examples/offline.py
 
-A random policy plays a random problem (Garnet) whose optimal values are known. Its transitions are
-all that the agent sees; it never acts.
+A random policy plays a random MDP (Garnet) whose optimal values are known. The agent learns from
+its transitions alone and never acts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ DISCOUNT = 0.9
 
 
 def random_play(env, num_envs, num_steps, key):
-    """Transitions `[num_envs * num_steps, ...]` of a policy that does anything."""
+    """Transitions `[num_envs * num_steps, ...]` of a uniformly random policy."""
     envs = VectorEnv(env, num_envs)
 
     def policy(carry, obs, key):
@@ -34,16 +34,16 @@ def random_play(env, num_envs, num_steps, key):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--num-envs", type=int, default=256, help="copies that play")
-    parser.add_argument("--num-steps", type=int, default=64, help="steps of each")
-    parser.add_argument("--fits", type=int, default=80, help="iterations of Q")
+    parser.add_argument("--num-envs", type=int, default=256, help="copies of the environment")
+    parser.add_argument("--num-steps", type=int, default=64, help="steps of each copy")
+    parser.add_argument("--fits", type=int, default=80, help="fitted Q iterations")
     options = parser.parse_args()
 
     env = jaxrl_envs.make("jaxrl/garnet", num_states=8, num_actions=3, max_steps=20, seed=2)
     data = jax.jit(random_play, static_argnums=(1, 2))(
         env, options.num_envs, options.num_steps, jax.random.key(0)
     )
-    print(f"{data.reward.size:,} transitions, {int(data.truncated.sum()):,} of them cut by a limit")
+    print(f"{data.reward.size:,} transitions, {int(data.truncated.sum()):,} of them truncated")
 
     agent = jaxrl.agents.FittedQ(
         discount=DISCOUNT, num_updates=50, batch_size=512, hidden_sizes=(64,), learning_rate=3e-3
@@ -58,9 +58,9 @@ def main():
     exact = values.optimal_action_value(env, DISCOUNT)
     print("best action, fitted: ", *jnp.argmax(found, axis=-1))
     print("best action, exact:  ", *exact.argmax(-1))
-    print(f"largest error of a value: {abs(found - exact).max():.2f} of {abs(exact).max():.2f}")
+    print(f"largest value error: {abs(found - exact).max():.2f} of {abs(exact).max():.2f}")
     before, after = (metrics.evaluation.returns[i].mean() for i in (0, -1))
-    print(f"return of an episode: {before:.1f} after a tenth of the fits, {after:.1f} at the end")
+    print(f"mean return: {before:.1f} after a tenth of the fits, {after:.1f} at the end")
 
 
 if __name__ == "__main__":

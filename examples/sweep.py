@@ -1,10 +1,10 @@
-"""A grid of hyper-parameters times seeds, compiled once: learning rate and clip of PPO.
+"""A grid of hyper-parameters times seeds, compiled once: learning rate and clip range of PPO.
 
     python examples/sweep.py
     python examples/sweep.py --env gymnax/Acrobot-v1 --total-steps 100_000 --plot sweep.png
 
 Float hyper-parameters are leaves of the agent, so a grid of agents is one agent with stacked
-leaves, and `jax.vmap` trains all of it side by side.
+leaves, and `jax.vmap` trains all of them in parallel.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def print_table(means: np.ndarray) -> None:
 
 
 def draw(means: np.ndarray, path: str, title: str) -> None:
-    """A heat map with the number in each field."""
+    """A heat map with the value in each cell."""
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(means, cmap="viridis", origin="lower")
@@ -69,9 +69,9 @@ def main() -> None:
     )
     parser.add_argument("--env", default="gymnax/CartPole-v1", help="(default: gymnax/CartPole-v1)")
     parser.add_argument("--total-steps", type=int, default=20_000, help="(default: 20000)")
-    parser.add_argument("--seeds", type=int, default=8, help="of each point (default: 8)")
-    parser.add_argument("--seed", type=int, default=0, help="the first one (default: 0)")
-    parser.add_argument("--plot", metavar="FILE", help="save a heat map here")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds per point (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
+    parser.add_argument("--plot", metavar="FILE", help="save a heat map to this file")
     options = parser.parse_args()
 
     num_runs = len(LEARNING_RATES) * len(CLIPS) * options.seeds

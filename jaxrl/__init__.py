@@ -1,6 +1,6 @@
 """jaxrl: reinforcement learning as one compiled program over thousands of environments.
 
-Names are imported when they are first used, so that `import jaxrl` is instant.
+Names are imported lazily, so `import jaxrl` is fast.
 """
 
 import importlib

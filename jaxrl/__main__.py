@@ -1,4 +1,4 @@
-"""`python -m jaxrl`: the command `jaxrl`, where its script is not on the path."""
+"""`python -m jaxrl`, equivalent to the command `jaxrl`."""
 
 from jaxrl.cli.main import main
 

@@ -1,6 +1,6 @@
-"""The contract of an agent: pure functions over arrays, and the plan of its experience.
+"""The agent contract: pure functions over arrays, and a plan for collecting experience.
 
-An algorithm is one file that subclasses `Agent`; the engine (`jaxrl.engine`) does the rest.
+An algorithm is one file with a subclass of `Agent`; the engine (`jaxrl.engine`) does the rest.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
 from jaxrl.validation import UNROLLED, check_whole, declares
 
 EvalMode = Literal["greedy", "sample"]
-"""How evaluation acts: by the mean or most likely action, or by actions drawn as in training."""
+"""How evaluation acts: by the mean or most likely action, or by sampling as in training."""
 
 
 Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
@@ -27,16 +27,16 @@ Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
 
 @dataclasses.dataclass(frozen=True)
 class OnPolicy:
-    """Collect, prepare, pass over the data in minibatches, throw it away.
+    """Collect a rollout, update on minibatches of it, and discard it.
 
     Attributes:
       num_envs: copies of the environment, N.
-      num_steps: steps of each copy in an iteration, T.
-      num_epochs: passes over the data.
-      num_minibatches: calls of `update` a pass.
-      layout: "flat" shuffles single steps, minibatches are `[T * N / M, ...]`; "env" shuffles
-        copies and keeps their sequences whole, minibatches are `[T, N / M, ...]`.
-      reset_each_iteration: start all episodes anew in each iteration.
+      num_steps: steps of each copy per iteration, T.
+      num_epochs: passes over the data per iteration.
+      num_minibatches: minibatches (calls of `update`) per pass, M.
+      layout: "flat" shuffles single steps into minibatches `[T * N / M, ...]`; "env" shuffles
+        copies and keeps sequences whole, minibatches `[T, N / M, ...]`.
+      reset_each_iteration: reset all copies at the start of each iteration.
     """
 
     num_envs: int
@@ -71,19 +71,19 @@ class OnPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """Collect into a ring of steps, update on batches drawn from it (`jaxrl.replay`).
+    """Collect into a replay buffer and update on batches sampled from it (`jaxrl.replay`).
 
-    A row is a transition: it holds no recurrent carry, and nothing of the steps before it.
+    Rows are transitions: they hold no recurrent carry and no earlier steps.
 
     Attributes:
       num_envs: copies of the environment, N.
-      num_steps: steps of each copy in an iteration, T.
-      num_updates: calls of `update` an iteration.
-      batch_size: transitions a call.
+      num_steps: steps of each copy per iteration, T.
+      num_updates: calls of `update` per iteration.
+      batch_size: transitions per call.
       capacity: transitions kept.
       warmup: transitions collected before the first update.
-      n_step: steps that a transition spans, or up to the end of its episode.
-      prioritized: draw in proportion to priorities, which `update` returns; else uniformly.
+      n_step: steps that a transition spans, fewer at the end of an episode.
+      prioritized: sample in proportion to priorities, which `update` returns, instead of uniformly.
     """
 
     num_envs: int
@@ -115,7 +115,7 @@ class Replay:
             )
         if self.capacity < self.steps_per_iteration:
             raise InvalidValue(
-                f"capacity is {self.capacity}, less than one iteration collects: "
+                f"capacity is {self.capacity}, less than what one iteration collects: "
                 f"num_envs * num_steps = {self.steps_per_iteration}"
             )
         if self.batch_size > self.capacity:
@@ -135,8 +135,8 @@ class Offline:
     """Update on a fixed data set; a training step is one update.
 
     Attributes:
-      num_updates: calls of `update` an iteration.
-      batch_size: transitions a call, drawn uniformly; None for the whole set.
+      num_updates: calls of `update` per iteration.
+      batch_size: transitions per call, sampled uniformly; None for the whole data set.
     """
 
     num_updates: int = 1
@@ -164,9 +164,9 @@ class Population:
     `explore=True`. `update` gets the returns, `float32[population_size, episodes_per_candidate]`.
 
     Attributes:
-      population_size: candidates an iteration.
-      episodes_per_candidate: episodes each of them plays.
-      max_episode_steps: steps after which an episode is cut; what it gathered by then counts.
+      population_size: candidates per iteration.
+      episodes_per_candidate: episodes per candidate.
+      max_episode_steps: steps after which an episode is cut off; its return so far counts.
     """
 
     population_size: int
@@ -179,7 +179,7 @@ class Population:
 
     @property
     def steps_per_iteration(self) -> int:
-        """The budget: the steps that the episodes may take."""
+        """The step budget: the most steps that the episodes may take."""
         return self.num_envs * self.max_episode_steps
 
     updates_per_iteration = 1
@@ -202,26 +202,24 @@ def _at_least_one(plan: Any, *names: str) -> None:
 class Agent(struct.PyTreeNode):
     """A learning algorithm: float hyper-parameters are leaves, all else is static structure.
 
-    Subclasses add their fields (`jaxrl.hyper.hyper`), `plan`, `init`, `act`, `update` and, where
-    it applies, the rest.
-    The state is any pytree of arrays. No method may print, mutate or keep a count of its own:
-    schedules and "every k" read the clock.
+    Subclasses define their fields (`jaxrl.hyper.hyper`), `plan`, `init`, `act` and `update`, and
+    the other methods as needed. The state is any pytree of arrays. Methods must be pure: schedules
+    and "every k updates" read the clock.
 
-    The engine reads a field `discount`, 1 where there is none: it sums the rewards of a row of
-    several steps by it (`Replay.n_step`), and scales rewards by the returns that it makes
-    (`normalize_rewards`).
+    The engine reads the field `discount` (1 if missing) to sum the rewards of n-step rows
+    (`Replay.n_step`) and to scale rewards by discounted returns (`normalize_rewards`).
     """
 
     spec: EnvSpec | None = static(default=None, kw_only=True)
 
     flattened: ClassVar[tuple[str, ...]] = ()
-    """Fields of the state that on a CPU reach `update` as one vector each, a
-    `jaxrl.xla.flatten.Flattened`: faster there where many updates follow one another.
+    """Fields of the state that `update` gets as one vector each on CPUs, a
+    `jaxrl.xla.flatten.Flattened`: faster there with many updates per iteration.
     `optimizers.descend` takes either."""
 
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy",)
-    """What evaluation can play, the default first. An agent whose `act(..., explore=True)` is a
-    stochastic policy of any number of environments, and no mere exploration, has "sample", too."""
+    """Supported evaluation modes, the default first. Agents whose `act(..., explore=True)` is a
+    stochastic policy for any number of environments, not just exploration, also have "sample"."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         inherit_declarations(cls)
@@ -233,21 +231,24 @@ class Agent(struct.PyTreeNode):
         raise NotImplementedError
 
     def bind(self, spec: EnvSpec) -> Self:
-        """Returns the agent that knows its environment; raises ValueError or TypeError, naming the
-        field, where the two do not fit. The engine calls it once, before anything is compiled."""
+        """Returns the agent with its environment's spec.
+
+        The engine calls it once, before anything is compiled. Raises ValueError or TypeError,
+        naming the field, if agent and environment do not fit together.
+        """
         check_declared(self)
         self.check(spec)
         return self.replace(spec=spec)
 
     def check(self, spec: EnvSpec) -> None:
-        """Raises ValueError or TypeError where fields do not fit one another or the environment.
+        """Raises ValueError or TypeError if fields do not fit together or with the environment.
 
-        `bind` calls it after it has checked each field that is declared by `hyper` on its own.
+        `bind` calls it after checking each field declared by `hyper` on its own.
         """
 
     @property
     def bound_spec(self) -> EnvSpec:
-        """The environment's spec; ValueError before `bind`."""
+        """The environment's spec; raises ValueError before `bind`."""
         if self.spec is None:
             raise InvalidValue(
                 f"{type(self).__name__} has no environment yet: call bind(spec) first"
@@ -259,7 +260,7 @@ class Agent(struct.PyTreeNode):
         raise NotImplementedError
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """The recurrent state in which an episode begins, leaves `[num_envs, ...]`."""
+        """The recurrent state at the start of an episode, leaves `[num_envs, ...]`."""
         return ()
 
     def act(
@@ -268,12 +269,12 @@ class Agent(struct.PyTreeNode):
         """Chooses actions for any number of environments.
 
         Args:
-          state: what `init` and `update` returned.
-          carry: leaves `[N, ...]`, already reset where an episode begins.
+          state: the agent's state.
+          carry: leaves `[N, ...]`, already reset at episode starts.
           obs: leaves `[N, ...]`, normalised.
-          key: for all of them.
-          clock: where training stands.
-          explore: False for the policy one would ship (mean or greedy action).
+          key: one key for all environments.
+          clock: training progress.
+          explore: False for the policy to deploy (mean or greedy action).
 
         Returns:
           carry `[N, ...]`, action `[N, ...]` and extras `[N, ...]` (kept in the transition).
@@ -281,35 +282,37 @@ class Agent(struct.PyTreeNode):
         raise NotImplementedError
 
     def prepare(self, state: PyTree, trajectory: Any, clock: Clock) -> Any:
-        """Targets and advantages, once before the passes over the data.
+        """Computes targets and advantages, once before the passes over the data.
 
         Args:
+          state: the agent's state.
           trajectory: a `Trajectory` `[T, N, ...]` (on-policy), `jaxrl.replay.Replayed` `[B, ...]`
             (replay), transitions `[B, ...]` (offline) or the returns (population).
+          clock: training progress.
 
         Returns:
-          The same, with `steps` replaced by whatever `update` wants to see of each step.
+          The same, with `steps` replaced by what `update` needs of each step.
         """
         return trajectory
 
     def report(self, state: PyTree, batch: Any, clock: Clock) -> Metrics:
-        """Metrics of a whole prepared on-policy batch, before the passes over it; default: none."""
+        """Metrics of a whole prepared on-policy batch, before the passes over it; {} by default."""
         return {}
 
     def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> Any:
-        """Learns from one minibatch: (state, metrics).
+        """Learns from one minibatch and returns (state, metrics).
 
-        Where the plan is prioritised: (state, metrics, priorities `float32[B]`).
+        With prioritised replay, it returns (state, metrics, priorities `float32[B]`).
         """
         raise NotImplementedError
 
 
 def check_agent(agent: Any) -> None:
-    """Raises TypeError unless this is an agent, and not its class or an environment."""
+    """Raises TypeError unless `agent` is an agent (and not a class or an environment)."""
     if isinstance(agent, type):
-        raise InvalidType(f"agent is the class {agent.__name__}: build one, {agent.__name__}(...)")
+        raise InvalidType(f"agent is the class {agent.__name__}: pass {agent.__name__}(...)")
     if missing := [part for part in ("bind", "plan", "update") if not declares(agent, part)]:
         raise InvalidType(
-            f"{type(agent).__name__} is no agent, it has no {' and no '.join(missing)}: pass a "
-            "jaxrl.Agent first, jaxrl.agents.PPO() for example, and the environment after it"
+            f"{type(agent).__name__} is not an agent, it has no {' and no '.join(missing)}: pass a "
+            "jaxrl.Agent first, such as jaxrl.agents.PPO(), and the environment after it"
         )

@@ -1,4 +1,4 @@
-"""Environments: the contract, many copies at once, auto-reset and the statistics of episodes."""
+"""The environment contract and its checks."""
 
 from typing import Any, Protocol
 
@@ -13,17 +13,17 @@ from jaxrl.validation import declares
 
 
 class Timestep(struct.PyTreeNode):
-    """What one step of one environment returns.
+    """The result of one environment step.
 
     Attributes:
-      obs: the observation after the step, also when the episode ended with it.
+      obs: the observation after the step, even if the episode ended with it.
       reward: `float32[]`.
-      terminated: `bool[]`, the state after the step has no future.
-      truncated: `bool[]`, the episode is cut here though the state has a future.
-      info: anything else, a pytree. Its scalars (floats, integers, booleans) are averaged over
-        episodes and reported by name, as they are in the step that ends an episode: `success` of
-        {"success": x} becomes `info/success` and `training_info/success`. For a sum or a mean over
-        an episode keep it in the state. Other leaves are not read.
+      terminated: `bool[]`, whether a terminal state was reached.
+      truncated: `bool[]`, whether the episode was cut off in a non-terminal state.
+      info: a pytree of anything else. The scalars (floats, integers, booleans) of an episode's last
+        step are averaged over episodes and reported by name: {"success": x} becomes `info/success`
+        and `training_info/success`. To report a sum or mean over an episode, accumulate it in the
+        state. Other leaves are ignored.
     """
 
     obs: PyTree
@@ -34,7 +34,7 @@ class Timestep(struct.PyTreeNode):
 
 
 def scalars(info: PyTree, batch_ndim: int = 0) -> dict[str, Any]:
-    """The scalars of a `Timestep.info`, or of `[N]` of them, by name: `a/b` of {"a": {"b": x}}."""
+    """Scalars of a `Timestep.info`, or of a batch of them, by name: {"a": {"b": x}} has `a/b`."""
 
     def is_scalar(x: Any) -> bool:
         kinds = (jnp.bool_, jnp.integer, jnp.floating)
@@ -48,21 +48,21 @@ def scalars(info: PyTree, batch_ndim: int = 0) -> dict[str, Any]:
 
 
 class Environment(Protocol):
-    """One copy of an environment: a pytree whose float parameters are leaves.
+    """A single environment: a pytree whose float parameters are leaves.
 
-    `step` is raw: it never resets itself. Both methods are pure and unbatched; the same shapes and
-    dtypes come out of `reset` and of `step`.
+    `step` never resets. Both methods are pure and unbatched, and `reset` and `step` return the same
+    shapes and dtypes.
     """
 
     @property
     def spec(self) -> EnvSpec: ...
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
-        """Draws a start: (state, observation)."""
+        """Draws a start state; returns (state, observation)."""
         ...
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
-        """Takes one step: (state, timestep)."""
+        """Takes one step; returns (state, timestep)."""
         ...
 
 
@@ -79,27 +79,28 @@ AS_PYTREE = (
 
 
 STATIC = (
-    "what is no number or array is a static field: `= flax.struct.field(pytree_node=False)` in a "
-    "PyTreeNode, metadata=dict(static=True) in a registered dataclass"
+    "declare anything but numbers and arrays as a static field: "
+    "`= flax.struct.field(pytree_node=False)` in a PyTreeNode, metadata=dict(static=True) in a "
+    "registered dataclass"
 )
 
 
 class NoEnvironment(InvalidType):
-    """Something is no environment, or does not return what an environment returns."""
+    """An object is not an environment, or returns values of the wrong type."""
 
 
 def check_environment(env: Any) -> None:
-    """Raises NoEnvironment unless `env` is a pytree of data that has what is needed."""
+    """Raises NoEnvironment unless `env` is a pytree of data with `spec`, `reset` and `step`."""
     name = type(env).__name__
     if missing := [part for part in ("spec", "reset", "step") if not declares(env, part)]:
         without = " and no ".join(missing)
-        raise NoEnvironment(f"{name} is no environment, it has no {without}: {_advice(env)}")
+        raise NoEnvironment(f"{name} is not an environment, it has no {without}: {_advice(env)}")
     check_pytree(env)
     if not isinstance(env.spec, EnvSpec):
         kind = type(env.spec)
         hint = ""
         if kind.__module__.partition(".")[0] in ("gymnasium", "gym"):
-            hint = "; Gymnasium steps in Python, and jaxrl compiles environments written in JAX"
+            hint = "; Gymnasium steps in Python, but jaxrl compiles environments written in JAX"
         raise NoEnvironment(f"{name}.spec is a {kind.__name__}: {NEEDED}{hint}")
 
 
@@ -108,27 +109,29 @@ def check_pytree(env: Any) -> None:
     name = type(env).__name__
     for path, leaf in jax.tree_util.tree_leaves_with_path(env):
         if leaf is env:
-            raise NoEnvironment(f"{name} is no pytree: {AS_PYTREE}. {STATIC}")
+            raise NoEnvironment(f"{name} is not a pytree: {AS_PYTREE}. {STATIC}")
         if is_data(leaf):
             continue
         where, kind = f"{name}{jax.tree_util.keystr(path)}", type(leaf).__name__
         if _advice(leaf) != NEEDED:
             raise NoEnvironment(f"{where} is a {kind}: {_advice(leaf)}")
         if declares(leaf, "step"):  # an environment inside a wrapper
-            raise NoEnvironment(f"{where} is a {kind}, which is no pytree: {AS_PYTREE}. {STATIC}")
+            raise NoEnvironment(
+                f"{where} is a {kind}, which is not a pytree: {AS_PYTREE}. {STATIC}"
+            )
         raise NoEnvironment(f"{where} is a {kind}, {leaf!r}: {STATIC}")
 
 
 def _advice(env: Any) -> str:
-    """What to do about something that is no environment."""
+    """How to turn an object that is not an environment into one."""
     from jaxrl_envs import libraries  # deferred: only in an error
 
     library = libraries.library_of(env)
-    return f"adapt the object of {library}, jaxrl_envs.adapt(env)" if library else NEEDED
+    return f"adapt this {library} object: jaxrl_envs.adapt(env)" if library else NEEDED
 
 
 def is_data(leaf: Any) -> bool:
-    """Whether a leaf of a pytree is a number, an array or the shape of one."""
+    """Whether a leaf of a pytree is a number, an array or a shape."""
     if isinstance(leaf, bool | int | float | complex | jax.Array | jax.ShapeDtypeStruct):
         return True
     return isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biufcV"

@@ -3,18 +3,18 @@
 All functions share these arguments; `[T, ...]` is time first, then any batch axes or none:
 
 - `rewards`, `values` = V(x_t): `float[T, ...]`.
-- `next_values`: `float[T, ...]`, V of where step t really ended, BEFORE any auto-reset. Never read
-  where `terminated`: any number will do there, NaN included.
+- `next_values`: `float[T, ...]`, V of the observation after step t, BEFORE any auto-reset. Ignored
+  where `terminated`, even if NaN.
 - `terminated`: `bool[T, ...]`, the step ended in a state of value zero: nothing is bootstrapped.
-- `truncated`: `bool[T, ...]`, the episode was cut (time limit): what is beyond is worth
-  `next_values`. Where both masks are true the step is terminated.
-- `discount`, `lambda_`: scalars, or arrays with the axes of `rewards`, each of its size or 1.
+- `truncated`: `bool[T, ...]`, the episode was cut off (time limit): bootstrap from `next_values`.
+  Where both masks are true, the step counts as terminated.
+- `discount`, `lambda_`: scalars, or arrays with as many axes as `rewards`, of the same size or 1.
 
-No sum reaches across `terminated | truncated`. The last step of the sequence, unless terminated,
-bootstraps from `next_values`. Results are `float32[T, ...]` (wider if an input is). Gradients flow
-through every argument: in a loss, stop them.
+Sums stop at `terminated | truncated`. The last step of the sequence, unless terminated, bootstraps
+from `next_values`. Results are `float32[T, ...]` (wider if an input is). Gradients flow through
+every argument, so use `stop_gradient` in a loss.
 
-Raises ValueError where a shape does not fit and TypeError where a mask is not boolean, by name.
+A wrong shape raises ValueError and a non-boolean mask TypeError, naming the argument.
 """
 
 import operator
@@ -30,10 +30,10 @@ from jaxrl.types import Array, Scalar
 def discounted_returns(
     rewards: Array, next_values: Array, terminated: Array, truncated: Array, discount: Scalar
 ) -> Array:
-    """Discounted sum of the rewards to the end of the episode, or of what was seen of it.
+    """Discounted sum of rewards to the end of the episode or the sequence.
 
-    G_t = r_t + discount_t G_{t+1}; behind a truncation and the last step G is `next_values`.
-    `next_values` is read nowhere else. See the module for the arguments.
+    G_t = r_t + discount_t G_{t+1}; after a truncation and after the last step, G is `next_values`,
+    which is ignored elsewhere. See the module docstring for the arguments.
 
     Returns:
       G: `float[T, ...]`.
@@ -54,13 +54,14 @@ def n_step_returns(
     discount: Scalar,
     n: int,
 ) -> Array:
-    """Discounted sum of the next `n` rewards and the value of where they lead.
+    """n-step returns: the discounted sum of `n` rewards and a bootstrapped value.
 
-    G_t = r_t + ... + discount^(n-1) r_{t+n-1} + discount^n V(x_{t+n}); an episode or a sequence
-    that ends after k < n steps gives the k-step return. See the module for the arguments.
+    G_t = r_t + ... + discount^(n-1) r_{t+n-1} + discount^n V(x_{t+n}); if the episode or the
+    sequence ends after k < n steps, it is the k-step return. See the module docstring for the
+    arguments.
 
     Args:
-      n: how many rewards, at least 1; static.
+      n: number of rewards, at least 1; static.
 
     Returns:
       G: `float[T, ...]`.
@@ -95,10 +96,11 @@ def lambda_returns(
     discount: Scalar,
     lambda_: Scalar,
 ) -> Array:
-    """Lambda-return: the mean of the k-step returns with weights (1 - lambda) lambda^(k-1).
+    """Lambda-returns: averages of k-step returns with weights (1 - lambda) lambda^(k-1).
 
     G_t = r_t + discount_t ((1 - lambda_t) V(x_{t+1}) + lambda_t G_{t+1}); the longest k-step return
-    an episode or the sequence allows has the remaining weight. See the module for the arguments.
+    within the episode and the sequence gets the remaining weight. See the module docstring for the
+    arguments.
 
     Returns:
       G: `float[T, ...]`.
@@ -126,8 +128,8 @@ def gae(
     """Generalised advantage estimation.
 
     A_t = sum over k of (discount lambda)^k delta_{t+k}, to the end of the episode or the sequence,
-    delta_t = r_t + discount (1 - terminated_t) V(x_{t+1}) - V(x_t). `gae(...) + values` is the
-    lambda-return, the usual value target. See the module for the arguments.
+    with delta_t = r_t + discount (1 - terminated_t) V(x_{t+1}) - V(x_t). `gae(...) + values` is the
+    lambda-return, the usual value target. See the module docstring for the arguments.
 
     Returns:
       A: `float[T, ...]`.
@@ -143,12 +145,12 @@ def gae(
 
 
 class VTrace(NamedTuple):
-    """What `vtrace` returns; all `float[T, ...]`.
+    """Results of `vtrace`; all `float[T, ...]`.
 
     Attributes:
       errors: v_t - V(x_t).
-      targets: v_t, what V(x_t) should become.
-      advantages: of the policy gradient, importance weight included.
+      targets: v_t, the targets of V(x_t).
+      advantages: policy-gradient advantages, including importance weights.
     """
 
     errors: Array
@@ -169,7 +171,7 @@ def vtrace(
     clip_c: Scalar = 1.0,
     clip_pg_rho: Scalar = 1.0,
 ) -> VTrace:
-    """V-trace: value targets and advantages of a policy from the steps of another.
+    """V-trace: off-policy value targets and advantages.
 
     With ratio_t = exp(log_ratios_t), rho_t = min(clip_rho, ratio_t) and
     c_t = lambda_ min(clip_c, ratio_t):
@@ -178,16 +180,17 @@ def vtrace(
         advantage_t = min(clip_pg_rho, ratio_t) (r_t + discount v_{t+1} - V(x_t))
 
     with delta as in `gae`; where the episode or the sequence ends, v_{t+1} is V(x_{t+1}), or 0 if
-    terminated. The advantage has v_{t+1} for any lambda, as the paper has it; rlax mixes it with
-    V(x_{t+1}) where lambda < 1. See the module for the other arguments.
+    terminated. The advantage uses v_{t+1} for any lambda, as in the paper; rlax mixes it with
+    V(x_{t+1}) if lambda < 1. See the module docstring for the other arguments.
 
     Args:
-      log_ratios: `float[T, ...]`, log pi(a_t | x_t) - log mu(a_t | x_t), mu being the policy that
-        acted.
+      log_ratios: `float[T, ...]`, log pi(a_t | x_t) - log mu(a_t | x_t), where mu is the behaviour
+        policy.
       lambda_: trace decay (the paper's remark 2).
-      clip_rho: bound of rho; decides to which policy's value the targets converge. `inf`: none.
-      clip_c: bound of c, at most `clip_rho`; trades variance for speed.
-      clip_pg_rho: bound of the advantage's weight.
+      clip_rho: upper bound of rho; it sets the policy whose value the targets converge to. `inf`
+        for none.
+      clip_c: upper bound of c, at most `clip_rho`; trades variance for speed.
+      clip_pg_rho: upper bound of the advantage's weight.
 
     Returns:
       `VTrace(errors, targets, advantages)`.
@@ -224,18 +227,18 @@ def retrace(
     discount: Scalar,
     lambda_: Scalar = 1.0,
 ) -> Array:
-    """Retrace(lambda): targets of Q(x_t, a_t) under a policy from the steps of another.
+    """Retrace(lambda): off-policy targets of Q(x_t, a_t).
 
         G_t = r_t + discount (V(x_{t+1}) + c_{t+1} (G_{t+1} - Q(x_{t+1}, a_{t+1})))
 
     with c_t = lambda_ min(1, exp(log_ratios_t)); the correction ends with the episode or the
-    sequence. See the module for the other arguments.
+    sequence. See the module docstring for the other arguments.
 
     Args:
       action_values: `float[T, ...]`, Q(x_t, a_t) of the actions taken.
       next_values: `float[T, ...]`, V(x_{t+1}) = sum_a pi(a | x_{t+1}) Q(x_{t+1}, a).
-      log_ratios: `float[T, ...]`, log pi(a_t | x_t) - log mu(a_t | x_t), mu being the policy that
-        acted.
+      log_ratios: `float[T, ...]`, log pi(a_t | x_t) - log mu(a_t | x_t), where mu is the behaviour
+        policy.
       lambda_: trace decay.
 
     Returns:
@@ -255,7 +258,7 @@ def retrace(
 
 
 def importance_ratio(log_ratio: Array) -> Array:
-    """exp(log_ratio), at most exp(80): where it is clipped, an infinite one has no gradient."""
+    """exp(log_ratio), at most exp(80), so that it and its gradient stay finite."""
     return jnp.exp(jnp.minimum(log_ratio, 80.0))
 
 
@@ -265,7 +268,7 @@ def _accumulate(x: Array, decay: Array) -> Array:
 
 
 def _accumulate_step(following: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-    # Not a closure: the same function each time is compiled once outside jit.
+    # Not a closure, so that it is compiled only once outside jit.
     x, decay = now
     y = x + decay * following
     return y, y
@@ -279,7 +282,7 @@ def _is_last(rewards: Array) -> Array:
 
 
 def _floats(rewards: Array, **others: Array) -> list[Array]:
-    """`rewards` and the others, of one shape `[T, ...]` and one floating type."""
+    """`rewards` and the others as arrays of one floating dtype; their shapes must be equal."""
     rewards = jnp.asarray(rewards)
     if rewards.ndim == 0 or rewards.shape[0] == 0:
         raise InvalidValue(
@@ -293,7 +296,7 @@ def _floats(rewards: Array, **others: Array) -> list[Array]:
 
 
 def _cut(rewards: Array, terminated: Array, truncated: Array) -> Array:
-    """`terminated | truncated`, once they are known to be masks of the shape of `rewards`."""
+    """`terminated | truncated`, after checking that both are masks shaped like `rewards`."""
     for name, mask in (("terminated", terminated), ("truncated", truncated)):
         dtype = _same_shape(rewards, name, mask).dtype
         if dtype != jnp.bool_:
@@ -305,20 +308,20 @@ def _same_shape(rewards: Array, name: str, x: Array) -> Array:
     x = jnp.asarray(x)
     if x.shape != rewards.shape:
         raise InvalidValue(
-            f"{name} has shape {x.shape}, rewards {rewards.shape}: both must be [T, ...]"
+            f"{name} has shape {x.shape}, rewards {rewards.shape}: both must be the same [T, ...]"
         )
     return x
 
 
 def _per_step(rewards: Array, name: str, x: Scalar) -> Array:
-    """The hyper-parameter `x`, broadcast to the shape and type of `rewards`."""
+    """The hyper-parameter `x`, broadcast to the shape and dtype of `rewards`."""
     x = jnp.asarray(x, rewards.dtype)
     fits = x.ndim == rewards.ndim and all(
         n in (1, m) for n, m in zip(x.shape, rewards.shape, strict=True)
     )
     if x.ndim and not fits:
         raise InvalidValue(
-            f"{name} has shape {x.shape}, rewards {rewards.shape}: give a scalar, or as many axes "
-            "as rewards has, each of the same size or 1"
+            f"{name} has shape {x.shape}, rewards {rewards.shape}: give a scalar, or an array with "
+            "the same number of axes, each of the same size or 1"
         )
     return jnp.broadcast_to(x, rewards.shape)

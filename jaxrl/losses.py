@@ -1,7 +1,7 @@
-"""Losses and statistics that several agents share; every mean over data is `mean`.
+"""Losses and diagnostics shared by agents; every mean over data is `mean`.
 
-Arrays of one call have one shape, whatever its axes; ValueError where they differ (`[N, 1]` against
-`[N]` would silently become `[N, N]`). Losses are scalars to be minimised.
+All arrays of a call must have the same shape, with any axes; otherwise ValueError (`[N, 1]` and
+`[N]` would silently broadcast to `[N, N]`). Losses are scalars to be minimised.
 """
 
 import jax
@@ -15,16 +15,16 @@ from jaxrl.types import Array, Scalar
 def mean(
     x: Array, where: Array | None = None, *, axis: int | tuple[int, ...] | None = None
 ) -> Array:
-    """The mean over data: the one place to change when the environment axis is sharded.
+    """The mean over data.
 
-    Every loss and statistic over transitions goes through it, so that a mean over the shards of a
-    batch can become a mean over the whole batch without a change to any agent.
+    Every loss and statistic over transitions uses it, so that it is the only place to change when
+    the environment axis is sharded.
 
     Args:
       x: numbers or booleans.
-      where: `bool` of the same shape; entries that are false do not count, NaN included. With no
-        entry left the mean is 0: a loss without data has no gradient.
-      axis: the axes to average over; None: all.
+      where: `bool` of the same shape; false entries are ignored, even if NaN. If all are false, the
+        mean is 0, with a zero gradient.
+      axis: axes to average over; None for all.
     """
     x = jnp.asarray(x)
     if where is None:
@@ -37,26 +37,26 @@ def mean(
 
 
 def standardize(x: Array, where: Array | None = None) -> Array:
-    """`(x - mean) / (std + 1e-8)`: mean 0 and standard deviation 1 over the entries that count.
+    """`(x - mean) / (std + 1e-8)`, with mean and standard deviation over the entries in `where`.
 
     Constant data become zeros.
 
     Args:
       x: numbers.
-      where: `bool` of the same shape: which entries count; None for all.
+      where: `bool` of the same shape; None for all entries.
     """
     centred = x - mean(x, where)
-    # The mean of equal numbers is off by rounding, which 1 / 1e-8 would blow up: centre it away.
+    # Centre twice: the mean of equal numbers has a rounding error, which 1 / 1e-8 would amplify.
     centred = centred - mean(centred, where)
     return centred / (jnp.sqrt(mean(jnp.square(centred), where)) + 1e-8)
 
 
 def policy_gradient_loss(log_prob: Array, advantages: Array) -> Array:
-    """`-mean(log_prob * advantages)`; its gradient is minus the policy gradient.
+    """`-mean(log_prob * advantages)`; its gradient is the negative policy gradient.
 
     Args:
       log_prob: log pi(a | s) of the actions taken.
-      advantages: or returns; no gradient flows through them.
+      advantages: advantages or returns; no gradient flows through them.
 
     Source: Williams, 1992; Sutton, McAllester, Singh and Mansour, 2000, theorem 1.
     """
@@ -70,7 +70,7 @@ def clipped_surrogate(log_ratio: Array, advantages: Array, clip_epsilon: Scalar)
     Args:
       log_ratio: log r = log pi(a | s) - log pi_old(a | s).
       advantages: A; no gradient flows through them.
-      clip_epsilon: how far r may move before its gradient stops.
+      clip_epsilon: clipping range of r; beyond it the gradient is zero.
 
     Source: Schulman, Wolski, Dhariwal, Radford and Klimov, 2017, eq. 7.
     """
@@ -82,10 +82,10 @@ def clipped_surrogate(log_ratio: Array, advantages: Array, clip_epsilon: Scalar)
 
 
 def entropy_loss(entropy: Array) -> Array:
-    """`-mean(entropy)`: to minimise it is to explore.
+    """`-mean(entropy)`, an exploration bonus as a loss.
 
     Args:
-      entropy: of the policy in each state, nats.
+      entropy: entropy of the policy in each state, in nats.
 
     Source: Williams and Peng, 1991; Mnih et al., 2016, section 4.
     """
@@ -93,7 +93,7 @@ def entropy_loss(entropy: Array) -> Array:
 
 
 def value_loss(values: Array, targets: Array, where: Array | None = None) -> Array:
-    """`0.5 mean((values - targets)^2)` over the entries that count (`where`; None: all).
+    """`0.5 mean((values - targets)^2)` over the entries in `where` (None for all).
 
     No gradient flows through the targets.
     """
@@ -110,13 +110,13 @@ def clipped_value_loss(
     towards its target has no gradient.
 
     Args:
-      values: v, what is learned.
+      values: v, the predictions.
       old_values: v when the data were collected; no gradient flows through them.
-      targets: what v should become; no gradient flows through them.
-      clip_epsilon: epsilon, in units of the value; None: plain `value_loss`.
+      targets: value targets; no gradient flows through them.
+      clip_epsilon: epsilon, in units of the value; None for plain `value_loss`.
 
-    Source: the reference implementation, github.com/openai/baselines, ppo2/model.py (the paper has
-    no clipping of values).
+    Source: the reference implementation, github.com/openai/baselines, ppo2/model.py (the paper does
+    not clip values).
     """
     _check_shapes(values=values, old_values=old_values, targets=targets)
     if clip_epsilon is None:
@@ -129,7 +129,7 @@ def clipped_value_loss(
 def approximate_kl(log_ratio: Array) -> Array:
     """`mean((r - 1) - log r)`: estimates KL(pi_old || pi) from actions of pi_old, in nats.
 
-    Unbiased, never negative, and of less variance than `mean(-log r)`.
+    Unbiased, never negative, and with lower variance than `mean(-log r)`.
 
     Args:
       log_ratio: log r = log pi(a | s) - log pi_old(a | s).
@@ -140,14 +140,14 @@ def approximate_kl(log_ratio: Array) -> Array:
 
 
 def clip_fraction(log_ratio: Array, clip_epsilon: Scalar) -> Array:
-    """The share of samples with `|r - 1| > clip_epsilon`; in [0, 1]."""
+    """The fraction of samples with `|r - 1| > clip_epsilon`, in [0, 1]."""
     return mean(jnp.abs(jnp.expm1(log_ratio)) > clip_epsilon)
 
 
 def explained_variance(values: Array, targets: Array) -> Array:
     """`1 - Var(targets - values) / Var(targets)`: 1 is perfect, 0 no better than a constant.
 
-    Targets that do not vary (by more than rounding) give 0: there is nothing to explain.
+    It is 0 if the targets do not vary by more than rounding.
     """
     _check_shapes(values=values, targets=targets)
     variance, residual = _variance(targets), _variance(targets - values)
@@ -176,15 +176,16 @@ def huber(error: Array, delta: Scalar = 1.0) -> Array:
 
 
 def categorical_projection(atoms: Array, probabilities: Array, support: Array) -> Array:
-    """A distribution on any atoms, moved onto an even `support`: each atom's mass is shared by the
-    two neighbours in proportion to how near they are; beyond the ends it goes to the end.
+    """Projects a distribution onto an evenly spaced `support`.
 
-    Mass is conserved, and for atoms within the support so is the mean.
+    Each atom's mass is split between its two neighbours by linear interpolation; mass beyond the
+    ends goes to the end points. Total mass is conserved, and so is the mean if all atoms are within
+    the support.
 
     Args:
       atoms: `float[..., K]`.
       probabilities: `float[..., K]`.
-      support: `float[M]`, rising in equal steps.
+      support: `float[M]`, increasing in equal steps.
 
     Returns:
       `float[..., M]`.
@@ -205,20 +206,20 @@ def cross_entropy(logits: Array, target: Array) -> Array:
 
 
 def quantile_huber(quantiles: Array, levels: Array, targets: Array, kappa: Scalar = 1.0) -> Array:
-    """The quantile regression loss: summed over the quantiles, averaged over the targets.
+    """The quantile regression loss, summed over quantiles and averaged over targets.
 
     `rho(u) = |level - 1(u < 0)| huber(u) / kappa` for `u = target - quantile`; with kappa 0,
     `|level - 1(u < 0)| |u|`.
 
     Args:
       quantiles: `float[..., N]`.
-      levels: `float[..., N]` or `float[N]`, in (0, 1), of these quantiles.
+      levels: `float[..., N]` or `float[N]`, the quantiles' levels in (0, 1).
       targets: `float[..., M]`; no gradient flows through them.
-      kappa: where the loss of an error becomes linear; the Python number 0 for nowhere else.
+      kappa: error beyond which the loss is linear; the Python number 0 for linear everywhere.
 
     Source: Dabney, Rowland, Bellemare and Munos, "Distributional reinforcement learning with
-    quantile regression", 2018, eq. 10; the division by kappa is that of Dabney, Ostrovski, Silver
-    and Munos, "Implicit quantile networks", 2018, eq. 3.
+    quantile regression", 2018, eq. 10; division by kappa as in Dabney, Ostrovski, Silver and Munos,
+    "Implicit quantile networks", 2018, eq. 3.
     """
     error = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
     levels = jnp.broadcast_to(levels.reshape((1,) * (quantiles.ndim - levels.ndim) + levels.shape),

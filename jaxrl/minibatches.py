@@ -1,4 +1,4 @@
-"""Passes over data in minibatches: a random order without sorting, and the rows of a part."""
+"""Shuffled minibatches without sorting."""
 
 import math
 
@@ -12,13 +12,13 @@ SMALLEST_SIDE = 8
 
 
 def permutation(key: Key, num_rows: int) -> Array:
-    """A random order of rows, `int32[num_rows]`.
+    """A random permutation of rows, `int32[num_rows]`, without sorting.
 
-    The rows are laid out in a grid as square as `num_rows` allows. Three Feistel rounds on its
-    coordinates, i <- (i + a[j]) mod I and then j <- (j + b[i]) mod J with fresh a, b, are each a
-    bijection, so every row appears once; how rows fall into minibatches then varies as it does
-    after a sort (a test compares the variances), which two rounds or a narrow grid do not reach.
-    Numbers of rows without such a grid, primes for instance, are sorted, which takes longer:
+    The rows form a grid as square as `num_rows` allows. Three Feistel rounds are applied to its
+    coordinates, i <- (i + a[j]) mod I and then j <- (j + b[i]) mod J with fresh a and b. Each is a
+    bijection, so every row appears once. The distribution of rows over minibatches then has the
+    same variance as with sorting (see the tests); two rounds or a narrow grid are not enough. If
+    `num_rows` has no such grid (a prime, for example), it falls back to sorting, which is slower:
     `python -m benchmarks.workarounds shuffle`.
     """
     side = max(d for d in range(1, math.isqrt(num_rows) + 1) if num_rows % d == 0)
@@ -34,10 +34,10 @@ def permutation(key: Key, num_rows: int) -> Array:
 
 
 def minibatch_indices(key: Key, num_rows: int, num_epochs: int, num_minibatches: int) -> Array:
-    """Which rows each minibatch takes, `int32[num_epochs * M, num_rows / M]`, M = num_minibatches.
+    """Row indices of each minibatch, `int32[num_epochs * M, num_rows / M]`, M = num_minibatches.
 
-    Each epoch is a pass over all rows in an order of its own. With one minibatch the order does not
-    matter and none is drawn: `int32[num_epochs, 0]`, which `minibatch` takes for all rows.
+    Each epoch is a pass over all rows in a new order. With one minibatch the order does not matter,
+    and the result is `int32[num_epochs, 0]`, which `minibatch` treats as all rows.
     """
     if num_minibatches == 1:
         return jnp.zeros((num_epochs, 0), jnp.int32)
@@ -46,12 +46,12 @@ def minibatch_indices(key: Key, num_rows: int, num_epochs: int, num_minibatches:
 
 
 def minibatch(trajectory: Trajectory, index: Array, axis: int) -> Trajectory:
-    """The rows `index` of a trajectory; all of them for an empty index.
+    """Selects the rows `index` of a trajectory; all of them for an empty index.
 
     Args:
       trajectory: single steps, leaves `[B, ...]` (axis 0), or sequences `[T, N, ...]` (axis 1).
-      index: `int32[rows]`, none twice.
-      axis: 0 or 1; recurrent states are `[N, ...]` either way.
+      index: `int32[rows]`, without duplicates.
+      axis: 0 or 1; recurrent states are `[N, ...]` in both cases.
     """
     if index.size == 0:
         return trajectory

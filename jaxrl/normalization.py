@@ -1,4 +1,4 @@
-"""Running statistics of observations and rewards; frozen within an iteration by the engine."""
+"""Running statistics of observations and rewards, which the engine updates once per iteration."""
 
 import math
 from typing import Any, Literal
@@ -12,17 +12,17 @@ from jaxrl.trees import named_leaves
 from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar, split_mask, static
 
 Normalized = Literal["numbers", "floats"]
-"""Which leaves of an observation are normalised: numbers of all kinds; or floats alone, as older
-versions did, whose runs are still read."""
+"""Which leaves of an observation are normalised: all numbers, or floats only, as in runs of older
+versions."""
 
 
 class RunningMoments(struct.PyTreeNode):
-    """Mean and variance of all data seen (Chan, Golub and LeVeque, 1979; Welford for batches).
+    """Running mean and variance (Chan, Golub and LeVeque, 1979; Welford for batches).
 
     Attributes:
-      count: `float32[]`, how many.
+      count: `float32[]`, number of rows.
       mean: `float32[*shape]`.
-      variance: `float32[*shape]`, of the population; 1 before there is any data.
+      variance: `float32[*shape]`, population variance; 1 before any data.
     """
 
     count: Array
@@ -31,11 +31,11 @@ class RunningMoments(struct.PyTreeNode):
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> "RunningMoments":
-        """Of no data: mean 0, and variance 1."""
+        """Moments before any data: mean 0, variance 1."""
         return cls(jnp.float32(0.0), jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32))
 
     def update(self, batch: Array) -> "RunningMoments":
-        """Takes in `batch[..., *shape]`."""
+        """Adds `batch[..., *shape]`."""
         num = math.prod(batch.shape[: batch.ndim - self.mean.ndim])
         rows = batch.astype(jnp.float32).reshape(num, *self.mean.shape)
         num_rows = jnp.float32(rows.shape[0])
@@ -54,7 +54,7 @@ class RunningMoments(struct.PyTreeNode):
     def normalize(self, x: Array, clip: float = 10.0) -> Array:
         """`(x - mean) / std` as a float, clipped to `[-clip, clip]`.
 
-        Before there is any data, `x` itself; bytes in [0, 1], as networks take them.
+        Before any data it returns `x` as a float, with uint8 scaled to [0, 1].
         """
         is_bytes = x.dtype == jnp.uint8
         x = x if _is_float(x) else x.astype(jnp.float32)
@@ -66,15 +66,15 @@ class RunningMoments(struct.PyTreeNode):
 
 
 class Normalizer(struct.PyTreeNode):
-    """What the engine knows of the scale of observations and rewards; a part that is off is `()`.
+    """Statistics that normalise observations and rewards; parts that are off are `()`.
 
-    All numbers of an observation are normalised, integers and bytes as float32. Booleans and the
-    action mask pass unchanged.
+    All numbers of an observation are normalised, integers as float32. Booleans and the action mask
+    are left alone.
 
     Attributes:
-      obs: a `RunningMoments` for each normalised leaf of the observation proper, in order.
+      obs: a `RunningMoments` for each normalised leaf of the observation, in order.
       reward: moments of the running discounted return (its variance scales the rewards).
-      running_return: `float32[N]`, that return in each copy so far.
+      running_return: `float32[N]`, the running discounted return of each copy.
       normalized: which leaves are normalised.
     """
 
@@ -93,7 +93,7 @@ class Normalizer(struct.PyTreeNode):
         rewards: bool,
         normalized: Normalized = "numbers",
     ) -> "Normalizer":
-        """Statistics of no data yet."""
+        """Statistics before any data."""
         leaves = normalized_leaves(spec, normalized).values() if observations else ()
         return cls(
             obs=tuple(RunningMoments.of_shape(x.shape) for x in leaves),
@@ -103,9 +103,9 @@ class Normalizer(struct.PyTreeNode):
         )
 
     def continued(self, earlier: "Normalizer") -> "Normalizer":
-        """These statistics with the moments of an earlier run, of what both of them normalise.
+        """These statistics with the moments of an earlier run, where both normalise.
 
-        Running returns begin anew, for so do the episodes.
+        Running returns start again, as the episodes do.
         """
         both = isinstance(self.reward, RunningMoments) and isinstance(
             earlier.reward, RunningMoments
@@ -116,7 +116,7 @@ class Normalizer(struct.PyTreeNode):
         )
 
     def normalize_obs(self, obs: PyTree) -> PyTree:
-        """Observations with any leading axes, on the scale the networks see."""
+        """Normalises observations with any leading axes."""
         if self.obs == ():
             return obs
         moments = iter(self.obs)
@@ -128,9 +128,9 @@ class Normalizer(struct.PyTreeNode):
         return obs._replace(obs=scaled) if isinstance(obs, Masked) else scaled
 
     def normalize_reward(self, reward: Array) -> Array:
-        """Rewards on the scale of the discounted return's standard deviation, clipped to +-10.
+        """Divides rewards by the discounted return's standard deviation and clips them to +-10.
 
-        Before there is any data they are left as they are.
+        Before any data they are unchanged.
         """
         if not isinstance(self.reward, RunningMoments):
             return reward
@@ -138,7 +138,7 @@ class Normalizer(struct.PyTreeNode):
         return jnp.where(self.reward.count > 0, scaled, reward)
 
     def update(self, obs: PyTree, reward: Array, first: Array, discount: Scalar) -> "Normalizer":
-        """Takes in the raw observations, rewards and episode starts `[T, N]` of one rollout."""
+        """Adds the raw observations, rewards and episode starts `[T, N]` of a rollout."""
         new = self
         if self.obs != ():
             proper = jax.tree.leaves(split_mask(obs)[0])
@@ -147,7 +147,7 @@ class Normalizer(struct.PyTreeNode):
         if isinstance(self.reward, RunningMoments):
 
             def accumulate(running: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-                reward, first = step  # what came before the first step of an episode stays behind
+                reward, first = step  # the return restarts with each episode
                 running = discount * jnp.where(first, 0.0, running) + reward
                 return running, running
 
@@ -158,7 +158,7 @@ class Normalizer(struct.PyTreeNode):
 
 
 def normalized_leaves(spec: EnvSpec, normalized: Normalized = "numbers") -> dict[str, Any]:
-    """The leaves of an observation of this spec that are normalised, by name."""
+    """The leaves of an observation that are normalised, by name."""
     leaves = named_leaves(split_mask(spec.observation)[0])
     return {name: x for name, x in leaves.items() if _is_normalized(x, normalized)}
 

@@ -1,4 +1,4 @@
-"""Optimisers by name or by factory, and one step of an optimiser."""
+"""Optimisers by name or factory, and gradient steps."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,15 +21,15 @@ def adam(
     epsilon: Scalar = 1e-8,
     max_grad_norm: Scalar | None = None,
 ) -> optax.GradientTransformation:
-    """Adam on the gradient scaled to a global norm; built where it is used, from the leaves.
+    """Adam with gradient clipping by global norm.
 
-    Flattened: one vector instead of a dozen small arrays, a sixth faster at 2,048 rows.
+    It works on one flattened vector instead of a dozen small arrays, which is faster on CPUs.
 
     Args:
       learning_rate: the step size, a number or a schedule.
-      clock: where training stands.
-      epsilon: Adam's.
-      max_grad_norm: global norm above which gradients are scaled down; None: never.
+      clock: training progress.
+      epsilon: Adam's epsilon.
+      max_grad_norm: global norm above which gradients are scaled down; None for no clipping.
     """
     return _clipped(optax.adam(at(learning_rate, clock), eps=epsilon), max_grad_norm)
 
@@ -42,17 +42,17 @@ def rmsprop(
     epsilon: Scalar = 1e-5,
     max_grad_norm: Scalar | None = None,
 ) -> optax.GradientTransformation:
-    """RMSprop on the gradient scaled to a global norm: g / sqrt(m + epsilon), m the mean of g^2.
+    """RMSprop with gradient clipping by global norm: g / sqrt(m + epsilon), m the mean of g^2.
 
-    m begins at 1, as in TensorFlow, with which A2C's figures were made: steps are small until it
-    has come down to the gradients' size, some hundreds of steps with a decay of 0.99.
+    m starts at 1, as in TensorFlow, which A2C's published results used: steps are small until m
+    has decayed to the size of g^2, some hundreds of steps with a decay of 0.99.
 
     Args:
       learning_rate: the step size, a number or a schedule.
-      clock: where training stands.
-      decay: how much of m each step keeps.
+      clock: training progress.
+      decay: decay of m per step.
       epsilon: added to m.
-      max_grad_norm: global norm above which gradients are scaled down; None: never.
+      max_grad_norm: global norm above which gradients are scaled down; None for no clipping.
 
     Source: Mnih et al., 2016, eq. S2 and S3.
     """
@@ -138,12 +138,12 @@ def descend(
 
     Args:
       transform: the optimiser.
-      loss: of the parameters as a tree.
+      loss: function of the parameters as a tree.
       params: a tree, or `Flattened`.
       optimizer: the optimiser's state.
 
     Returns:
-      The new parameters, kept as the old ones were, the optimiser's state, the loss and aux, both
+      The new parameters, in the form of the old ones, the optimiser's state, and the loss and aux
       before the step.
     """
     tree = as_tree(params)
@@ -160,14 +160,14 @@ def learn(
     variables: PyTree,
     optimizer: optax.OptState,
 ) -> tuple[PyTree, optax.OptState, Array, Any]:
-    """`descend` on the `params` of flax modules; their other collections become what the loss says.
+    """`descend` on the `params` of flax modules; other collections are taken from the loss.
 
     Args:
       transform: the optimiser.
       loss: variables -> `(float32[], (carried, aux))`; `carried` has the collections that the pass
-        has changed, as `own_modules.learning_pass` returns them, in the place of each network.
-      variables: of a module, or a tree of them; or that as `Flattened`.
-      optimizer: the optimiser's state, made for `trained(variables)`.
+        changed, as returned by `own_modules.learning_pass`, in the place of each network.
+      variables: variables of a module, or a tree of them; or that as `Flattened`.
+      optimizer: the optimiser's state, initialised with `trained(variables)`.
 
     Returns:
       As `descend`.

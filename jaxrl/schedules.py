@@ -1,7 +1,7 @@
-"""Hyper-parameters that change over training: read off the clock, never off the state.
+"""Schedules: hyper-parameters that change over training, as functions of the clock.
 
-Any float hyper-parameter marked `Scheduled` takes a number or one of these. Their own fields are
-leaves, so they can be swept like the numbers they stand for.
+A float hyper-parameter annotated `Scheduled` takes a number or a schedule. The fields of a schedule
+are leaves, so they can be swept like numbers.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from jaxrl.types import Array, Clock, Scalar
 
 
 class Linear(struct.PyTreeNode):
-    """From `start` to `end` in a straight line over the first `share` of training, then `end`.
+    """Linear from `start` to `end` over the first `share` of training, then constant.
 
-    The share is above 0 and at most 1.
+    `share` is in (0, 1].
     """
 
     start: Scalar
@@ -28,7 +28,7 @@ class Linear(struct.PyTreeNode):
 
 
 class Exponential(struct.PyTreeNode):
-    """From `start` to `end`, both above 0, by a constant factor: `start (end / start)^fraction`."""
+    """Exponential from `start` to `end`, both positive: `start (end / start)^fraction`."""
 
     start: Scalar
     end: Scalar
@@ -38,7 +38,7 @@ class Exponential(struct.PyTreeNode):
 
 
 class Cosine(struct.PyTreeNode):
-    """From `start` to `end` along half a cosine (Loshchilov and Hutter, 2017, without restarts)."""
+    """Cosine annealing from `start` to `end` (Loshchilov and Hutter, 2017, without restarts)."""
 
     start: Scalar
     end: Scalar = 0.0
@@ -49,14 +49,14 @@ class Cosine(struct.PyTreeNode):
 
 Schedule = Linear | Exponential | Cosine
 Scheduled = Any
-"""A float hyper-parameter or a schedule of it."""
+"""A float hyper-parameter, or a schedule for it."""
 
 
 def at(value: Scheduled, clock: Clock) -> Any:
-    """The hyper-parameter's value now."""
+    """The hyper-parameter's current value."""
     return value(clock.fraction) if isinstance(value, Schedule) else value
 
 
 def bounds(value: Scheduled) -> tuple[Any, ...]:
-    """The numbers between which the value moves; for checking them."""
+    """The extreme values of a hyper-parameter, for validation."""
     return (value.start, value.end) if isinstance(value, Schedule) else (value,)

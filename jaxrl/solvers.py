@@ -1,7 +1,7 @@
-"""Second-order tools on pytrees: conjugate gradient, Gauss-Newton products, a line search.
+"""Second-order methods on pytrees: conjugate gradient, Gauss-Newton products, a line search.
 
-All are pure, run inside `jit` and `vmap`, and never let a number that is not finite move what they
-are given: under `vmap` each member stops by itself.
+All are pure, work under `jit` and `vmap`, and never apply a non-finite step; under `vmap` each
+member stops on its own.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from jaxrl.losses import mean
 from jaxrl.types import Array, PyTree, Scalar
 
 ROUNDING = 1e-6
-"""Share of the largest curvature below which float32 shows nothing but rounding."""
+"""Curvatures below this fraction of the largest one are rounding errors in float32."""
 
 
 class Solution(struct.PyTreeNode):
-    """What conjugate gradient found.
+    """Result of conjugate gradient.
 
     Attributes:
-      x: approximately A^-1 b, of the structure of b.
-      residual: b - A x, of the same structure.
-      relative_residual: |b - A x| / |b|, `float32[]`; 0 where b is 0.
-      num_steps: `int32[]`, the steps that were taken.
+      x: approximately A^-1 b, structured like b.
+      residual: b - A x, structured like b.
+      relative_residual: |b - A x| / |b|, `float32[]`; 0 if b is 0.
+      num_steps: `int32[]`, steps taken.
     """
 
     x: PyTree
@@ -46,20 +46,20 @@ def conjugate_gradient(
 ) -> Solution:
     """Solves A x = b for a symmetric, positive definite A, from x = 0.
 
-    Each step takes one product with A. The solution stays as it is from the step on in which the
-    residual is small enough, the curvature p^T A p / p^T p is not positive beside the largest one
-    seen (A is singular or indefinite along p, up to rounding) or a number is not finite; a `b` that
-    is not finite gives 0, with a relative residual of 1.
+    Each step takes one product with A. The solution is frozen once the residual is small enough,
+    the curvature p^T A p / p^T p is not positive relative to the largest one seen (A is singular or
+    indefinite along p, up to rounding), or a value is not finite. A non-finite `b` gives x = 0 with
+    a relative residual of 1.
 
     Args:
       matvec: v -> A v.
       b: a pytree of floats.
-      num_iterations: of the scan, at least 1; in exact arithmetic as many as b has entries suffice.
+      num_iterations: length of the scan, at least 1; in exact arithmetic, the size of b suffices.
       tolerance: stop once |b - A x| <= tolerance |b|.
       preconditioner: v -> M^-1 v with a symmetric, positive definite M close to A.
 
     Raises:
-      ValueError: `num_iterations` is less than 1.
+      ValueError: `num_iterations` is below 1.
 
     Source: Hestenes and Stiefel, 1952; with a preconditioner Golub and Van Loan, 2013, alg. 11.5.1.
     """
@@ -109,17 +109,17 @@ def gauss_newton_product(
     metric: Callable[[PyTree], PyTree],
     batch_ndim: int = 1,
 ) -> Callable[[PyTree], PyTree]:
-    """Returns v -> mean over rows of J^T M J v, J the Jacobian of `f` at `params`.
+    """Returns v -> mean over rows of J^T M J v, where J is the Jacobian of `f` at `params`.
 
-    `f` is linearised once; each product then costs one pass forward (J v) and one back. It is
-    positive semi-definite whenever every M is, which the Hessian of a KL divergence is not away
+    `f` is linearised once; each product then costs one forward pass (J v) and one backward pass.
+    The product is positive semi-definite if every M is; the Hessian of a KL divergence is not, away
     from its minimum.
 
     Args:
       f: params -> outputs, leaves `[*batch, ...]`.
-      params: where to linearise.
-      metric: tangents of the outputs -> M times them, row by row.
-      batch_ndim: how many leading axes of the outputs are rows.
+      params: the point of linearisation.
+      metric: multiplies output tangents by M, row by row.
+      batch_ndim: number of leading batch axes of the outputs.
 
     Source: Schraudolph, "Fast curvature matrix-vector products", 2002; for the Fisher matrix of a
     policy Martens, "New insights and perspectives on the natural gradient method", 2020, section 9.
@@ -139,7 +139,7 @@ def gauss_newton_product(
 
 
 def _row_inner(x: PyTree, y: PyTree, batch_ndim: int) -> Array:
-    """The inner product of each row of x with that of y, `[*batch]`."""
+    """Row-wise inner products of x and y, `[*batch]`."""
 
     def one(a, b):
         return jnp.sum(a * b, axis=tuple(range(batch_ndim, a.ndim)))
@@ -148,14 +148,14 @@ def _row_inner(x: PyTree, y: PyTree, batch_ndim: int) -> Array:
 
 
 class LineSearch(struct.PyTreeNode):
-    """What a line search did.
+    """Result of a line search.
 
     Attributes:
-      x: the accepted point, or the old one, bit for bit.
+      x: the accepted point, or bit for bit the starting point.
       accepted: `bool[]`.
-      num_tries: `int32[]`, the points looked at.
-      scale: `float32[]`, the accepted multiple of the step; 0 for none.
-      report: what `judge` had to say of the accepted point, zeros for none.
+      num_tries: `int32[]`, points tried.
+      scale: `float32[]`, the accepted multiple of the step; 0 if none.
+      report: the report of `judge` on the accepted point; zeros if none.
     """
 
     x: PyTree
@@ -173,15 +173,15 @@ def backtracking_line_search(
     shrink: Scalar = 0.8,
     max_tries: int = 10,
 ) -> LineSearch:
-    """Tries x + step, x + shrink step, x + shrink^2 step, ... and takes the first that passes.
+    """Tries x + step, x + shrink step, x + shrink^2 step, ... and takes the first accepted point.
 
     Args:
-      judge: point -> (`bool[]` whether it may be taken, a report: a pytree of arrays). NaN compares
-        false, so that `better & (kl <= radius)` refuses what is not finite.
-      x: where to start.
-      step: of the structure of x.
-      shrink: in (0, 1).
-      max_tries: points to look at, at least 1.
+      judge: point -> (`bool[]`, whether to accept it; a report, a pytree of arrays). NaN compares
+        false, so `better & (kl <= radius)` rejects NaN.
+      x: the starting point.
+      step: the full step, structured like x.
+      shrink: factor in (0, 1).
+      max_tries: number of points to try, at least 1.
     """
     if max_tries < 1:
         raise InvalidValue(f"max_tries is {max_tries}: it must be at least 1")

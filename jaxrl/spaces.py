@@ -1,6 +1,6 @@
-"""Action spaces: which actions there are, how one is drawn, and which masks fit.
+"""Action spaces, random actions and action masks.
 
-A space checks itself when it is built and raises ValueError with the field and its value.
+Spaces are validated when built: an invalid field raises ValueError with its name and value.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.validation import whole_number
 
 MOST = 2**31 - 1
-"""Actions that an int32 can tell apart."""
+"""Largest number of actions: they are int32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,10 @@ class Box:
     """A `float32[*shape]` from `low` to `high`.
 
     Attributes:
-      low: the lowest value of each entry, a number or an array (nested tuples) that broadcasts to
-        `shape`; `-inf` where there is no bound.
-      high: the highest, likewise. Every entry of `low` is below that of `high`: an entry that
-        cannot change is no action.
-      shape: of the action.
+      low: lower bound, a number or an array (nested tuples) that broadcasts to `shape`; `-inf` for
+        unbounded entries.
+      high: upper bound, likewise; every entry must be above that of `low`.
+      shape: shape of an action.
     """
 
     low: Any
@@ -70,11 +69,11 @@ class Box:
             ends = f"Box.low is {low[first]:g} and Box.high is {high[first]:g}{entry}"
             if low[first] == high[first]:
                 raise InvalidValue(
-                    f"{ends}: leave an entry that cannot change out of the action and let the "
-                    "environment add it"
+                    f"{ends}: leave constant entries out of the action and let the environment add "
+                    "them"
                 )
             raise InvalidValue(f"{ends}: low must be below high")
-        # Stored so that equal boxes are equal and hash alike, however their bounds were given.
+        # A canonical form, so that equal boxes compare and hash equal however they were built.
         _set(self, low=_hashable(low), high=_hashable(high), shape=shape)
 
     @classmethod
@@ -83,21 +82,21 @@ class Box:
         return cls(low, high, shape)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest value of each entry, `float32[*shape]` both."""
+        """Lower and upper bounds, both `float32[*shape]`."""
         low, high = (
             np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high)
         )
         return low, high
 
     def clip(self, action: jax.Array) -> jax.Array:
-        """Returns `action[*shape]` moved into the bounds."""
+        """Clips `action[*shape]` to the bounds."""
         low, high = self.bounds()
         return jnp.clip(action, jnp.asarray(low), jnp.asarray(high))
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixed:
-    """Several spaces at once: an action is a tuple with one entry a space."""
+    """A product of spaces: an action is a tuple with one entry per space."""
 
     spaces: tuple["ActionSpace", ...]
 
@@ -112,21 +111,21 @@ ActionSpace = Discrete | MultiDiscrete | Box | Mixed
 
 
 def check_space(space: Any, where: str = "") -> None:
-    """Raises TypeError unless this is an action space."""
+    """Raises TypeError unless `space` is an action space."""
     if not isinstance(space, ActionSpace):
         raise InvalidType(
-            f"{where}{space!r} is no action space: use Discrete, MultiDiscrete, Box or Mixed"
+            f"{where}{space!r} is not an action space: use Discrete, MultiDiscrete, Box or Mixed"
         )
 
 
 def _set(space: Any, **fields: Any) -> None:
-    """Replaces fields of a frozen dataclass that is being built."""
+    """Sets fields of a frozen dataclass in its `__post_init__`."""
     for name, value in fields.items():
         object.__setattr__(space, name, value)
 
 
 def _entries(name: str, values: Any, example: str) -> dict[int, Any]:
-    """The entries of a tuple, list or array that has at least one, by their number."""
+    """Entries of a non-empty tuple, list or array by index; raises ValueError otherwise."""
     if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1:
         values = list(np.asarray(values))
     if not isinstance(values, tuple | list) or not values:
@@ -145,7 +144,7 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
 def _bound(name: str, bound: Any, shape: tuple[int, ...]) -> np.ndarray:
     """A bound of a box as `float32[*shape]`."""
     try:
-        with np.errstate(over="ignore"):  # beyond float32's range there is no bound
+        with np.errstate(over="ignore"):  # bounds beyond float32's range become infinite
             array = np.asarray(bound, np.float32)
     except (TypeError, ValueError) as error:
         if isinstance(bound, jax.core.Tracer):
@@ -160,7 +159,7 @@ def _bound(name: str, bound: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _hashable(bound: np.ndarray) -> Any:
-    """A float where all entries are equal, else nested tuples."""
+    """A float if all entries are equal, else nested tuples."""
     same = bound.size > 0 and (bound == bound.flat[0]).all()
     return float(bound.flat[0]) if same else _nested_tuple(bound.tolist())
 
@@ -173,7 +172,7 @@ def _nested_tuple(x: Any) -> Any:
 
 
 def into_bounds(space: ActionSpace, action: Any) -> Any:
-    """Clips the continuous parts of one unbatched `action` into the bounds of their boxes."""
+    """Clips the continuous parts of one unbatched `action` to the bounds of their boxes."""
     if isinstance(space, Box):
         return space.clip(action)
     if isinstance(space, Mixed):
@@ -182,9 +181,9 @@ def into_bounds(space: ActionSpace, action: Any) -> Any:
 
 
 def sample_action(space: ActionSpace, key: jax.Array) -> Any:
-    """Draws one unbatched action: uniformly, and from a normal distribution where a box is endless.
+    """Draws one unbatched action: uniformly, or from a normal distribution if a box is unbounded.
 
-    Where only one bound of a box is finite, the normal is centred and folded there.
+    With only one finite bound, the normal is centred and folded there.
     """
     match space:
         case Discrete(num):
@@ -201,7 +200,7 @@ def sample_action(space: ActionSpace, key: jax.Array) -> Any:
 
 def _sample_box(box: Box, key: jax.Array) -> jax.Array:
     low, high = box.bounds()
-    with np.errstate(over="ignore"):  # float32's whole range is wider than its largest number
+    with np.errstate(over="ignore"):  # the width of float32's full range overflows
         bounded = np.isfinite(high - low)
     if bounded.all():
         return jax.random.uniform(key, box.shape, minval=jnp.asarray(low), maxval=jnp.asarray(high))
@@ -221,14 +220,14 @@ def _sample_box(box: Box, key: jax.Array) -> jax.Array:
 
 
 def mask_problems(space: ActionSpace, mask: Any, name: str = "action_mask") -> Iterator[str]:
-    """Yields a sentence for each part of an action mask that does not fit the action space.
+    """Yields a sentence for each part of an action mask that does not match the action space.
 
     Args:
       space: the action space.
       mask: one unbatched mask, arrays or their shapes: `bool[num]` for Discrete, `bool[sum(nums)]`
-        for MultiDiscrete, one entry a space for Mixed. None allows everything, and is all that a
-        Box takes.
-      name: of the mask, for the sentences.
+        for MultiDiscrete, one entry per space for Mixed. None allows everything; a Box accepts
+        nothing else.
+      name: name of the mask in the sentences.
     """
     if mask is None:
         return
@@ -236,16 +235,16 @@ def mask_problems(space: ActionSpace, mask: Any, name: str = "action_mask") -> I
         case Mixed(spaces):
             if not isinstance(mask, tuple | list) or len(mask) != len(spaces):
                 found = f"{len(mask)} entries" if isinstance(mask, tuple | list) else _kind(mask)
-                yield f"{name} is {found}, and {space!r} needs a tuple of {len(spaces)} entries"
+                yield f"{name} is {found}, but {space!r} needs a tuple of {len(spaces)} entries"
                 return
             for i, (part, its) in enumerate(zip(spaces, mask, strict=True)):
                 yield from mask_problems(part, its, f"{name}[{i}]")
         case Box():
-            yield f"{name} is {_kind(mask)}, and {space!r} takes no mask: give None"
+            yield f"{name} is {_kind(mask)}, but {space!r} takes no mask: use None"
         case Discrete() | MultiDiscrete():
             size = space.num if isinstance(space, Discrete) else sum(space.nums)
             if getattr(mask, "shape", None) != (size,) or mask.dtype != np.bool_:
-                yield f"{name} is {_kind(mask)}, and {space!r} needs bool[{size}]"
+                yield f"{name} is {_kind(mask)}, but {space!r} needs bool[{size}]"
 
 
 def _kind(x: Any) -> str:

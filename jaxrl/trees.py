@@ -1,4 +1,4 @@
-"""Small tools for pytrees."""
+"""Pytree utilities."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def tree_where(condition: Array, x: PyTree, y: PyTree) -> PyTree:
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Turns every leaf into an array of a strong type, so that carries keep their dtypes."""
+    """Converts every leaf to a strongly typed array, so that scan carries keep their dtypes."""
 
     def one(x):
         x = jnp.asarray(x)
@@ -42,7 +42,7 @@ def strong(tree: PyTree) -> PyTree:
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves by name, `params.Dense_0.kernel` say; that of a tree that is one leaf is empty."""
+    """Leaves by name, such as `params.Dense_0.kernel`; the name of a single leaf is empty."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
 
@@ -53,7 +53,7 @@ def num_values(shape: tuple[int, ...]) -> int:
 
 
 def num_bytes(tree: PyTree) -> int:
-    """The size of these arrays, or of arrays of these shapes; a key counts as 16 bytes."""
+    """Total bytes of arrays or shapes; a key counts as 16 bytes."""
 
     def one(x):
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

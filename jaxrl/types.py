@@ -1,4 +1,4 @@
-"""The vocabulary of the library: specifications, experience, the clock, keys and metrics."""
+"""Core types: specs, experience, the clock, random streams and metrics."""
 
 import dataclasses
 import enum
@@ -25,48 +25,47 @@ Array = jax.Array
 
 
 Key = jax.Array
-"""A typed key, `jax.random.key(seed)`; under vmap an array of them."""
+"""A typed key, `jax.random.key(seed)`, or an array of them."""
 
 
 PyTree = Any
 
 
 Scalar = Any
-"""A float hyper-parameter: a Python float or a `Float[]` array, a leaf that vmap may batch."""
+"""A float hyper-parameter: a Python float or a `float32[]` array, a leaf that vmap may batch."""
 
 
 static = functools.partial(struct.field, pytree_node=False)
-"""A dataclass field that is part of the program's structure, not one of its array leaves."""
+"""A dataclass field that is static: part of the program's structure, not an array leaf."""
 
 
 # Specifications -----------------------------------------------------------------------------------
 
 ResetPolicy = Literal["fresh", "pool"]
-"""How auto-reset comes by its starts, see `jaxrl.environment.VectorEnv`."""
+"""How auto-reset obtains start states, see `jaxrl.VectorEnv`."""
 
 
 Truncates = Literal["anywhere", "at_max_steps"]
-"""Which steps may be truncated, see `EnvSpec`."""
+"""When episodes may be truncated, see `EnvSpec`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnvSpec:
-    """What an agent may know of an environment before it meets it; hashable.
+    """Static description of an environment; hashable.
 
     Attributes:
-      observation: a pytree of `jax.ShapeDtypeStruct`, one unbatched observation; of arrays given
-        instead only shape and dtype are kept. Wrap it in `Masked` where some actions are
-        unavailable.
+      observation: a pytree of `jax.ShapeDtypeStruct`, one unbatched observation; arrays are reduced
+        to shape and dtype. Wrap it in `Masked` if some actions may be unavailable.
       action: the action space.
-      max_steps: the time limit in steps where it is fixed and known, else None.
-      reset_policy: what training uses unless told otherwise; "pool" where resets are expensive.
-      truncates: "at_max_steps" promises that no episode is truncated before it is `max_steps` steps
-        long (never, where that is None). Replay then needs little room for final observations;
-        with "anywhere" it has room for one a step.
+      max_steps: the time limit in steps if it is fixed and known, else None.
+      reset_policy: default for training; "pool" if resets are expensive.
+      truncates: "at_max_steps" promises that episodes are only truncated after `max_steps` steps
+        (never if that is None), so that replay needs little memory for final observations;
+        "anywhere" makes it store one per step.
 
     Raises:
-      ValueError, TypeError: a field that no environment can have, or an action mask that does not
-        fit the action space.
+      ValueError, TypeError: an invalid field, or an action mask that does not match the action
+        space.
     """
 
     observation: PyTree
@@ -112,12 +111,12 @@ class EnvSpec:
 
 
 class Masked(NamedTuple):
-    """An observation together with the actions that are available in it.
+    """An observation with a mask of the available actions.
 
     Attributes:
-      obs: the observation proper, any pytree.
-      action_mask: `Bool[num]` for Discrete, `Bool[sum(nums)]` for MultiDiscrete, and for Mixed a
-        tuple with one mask a space (None for a box). True: the action may be taken.
+      obs: the observation, any pytree.
+      action_mask: `bool[num]` for Discrete, `bool[sum(nums)]` for MultiDiscrete, and a tuple of
+        masks, one per space, for Mixed (None for a Box). True means that the action is available.
     """
 
     obs: PyTree
@@ -125,18 +124,18 @@ class Masked(NamedTuple):
 
 
 def split_mask(obs: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns (observation proper, action mask or None)."""
+    """Returns (observation, action mask or None)."""
     return (obs.obs, obs.action_mask) if isinstance(obs, Masked) else (obs, None)
 
 
 def _shapes(observation: PyTree) -> PyTree:
-    """The shapes and dtypes of an observation; ValueError where a leaf has none."""
+    """Shapes and dtypes of an observation; raises ValueError if a leaf has none."""
 
     def one(path: Any, x: Any) -> jax.ShapeDtypeStruct:
         name = f"spec.observation{jax.tree_util.keystr(path)}"
         if isinstance(x, Masked):
             raise InvalidValue(
-                f"{name} is Masked: only the observation as a whole can be, "
+                f"{name} is Masked: only the whole observation can be, "
                 "Masked(observation, action_mask)"
             )
         if not isinstance(x, jax.ShapeDtypeStruct | np.ndarray | np.generic | jax.Array):
@@ -159,16 +158,16 @@ def _shapes(observation: PyTree) -> PyTree:
 
 
 class Transition(struct.PyTreeNode):
-    """One step of experience; the leading axes are the holder's (`[T, N]` in a trajectory).
+    """One step of experience, with any leading axes (`[T, N]` in a trajectory).
 
     Attributes:
-      obs: what the agent saw, as the environment gave it.
-      action: what it did.
+      obs: the observation, as the environment returned it.
+      action: the action taken.
       reward: `float32`.
       terminated: `bool`, the episode ended in a state of value zero.
-      truncated: `bool`, the episode was cut (time limit); its last state keeps its value.
-      next_obs: where the step really ended, BEFORE any reset.
-      extras: what `act` returned besides the action (log-probabilities, say).
+      truncated: `bool`, the episode was cut off (time limit); its last state keeps its value.
+      next_obs: the observation after the step, BEFORE any reset.
+      extras: what `act` returned with the action, such as log-probabilities.
     """
 
     obs: PyTree
@@ -184,9 +183,9 @@ class Trajectory(struct.PyTreeNode):
     """Consecutive steps of several environments.
 
     Attributes:
-      steps: a `Transition` (or what `prepare` made of it), leaves `[T, N, ...]`; in a "flat"
-        minibatch `[B, ...]`.
-      first: `bool[T, N]`, the step is the first of its episode.
+      steps: a `Transition` (or the result of `prepare`), leaves `[T, N, ...]`, or `[B, ...]` in a
+        "flat" minibatch.
+      first: `bool[T, N]`, whether the step is the first of its episode.
       carry: the recurrent state before step 0, leaves `[N, ...]`; `()` for feed-forward agents.
     """
 
@@ -196,13 +195,13 @@ class Trajectory(struct.PyTreeNode):
 
 
 class Clock(struct.PyTreeNode):
-    """Where training stands. Never batched by vmap, so that "every k" stays a branch.
+    """Training progress. Never batched by vmap, so that "every k updates" stays a branch.
 
     Attributes:
       iteration: `int32[]`, finished iterations.
-      update: `int32[]`, calls of `update` that the plan had foreseen by now (in a replay plan also
-        those left out while the memory warmed up).
-      fraction: `float32[]`, the share of training done, in [0, 1].
+      update: `int32[]`, calls of `update` scheduled so far (in a replay plan, including those
+        skipped during warmup).
+      fraction: `float32[]`, fraction of training done, in [0, 1].
     """
 
     iteration: Array
@@ -219,7 +218,7 @@ class Clock(struct.PyTreeNode):
 
 
 class Stream(enum.IntEnum):
-    """The named streams of randomness; no two uses share a key."""
+    """Named random streams; no two uses share a key."""
 
     INIT = 0
     RESET = 1
@@ -238,7 +237,7 @@ class Stream(enum.IntEnum):
 
 
 def stream(key: Key, name: Stream) -> Key:
-    """The key of a named stream of `key`."""
+    """Derives the key of a named stream from `key`."""
     return jax.random.fold_in(key, int(name))
 
 
@@ -246,14 +245,14 @@ def stream(key: Key, name: Stream) -> Key:
 
 
 class Mean(struct.PyTreeNode):
-    """A mean that can be continued: add two to pool their data. Without data its value is NaN."""
+    """A mean as total and count: adding two pools their data. NaN without data."""
 
     total: Array
     count: Array
 
     @classmethod
     def of(cls, x: Any) -> "Mean":
-        """`x` itself where it is a Mean already, else one observation of it."""
+        """A Mean with the single observation `x`; a Mean is returned unchanged."""
         if isinstance(x, Mean):
             return x
         total = jnp.asarray(x, jnp.float32)
@@ -261,7 +260,7 @@ class Mean(struct.PyTreeNode):
 
     @classmethod
     def where(cls, condition: Array, x: Array) -> "Mean":
-        """One observation of `x` where `condition` is true, none elsewhere; entry by entry."""
+        """Elementwise: one observation of `x` where `condition` is true, none elsewhere."""
         count = condition.astype(jnp.float32)
         return cls(jnp.where(condition, x, 0).astype(jnp.float32), count)
 
@@ -269,7 +268,7 @@ class Mean(struct.PyTreeNode):
         return Mean(self.total + other.total, self.count + other.count)
 
     def pooled(self, axis: int | None = None) -> "Mean":
-        """The entries' data taken together, along `axis` or all."""
+        """Pools the entries along `axis`, or all of them."""
         return Mean(jnp.sum(self.total, axis), jnp.sum(self.count, axis))
 
     @property
@@ -278,16 +277,16 @@ class Mean(struct.PyTreeNode):
 
 
 Metrics = dict[str, Any]
-"""What `update` reports: names to scalars, or to `Mean` where some updates have nothing to say."""
+"""Metrics by name: scalars, or `Mean` for metrics that some updates do not have."""
 
 
 class EpisodeStats(struct.PyTreeNode):
-    """Statistics of the episodes that ended; an unfinished episode never counts.
+    """Statistics of episodes that ended; unfinished episodes never count.
 
     Attributes:
       returns: mean undiscounted return.
       lengths: mean number of steps.
-      info: means of the environment's own numbers, as they were in the last step; by name.
+      info: means of the scalars of `Timestep.info` in the last step, by name.
     """
 
     returns: Mean
@@ -296,7 +295,7 @@ class EpisodeStats(struct.PyTreeNode):
 
     @classmethod
     def none(cls) -> "EpisodeStats":
-        """Of no episode at all."""
+        """Statistics of no episodes."""
         zero = jnp.float32(0)
         return cls(Mean(zero, zero), Mean(zero, zero))
 
@@ -308,7 +307,7 @@ class EpisodeStats(struct.PyTreeNode):
         ended: Array,
         info: dict[str, Array] | None = None,
     ) -> "EpisodeStats":
-        """Of the episodes whose entry in `ended` is true, entry by entry."""
+        """Elementwise statistics of the episodes whose entry in `ended` is true."""
         return cls(
             Mean.where(ended, episode_return),
             Mean.where(ended, episode_length),
@@ -317,7 +316,7 @@ class EpisodeStats(struct.PyTreeNode):
 
     @property
     def count(self) -> Array:
-        """How many episodes ended."""
+        """Number of episodes that ended."""
         return self.returns.count
 
     def __add__(self, other: "EpisodeStats") -> "EpisodeStats":
@@ -325,11 +324,11 @@ class EpisodeStats(struct.PyTreeNode):
         return EpisodeStats(self.returns + other.returns, self.lengths + other.lengths, info)
 
     def first(self) -> "EpisodeStats":
-        """Of entries `[T, N]` the first episode of each copy alone."""
+        """Keeps only the first episode of each copy, of entries `[T, N]`."""
         before = jnp.cumsum(self.count, axis=0) - self.count
         return jax.tree.map(lambda x: jnp.where(before == 0, x, 0.0), self)
 
     def pooled(self) -> "EpisodeStats":
-        """The entries' episodes taken together."""
+        """Pools the episodes of all entries."""
         info = {name: mean.pooled() for name, mean in self.info.items()}
         return EpisodeStats(self.returns.pooled(), self.lengths.pooled(), info)

@@ -1,4 +1,4 @@
-"""Checks of what users give, before anything is compiled."""
+"""Checks of user input before anything is compiled."""
 
 import math
 from typing import Any
@@ -17,13 +17,13 @@ def whole_number(
 
     Args:
       name: the field.
-      value: an integer of Python's or NumPy's; booleans and floats are refused.
+      value: a Python or NumPy integer; booleans and floats are rejected.
       least: the smallest value allowed.
-      most: the largest value allowed; None for any.
-      also: what else the field takes, for the error: ", or None".
+      most: the largest value allowed; None for no limit.
+      also: other accepted values, for the error message: ", or None".
 
     Raises:
-      ValueError: it is no whole number, or less than `least`, or more than `most`.
+      ValueError: it is not a whole number, or outside [least, most].
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least:
@@ -49,21 +49,20 @@ def check_numbers(what: str, numbers: Any, low: float, high: float, open_low: bo
 
 
 UNROLLED = 1000
-"""The most of something that a program repeats instead of looping over it: compiling that many
-takes hours."""
+"""Upper limit for counts that a program unrolls instead of looping: compiling more takes hours."""
 
 
 def check_whole(
     name: str, value: Any, least: int = 1, *, most: int | None = None, or_none: bool = False
 ) -> None:
-    """Raises ValueError unless `value`, called `name`, is a whole number from `least` to `most`."""
+    """Raises ValueError unless `value` is a whole number in [least, most]; `name` is its field."""
     if or_none and value is None:
         return
     whole_number(name, value, least, most=most, also=", or None" if or_none else "")
 
 
 def declares(env: Any, name: str) -> bool:
-    """Whether there is such an attribute; a property is not computed, for its errors are told."""
+    """Whether `env` has the attribute; properties are not evaluated, since hasattr hides errors."""
     if hasattr(type(env), name) or name in getattr(env, "__dict__", {}):
         return True
     return hasattr(type(env), "__getattr__") and hasattr(env, name)

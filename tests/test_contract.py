@@ -1,4 +1,4 @@
-"""What is no environment is named, with the way to make it one, before anything is traced."""
+"""What is not an environment is named, with the way to make it one, before anything is traced."""
 
 import dataclasses
 import re
@@ -80,16 +80,16 @@ HOW = "subclass flax.struct.PyTreeNode"
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (Plain(), f"Plain is no pytree: .*{HOW}"),
-        (TimeLimit(Plain(), max_steps=5), f"Plain is no pytree: .*{HOW}"),
+        (Plain(), f"Plain is not a pytree: .*{HOW}"),
+        (TimeLimit(Plain(), max_steps=5), f"Plain is not a pytree: .*{HOW}"),
         (ScaleReward(ScaleReward(Named())), r"Named.name is a str"),
         (Named(), r"Named.name is a str, 'mine': .* static field: `= flax.struct.field\("),
         (Counter(bonus={"a": print}), r"Counter.bonus\['a'\] is a builtin_function.*static field"),
-        (NoStep(), "NoStep is no environment, it has no step: an environment is a pytree with"),
-        (object(), "object is no environment, it has no spec and no reset and no step"),
-        (None, "NoneType is no environment, it has no spec and no reset and no step"),
-        (Counter, r"env is the class Counter: build one, Counter\(\.\.\.\)"),
-        ("gymnax/CartPole-v1", r"env is the text .*: make it with jaxrl_envs.make\("),
+        (NoStep(), "NoStep is not an environment, it has no step: an environment is a pytree with"),
+        (object(), "object is not an environment, it has no spec and no reset and no step"),
+        (None, "NoneType is not an environment, it has no spec and no reset and no step"),
+        (Counter, r"env is the class Counter: pass Counter\(\.\.\.\)"),
+        ("gymnax/CartPole-v1", r"env is the text .*: pass jaxrl_envs.make\("),
         (OfAnother(), r"OfAnother.spec is a SimpleNamespace: .* a jaxrl.EnvSpec"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
@@ -106,10 +106,10 @@ def test_what_is_no_environment_is_named(env, message):
 @pytest.mark.parametrize(
     ("agent", "message"),
     [
-        (jaxrl.agents.PPO, r"^agent is the class PPO: build one, PPO\(\.\.\.\)$"),
-        (Counter(), "^Counter is no agent, it has no bind and no plan and no update: pass a"),
-        ("ppo", "^str is no agent, it has no bind"),
-        (None, "^NoneType is no agent, it has no bind"),
+        (jaxrl.agents.PPO, r"^agent is the class PPO: pass PPO\(\.\.\.\)$"),
+        (Counter(), "^Counter is not an agent, it has no bind and no plan and no update: pass a"),
+        ("ppo", "^str is not an agent, it has no bind"),
+        (None, "^NoneType is not an agent, it has no bind"),
     ],
     ids=lambda x: "",
 )
@@ -135,7 +135,7 @@ def test_what_is_no_agent_is_named(agent, message):
     ids=["train", "fit", "evaluate", "reset", "check", "eval_env"],
 )
 def test_every_entry_names_it(entry, tmp_path):
-    with pytest.raises(TypeError, match=f"Plain is no pytree: .*{HOW}"):
+    with pytest.raises(TypeError, match=f"Plain is not a pytree: .*{HOW}"):
         entry(Plain(), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -143,8 +143,8 @@ def test_every_entry_names_it(entry, tmp_path):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (FiveValues(), r"step returned \(.*, dict\), and must return \(state, jaxrl.Timestep\)"),
-        (NoPair(), r"reset returned \(.*Tracer\), and must return \(state, observation\)"),
+        (FiveValues(), r"step returned \(.*, dict\), but must return \(state, jaxrl.Timestep\)"),
+        (NoPair(), r"reset returned \(.*Tracer\), but must return \(state, observation\)"),
         (TextInside(), r"step returned 'fell' in timestep.info\['why'\]: only numbers and arrays"),
         (TextInState(), r"reset returned 'mine' in state\['name'\]: only numbers and arrays"),
     ],
@@ -179,7 +179,7 @@ def test_what_the_message_says_helps():
 
 def test_an_environment_inside_a_wrapper_is_named():
     for env in (TimeLimit(Plain()), VectorEnv(TimeLimit(Plain()), 2)):
-        with pytest.raises(TypeError, match=f"env is a Plain, which is no pytree: .*{HOW}"):
+        with pytest.raises(TypeError, match=f"env is a Plain, which is not a pytree: .*{HOW}"):
             env.check() if isinstance(env, VectorEnv) else check_environment(env)
 
 

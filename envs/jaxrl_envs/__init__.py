@@ -1,4 +1,4 @@
-"""Environments for jaxrl, by id: `make("gymnax/CartPole-v1")`. Imports no jax before it must."""
+"""Environments for jaxrl, by id: `make("gymnax/CartPole-v1")`. jax is imported lazily."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

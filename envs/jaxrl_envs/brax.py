@@ -1,7 +1,7 @@
-"""brax's physics under our contract: raw steps, time limits as truncation, the system as leaves.
+"""Adapter for brax: raw steps, time limits as truncation, the physical system as leaves.
 
-brax's own wrappers are not used: its auto-reset replays one start for ever, and its `time_out`
-calls a fallen pendulum a time-out.
+brax's own wrappers are not used: its auto-reset always replays the same start, and its `time_out`
+reports a fallen pendulum as a time-out.
 """
 
 import contextlib
@@ -28,16 +28,16 @@ from jaxrl_envs.parameters import Kinds, check_size, fit, fitted
 
 deadlock.protect()  # brax's physics calls LAPACK
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # mujoco tells that it found no warp
+    warnings.simplefilter("ignore")  # mujoco warns that warp is missing
     from brax import envs as brax_envs
     from brax import fluid
     from brax.envs.wrappers import training
 
 
 class _OldNumpy:
-    """`jax.numpy`, whose `clip` still knows the names that it had until jax 0.10.
+    """`jax.numpy` with the argument names that `clip` had until jax 0.10.
 
-    brax 0.14.2 uses them for the forces of a fluid, in which only swimmer moves.
+    brax 0.14.2 uses them for fluid forces, which only swimmer has.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -61,7 +61,7 @@ WRAPPERS = tuple(
     and issubclass(x, brax_envs.Wrapper)
 )
 MAX_STEPS = 1000
-"""The time limit, in steps, of brax's own trainers."""
+"""The time limit of brax's own trainers, in steps."""
 
 SCALES = {
     "mass_scale": (
@@ -73,20 +73,21 @@ SCALES = {
     "gear_scale": (("actuator.gear", "actuator_gear"), ()),
     "gravity_scale": (("gravity", "opt.gravity"), ()),
 }
-"""Parameters that mean the same on every backend: the fields of the system that each multiplies,
-and those that it divides."""
+"""Parameters with the same meaning on every backend: fields of the system that each multiplies, and
+fields that it divides."""
 
 
 class BraxEnv(struct.PyTreeNode):
-    """One brax environment, without a time limit; `make` adds that.
+    """A brax environment without a time limit, which `make` adds.
 
-    `Timestep.info` has brax's metrics: those of rewards added up since the start, the others as
-    they are now (the distance that was reached, say; brax's evaluation adds that up, too).
+    `Timestep.info` has brax's metrics: rewards summed over the episode so far, and current values
+    of the others (such as the distance reached, which brax's evaluation sums as well).
 
     Attributes:
-      params: changes to brax's system, from the name of a scale or the dotted path of a field of
-        `brax.base.System` to its value; every value is a leaf and may be vmapped.
-      env: brax's object; one for equal arguments, so that equal environments have equal structure.
+      params: changes to brax's system: names of scales, or dotted paths of fields of
+        `brax.base.System`, to values; every value is a leaf and may be vmapped.
+      env: brax's object, shared by equal arguments, so that equal environments have equal
+        structure.
       spec: shapes and spaces.
     """
 
@@ -102,7 +103,7 @@ class BraxEnv(struct.PyTreeNode):
             or fields of the system by their dotted path: `**{"link.inertia.mass": masses}`.
 
         Raises:
-          ValueError: no such field, another shape than it has, or no number.
+          ValueError: an unknown field, a wrong shape, or not a number.
         """
         new = {name: _change(self.env, name, value) for name, value in params.items()}
         changed = {**self.params, **{name: jnp.asarray(x, float) for name, x in new.items()}}
@@ -114,12 +115,12 @@ class BraxEnv(struct.PyTreeNode):
         return state, state.obs
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
-        # Rewards of one step say little: info has their sums so far, the last being the episode's.
-        # brax sees zeros instead, so that rewards which it adds up itself are not counted twice.
+        # info has sums of rewards so far, so that the last step has those of the episode. brax gets
+        # zeros instead, so that rewards which it sums itself are not counted twice.
         rewards = {k: x for k, x in state.metrics.items() if "reward" in k}
         seen = state.replace(metrics=state.metrics | jax.tree.map(jnp.zeros_like, rewards))
         with library_code():
-            # A copy of its dictionaries, in which brax writes.
+            # A copy, because brax writes into its dictionaries.
             stepped = self._physics().step(jax.tree.map(lambda x: x, seen), action)
         stepped = like(state, stepped)
         added = {k: stepped.metrics[k] for k in rewards}
@@ -143,8 +144,8 @@ class BraxEnv(struct.PyTreeNode):
 
 
 def _change(env: Any, name: str, value: Any) -> Any:
-    """The value as it replaces or scales a part of the system."""
-    # A wrapper of brax shows the system of the environment inside, which a change would not reach.
+    """Validates a value that replaces or scales a part of the system."""
+    # brax's wrappers expose the system of the inner environment, but changes would not reach it.
     system = None if isinstance(env, brax_envs.Wrapper) else getattr(env, "sys", None)
     if system is None:
         raise InvalidValue(f"{type(env).__name__} has no physics, so no parameter {name!r}")
@@ -159,7 +160,7 @@ def _change(env: Any, name: str, value: Any) -> Any:
     if isinstance(value, int | float):
         check_size(value, f"{name} is {value!r}")
     if field is not None and jnp.shape(value) != jnp.shape(field):
-        raise InvalidValue(f"{name} has the shape {jnp.shape(field)}, not {jnp.shape(value)}")
+        raise InvalidValue(f"{name} must have the shape {jnp.shape(field)}, not {jnp.shape(value)}")
     return value
 
 
@@ -168,7 +169,7 @@ def _field(system: Any, path: str) -> Any:
 
 
 def _changed(system: Any, params: dict[str, Any]) -> Any:
-    """The system with whole fields replaced first, and scaled after that."""
+    """The system with fields first replaced, then scaled."""
     for name, value in params.items():
         if name not in SCALES:
             system = system.tree_replace({name: value})
@@ -187,7 +188,7 @@ def _brax_object(kind_of: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
         return kind_of(**dict(arguments))
 
 
-@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+@jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def make(
     name: str, *, backend: str = "generalized", max_steps: int = MAX_STEPS, **params: Any
 ) -> TimeLimit:
@@ -213,7 +214,7 @@ def make(
     if "backend" in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
         chosen["backend"] = backend
     elif backend != BACKENDS[0]:
-        raise InvalidValue(f"brax/{name} has no choice of a backend: leave it out")
+        raise InvalidValue(f"brax/{name} has no choice of backends: leave it out")
     try:
         env = _brax_object(kind_of, tuple(sorted(chosen.items())))
     except ValueError as error:
@@ -229,7 +230,7 @@ def make(
 
 
 def _of(env: Any) -> BraxEnv:
-    """brax's object with its system unchanged."""
+    """Adapts brax's object without changes of the system."""
     with library_code():
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = EnvSpec(
@@ -241,25 +242,25 @@ def _of(env: Any) -> BraxEnv:
     return BraxEnv({}, env, spec)
 
 
-@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+@jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def adapt(env: Any, *, max_steps: int | None = None, **params: Any) -> TimeLimit:
-    """Adapts an object of brax.
+    """Adapts a brax environment object.
 
     Args:
-      env: the object; of brax's wrappers for training those are taken off that end, batch and reset
-        episodes, and their time limit and action repeat are kept.
-      max_steps: the time limit in steps; None for that of the object, or 1,000 where it has none.
+      env: the object; brax's training wrappers that end, batch and reset episodes are removed, but
+        their time limit and action repeat are kept.
+      max_steps: the time limit in steps; None for that of the object, or 1,000 if it has none.
       **params: as for `BraxEnv.with_params`.
 
     Raises:
-      TypeError: it is no environment, or another of brax's wrappers for training.
-      ValueError: no such field of the system, or another shape than it has.
+      TypeError: it is not an environment, or another of brax's training wrappers.
+      ValueError: an unknown field of the system, or a wrong shape.
     """
     repeats = 1
     while isinstance(env, TAKEN_OFF):
         if isinstance(env, training.EpisodeWrapper):
             repeats = int(env.action_repeat)
-            # Counted in steps of the environment inside, and compared after each step outside.
+            # Counted in inner steps, but compared after each outer step.
             max_steps = max_steps or math.ceil(int(env.episode_length) / repeats)
         env = env.env
     check_kind(env, "brax", (brax_envs.Env,), WRAPPERS)
@@ -269,5 +270,5 @@ def adapt(env: Any, *, max_steps: int | None = None, **params: Any) -> TimeLimit
 
 
 def names() -> list[str]:
-    """The ids that brax registers."""
+    """Ids registered with brax."""
     return sorted(brax_envs._envs)

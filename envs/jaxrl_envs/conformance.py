@@ -1,4 +1,4 @@
-"""`check(env)`: whether an environment keeps the contract that training relies on."""
+"""`check(env)`: tests whether an environment satisfies the contract that training relies on."""
 
 import functools
 import re
@@ -30,44 +30,45 @@ from jaxrl_envs.objects import as_environment
 
 NUM_COPIES = 4
 _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Compiles in half the time; what a program computes stays the same."""
+"""Compiles in half the time, with the same results."""
 
 
 class ConformanceError(JaxrlError, AssertionError):
-    """What is wrong with an environment, a line each."""
+    """An environment violates the contract; the message has a line for each problem."""
 
 
 @in_float32
 def check(env: Environment, *, num_steps: int = 200, seed: int = 0) -> None:
-    """Plays random episodes and compares what happens with the contract.
+    """Plays random episodes and checks the environment against the contract.
 
-    Looks at: a pytree of numbers and arrays; a spec that can be, hashable, whose action mask fits
-    its action space; shapes, dtypes and strong types of states and observations, the same
-    from `reset` and `step`; scalars `reward`, `terminated` and `truncated`, the last two never
-    both; finite numbers; purity (the same arguments give the same answers, compiled or not); `vmap`
-    over copies equal to each alone; action masks that leave a choice; episodes that end with the
-    time limit of the spec, and are truncated nowhere else where the spec promises that.
+    It checks that the environment is a pytree of numbers and arrays; that the spec is valid and
+    hashable, with a mask that matches the action space; that states and observations of `reset` and
+    `step` have the same shapes, dtypes and strong types; that `reward`, `terminated` and
+    `truncated` are scalars, the last two never both true; that numbers are finite; that functions
+    are pure; that `vmap` over copies equals each copy alone; that action masks leave a choice; and
+    that episodes end at the spec's time limit, and are not truncated earlier if the spec promises
+    that.
 
     Args:
-      env: one copy of the environment, or an object that `jaxrl_envs.adapt` takes.
-      num_steps: steps to play, or the spec's limit and one more where that is more, at most 2,000.
-      seed: of the actions and starts.
+      env: one environment, or an object that `jaxrl_envs.adapt` accepts.
+      num_steps: steps to play; at least one more than the spec's limit, at most 2,000.
+      seed: seed of actions and resets.
 
     Raises:
-      ConformanceError: with a line for each thing that is wrong, and how to mend it.
+      ConformanceError: with a line for each problem and its fix.
     """
     problems = list(_problems(env, num_steps, jax.random.key(seed)))
     if problems:
         name = type(env).__name__
-        raise ConformanceError("\n".join([f"{name} breaks the contract:", *problems]))
+        raise ConformanceError("\n".join([f"{name} violates the contract:", *problems]))
 
 
 def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
-    """Each problem that is found; later checks need what the earlier ones found in order."""
+    """Yields each problem; later checks run only if earlier ones passed."""
     try:
         env = as_environment(env)
         spec = env.spec
-    except Exception as error:  # whatever a stranger's code raises is the finding
+    except Exception as error:  # user code may raise anything
         yield f"- {error}"
         return
     try:
@@ -101,7 +102,7 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
 
 
 def _weak_types(step: FirstStep) -> Iterator[str]:
-    """Lines on Python numbers among what reset and step return."""
+    """Lines on weakly typed results of reset and step."""
     end = step.timestep
     parts = {"the state of reset": step.state, "the observation of reset": step.obs}
     parts |= {"the state after step": step.next_state, "the observation of step": end.obs}
@@ -119,7 +120,7 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
     num_steps = min(max(num_steps, (spec.max_steps or 0) + 1), 2000)
 
     def play(env: Any, key: Key) -> tuple[PyTree, ...]:
-        """One copy, started anew where its episode ends."""
+        """Plays one copy with auto-reset."""
         reset_key, key = jax.random.split(key)
         start = env.reset(reset_key)
 
@@ -147,10 +148,10 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
     first_obs, obs, reward, terminated, truncated, age, choice = played
 
     if not _equal(played, jax.device_get(compiled(env, keys))):
-        yield "- the same key gave two different runs: keep no state outside of `state`"
+        yield "- the same key gave two different results: keep no state outside of `state`"
     alone = jax.device_get(_jit(play)(env, keys[1]))
     if not _close(alone, jax.tree.map(lambda x: x[1], played)):
-        yield "- a copy in vmap plays another game than alone: use no reduction across copies"
+        yield "- a copy under vmap differs from the same copy alone: do not reduce across copies"
     for what, tree in (("an observation", (first_obs, obs)), ("a reward", reward)):
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(tree) if x.dtype.kind == "f"):
             yield f"- {what} was not finite"
@@ -162,8 +163,8 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
         over = terminated | truncated
         if (age > spec.max_steps).any() or not over[age == spec.max_steps].all():
             yield (
-                f"- an episode went on after spec.max_steps = {spec.max_steps} steps: truncate it "
-                "there, with jaxrl.wrappers.TimeLimit for instance"
+                f"- an episode continued after spec.max_steps = {spec.max_steps} steps: truncate "
+                "it there, for example with jaxrl.wrappers.TimeLimit"
             )
     if spec.truncates == "at_max_steps":
         early = truncated if spec.max_steps is None else truncated & (age < spec.max_steps)
@@ -171,12 +172,12 @@ def _problems_in_play(env: Any, spec: EnvSpec, num_steps: int, key: Key) -> Iter
             yield (
                 f"- an episode was truncated after {age[early].min()} steps, though spec.truncates "
                 f"= 'at_max_steps' and spec.max_steps = {spec.max_steps}: declare 'anywhere', or "
-                "replay has no room for the observations where episodes are cut"
+                "replay has no room for the final observations"
             )
 
 
 def _impurities(env: Any, state: PyTree, key: Key) -> Iterator[str]:
-    """Traces a step twice: whether it writes into its arguments, or reads what changes."""
+    """Traces a step twice to see if it modifies its arguments or depends on changing state."""
     written = False
     action = jax.eval_shape(lambda k: sample_action(env.spec.action, k), key)
 
@@ -190,14 +191,14 @@ def _impurities(env: Any, state: PyTree, key: Key) -> Iterator[str]:
         )
         return result
 
-    def program() -> str:  # of a new function, for jax remembers the traces of an old one
+    def program() -> str:  # a new function each time, because jax caches traces
         return str(jax.make_jaxpr(lambda *arguments: step(*arguments))(state, action))
 
     programs = {re.sub("0x[0-9a-f]+", "", program()) for _ in range(2)}
     if written:
-        yield "- step changes the state that it is given: build a new one"
+        yield "- step modifies the state that it is given: build a new one"
     if len(programs) > 1:
-        yield "- two calls of step are two programs: read nothing that changes outside of `state`"
+        yield "- two traces of step differ: read nothing that changes outside of `state`"
 
 
 def _same_structure(x: PyTree, y: PyTree) -> bool:
@@ -211,7 +212,7 @@ def _equal(x: PyTree, y: PyTree) -> bool:
 
 
 def _close(x: PyTree, y: PyTree) -> bool:
-    """Equal within rounding; floats that chaos has driven apart count as equal where both exist."""
+    """Equal up to rounding, comparing only the first 64 floats, before chaos drives them apart."""
 
     def one(a, b):
         if not _is_float(a):
@@ -226,7 +227,7 @@ def _is_float(x: Any) -> bool:
 
 
 def _available(space: ActionSpace, mask: PyTree, key: Key) -> PyTree:
-    """A random action among the available ones."""
+    """A random available action."""
     if mask is None:
         return sample_action(space, key)
     match space:
@@ -241,7 +242,7 @@ def _available(space: ActionSpace, mask: PyTree, key: Key) -> PyTree:
 
 
 def _leaves_a_choice(space: ActionSpace, mask: PyTree) -> Array:
-    """Whether each part of an action has a value that the mask allows, `bool[]`."""
+    """Whether the mask allows at least one value for each part of an action, `bool[]`."""
     if mask is None:
         return jnp.bool_(True)
     match space:

@@ -1,7 +1,7 @@
-"""Craftax under our contract: raw steps, the time limit as truncation, parameters as leaves.
+"""Adapter for Craftax: raw steps, the time limit as truncation, parameters as leaves.
 
-The first environment with pixels draws Craftax's textures, which takes a minute or more; Craftax
-keeps them beside its own code, in `craftax/*/assets`. Nothing is downloaded.
+The first pixel environment renders Craftax's textures, which takes a minute or more; Craftax caches
+them in its package, in `craftax/*/assets`. Nothing is downloaded.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ NEVER = 2**31 - 1
 
 
 class CraftaxEnv(GymnaxEnv):
-    """One Craftax environment, whose interface is gymnax's of old.
+    """A Craftax environment, which has the interface of old versions of gymnax.
 
     Attributes:
       params: Craftax's parameters; every leaf is an array and may be vmapped.
-      env: Craftax's object without auto-reset; one an id.
+      env: Craftax's object without auto-reset, shared per id.
       spec: shapes and spaces.
     """
 
     @classmethod
-    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
     def make(cls, name: str, **params: Any) -> Self:
         """Builds the environment called `name` with some of its parameters changed.
 
@@ -51,9 +51,9 @@ class CraftaxEnv(GymnaxEnv):
         return cls.of(env, env.default_params, name, **params)
 
     @classmethod
-    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
     def of(cls, env: Any, default: Any, name: str, **params: Any) -> Self:
-        """Adapts Craftax's object, called `name` in errors; `params` change some of `default`.
+        """Adapts Craftax's object, `name` in errors; `params` override some of `default`.
 
         Raises:
           ValueError: a parameter that the environment does not have.
@@ -63,7 +63,7 @@ class CraftaxEnv(GymnaxEnv):
             observation = jax.eval_shape(
                 lambda key: strong(env.reset_env(key, chosen)[0]), jax.random.key(0)
             )
-        # A world takes longer to make than many steps.
+        # Generating a world takes longer than many steps.
         spec = EnvSpec(
             observation,
             Discrete(env.num_actions),
@@ -104,7 +104,7 @@ class CraftaxEnv(GymnaxEnv):
 
 @jax.ensure_compile_time_eval()
 def adapt(given: Any, **params: Any) -> CraftaxEnv:
-    """Adapts an object of Craftax, alone or with its parameters; `params` change some of those."""
+    """Adapts a Craftax object, or (object, parameters); `params` override some parameters."""
     env, default = given if isinstance(given, tuple) else (given, None)
     check_kind(env, "craftax", (EnvironmentAutoReset, EnvironmentNoAutoReset))
     default = env.default_params if default is None else default
@@ -112,9 +112,9 @@ def adapt(given: Any, **params: Any) -> CraftaxEnv:
 
 
 def _told(env: Any, state: Any, info: dict[str, Any]) -> dict[str, Any]:
-    """Craftax's metrics: in percent, what has been achieved so far.
+    """Craftax's metrics: achievements so far, in percent.
 
-    Its own are 0 until it ends an episode, and so where a wrapper ends one.
+    Its own are 0 until it ends an episode itself, so they would be 0 if a wrapper ends one.
     """
     module = vars(inspect.getmodule(type(env)))
     metrics = module.get("log_achievements_to_info") or module.get("compute_score")
@@ -124,7 +124,7 @@ def _told(env: Any, state: Any, info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chosen(params: Any, changes: dict[str, Any], name: str) -> Any:
-    """Craftax's `params` with `changes`; `fractal_noise_angles`, a tuple, stays as it is."""
+    """Craftax's `params` with `changes`; the tuple `fractal_noise_angles` cannot be changed."""
     numbers = [param for param, value in vars(params).items() if not isinstance(value, tuple)]
     check_known(name, changes, numbers)
     return _changed(params, changes, name)
@@ -132,5 +132,5 @@ def _chosen(params: Any, changes: dict[str, Any], name: str) -> Any:
 
 @functools.cache
 def _craftax_object(name: str) -> Any:
-    with library_code(), contextlib.redirect_stdout(io.StringIO()):  # it tells of its textures
+    with library_code(), contextlib.redirect_stdout(io.StringIO()):  # it prints about textures
         return make_craftax_env_from_name(name, auto_reset=False)

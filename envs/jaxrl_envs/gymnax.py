@@ -1,4 +1,4 @@
-"""gymnax's environments under our contract: raw steps, parameters as leaves, strong types."""
+"""Adapter for gymnax: raw steps, parameters as leaves, strong types."""
 
 import dataclasses
 import functools
@@ -22,15 +22,15 @@ from jaxrl_envs.library import check_kind, check_known, is_part_of, making
 from jaxrl_envs.parameters import NUMBERS, Kinds, check_size, fit
 
 NEEDS_NETWORK = frozenset({"MNISTBandit-bsuite"})
-"""Ids whose environment downloads data when it is made."""
+"""Ids that download data when made."""
 
 
 class GymnaxEnv(struct.PyTreeNode):
-    """One gymnax environment.
+    """A gymnax environment.
 
     Attributes:
       params: gymnax's parameters; every leaf is an array and may be vmapped.
-      env: gymnax's object; one an id, so that equal environments have equal structure.
+      env: gymnax's object, shared per id, so that equal environments have equal structure.
       spec: shapes and spaces.
     """
 
@@ -39,7 +39,7 @@ class GymnaxEnv(struct.PyTreeNode):
     spec: EnvSpec = static()
 
     @classmethod
-    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
     def make(cls, name: str, **params: Any) -> Self:
         """Builds the environment called `name` with some of its parameters changed.
 
@@ -50,9 +50,9 @@ class GymnaxEnv(struct.PyTreeNode):
         return cls.of(env, env.default_params, name, **params)
 
     @classmethod
-    @jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+    @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
     def of(cls, env: Any, default: Any, name: str, **params: Any) -> Self:
-        """Adapts gymnax's object, called `name` in errors; `params` change some of `default`.
+        """Adapts gymnax's object, `name` in errors; `params` override some of `default`.
 
         Raises:
           ValueError: a parameter that the environment does not have.
@@ -70,9 +70,9 @@ class GymnaxEnv(struct.PyTreeNode):
     def with_params(self, **params: Any) -> Self:
         """The same environment with other parameters; arrays and traced values may be given.
 
-        The time limit in `spec` follows, the bounds of the action space do not: `make` anew for
-        that. Parameters that stand for a product or a sum of others do not follow those either, as
-        CartPole's `polemass_length` and `total_mass`: give them, too.
+        This updates the time limit in `spec`, but not the bounds of the action space: use `make`
+        for that. Derived parameters, such as CartPole's `polemass_length` and `total_mass`, are not
+        updated either: pass them, too.
 
         Raises:
           ValueError: a parameter that the environment does not have.
@@ -95,7 +95,7 @@ class GymnaxEnv(struct.PyTreeNode):
                 key, state, action, self.params
             )
             truncated = _truncated(self.env, stepped, self.params)
-        # gymnax mixes Python numbers with arrays: keep the dtypes that the state came with.
+        # gymnax mixes Python numbers with arrays: keep the dtypes of the state.
         stepped = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, stepped)
         terminated = jnp.asarray(terminated, bool)
         return stepped, Timestep(
@@ -103,7 +103,7 @@ class GymnaxEnv(struct.PyTreeNode):
             reward=jnp.asarray(reward, jnp.float32),
             terminated=terminated,
             truncated=jnp.asarray(truncated, bool) & ~terminated,
-            # the discount is 0 where the step terminated, and 1 elsewhere: no metric of an episode
+            # the discount only repeats `terminated`, so it is not a useful metric
             info={name: x for name, x in info.items() if name != "discount"},
         )
 
@@ -113,7 +113,7 @@ class GymnaxEnv(struct.PyTreeNode):
 
 @jax.ensure_compile_time_eval()
 def adapt(given: Any, **params: Any) -> GymnaxEnv:
-    """Adapts an object of gymnax, alone or with its parameters; `params` change some of those."""
+    """Adapts a gymnax object, or (object, parameters); `params` override some parameters."""
     env, default = given if isinstance(given, tuple) else (given, None)
     check_kind(env, "gymnax", (gymnax_environment.Environment,), (GymnaxWrapper,))
     default = env.default_params if default is None else default
@@ -121,7 +121,7 @@ def adapt(given: Any, **params: Any) -> GymnaxEnv:
 
 
 def _truncated(env: Any, state: Any, params: Any) -> Any:
-    """Whether gymnax calls the episode cut; never where neither it nor the class has a limit."""
+    """Whether gymnax truncates the episode; False if neither it nor the class has a limit."""
     inherited = type(env).is_truncated is gymnax_environment.Environment.is_truncated
     if inherited and not (hasattr(params, "max_steps_in_episode") and hasattr(state, "time")):
         return False
@@ -129,7 +129,7 @@ def _truncated(env: Any, state: Any, params: Any) -> Any:
 
 
 _any_ranks = functools.partial(jax.numpy_rank_promotion, "allow")
-"""Swimmer adds arrays of different ranks: that is no error of a user who forbids it to himself."""
+"""Swimmer relies on rank promotion, which must work even if the user forbids it."""
 
 
 @functools.cache
@@ -138,7 +138,7 @@ def _gymnax_object(name: str) -> Any:
 
 
 def _changed(params: Any, changes: dict[str, Any], name: str) -> Any:
-    """gymnax's `params` with `changes`, each at least of the dtype of the value it replaces."""
+    """gymnax's `params` with `changes`, promoted to the dtypes of the values they replace."""
     known = vars(params)
     check_known(name, changes, known)
 
@@ -154,7 +154,7 @@ def _changed(params: Any, changes: dict[str, Any], name: str) -> Any:
 
 
 def _kinds(value: jax.Array) -> Kinds:
-    """What may take the place of a parameter's value."""
+    """Kinds of values that may replace a parameter's value."""
     if value.dtype == bool:
         return Kinds({"bool"})
     return Kinds({"number", "list"}) if value.ndim else NUMBERS
@@ -163,8 +163,8 @@ def _kinds(value: jax.Array) -> Kinds:
 def _limits(env: Any, limit: Any) -> dict[str, Any]:
     """The fields `max_steps` and `truncates` of the spec, for one time limit or one for each copy.
 
-    The limit is None where there is none or only the running program knows it. Where copies have
-    different limits it is the longest, and some are truncated before it.
+    The limit is None if there is none or if it is traced. If copies have different limits, it is
+    the longest, and some copies are truncated earlier.
     """
     if limit is None or isinstance(limit, jax.core.Tracer):
         return {"max_steps": None, "truncates": "anywhere"}
@@ -177,7 +177,7 @@ def _limits(env: Any, limit: Any) -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """The ids that gymnax registers."""
+    """Ids registered with gymnax."""
     return list(gymnax.registered_envs)
 
 
@@ -189,4 +189,4 @@ def _space(space: Any, name: str) -> ActionSpace:
             return Box.of(space.low, space.high, tuple(space.shape))
         case gymnax_spaces.Tuple():
             return Mixed(tuple(_space(s, name) for s in space.spaces))
-    raise InvalidType(f"{name} has the action space {space!r}, which jaxrl does not know")
+    raise InvalidType(f"{name} has the action space {space!r}, which jaxrl does not support")

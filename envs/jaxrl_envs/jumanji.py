@@ -1,15 +1,15 @@
-"""Jumanji's environments under our contract: raw steps, time limits as truncation, action masks.
+"""Adapter for Jumanji: raw steps, time limits as truncation, action masks.
 
 - The observation is a dictionary of Jumanji's fields; its `action_mask` becomes that of `Masked`.
-  Where it allows nothing (an agent that has finished, a game that is lost with the next move), all
-  actions are allowed and Jumanji decides what they do.
-- A mask over combinations of choices (Tetris: rotation and column) has no equal among masks of
-  independent choices. There the action is one `Discrete` number, the index in the flattened mask.
-- One policy moves all agents of an environment, so their rewards are added.
-- Jumanji calls the end of its `time_limit` a termination; here it is a truncation. Two ends remain
-  terminations, for they belong to the task: FlatPack's, after as many steps as there are blocks,
-  and MultiCVRP's, which charges the worst remaining way after twice as many steps as customers.
-- A step draws from its own key, not from the one that Jumanji keeps in the state.
+  If it allows no action (an agent that has finished, a game that is lost with the next move), all
+  actions are allowed and Jumanji decides their effect.
+- A mask over combinations of choices (Tetris: rotation and column) cannot be expressed by masks of
+  independent choices. The action is then one `Discrete` number, an index into the flattened mask.
+- One policy controls all agents of an environment, so their rewards are summed.
+- Jumanji terminates at its `time_limit`; here that is a truncation. Two limits remain terminations
+  because they are part of the task: FlatPack's, after one step per block, and MultiCVRP's, which
+  charges the worst remaining route after two steps per customer.
+- Random numbers come from the step's key, not from the key in Jumanji's state.
 """
 
 import copy
@@ -58,7 +58,7 @@ with library_code():
     from jumanji.wrappers import Wrapper as JumanjiWrapper
 
 NEEDS_NETWORK = frozenset({"Sokoban-v0"})
-"""Ids whose environment downloads data when it is made (not with `generator=` of another kind)."""
+"""Ids that download data when made (not with a different `generator=`)."""
 MAX_JOINT_ACTIONS = 10_000
 NEVER = 2**31 - 1
 
@@ -66,13 +66,13 @@ MaskKind = Literal["none", "each", "joint"]
 
 
 class JumanjiEnv(struct.PyTreeNode):
-    """One Jumanji environment, without its time limit; `make` adds that.
+    """A Jumanji environment without its time limit, which `make` adds.
 
     Attributes:
-      env: Jumanji's object; one for equal arguments, so that equal environments have equal
+      env: Jumanji's object, shared by equal arguments, so that equal environments have equal
         structure.
       spec: shapes and spaces.
-      mask: whether actions have a mask each, one of their combinations, or none.
+      mask: whether there is a mask for each action, for combinations of actions, or none.
     """
 
     env: Any = static()
@@ -86,13 +86,13 @@ class JumanjiEnv(struct.PyTreeNode):
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
         with library_code():
-            # Built anew, for some of Jumanji's steps write into the state that they are given.
+            # A copy, because some of Jumanji's steps modify the state that they are given.
             given = _with_key(jax.tree.map(lambda x: x, state), key)
             stepped, timestep = self.env.step(given, self.native_action(action))
             obs = _observed(timestep.observation, self.mask)
             over = timestep.last()
             terminated = over & jnp.all(timestep.discount == 0)
-            if isinstance(self.env, SearchAndRescue):  # which kept its limit, see `_endless`
+            if isinstance(self.env, SearchAndRescue):  # it keeps its limit, see `_endless`
                 terminated = terminated & jnp.all(stepped.targets.found)
         return like(state, stepped), Timestep(
             obs=like(self.spec.observation, obs),
@@ -103,7 +103,7 @@ class JumanjiEnv(struct.PyTreeNode):
         )
 
     def native_action(self, action: PyTree) -> Array:
-        """Jumanji's action for one of ours."""
+        """Converts an action to Jumanji's action space."""
         native = self.env.action_spec
         if self.mask == "joint":
             action = jnp.stack(jnp.unravel_index(action, _nums(native, None)))
@@ -111,7 +111,7 @@ class JumanjiEnv(struct.PyTreeNode):
 
 
 def _observed(observation: Any, kind: MaskKind) -> PyTree:
-    """Jumanji's observation as a dictionary, with its mask `[..., actions]` flattened."""
+    """Jumanji's observation as a dictionary, with the mask `[..., actions]` flattened."""
     fields = dict(_fields(observation))
     if kind == "none":
         return fields
@@ -131,10 +131,10 @@ def _with_key(state: Any, key: Key) -> Any:
 
 
 def _nums(native: Any, mask_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """How many values each entry of a whole-numbered action has."""
+    """Number of values of each entry of an integer action."""
     if hasattr(native, "num_values"):
         return tuple(int(n) for n in np.ravel(native.num_values))
-    if mask_shape is not None:  # MultiCVRP's bounds name one node too many, its mask does not
+    if mask_shape is not None:  # MultiCVRP's bounds have one node too many, unlike its mask
         return mask_shape[-1:] * native.shape[0]
     low, high = (np.broadcast_to(bound, native.shape) for bound in (native.minimum, native.maximum))
     return tuple(int(n) for n in np.ravel(high - low + 1))
@@ -143,10 +143,10 @@ def _nums(native: Any, mask_shape: tuple[int, ...] | None) -> tuple[int, ...]:
 def _space(
     native: Any, mask_shape: tuple[int, ...] | None, name: str
 ) -> tuple[ActionSpace, MaskKind]:
-    """Our action space for Jumanji's, and the kind of mask that one of this shape is.
+    """Converts Jumanji's action space, and finds the kind of a mask of this shape.
 
     Raises:
-      ValueError: more combinations than `MAX_JOINT_ACTIONS`, or a mask of another shape.
+      ValueError: more combinations than `MAX_JOINT_ACTIONS`, or an unsupported mask shape.
     """
     if not np.issubdtype(native.dtype, np.integer):
         return Box.of(native.minimum, native.maximum, tuple(native.shape)), "none"
@@ -165,16 +165,16 @@ def _space(
         case ["joint"]:
             return Discrete(math.prod(nums)), "joint"
     raise InvalidValue(
-        f"{name} of Jumanji masks its actions {nums} with an array {mask_shape}: jaxrl takes a "
-        f"mask for each, or one over at most {MAX_JOINT_ACTIONS:,} combinations"
+        f"Jumanji's {name} masks actions {nums} with an array {mask_shape}: jaxrl supports a mask "
+        f"for each action, or one over at most {MAX_JOINT_ACTIONS:,} combinations"
     )
 
 
-@functools.lru_cache(maxsize=64)  # equal for the same object, or its programs would be others
+@functools.lru_cache(maxsize=64)  # the same copy for the same object, to avoid recompilation
 def _endless(env: Any) -> Any:
     """A copy of `env` without its time limit, so that only terminations end its episodes.
 
-    SearchAndRescue keeps its limit, for its reward is scaled by it.
+    SearchAndRescue keeps its limit, because it scales the reward.
     """
     if not hasattr(env, "time_limit") or isinstance(env, SearchAndRescue):
         return env
@@ -188,7 +188,7 @@ def _jumanji_object(kind_of: Any, arguments: tuple[tuple[str, Any], ...]) -> Any
     return kind_of(**dict(arguments))
 
 
-@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+@jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def make(name: str, **params: Any) -> Environment:
     """Builds the Jumanji environment called `name`.
 
@@ -197,8 +197,7 @@ def make(name: str, **params: Any) -> Environment:
       **params: arguments of Jumanji's class, such as `time_limit` or `generator`.
 
     Raises:
-      ValueError: an argument that the class does not have or cannot use, or an action mask that
-        jaxrl does not take.
+      ValueError: an unknown or invalid argument, or an unsupported action mask.
     """
     registered = registration._REGISTRY[name]
     kind_of = registration.load(registered.entry_point)
@@ -211,16 +210,16 @@ def make(name: str, **params: Any) -> Environment:
         return _of(env, name)
 
 
-@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+@jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def adapt(env: Any, **params: Any) -> Environment:
-    """Adapts an object of Jumanji; it was built with its parameters, and takes no more."""
+    """Adapts a Jumanji object; `params` must be empty, since its parameters are already set."""
     check_kind(env, "jumanji", (JumanjiEnvironment,), (JumanjiWrapper,))
     check_none(env, params)
     return _of(env, type(env).__name__)
 
 
 def _of(env: Any, name: str) -> Environment:
-    """Jumanji's object, called `name` in errors, under our contract."""
+    """Wraps Jumanji's object, `name` in errors."""
     limit = getattr(env, "time_limit", None)
     env = _endless(env)
     with library_code():
@@ -228,7 +227,7 @@ def _of(env: Any, name: str) -> Environment:
         mask = _fields(start).get("action_mask")
         space, kind = _space(env.action_spec, None if mask is None else mask.shape, name)
         observation = jax.eval_shape(lambda x: strong(_observed(x, kind)), start)
-    # Of many environments a start costs as much as several steps, of some as many as ten.
+    # In many environments a reset costs as much as several steps, in some up to ten.
     spec = EnvSpec(
         observation,
         space,
@@ -241,5 +240,5 @@ def _of(env: Any, name: str) -> Environment:
 
 
 def names() -> list[str]:
-    """The ids that Jumanji registers."""
+    """Ids registered with Jumanji."""
     return sorted(registration.registered_environments())

@@ -1,6 +1,6 @@
-"""Which library an environment comes from.
+"""Detects the library of an environment from the modules of its class and base classes.
 
-Decided by the modules of its class and of that class's bases, so that nothing needs to be imported.
+Nothing needs to be imported for that.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ LIBRARIES = ("gymnax", "brax", "jumanji", "navix", "craftax")
 
 
 def library_of(env: Any) -> str | None:
-    """The library whose object this is, or a subclass of one of its classes; None for none.
+    """The library of an environment, or of a base class of it; None if unknown.
 
     Args:
-      env: anything; a pair (environment, parameters), as `gymnax.make` returns it, counts as its
-        first entry.
+      env: any object; for a pair (environment, parameters), as returned by `gymnax.make`, the first
+        entry is used.
     """
     for kind in type(_alone(env)).__mro__:
         library = kind.__module__.partition(".")[0]
@@ -23,5 +23,5 @@ def library_of(env: Any) -> str | None:
 
 
 def _alone(env: Any) -> Any:
-    """The environment of a pair (environment, parameters)."""
+    """The environment, without gymnax's parameters."""
     return env[0] if type(env) is tuple and len(env) == 2 else env

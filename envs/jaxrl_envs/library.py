@@ -1,4 +1,4 @@
-"""What the adapters of other libraries share."""
+"""Helpers for adapters of other libraries."""
 
 import contextlib
 import warnings
@@ -15,8 +15,7 @@ from jaxrl.types import PyTree
 
 @contextlib.contextmanager
 def library_code() -> Iterator[None]:
-    """What a library's code needs, whatever the user's settings: arrays of different ranks, and
-    silence about its own deprecated calls."""
+    """Settings for library code: rank promotion is allowed, and its warnings are suppressed."""
     with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
         warnings.simplefilter("ignore")
         yield
@@ -28,37 +27,37 @@ def like(old: PyTree, new: PyTree) -> PyTree:
 
 
 def is_part_of(libraries: Iterable[str], x: Any) -> bool:
-    """Whether the class of `x` is one of a library's own, whose truncation is known."""
+    """Whether the class of `x` comes from one of these libraries, whose truncation is known."""
     return type(x).__module__.partition(".")[0] in libraries
 
 
 def check_kind(
     env: Any, library: str, kinds: tuple[type, ...], wrappers: tuple[type, ...] = ()
 ) -> None:
-    """Raises TypeError unless an object that was given is an environment of its library.
+    """Raises TypeError unless an object is an environment of its library.
 
     Args:
       env: the object.
-      library: its name.
-      kinds: the library's classes of environments.
-      wrappers: the library's wrappers, which would be passed by or reset by themselves.
+      library: name of the library.
+      kinds: the library's environment classes.
+      wrappers: the library's wrappers, which would be bypassed or would auto-reset.
     """
     name = type(env).__name__
     if isinstance(env, wrappers):
         raise InvalidType(
-            f"{name} is a wrapper of {library}: give the environment inside, and wrap the result "
+            f"{name} is a wrapper of {library}: pass the environment inside, and wrap the result "
             "with jaxrl.wrappers"
         )
     if not isinstance(env, kinds):
-        raise InvalidType(f"{name} is of {library}, but is none of its environments")
+        raise InvalidType(f"{name} is from {library}, but is not one of its environments")
 
 
 def check_none(env: Any, params: Iterable[str]) -> None:
-    """Raises ValueError where there are parameters, for an object that was built already."""
+    """Raises ValueError if there are parameters, for objects that are already built."""
     if params := list(params):
         raise InvalidValue(
-            f"{type(env).__name__} was built already, and {', '.join(params)} cannot be changed: "
-            "give it to its class"
+            f"{type(env).__name__} is already built, so {', '.join(params)} cannot be changed: "
+            "pass it to its class"
         )
 
 
@@ -71,16 +70,16 @@ def check_known(name: str, params: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_limit(name: str, param: str, limit: Any) -> None:
-    """Raises ValueError where a time limit is no whole number of steps, at least 1."""
+    """Raises ValueError unless a time limit is a whole number of steps, at least 1."""
     if not isinstance(limit, int | np.integer) or limit < 1:
-        raise InvalidValue(f"{name}'s {param} is {limit!r}: give a whole number, at least 1")
+        raise InvalidValue(f"{name}'s {param} is {limit!r}: it must be a whole number, at least 1")
 
 
 @contextlib.contextmanager
 def making(name: str, params: dict[str, Any]) -> Iterator[None]:
-    """Turns what a library says to values that it cannot use into one line, a ValueError.
+    """Turns a library's errors about invalid parameters into a one-line ValueError.
 
-    What it says of files and of the network stays as it is.
+    Errors of files and of the network are not changed.
     """
     try:
         yield

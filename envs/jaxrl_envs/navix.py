@@ -1,7 +1,7 @@
-"""navix's environments (MiniGrid in JAX) under our contract: raw steps, strong types, small states.
+"""Adapter for navix (MiniGrid in JAX): raw steps, strong types, small states.
 
-navix's own `step` starts the next episode by itself; the step beneath it does not. A step draws
-from its own key, not from the one that navix keeps in the state.
+navix's `step` auto-resets; `_step` does not. Random numbers come from the step's key, not from the
+key in navix's state.
 """
 
 import dataclasses
@@ -32,19 +32,21 @@ with library_code():
 
 
 FIXED = ("height", "width", "observation_space", "action_space", "reward_space")
-"""Arguments of navix's classes that follow from the id and from the other arguments."""
+"""Arguments of navix's classes that are determined by the id and the other arguments."""
 
 
 class NavixEnv(struct.PyTreeNode):
-    """One navix environment.
+    """A navix environment.
 
-    The state is navix's `Timestep` without what the next step does not read: the observation, and
-    the picture of the empty grid where observations are not drawn, which would be most of it.
+    The state is navix's `Timestep` without the parts that the next step does not read: the
+    observation and, unless observations are images, the image of the empty grid, which would be
+    most of it.
 
     Attributes:
-      env: navix's object; one for equal arguments, so that equal environments have equal structure.
+      env: navix's object, shared by equal arguments, so that equal environments have equal
+        structure.
       spec: shapes and spaces.
-      drawn: whether observations are pictures.
+      drawn: whether observations are images.
     """
 
     env: Any = static()
@@ -65,7 +67,7 @@ class NavixEnv(struct.PyTreeNode):
             reward=jnp.asarray(timestep.reward, jnp.float32),
             terminated=timestep.is_termination(),
             truncated=timestep.is_truncation(),
-            # of one step, because the state is kept without it; and returns are counted anyway
+            # "return" would cover a single step only; the engine computes returns anyway
             info={name: x for name, x in timestep.info.items() if name != "return"},
         )
 
@@ -78,27 +80,27 @@ def _kept(timestep: Any, drawn: bool) -> Any:
 
 @functools.cache
 def _navix_object(constructor: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
-    # Not by `navix.make`, whose time limit is 100 steps in navix 0.7 and MiniGrid's in navix 4.
+    # Not `navix.make`, whose time limit is 100 steps in navix 0.7 and MiniGrid's in navix 4.
     return _hashable(constructor(**dict(arguments)))
 
 
 def _hashable(env: Any) -> Any:
-    # No step reads the spaces, and the arrays that they hold have no hash.
+    # Steps do not read the spaces, whose arrays are not hashable.
     return env.replace(observation_space=None, action_space=None, reward_space=None)
 
 
-@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+@jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def make(name: str, **params: Any) -> NavixEnv:
     """Builds the navix environment called `name`.
 
     Args:
       name: "Navix-Empty-5x5-v0", "Navix-DoorKey-8x8-v0", ...
-      **params: arguments of navix's class, such as `max_steps` (else the class's own limit, mostly
-        4 x height x width) or `observation_fn`, a function or the name of one of navix's:
-        `observation_fn="symbolic_first_person"` shows the 7 x 7 cells before the agent.
+      **params: arguments of navix's class, such as `max_steps` (by default the class's own limit,
+        mostly 4 x height x width) or `observation_fn`, a function or the name of one of navix's:
+        `observation_fn="symbolic_first_person"` shows the 7 x 7 cells in front of the agent.
 
     Raises:
-      ValueError: an argument that the class does not have or cannot use.
+      ValueError: an unknown or invalid argument.
     """
     with library_code():
         constructor = navix.registry()[name]
@@ -113,20 +115,20 @@ def make(name: str, **params: Any) -> NavixEnv:
             return _of(env)
 
 
-@jax.ensure_compile_time_eval()  # inside a traced program, too, what is kept holds no tracer
+@jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def adapt(env: Any, **params: Any) -> NavixEnv:
-    """Adapts an object of navix; it was built with its parameters, and takes no more."""
+    """Adapts a navix object; `params` must be empty, since its parameters are already set."""
     check_kind(env, "navix", (navix.Environment,))
     check_none(env, params)
     return _of(_hashable(env))
 
 
 def _of(env: Any) -> NavixEnv:
-    """navix's object under our contract."""
+    """Wraps navix's object."""
     with library_code():
         start = jax.eval_shape(env.reset, jax.random.key(0))
         observation = jax.eval_shape(strong, start.observation)
-    # A random maze costs two to five steps.
+    # Generating a random maze costs as much as two to five steps.
     spec = EnvSpec(
         observation,
         Discrete(len(env.action_set)),
@@ -138,7 +140,7 @@ def _of(env: Any) -> NavixEnv:
 
 
 def _with_function(params: dict[str, Any]) -> dict[str, Any]:
-    """`params` with the function of an `observation_fn` that is given by its name."""
+    """Replaces the name of an `observation_fn` by the function."""
     function = params.get("observation_fn")
     if not isinstance(function, str):
         return params
@@ -146,7 +148,7 @@ def _with_function(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_drawn(env: Any, start: Any) -> bool:
-    """Whether a step reads the picture of the empty grid."""
+    """Whether a step reads the image of the empty grid."""
     try:
         with library_code():
             jax.eval_shape(env._step, _kept(start, drawn=False), jnp.int32(0))
@@ -156,5 +158,5 @@ def _is_drawn(env: Any, start: Any) -> bool:
 
 
 def names() -> list[str]:
-    """The ids that navix registers."""
+    """Ids registered with navix."""
     return sorted(navix.registry())

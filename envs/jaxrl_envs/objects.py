@@ -1,4 +1,4 @@
-"""Adapts the environments of other libraries that are given as objects. Imports jax late."""
+"""Adapts environment objects of other libraries. jax is imported lazily."""
 
 import importlib
 from typing import Any
@@ -8,38 +8,38 @@ from jaxrl_envs.libraries import library_of
 
 
 def adapt(env: Any, **params: Any) -> Any:
-    """Makes the object of another library an environment of jaxrl; one of jaxrl stays what it is.
+    """Adapts an environment of another library; a jaxrl environment is returned unchanged.
 
     Args:
       env: an environment of gymnax (alone or as (env, params)), brax, Jumanji, navix or Craftax,
-        the library's own or a subclass of yours.
-      **params: what `make` takes besides arguments of the library's class: parameters of gymnax and
-        Craftax, and for brax `max_steps` (1,000 unless given) and changes of the system.
+        or of your own subclass.
+      **params: parameters as for `make`, except for arguments of the library's class: parameters of
+        gymnax and Craftax, and for brax `max_steps` (1,000 by default) and changes of the system.
 
     Raises:
-      TypeError: it is no environment; or a wrapper of the library that would be lost.
-      ValueError: a parameter that cannot be changed any more.
+      TypeError: it is not an environment, or it is a wrapper of the library that would be lost.
+      ValueError: a parameter that can no longer be changed.
     """
     library = library_of(env)
     if library is not None:
-        from jaxrl.xla.precision import in_float32  # deferred: a list of ids needs no jax
+        from jaxrl.xla.precision import in_float32  # lazy: listing ids does not need jax
 
         return in_float32(importlib.import_module(f"jaxrl_envs.{library}").adapt)(env, **params)
     env = as_environment(env)
     if params:
         raise InvalidValue(
-            f"{type(env).__name__} is an environment already and takes no parameters: "
-            f"it was given {', '.join(params)}"
+            f"{type(env).__name__} is already an environment and takes no parameters, but was "
+            f"given {', '.join(params)}"
         )
     return env
 
 
 def as_environment(env: Any) -> Any:
-    """Returns `env` itself where it is an environment, and adapts the object of a known library.
+    """Returns a jaxrl environment unchanged, and adapts objects of known libraries.
 
     Args:
-      env: an environment, or an object of gymnax (also with its parameters, as `gymnax.make`
-        returns both), brax, Jumanji, navix or Craftax, also inside of wrappers of jaxrl.
+      env: an environment, or an object of gymnax (also with its parameters, as returned by
+        `gymnax.make`), brax, Jumanji, navix or Craftax, possibly inside of jaxrl wrappers.
 
     Raises:
       NoEnvironment: it is neither; the error says what is missing.
@@ -49,9 +49,9 @@ def as_environment(env: Any) -> Any:
     from jaxrl.wrappers import Wrapper
 
     if isinstance(env, str):
-        raise NoEnvironment(f"env is the text {env!r}: make it with jaxrl_envs.make({env!r})")
+        raise NoEnvironment(f"env is the text {env!r}: pass jaxrl_envs.make({env!r})")
     if isinstance(env, type):
-        raise NoEnvironment(f"env is the class {env.__name__}: build one, {env.__name__}(...)")
+        raise NoEnvironment(f"env is the class {env.__name__}: pass {env.__name__}(...)")
     if not declares(env, "spec"):
         if library_of(env):
             return adapt(env)

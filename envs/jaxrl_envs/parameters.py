@@ -1,8 +1,8 @@
-"""Types of environments' parameters: a value fits the type of its parameter, or is refused.
+"""Converts values to the types of environment parameters, or rejects them.
 
-The command line reads numbers, true and false without knowing what they are for, and leaves the
-rest as texts (`jaxrl.registry.plain_value`). Here they meet the parameter: an annotation tells what
-it takes, or else its default. Arrays and other objects that Python gives pass as they are.
+The command line parses numbers and booleans without knowing the parameter, and leaves the rest as
+text (`jaxrl.registry.plain_value`). Here they are converted to the parameter's type, taken from its
+annotation or else from its default. Arrays and other Python objects are passed unchanged.
 """
 
 import enum
@@ -18,7 +18,7 @@ import numpy as np
 from jaxrl.errors import InvalidValue
 
 Kinds = frozenset[str]
-"""What a parameter takes: names of `EXAMPLES`; without any, or with "none" alone, anything."""
+"""Types that a parameter takes, keys of `EXAMPLES`; if empty or only "none", it takes anything."""
 
 EXAMPLES = {
     "bool": ("true or false", "true"),
@@ -28,7 +28,7 @@ EXAMPLES = {
     "text": ("a text", "'\"text\"'"),
     "none": ("none", "none"),
 }
-"""Each kind in words, and a value as the command line writes it."""
+"""Each kind in words, and an example in the syntax of the command line."""
 KINDS_OF_TYPES: dict[Any, str] = {
     bool: "bool",
     int: "int",
@@ -49,21 +49,21 @@ NUMBERS = Kinds({"number"})
 
 
 def fitted(function: Callable[..., Any], params: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """`params` as the function (or class) takes them.
+    """Converts `params` to the types that a function (or class) takes.
 
     Args:
-      function: its annotations and defaults tell the types; a name that it does not list passes.
-      params: names to values.
-      owner: whose parameters they are, in messages.
+      function: its annotations and defaults give the types; parameters it does not list pass.
+      params: values by name.
+      owner: owner of the parameters, for messages.
 
     Raises:
-      ValueError: a value of another type, with an example of what would fit.
+      ValueError: a value of the wrong type; the message has an example.
     """
     try:
         signature = inspect.signature(function, eval_str=True)
     except NameError:  # an annotation that only a type checker can resolve
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of a built-in, which has none
+    except (TypeError, ValueError):  # built-ins have no signature
         return dict(params)
     found = {
         name: parameter
@@ -84,10 +84,10 @@ def fitted(function: Callable[..., Any], params: Mapping[str, Any], owner: str) 
 
 
 def fit(value: Any, kinds: Kinds, name: str, said: str) -> Any:
-    """One value as a parameter of these kinds takes it.
+    """Converts one value for a parameter of these kinds.
 
     Raises:
-      ValueError: `said`, followed by what the parameter called `name` takes.
+      ValueError: `said`, followed by the values that the parameter `name` takes.
     """
     if kinds <= {"none"}:  # no type is known
         return None if kinds and str(value).lower() == "none" else value
@@ -116,11 +116,11 @@ def fit(value: Any, kinds: Kinds, name: str, said: str) -> Any:
             return value
     words = [EXAMPLES[kind][0] for kind in EXAMPLES if kind in kinds]
     example = next(EXAMPLES[kind][1] for kind in EXAMPLES if kind in kinds)
-    raise InvalidValue(f"{said}: give {' or '.join(words)}, {name}={example} say")
+    raise InvalidValue(f"{said}: give {' or '.join(words)}, for example {name}={example}")
 
 
 def _choices(annotation: Any) -> dict[str, Any]:
-    """The values of a `Literal` or an `Enum` by their texts; of None or another type, nothing."""
+    """Values of a `Literal` or an `Enum` (optionally with None) by name; empty for other types."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return {str(value): value for value in arguments}
@@ -133,7 +133,7 @@ def _choices(annotation: Any) -> dict[str, Any]:
 
 
 def _chosen(value: Any, choices: Mapping[str, Any], said: str) -> Any:
-    """The choice that a value or its text names.
+    """The choice that equals a value or its text.
 
     Raises:
       ValueError: `said`, followed by the choices.
@@ -145,15 +145,15 @@ def _chosen(value: Any, choices: Mapping[str, Any], said: str) -> Any:
 
 
 def check_size(number: int | float, said: str) -> None:
-    """Raises ValueError, `said` and why, unless the number fits jax's default dtypes."""
+    """Raises ValueError, beginning with `said`, unless the number fits jax's default dtypes."""
     largest = 2**31 - 1 if isinstance(number, int) else float(np.finfo(np.float32).max)
     if not abs(number) <= largest:
         dtype = "int32" if isinstance(number, int) else "float32"
-        raise InvalidValue(f"{said}: it must be finite, and fit {dtype}")
+        raise InvalidValue(f"{said}: it must be finite and fit into {dtype}")
 
 
 def _kinds(annotation: Any, default: Any) -> Kinds:
-    """What a parameter takes, by its annotation or, where that does not tell, its default."""
+    """Kinds that a parameter takes, from its annotation or else its default."""
     none = Kinds({"none"} if default is None else ())
     annotated = annotation is not inspect.Parameter.empty
     if annotated and (known := _of_annotation(annotation)):
@@ -162,7 +162,7 @@ def _kinds(annotation: Any, default: Any) -> Kinds:
         case bool():
             return Kinds({"bool"})
         case int() | float():
-            return Kinds({"number", "list"}) if annotated else NUMBERS  # ArrayLike, say
+            return Kinds({"number", "list"}) if annotated else NUMBERS  # such as ArrayLike
         case list() | tuple():
             return Kinds({"list"})
         case str() if not annotated:
@@ -171,14 +171,14 @@ def _kinds(annotation: Any, default: Any) -> Kinds:
 
 
 def _of_annotation(annotation: Any) -> Kinds:
-    """The kinds of an annotation; none where a part of it is no plain type."""
+    """The kinds of an annotation; empty if a part of it is not a plain type."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         parts = [_of_annotation(part) for part in typing.get_args(annotation)]
         return Kinds().union(*parts) if all(parts) else Kinds()
     try:
         return Kinds({KINDS_OF_TYPES[origin or annotation]})
-    except (KeyError, TypeError):  # TypeError: an annotation without a hash
+    except (KeyError, TypeError):  # TypeError: an unhashable annotation
         return Kinds()
 
 
@@ -190,7 +190,7 @@ def _list(text: str) -> Any:
 
 
 def _is_array(values: Any) -> bool:
-    """Whether these are numbers, in rows of one length."""
+    """Whether these are finite numbers in a rectangular array."""
     try:
         array = np.asarray(values)
     except ValueError:
@@ -199,5 +199,5 @@ def _is_array(values: Any) -> bool:
 
 
 def _tuples(values: Any) -> Any:
-    """Nested tuples, which have a hash."""
+    """Converts nested lists to tuples, which are hashable."""
     return tuple(map(_tuples, values)) if isinstance(values, list | tuple) else values

@@ -1,4 +1,4 @@
-"""Ids of environments: `family/name`, or `module:function`. Listing them imports no library."""
+"""Environment ids: `family/name`, or `module:function`. Listing them imports no library."""
 
 import difflib
 import importlib
@@ -39,7 +39,7 @@ GYMNAX_IDS = (
     "Pong-misc",
     "FrozenLake-misc",
 )
-"""gymnax's ids, written down so that `jaxrl list` need not import it; a test compares them."""
+"""gymnax's ids, so that `jaxrl list` does not need to import it; a test keeps them in sync."""
 
 BRAX_IDS = (
     "ant",
@@ -55,7 +55,7 @@ BRAX_IDS = (
     "swimmer",
     "walker2d",
 )
-"""brax's ids; a test compares them."""
+"""brax's ids; a test keeps them in sync."""
 
 
 JUMANJI_IDS = (
@@ -86,7 +86,7 @@ JUMANJI_IDS = (
     "TSP-v1",
     "Tetris-v0",
 )
-"""Jumanji's ids; a test compares them."""
+"""Jumanji's ids; a test keeps them in sync."""
 
 CRAFTAX_IDS = (
     "Craftax-Symbolic-v1",
@@ -94,7 +94,7 @@ CRAFTAX_IDS = (
     "Craftax-Classic-Symbolic-v1",
     "Craftax-Classic-Pixels-v1",
 )
-"""Craftax's ids: it keeps no list."""
+"""Craftax's ids; it has no list of its own."""
 
 NAVIX_IDS = (
     "Navix-Empty-5x5-v0",
@@ -139,22 +139,21 @@ NAVIX_IDS = (
     "Navix-GoToDoor-6x6-v0",
     "Navix-GoToDoor-8x8-v0",
 )
-"""The ids that navix 0.7 and navix 4 have both; a test compares them. The rest of navix 4's are
-found where it is installed."""
+"""The ids that navix 0.7 and navix 4 share; a test keeps them in sync. The others of navix 4 are
+found if it is installed."""
 
 EXACT_IDS = ("garnet", "corridor", "lqr", "rock-paper-scissors", "bandit")
-"""Environments whose values and gradients are known: `jaxrl_envs.exact`."""
+"""Environments with known values and gradients: `jaxrl_envs.exact`."""
 
 
 class Family(NamedTuple):
-    """Where the environments of one family come from.
+    """A family of environments.
 
     Attributes:
-      ids: the names that are known without the library.
-      maker: the module of the adapter, and in it the function from a name to the environment.
-      library: the module without which they cannot be had, and the extra that installs it; empty
-        where it comes with jaxrl.
-      has_more: whether the library may know more names; the adapter's `names()` tells.
+      ids: names known without importing the library.
+      maker: `module:function` of the adapter, from a name to an environment.
+      library: module that it requires, and extra that installs it; empty if jaxrl installs it.
+      has_more: whether the library may have more names, listed by the adapter's `names()`.
     """
 
     ids: tuple[str, ...]
@@ -174,25 +173,25 @@ FAMILIES = {
 
 
 def list_ids() -> list[str]:
-    """All ids that `make` knows without further registration."""
+    """All ids that `make` knows, apart from those registered by user code."""
     return [f"{family}/{name}" for family, its in FAMILIES.items() for name in its.ids]
 
 
 def check_id(env_id: str) -> None:
-    """Raises ValueError for an unknown id, with the nearest known ones.
+    """Raises ValueError for an unknown id and names the closest known ones.
 
-    Of your own environment, `module:function`, only the form is looked at.
+    For an import path, `module:function`, only the syntax is checked.
     """
     if ":" in env_id:
         module, _, attribute = env_id.partition(":")
         if not (
             all(part.isidentifier() for part in module.split(".")) and attribute.isidentifier()
         ):
-            raise InvalidValue(f"{env_id!r} is no import path: write package.module:function")
+            raise InvalidValue(f"{env_id!r} is not an import path: use package.module:function")
         return
     family, _, name = env_id.partition("/")
     its = FAMILIES.get(family, Family((), ""))
-    # What a program has registered itself: only in a library that it has imported.
+    # Programs can register environments, but only in libraries that they have imported.
     registers = family in sys.modules and family in FAMILIES
     installed = not its.library or importlib.util.find_spec(its.library) is not None
     if name in its.ids:
@@ -216,23 +215,23 @@ def make(env_id: Any, **params: Any) -> Any:
     """Builds an environment.
 
     Args:
-      env_id: "gymnax/CartPole-v1" or "jumanji/Snake-v1", say, or the import path of your own:
-        "mypackage.module:make_env", where `make_env(**params)` returns the environment. What your
-        program has registered with gymnax, brax, Jumanji or navix has an id, too:
-        "gymnax/MyEnv-v0". Or the environment of such a library as an object, see `adapt`.
-      **params: parameters of the environment to change, for example `length=0.7`, and for brax
-        `backend="spring"`.
+      env_id: an id such as "gymnax/CartPole-v1" or "jumanji/Snake-v1"; an import path,
+        "mypackage.module:make_env", where `make_env(**params)` returns the environment; or an
+        environment object of a supported library, see `adapt`. Environments that your program
+        registers with gymnax, brax, Jumanji or navix also have ids, such as "gymnax/MyEnv-v0".
+      **params: environment parameters to change, for example `length=0.7`, or `backend="spring"`
+        for brax.
 
     Raises:
-      ValueError: an unknown id (the nearest ones are named) or parameter, a family whose library is
-        not installed, or an import path that leads nowhere.
-      TypeError: an object, or what your function returned, is no environment.
-      RuntimeError: the environment needs something that cannot be had, a download for instance.
+      ValueError: an unknown id (the closest ones are named) or parameter, a library that is not
+        installed, or an invalid import path.
+      TypeError: the object, or the result of your function, is not an environment.
+      RuntimeError: the environment needs something unavailable, such as a download.
     """
     if not isinstance(env_id, str):
         return adapt(env_id, **params)
     check_id(env_id)
-    from jaxrl.xla.precision import in_float32  # deferred: a list of ids needs no library
+    from jaxrl.xla.precision import in_float32  # lazy: listing ids does not need jax
     from jaxrl.xla.transfers import transfers_allowed
 
     return transfers_allowed(in_float32(_made))(env_id, params)
@@ -243,29 +242,29 @@ def _made(env_id: str, params: dict[str, Any]) -> Any:
         return _imported(env_id, params)
     family, _, name = env_id.partition("/")
     module, _, function = FAMILIES[family].maker.partition(":")
-    # Deferred: the library of a family is imported when it is used.
+    # Lazy: the library of a family is imported when it is used.
     adapter = importlib.import_module(module)
     try:
         return operator.attrgetter(function)(adapter)(name, **params)
     except (OSError, EOFError) as error:  # EOFError: an earlier download was cut short
         if name not in getattr(adapter, "NEEDS_NETWORK", ()):
             raise
-        raise Unable(f"{env_id} downloads its data, and that failed: {error}") from error
+        raise Unable(f"{env_id} could not download its data: {error}") from error
 
 
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
-    """The environment that the function (or class) at an import path makes."""
-    from jaxrl.xla import deadlock  # deferred: a list of ids needs no library
+    """Builds the environment from the function (or class) at an import path."""
+    from jaxrl.xla import deadlock  # lazy: listing ids does not need jax
     from jaxrl_envs.parameters import fitted
 
     module_name, _, attribute = env_id.partition(":")
-    # Whether it calls LAPACK is seen too late: when it is traced, jax has started.
+    # It may call LAPACK, which is only known once it is traced, after jax has started.
     deadlock.protect()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it imports is not
+            raise  # the module exists, but one of its imports does not
         raise InvalidValue(
             f"there is no module {error.name!r} for {env_id!r}: run where it can be imported"
         ) from error
@@ -274,16 +273,16 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
         hint = f": did you mean {' or '.join(near)}?" if near else ""
         raise InvalidValue(f"{module_name} has no {attribute!r}{hint}")
     env = getattr(module, attribute)
-    is_pair = type(env) is tuple and library_of(env) is not None  # of gymnax and its parameters
+    is_pair = type(env) is tuple and library_of(env) is not None  # gymnax's (env, params)
     if isinstance(env, type) or not (is_pair or hasattr(env, "step")):
         if not callable(env):
             raise InvalidType(
-                f"{env_id} is of type {type(env).__name__}: name a function or a class"
+                f"{env_id} is of type {type(env).__name__}: use a function or a class"
             )
         env = env(**fitted(env, params, env_id))
     elif params:
-        raise InvalidValue(f"{env_id} is an environment already and takes no parameters")
+        raise InvalidValue(f"{env_id} is already an environment and takes no parameters")
     try:
         return adapt(env)
     except TypeError as error:
-        raise InvalidType(f"{env_id} made no environment: {error}") from error
+        raise InvalidType(f"{env_id} did not return an environment: {error}") from error

@@ -1,4 +1,4 @@
-"""Pictures of an episode: gymnax's as a moving picture, brax's as a page for a browser."""
+"""Rendering of episodes: gymnax as a GIF, brax as an HTML page."""
 
 import os
 from pathlib import Path
@@ -15,31 +15,31 @@ ENDINGS = {"gymnax": ".gif", "brax": ".html"}
 
 
 def ending(env: Any) -> str:
-    """What a file for this environment ends in.
+    """The file extension for this environment.
 
     Raises:
-      ValueError: there are no pictures of it.
+      ValueError: it cannot be rendered.
     """
     if isinstance(env, GymnaxEnv):
         return ENDINGS["gymnax"]
     if type(getattr(env, "env", None)).__name__ == "BraxEnv":
         return ENDINGS["brax"]
     raise InvalidValue(
-        f"there are no pictures of {type(env).__name__}: only of gymnax's and brax's"
+        f"{type(env).__name__} cannot be rendered: only gymnax and brax environments can"
     )
 
 
 def render(env: Any, states: PyTree, rewards: np.ndarray, path: Path) -> None:
-    """Draws one episode.
+    """Renders one episode.
 
     Args:
-      env: as `jaxrl_envs.make` built it.
-      states: of the environment before each step, leaves `[T, ...]`.
+      env: an environment built by `jaxrl_envs.make`.
+      states: environment states before each step, leaves `[T, ...]`.
       rewards: `float[T]`.
-      path: the file to write; it ends in `ending(env)`.
+      path: the file to write, with the extension `ending(env)`.
 
     Raises:
-      ValueError: there are no pictures of this environment, or what draws them is not installed.
+      ValueError: the environment cannot be rendered, or its renderer is not installed.
     """
     ending(env)
     if isinstance(env, GymnaxEnv):
@@ -49,10 +49,10 @@ def render(env: Any, states: PyTree, rewards: np.ndarray, path: Path) -> None:
 
 
 def _animate(env: GymnaxEnv, states: PyTree, rewards: np.ndarray, path: Path) -> None:
-    """By gymnax's own visualizer, which draws classic control with gymnasium's."""
-    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # of pygame: neither screen nor sound
+    """Renders with gymnax's visualizer, which uses gymnasium for classic control."""
+    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame without screen and sound
         os.environ.setdefault(name, "dummy")
-    import matplotlib.pyplot as plt  # gymnax's visualizer asks for it, too
+    import matplotlib.pyplot as plt  # gymnax's visualizer imports it anyway
 
     backend = plt.get_backend()
     plt.switch_backend("Agg")
@@ -60,21 +60,21 @@ def _animate(env: GymnaxEnv, states: PyTree, rewards: np.ndarray, path: Path) ->
         from gymnax.visualize import Visualizer
 
         sequence = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(rewards))]
-        returns = np.cumsum(rewards) - rewards  # until then
+        returns = np.cumsum(rewards) - rewards  # before each step
         Visualizer(env.env, env.params, sequence, returns).animate(str(path))
     except ImportError as error:
         raise InvalidValue(
-            f"{error.name} is not installed, which draws this environment: "
+            f"{error.name}, which renders this environment, is not installed: "
             "pip install 'jaxrl[render]'"
         ) from error
-    except AttributeError as error:  # gymnax draws some of its environments only
-        raise InvalidValue(f"gymnax has no pictures of {env.env.name}") from error
+    except AttributeError as error:  # gymnax can render only some of its environments
+        raise InvalidValue(f"gymnax cannot render {env.env.name}") from error
     finally:
         plt.switch_backend(backend)
 
 
 def _write_page(env: Any, states: PyTree, path: Path) -> None:
-    """By brax's own viewer, a page that loads three.js from the network when it is opened."""
+    """Renders with brax's viewer, a page that loads three.js from the network when opened."""
     from brax.io import html
 
     physics = env._physics()

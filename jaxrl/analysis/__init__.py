@@ -1,1 +1,1 @@
-"""What runs have reached: curves, statistics, comparisons, pictures."""
+"""Analysis of runs: learning curves, statistics, comparisons and plots."""

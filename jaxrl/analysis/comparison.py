@@ -1,4 +1,4 @@
-"""Groups of runs against each other: a table with honest intervals, and a picture of it."""
+"""Comparison of groups of runs: a table with confidence intervals, and a plot."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -38,15 +38,15 @@ SHOWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def table(curves: Sequence[Curve], goal: float | None = None) -> str:
-    """Lines of text: what each group reached at its end, environment by environment.
+    """A text table of the final results of each curve, by environment.
 
-    Every number over seeds has its 95% interval (`statistics.interval`), where there are seeds
-    enough for one. The last column is the probability that a seed of the group beats one of the
-    first group of its environment.
+    Statistics over seeds have a 95% interval (`statistics.interval`) if there are enough seeds.
+    "P(better than first)" is the probability that a seed of the curve beats one of the first curve
+    in its environment.
 
     Args:
-      groups: the runs.
-      goal: a return that would be enough; adds the optimality gap to it.
+      curves: the curves to compare.
+      goal: a target return, which adds the optimality gap; None for none.
     """
     names = list(SHOWN if goal is None else _with_goal(goal))
     head = ["", "seeds", "steps", *names, "P(better than first)", "training"]
@@ -76,7 +76,7 @@ def _with_interval(name: str, scores: np.ndarray, goal: float | None) -> str:
     statistic = SHOWN[name] if goal is None else _with_goal(goal)[name]
     low, high = interval(statistic, scores)
     if name == GAP:
-        low = np.maximum(low, 0.0)  # as no gap is less
+        low = np.maximum(low, 0.0)  # a gap is not negative
     return _interval_text(float(statistic(scores)), (low, high), "{:.1f}")
 
 
@@ -94,7 +94,7 @@ def _interval_text(value: float, ends: tuple[float, float], form: str) -> str:
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Draws, for each environment, intervals of the aggregates and the distribution of returns."""
+    """Plots, for each environment, intervals of the aggregates and performance profiles."""
     environments = list(dict.fromkeys(curve.environment for curve in curves))
     figure = Figure(figsize=(10, 0.6 + 3.2 * len(environments)), layout="constrained")
     axes = figure.subplots(len(environments), 2, squeeze=False, width_ratios=(3, 2))
@@ -110,7 +110,7 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 
 
 def _draw_intervals(axes: Any, curves: Sequence[Curve]) -> None:
-    """A line for each aggregate of each group, from end to end of its interval."""
+    """Plots each aggregate of each curve with its interval."""
     heights = np.linspace(0.25, -0.25, len(SHOWN))
     for i, curve in enumerate(curves):
         scores = curve.final[:, None]
@@ -127,7 +127,7 @@ def _draw_intervals(axes: Any, curves: Sequence[Curve]) -> None:
 
 
 def _draw_profiles(axes: Any, curves: Sequence[Curve]) -> None:
-    """The performance profile of each group, with its band."""
+    """Plots the performance profile of each curve with its band."""
     every = np.concatenate([curve.final for curve in curves])
     every = every[np.isfinite(every)]
     low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)

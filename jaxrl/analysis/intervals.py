@@ -1,21 +1,13 @@
-"""The mathematics of confidence intervals over few seeds. `jaxrl.analysis.statistics` applies it.
+"""Confidence intervals over few seeds, for `jaxrl.analysis.statistics`.
 
-rliable's percentile bootstrap is too narrow for few seeds: it replaces Student's quantile by the
-normal one, and the variance over N - 1 by that over N. Its 95% interval of the mean of normal
-scores covers the truth in 49%, 74%, 85% and 90% of cases at 2, 3, 5 and 10 seeds; the intervals
-here cover it in 95%. At two seeds they would be twelve standard errors wide to each side, so below
-`MIN_SEEDS` there is none.
+rliable's percentile bootstrap is too narrow for few seeds: it uses the normal quantile instead of
+Student's, and the variance over N instead of N - 1. Its 95% interval of the mean of normal scores
+covers the truth in 49%, 74%, 85% and 90% of cases at 2, 3, 5 and 10 seeds; the intervals here in
+95%. At two seeds they would extend twelve standard errors to each side, so there is no interval
+below `MIN_SEEDS`. docs/intervals.md has the coverage for other distributions of scores.
 
-How often they cover the truth at 3, 5, 10 and 20 seeds (simulated):
-
-    scores                          mean                median              IQM
-    normal                          .95 .95 .95 .95     .92 .98 .96 .96     .96 .97 .96 .96
-    log-normal                      .89 .87 .89 .90     .92 .98 .96 .95     .94 .96 .97 .96
-    cut off at a maximum            .83 .88 .92 .92     .86 .96 .96 .96     .86 .95 .96 .96
-    30% of the seeds fail           .74 .84 .94 .94     .92 .99 .98 .96     .88 .93 .96 .95
-
-No interval can know of a failure that none of the seeds shows: where all scores are equal, as at
-CartPole's 500, its width is zero. More seeds are the only remedy.
+No interval can account for failures that no seed shows: if all scores are equal, such as 500 in
+CartPole, its width is zero. The only remedy is more seeds.
 """
 
 import functools
@@ -27,20 +19,20 @@ import numpy as np
 from scipy.special import betaincinv, stdtrit
 
 MIN_SEEDS = 3
-"""With fewer seeds an interval is NaN: too few to say."""
+"""With fewer seeds, intervals are NaN."""
 
 Interval = tuple[float, float]
 
 
 def student_interval(scores: np.ndarray, level: float) -> Interval:
-    """Student's interval of the mean over seeds and tasks.
+    """Student's t interval of the mean over seeds and tasks.
 
-    For several tasks the variances of their means add up, with the degrees of freedom of Welch and
-    Satterthwaite.
+    With several tasks, the variances of their means are added, with Welch-Satterthwaite degrees of
+    freedom.
 
     Args:
-      scores: `[seeds, tasks]`, two seeds at least.
-      level: how often it should cover the true mean.
+      scores: `[seeds, tasks]`, at least two seeds.
+      level: confidence level.
     """
     num_seeds, num_tasks = scores.shape
     variances = scores.var(axis=0, ddof=1) / num_seeds / num_tasks**2
@@ -54,20 +46,21 @@ def student_interval(scores: np.ndarray, level: float) -> Interval:
 def expanded_percentile_interval(
     statistic: Callable[[np.ndarray], np.ndarray], scores: np.ndarray, level: float, samples: int
 ) -> Interval:
-    """The bootstrap's percentiles, moved away from the statistic until few seeds suffice.
+    """Percentile bootstrap interval, expanded to be valid for few seeds.
 
-    Their distances from it grow by t / z * sqrt(N / (N - 1)): Student's quantile in place of the
-    normal one, and the variance over N - 1 in place of that over N, which resamples have
-    (Hesterberg, 2015, "What teachers should know about the bootstrap", section 3.4; he moves to
-    other percentiles, of which few seeds have none). For the mean of normal scores that is
-    `student_interval`, nearly. For several tasks t still has N - 1 degrees of freedom, which is
-    wider than need be.
+    Distances from the statistic are scaled by t / z * sqrt(N / (N - 1)), which replaces the normal
+    quantile by Student's and the resamples' variance over N by that over N - 1 (Hesterberg, 2015,
+    "What teachers should know about the bootstrap", section 3.4; he adjusts the percentiles
+    instead, but few seeds have no percentiles that far out). For the mean of normal scores it
+    nearly equals `student_interval`. With several tasks t still has N - 1 degrees of freedom, which
+    is conservative.
 
     Args:
-      statistic: of `[..., seeds, tasks]`, `[...]`.
-      scores: `[seeds, tasks]`, two seeds at least.
-      level: how often it should cover the truth.
-      samples: how many resamples. The draw is fixed: the same scores give the same interval.
+      statistic: maps `[..., seeds, tasks]` to `[...]`.
+      scores: `[seeds, tasks]`, at least two seeds.
+      level: confidence level.
+      samples: number of resamples. The random seed is fixed: the same scores give the same
+        interval.
     """
     num_seeds = scores.shape[0]
     values = statistic(resamples(np.random.default_rng(0), scores, samples))
@@ -79,13 +72,13 @@ def expanded_percentile_interval(
 
 
 def mann_whitney_interval(measured: float, m: int, n: int, tasks: int, level: float) -> Interval:
-    """Of the probability that one of m scores beats one of n, averaged over tasks.
+    """Interval of the probability that one of m scores beats one of n, averaged over tasks.
 
-    A score interval: the probabilities from which the measured one is less than so many standard
-    errors away, the error being the one at that probability (Newcombe, 2006, "Confidence intervals
-    for an effect size measure based on the Mann-Whitney statistic, part 2", method 5, with
-    Student's quantile instead of the normal one). Ten seeds that all beat ten others do not prove
-    a probability of 1, as a bootstrap has it, whose interval has no width there.
+    A score interval: all probabilities p that are within t standard errors of the measured one,
+    with the standard error at p (Newcombe, 2006, "Confidence intervals for an effect size measure
+    based on the Mann-Whitney statistic, part 2", method 5, with Student's quantile instead of the
+    normal one). Unlike a bootstrap interval, it does not collapse to 1 if all ten seeds beat all
+    ten others.
     """
     quantile = student_quantile((1 + level) / 2, m + n - 2)
 
@@ -99,9 +92,9 @@ def mann_whitney_interval(measured: float, m: int, n: int, tasks: int, level: fl
 
 @functools.cache
 def binomial_intervals(size: int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Clopper and Pearson's exact interval (1934) of the probability behind k of `size`.
+    """Clopper and Pearson's exact interval (1934) of a probability, after k successes of `size`.
 
-    Returns its ends for k = 0, ..., size: `[size + 1]` both.
+    Returns its ends for k = 0, ..., size, both `[size + 1]`.
     """
     k = np.arange(1, size + 1)
     low = np.append(0.0, betaincinv(k, size - k + 1, (1 - level) / 2))
@@ -109,12 +102,12 @@ def binomial_intervals(size: int, level: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def student_quantile(probability: float, freedom: int) -> float:
-    """Where Student's distribution, of so many degrees of freedom, reaches a probability."""
+    """Quantile of Student's t distribution with `freedom` degrees of freedom."""
     return float(stdtrit(freedom, probability))
 
 
 def resamples(rng: np.random.Generator, scores: np.ndarray, samples: int) -> np.ndarray:
-    """Scores `[seeds, tasks]` drawn anew within each task, `[samples, seeds, tasks]`."""
+    """Bootstrap resamples, within each task, of `[seeds, tasks]`: `[samples, seeds, tasks]`."""
     num_seeds, num_tasks = scores.shape
     rows = rng.integers(0, num_seeds, (samples, num_seeds, num_tasks))
     return scores[rows, np.arange(num_tasks)]
@@ -123,7 +116,7 @@ def resamples(rng: np.random.Generator, scores: np.ndarray, samples: int) -> np.
 def _farthest(
     holds: Callable[[np.ndarray], np.ndarray], start: np.ndarray, end: np.ndarray
 ) -> np.ndarray:
-    """By bisection, how far from `start` towards `end` something holds that holds at the start."""
+    """By bisection, the last point from `start` towards `end` where `holds` is true."""
     yes, no = start, end
     for _ in range(50):
         middle = (yes + no) / 2

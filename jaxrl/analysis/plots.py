@@ -1,4 +1,4 @@
-"""Learning curves: of one run, and of several with bands."""
+"""Plots of learning curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +25,14 @@ def learning_curve(
     title: str = "",
     diverged: np.ndarray | None = None,
 ) -> None:
-    """Draws the evaluation return over steps: a thin line a seed, their range and their mean.
+    """Plots the evaluation return over steps: a thin line per seed, their range and their mean.
 
     Args:
-      steps: `[E]` environment steps of each seed.
-      returns: `[E, seeds]` mean return of each evaluation; NaN leaves a gap.
+      steps: `[E]`, environment steps of each seed.
+      returns: `[E, seeds]`, mean return of each evaluation; NaN leaves a gap.
       path: the PNG to write.
-      title: above the axes.
-      diverged: `bool[E, seeds]`, which seeds had diverged and do not count; none unless given.
+      title: title of the plot.
+      diverged: `bool[E, seeds]`, seeds that had diverged and are left out; None for none.
     """
     lost = np.zeros(returns.shape, bool) if diverged is None else diverged
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -47,7 +47,7 @@ def learning_curve(
         axes.plot(steps, returns, color=COLOUR, alpha=0.3, linewidth=0.8)
     label = f"mean of {num_seeds} seeds; shaded: lowest to highest" if num_seeds > 1 else None
     if label and lost.any():
-        label += f"\n{lost[-1].sum()} diverged, and count no longer"
+        label += f"\n{lost[-1].sum()} diverged and left out"
     mean = np.array(
         [counted(*pair).mean() for pair in zip(returns, map(np.flatnonzero, lost), strict=True)]
     )
@@ -67,15 +67,15 @@ def learning_curve(
 
 
 def learning_curves(curves: Sequence[Curve], path: Path, *, metric: str = "return_mean") -> None:
-    """Draws groups of runs, by steps and by training time: means and their 95% intervals.
+    """Plots several curves over steps and over training time: means with 95% intervals.
 
-    A row of panels for each environment. The band is `statistics.interval`, over the seeds; fewer
-    than three have none.
+    There is a row of panels for each environment. The band is `statistics.interval` over seeds;
+    with fewer than three seeds there is none.
 
     Args:
-      groups: what to draw, at least one.
+      curves: at least one.
       path: the PNG to write.
-      metric: what the values are, for the axis.
+      metric: name of the metric, for the axis.
     """
     environments = list(dict.fromkeys(curve.environment for curve in curves))
     figure = Figure(figsize=(10, 0.6 + 3.4 * len(environments)), layout="constrained")
@@ -106,13 +106,13 @@ def learning_curves(curves: Sequence[Curve], path: Path, *, metric: str = "retur
 
 
 def _band(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of the mean at each evaluation, `[E]` both; NaN for too few members."""
+    """The interval of the mean at each evaluation, both `[E]`; NaN with too few seeds."""
     low, high = np.array([interval(mean_of_all, row) for row in values]).T
     return low, high
 
 
 def finish_axes(axes: Any) -> None:
-    """The look that all axes share."""
+    """Applies the common style to the axes."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if isinstance(axes.yaxis.get_major_formatter(), ScalarFormatter):  # numbers, not names

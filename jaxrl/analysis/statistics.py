@@ -10,23 +10,23 @@ from jaxrl.analysis.intervals import MIN_SEEDS
 
 
 def mean_of_finished(returns: np.ndarray) -> np.ndarray:
-    """The mean over the last axis without its NaNs (unfinished episodes); NaN where all are."""
+    """The mean over the last axis, ignoring NaNs (unfinished episodes); NaN if all are NaN."""
     finished = np.isfinite(returns)
     total, count = np.where(finished, returns, 0.0).sum(-1, dtype=np.float64), finished.sum(-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def counted(per_seed: np.ndarray, diverged: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The seeds `[N]` that have not diverged, by their index; one NaN where none is left."""
+    """The entries of `per_seed` without the indices in `diverged`; a single NaN if none is left."""
     left = np.delete(np.asarray(per_seed, np.float64), list(diverged))
     return left if left.size else np.array([np.nan])
 
 
 def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
-    """What an evaluation's episodes tell, None where none finished.
+    """Statistics of an evaluation's episodes; None if none finished.
 
     Args:
-      returns: `[episodes]`, NaN for an episode that did not finish.
+      returns: `[episodes]`, NaN for unfinished episodes.
       lengths: `[episodes]`.
     """
     lengths = lengths[np.isfinite(returns)]
@@ -44,11 +44,11 @@ def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
 
 
 def summarize(per_seed: np.ndarray, diverged: Sequence[int] = ()) -> dict[str, Any]:
-    """Mean, deviation (of the population of seeds), IQM and the mean's 95% `interval`.
+    """Mean, population standard deviation, IQM and the mean's 95% `interval`.
 
     Args:
-      per_seed: `[seeds]`; one that is NaN makes everything NaN.
-      diverged: seeds, by their index, that do not count; how many do is in `seeds`.
+      per_seed: `[seeds]`; any NaN makes everything NaN.
+      diverged: indices of seeds to leave out; `seeds` in the result is the number of the others.
     """
     per_seed = np.asarray(per_seed, np.float64)
     some = counted(per_seed, diverged)
@@ -66,7 +66,7 @@ def summarize(per_seed: np.ndarray, diverged: Sequence[int] = ()) -> dict[str, A
 
 
 def iqm(scores: np.ndarray) -> float:
-    """The interquartile mean of all entries; NaN if any is."""
+    """The interquartile mean of all entries; NaN if any is NaN."""
     return float(interquartile_mean(np.asarray(scores, np.float64).reshape(-1, 1)))
 
 
@@ -77,9 +77,9 @@ def bootstrap_interval(
     num_samples: int = 10_000,
     statistic: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[float, float]:
-    """`stratified_interval` of one task, by default of the mean: seeds `[N]` to two numbers.
+    """`stratified_interval` for one task, by default of the mean, from seeds `[N]`.
 
-    Like that it is too narrow for few seeds: use `interval`.
+    It is too narrow for few seeds: use `interval`.
     """
     scores = np.asarray(per_seed, np.float64).reshape(-1, 1)
     low, high = stratified_interval(statistic or mean, scores, level=level, num_samples=num_samples)
@@ -88,12 +88,12 @@ def bootstrap_interval(
 
 # Several tasks ------------------------------------------------------------------------------------
 #
-# Below, `scores` is `[seeds, tasks]`: what each seed reached on each task, on a common scale (say 0
-# for random play and 1 for a good player), as one may only then average over tasks.
+# Below, `scores` is `[seeds, tasks]`, normalised to a common scale (such as 0 for random play and 1
+# for a good player); otherwise averages over tasks are meaningless.
 
 
 def mean(scores: np.ndarray) -> np.ndarray:
-    """The mean over seeds and tasks; of `[..., seeds, tasks]`, `[...]`."""
+    """The mean over seeds and tasks, from `[..., seeds, tasks]` to `[...]`."""
     return scores.mean((-2, -1))
 
 
@@ -103,7 +103,7 @@ def median(scores: np.ndarray) -> np.ndarray:
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """The mean of the middle half of all seeds and tasks together."""
+    """The mean of the middle half of all scores, across seeds and tasks."""
     flat = np.sort(scores.reshape(*scores.shape[:-2], -1), -1)
     cut = flat.shape[-1] // 4
     middle = flat[..., cut : flat.shape[-1] - cut].mean(-1)
@@ -111,22 +111,22 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
 
 
 def optimality_gap(scores: np.ndarray, goal: float = 1.0) -> np.ndarray:
-    """How far the scores fall short of `goal`, on average; what is above it counts as `goal`."""
+    """The mean shortfall from `goal`; scores above it count as `goal`."""
     return goal - np.minimum(scores, goal).mean((-2, -1))
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How likely a seed of `x` beats one of `y` on a task, averaged over tasks; a tie is half.
+    """Probability that a seed of `x` beats one of `y`, averaged over tasks; a tie counts half.
 
     Args:
-      x, y: `[..., seeds, tasks]`, of as many tasks; the numbers of seeds may differ.
+      x, y: `[..., seeds, tasks]` with the same tasks; the numbers of seeds may differ.
     """
     x, y = x[..., :, None, :], y[..., None, :, :]
     return (np.mean(x > y, (-3, -2)) + np.mean(x == y, (-3, -2)) / 2).mean(-1)
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The share of seeds and tasks above each threshold, `[..., len(thresholds)]`."""
+    """The fraction of scores above each threshold, `[..., len(thresholds)]`."""
     flat = scores.reshape(*scores.shape[:-2], -1)
     return np.mean(flat[..., None, :] > thresholds[:, None], -1)
 
@@ -138,20 +138,20 @@ def interval(
     level: float = 0.95,
     num_samples: int = 10_000,
 ) -> tuple[float, float]:
-    """The interval of a statistic over seeds that jaxrl shows everywhere.
+    """The confidence interval of a statistic over seeds that jaxrl reports everywhere.
 
-    Student's for the mean; for another statistic the percentile bootstrap, expanded as few seeds
-    ask for. `jaxrl.analysis.intervals` says how well they keep their promise, and what rliable's
-    interval (`stratified_interval`) is beside them.
+    Student's t interval for the mean, and an expanded percentile bootstrap for other statistics.
+    `jaxrl.analysis.intervals` compares their coverage with rliable's interval
+    (`stratified_interval`).
 
     Args:
-      statistic: `mean`, `median`, `interquartile_mean`, ...: of `[..., seeds, tasks]`, `[...]`.
+      statistic: `mean`, `median`, `interquartile_mean`, ...: maps `[..., seeds, tasks]` to `[...]`.
       scores: `[seeds]`, or `[seeds, tasks]`.
-      level: how often it should cover the truth.
-      num_samples: resamples of that bootstrap.
+      level: confidence level.
+      num_samples: number of bootstrap resamples.
 
     Returns:
-      The ends; NaN below `MIN_SEEDS` (3) seeds, and where the statistic is NaN.
+      The ends; NaN with fewer than `MIN_SEEDS` (3) seeds, or if the statistic is NaN.
 
     >>> low, high = interval(interquartile_mean, returns_of_ten_seeds)
     """
@@ -170,10 +170,10 @@ def improvement_interval(
 
     Args:
       x, y: `[seeds]`, or `[seeds, tasks]`; the numbers of seeds may differ.
-      level: how often it should cover the truth.
+      level: confidence level.
 
     Returns:
-      The ends; NaN where either has less than `MIN_SEEDS` seeds, or a NaN.
+      The ends; NaN if either has fewer than `MIN_SEEDS` seeds or a NaN.
     """
     x, y = _of_tasks(x), _of_tasks(y)
     m, n = len(x), len(y)
@@ -188,16 +188,16 @@ def profile_band(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The interval of `performance_profile(scores, thresholds)` at each threshold.
 
-    How many scores lie above a threshold is binomial (`intervals.binomial_intervals`); for several
-    tasks the interval is wider than need be (Hoeffding, 1956).
+    The number of scores above a threshold is binomial (`intervals.binomial_intervals`); with
+    several tasks the interval is conservative (Hoeffding, 1956).
 
     Args:
       scores: `[seeds]`, or `[seeds, tasks]`.
       thresholds: `[T]`.
-      level: how often it should cover the truth, at the least.
+      level: minimum confidence level.
 
     Returns:
-      The ends, `[T]` both; NaN below `MIN_SEEDS` seeds, and where a score is NaN.
+      The ends, both `[T]`; NaN with fewer than `MIN_SEEDS` seeds, or if a score is NaN.
     """
     scores = _of_tasks(scores)
     if len(scores) < MIN_SEEDS or np.isnan(scores).any():
@@ -219,12 +219,12 @@ def stratified_interval(
     level: float = 0.95,
     num_samples: int = 2000,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """rliable's interval of `statistic(*scores)`: the percentile bootstrap, seeds within each task.
+    """rliable's interval of `statistic(*scores)`: the stratified percentile bootstrap.
 
-    It gives rliable's numbers, to compare with what was published. It is too narrow for few seeds
-    (at 3 of them "95%" covers the mean in 74% of cases), so jaxrl shows `interval` instead. NaN
-    where a task has fewer than two seeds. The draw is fixed, so that the same scores give the same
-    interval.
+    It reproduces rliable's numbers, for comparison with published results. It is too narrow for few
+    seeds (with 3 seeds, "95%" covers the mean in 74% of cases), so jaxrl reports `interval`
+    instead. NaN if a task has fewer than two seeds. The random seed is fixed: the same scores give
+    the same interval.
     """
     rng = np.random.default_rng(0)
     values = statistic(*(intervals.resamples(rng, of_one, num_samples) for of_one in scores))

@@ -1,4 +1,4 @@
-"""What came of a sweep: its points ranked, as a table and as a picture."""
+"""Results of a sweep: its points ranked, as a table and as a plot."""
 
 import dataclasses
 import json
@@ -18,13 +18,13 @@ from jaxrl.runs.text import aligned
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a point reached.
+    """Result of a point of a sweep.
 
     Attributes:
       point: its hyper-parameters.
-      path: the run that it was part of.
-      returns: `float64[seeds]` at the end; NaN where no episode finished.
-      diverged: seeds, by their index, that do not count.
+      path: the run that trained it.
+      returns: `float64[seeds]`, final returns; NaN where no episode finished.
+      diverged: indices of diverged seeds, which are left out.
     """
 
     point: Point
@@ -34,22 +34,22 @@ class Outcome:
 
     @property
     def counted(self) -> np.ndarray:
-        """The returns of the seeds that have not diverged; one NaN where none is left."""
+        """Returns of the seeds that did not diverge; a single NaN if none is left."""
         return statistics.counted(self.returns, self.diverged)
 
     @property
     def mean(self) -> float:
-        """Over the seeds that have not diverged; NaN where one of them is, or none is left."""
+        """Mean over the seeds that did not diverge; NaN if any of them is NaN or none is left."""
         return float(self.counted.mean())
 
     @property
     def rank(self) -> tuple[bool, int, float]:
-        """The least is the best: a point of which a seed diverged comes after all whole ones."""
+        """Sort key, lower is better: points with diverged seeds come after all others."""
         return bool(np.isnan(self.mean)), len(self.diverged), -self.mean
 
 
 def outcomes(runs: Sequence[tuple[Path, Point, Sequence[Point]]]) -> list[Outcome]:
-    """The outcomes of complete runs: (directory, what it fixed, its points); the best first."""
+    """Outcomes of complete runs, given as (directory, fixed values, points); the best first."""
     found = []
     for path, fixed, points in runs:
         summary = read_summary(path)
@@ -65,7 +65,7 @@ def outcomes(runs: Sequence[tuple[Path, Point, Sequence[Point]]]) -> list[Outcom
 
 
 def text_of(value: Any) -> str:
-    """A hyper-parameter as the command line writes it."""
+    """A hyper-parameter in the syntax of the command line."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple | list):
@@ -76,7 +76,7 @@ def text_of(value: Any) -> str:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    """The ranked outcomes as lines of text, with the 95% interval of each mean."""
+    """The ranked outcomes as a text table, with the 95% interval of each mean."""
     names = list(found[0].point)
     rows = [["", *names, "mean", "95% interval", "IQM", "run"]]
     if any(outcome.diverged for outcome in found):
@@ -95,21 +95,20 @@ def table(found: Sequence[Outcome]) -> str:
 
 
 def caveat(found: Sequence[Outcome]) -> str:
-    """What one should know of the number that leads the ranking; empty where nothing was chosen.
+    """A warning about selection bias in the best mean; empty if nothing was selected.
 
-    The highest of K noisy means is likely too high: with points that are all alike, of ten by 1.5
-    standard errors.
+    The highest of K noisy means is biased upwards: by 1.5 standard errors for ten equal points.
     """
     if len(found) < 2 or np.isnan(found[0].mean):
         return ""
     return (
-        f"The first is the best of {len(found)} by the seeds that chose it, so its mean is likely "
-        "too high."
+        f"The first is the best of {len(found)} on the same seeds that selected it, so its mean is "
+        "likely too high."
     )
 
 
 def write_results(found: Sequence[Outcome], path: Path) -> None:
-    """Writes results.json: every point, the best first."""
+    """Writes results.json with all points, the best first."""
     rows = [
         {
             **{name: plain(_writable(value)) for name, value in outcome.point.items()},
@@ -121,7 +120,7 @@ def write_results(found: Sequence[Outcome], path: Path) -> None:
         for outcome in found
     ]
     if len(rows) > 1:
-        rows[0]["best_of"] = len(rows)  # chosen for its mean, which is likely too high
+        rows[0]["best_of"] = len(rows)  # selected for its mean, which is likely too high
     replace(path / "results.json", json.dumps(plain(rows), indent=2) + "\n")
 
 
@@ -130,10 +129,11 @@ def _writable(value: Any) -> Any:
 
 
 def draw(found: Sequence[Outcome], path: Path, *, title: str = "") -> None:
-    """Draws the outcomes over the two hyper-parameters that took the most values.
+    """Plots the outcomes over the two hyper-parameters with the most values.
 
-    Where others varied, too, a field shows the best of them. One hyper-parameter alone is drawn as
-    a curve with a point for each seed; numbers that were drawn at random as coloured points.
+    The plot is a heat map; if other hyper-parameters vary, a cell shows the best of them. A single
+    hyper-parameter is plotted as a curve with a dot per seed, and randomly sampled numbers as a
+    scatter plot.
     """
     from matplotlib.figure import Figure
 
@@ -167,7 +167,7 @@ def draw(found: Sequence[Outcome], path: Path, *, title: str = "") -> None:
 
 
 def _are_scattered(found: Sequence[Outcome], names: Sequence[str]) -> bool:
-    """Whether these are two numbers that were drawn at random, and no grid."""
+    """Whether these two are randomly sampled numbers rather than a grid."""
     values = [{text_of(x.point[name]) for x in found} for name in names]
     numbers = all(
         isinstance(x.point[name], int | float) and not isinstance(x.point[name], bool)
@@ -178,7 +178,7 @@ def _are_scattered(found: Sequence[Outcome], names: Sequence[str]) -> bool:
 
 
 def _order(found: Sequence[Outcome], name: str) -> list[Any]:
-    """The values that a hyper-parameter took, numbers in their order."""
+    """The values of a hyper-parameter, sorted if they are numbers."""
     values = list({text_of(x.point[name]): x.point[name] for x in found}.values())
     numbers = all(isinstance(x, int | float) for x in values)
     return sorted(values) if numbers else values

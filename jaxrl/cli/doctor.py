@@ -1,6 +1,7 @@
-"""`jaxrl doctor`: what this host has, and the known problems with their mends.
+"""`jaxrl doctor`: describes the machine and diagnoses known problems.
 
-`probe` looks, `examine` judges what it saw, `report` says it. Only `probe` imports jax.
+`probe` collects facts, `examine` turns them into findings, `report` formats both. Only `probe`
+imports jax.
 """
 
 import contextlib
@@ -22,26 +23,26 @@ WHY = {
     "gymnax": "before 1.0.1 its step returned five values instead of six",
     "six": "gymnax imports it without declaring it",
 }
-"""What goes wrong without the right version of a package, where that is known."""
+"""Why a package, or a version of it, is needed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """What `probe` saw.
+    """Facts about the machine.
 
     Attributes:
-      python: its version.
-      system: the operating system and the architecture.
-      versions: installed versions of packages; None for one that is missing.
-      requirements: what jaxrl needs, "jax<0.12,>=0.10.2" say.
-      devices: what jax computes on, by name; empty where it does not start.
+      python: Python version.
+      system: operating system and architecture.
+      versions: installed package versions; None if missing.
+      requirements: requirements of jaxrl, such as "jax<0.12,>=0.10.2".
+      devices: names of jax's devices; empty if jax does not start.
       backend: "cpu", "gpu" or "tpu".
-      failure: why jax does not start; empty where it does.
-      environment: the variables that matter.
-      has_cuda_gpu: whether the operating system sees one.
-      cores: those that this process may use.
-      memory: bytes; None where that is unknown.
-      deadlock: whether batched LAPACK calls can hang for ever with this jaxlib on this host.
+      failure: why jax does not start; empty if it does.
+      environment: relevant environment variables.
+      has_cuda_gpu: whether the operating system sees a CUDA GPU.
+      cores: cores available to this process.
+      memory: bytes; None if unknown.
+      deadlock: whether batched LAPACK calls can hang with this jaxlib on this machine.
       x64: whether `jax_enable_x64` is on.
     """
 
@@ -62,7 +63,7 @@ class Host:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what is the case, what mends it, does it prevent training."""
+    """A finding, its fix, and whether it blocks training."""
 
     what: str
     mend: str = ""
@@ -76,11 +77,11 @@ class Finding:
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", deadlock.OPT_OUT)
 
 
-# Looking ------------------------------------------------------------------------------------------
+# Facts --------------------------------------------------------------------------------------------
 
 
 def probe() -> Host:
-    """Looks at this process, its packages and its devices; starts jax."""
+    """Collects facts about this process, its packages and its devices; starts jax."""
     requirements = tuple(
         r for r in importlib.metadata.requires("jaxrl") or () if "extra ==" not in r
     )
@@ -93,7 +94,7 @@ def probe() -> Host:
 
         devices = tuple(f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices())
         backend, x64 = jax.default_backend(), bool(jax.config.jax_enable_x64)
-    except Exception as error:  # whatever goes wrong in there is what the user has to be told
+    except Exception as error:  # reported to the user, whatever it is
         failure = f"{type(error).__name__}: {error}".splitlines()[0]
     return Host(
         python=tuple(map(int, platform.python_version_tuple()[:2])),
@@ -121,7 +122,7 @@ def _version(name: str) -> str | None:
 
 
 def _memory() -> int | None:
-    """Bytes of this host, or of the container that the process is in."""
+    """Memory of the machine or of the container, in bytes."""
     sizes = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -130,11 +131,11 @@ def _memory() -> int | None:
     return min(sizes, default=None)
 
 
-# Judging ------------------------------------------------------------------------------------------
+# Findings -----------------------------------------------------------------------------------------
 
 
 def examine(seen: Host) -> list[Finding]:
-    """The findings, problems among them."""
+    """All findings, good and bad."""
     return [
         _python(seen),
         *_packages(seen),
@@ -157,7 +158,7 @@ def _python(seen: Host) -> Finding:
 
 
 def _packages(seen: Host) -> list[Finding]:
-    """A finding for each package that is missing or out of range; one where none is."""
+    """A finding for each package that is missing or out of range, or one if all are fine."""
     found = []
     for requirement in seen.requirements:
         name, bounds = _parts(requirement)
@@ -170,35 +171,35 @@ def _packages(seen: Host) -> list[Finding]:
             found.append(Finding(f"{name} {version} is too old{why}", mend, grave=True))
         elif any(not _holds(version, *bound) for bound in bounds):
             found.append(Finding(f"{name} {version} is newer than what jaxrl supports", mend))
-    return found or [Finding("every package is there, in a supported version")]
+    return found or [Finding("all packages are installed in supported versions")]
 
 
 def _start(seen: Host) -> Finding:
     if seen.failure:
         mend = "pip install --upgrade --force-reinstall jax jaxlib, or look at JAX_PLATFORMS"
         return Finding(f"jax does not start: {seen.failure}", mend, grave=True)
-    return Finding(f"jax starts, on {len(seen.devices)} x {seen.backend}")
+    return Finding(f"jax starts on {len(seen.devices)} x {seen.backend}")
 
 
 def _gpu(seen: Host) -> Finding:
     if not seen.has_cuda_gpu:
-        return Finding("no CUDA GPU is there to be used")
+        return Finding("there is no CUDA GPU")
     if seen.backend != "cpu":
-        return Finding(f"the GPU is used: jax computes on {seen.backend}")
+        return Finding(f"jax uses the GPU: its backend is {seen.backend}")
     asked = seen.environment.get("JAX_PLATFORMS", "")
     mend = f"unset JAX_PLATFORMS ({asked})" if asked else "pip install 'jaxrl[cuda12]'"
-    return Finding("there is a CUDA GPU, and jax computes on the CPU", mend)
+    return Finding("there is a CUDA GPU, but jax uses the CPU", mend)
 
 
 def _deadlock(seen: Host) -> Finding:
     """See `jaxrl.xla.deadlock`."""
     if not seen.deadlock:
-        return Finding("no deadlock is known of this jaxlib on this host")
+        return Finding("this jaxlib has no known deadlock on this machine")
     if f"{deadlock.FLAG}=false" in seen.environment.get("XLA_FLAGS", "").split():
-        return Finding("batched LAPACK calls are kept from the deadlock of this jaxlib")
+        return Finding("XLA_FLAGS works around this jaxlib's deadlock in batched LAPACK calls")
     return Finding(
-        "batched LAPACK calls can hang with this jaxlib on so few cores; jaxrl makes none itself",
-        f"for an environment that makes them, set XLA_FLAGS to {deadlock.FLAG}=false",
+        "batched LAPACK calls can hang with this jaxlib on so few cores; jaxrl itself makes none",
+        f"for environments that make them, set XLA_FLAGS to {deadlock.FLAG}=false",
     )
 
 
@@ -206,18 +207,18 @@ def _precision(seen: Host) -> list[Finding]:
     """See `jaxrl.xla.precision`."""
     if not seen.x64:
         return []
-    return [Finding("jax_enable_x64 is on; jaxrl trains in float32 all the same")]
+    return [Finding("jax_enable_x64 is on, but jaxrl trains in float32 anyway")]
 
 
 def _library(seen: Host, name: str) -> Finding:
     if seen.versions.get(name) is None:
         mend = f"pip install 'jaxrl[{name}]'"
         return Finding(f"{name} is missing: no {name}/... environments", mend)
-    return Finding(f"{name} is there for {name}/... environments")
+    return Finding(f"{name} is installed, for {name}/... environments")
 
 
 def _parts(requirement: str) -> tuple[str, list[tuple[str, str]]]:
-    """`jax<0.12,>=0.10.2` as its name and [("<", "0.12"), (">=", "0.10.2")]."""
+    """Parses `jax<0.12,>=0.10.2` into its name and [("<", "0.12"), (">=", "0.10.2")]."""
     name, rest = re.match(r"([\w.-]+)(?:\[.*?\])?([^;]*)", requirement).groups()  # type: ignore[union-attr]
     return name, re.findall(r"([<>=!~]=?)\s*([\w.]+)", rest)
 
@@ -239,10 +240,10 @@ def _holds(version: str, relation: str, bound: str) -> bool:
             return ours <= theirs
         case "!=":
             return ours != theirs
-    return True  # another relation, which our own requirements do not use
+    return True  # other relations do not occur in our requirements
 
 
-# Saying -------------------------------------------------------------------------------------------
+# Report -------------------------------------------------------------------------------------------
 
 
 def report(seen: Host, findings: list[Finding]) -> list[str]:
@@ -264,5 +265,5 @@ def report(seen: Host, findings: list[Finding]) -> list[str]:
         "",
         f"{grave} problem{'s' if grave > 1 else ''} that would prevent training"
         if grave
-        else "nothing that would prevent training",
+        else "no problems that would prevent training",
     ]

@@ -1,4 +1,4 @@
-"""Signs of life on the terminal: a live line where there is a terminal, plain lines elsewhere."""
+"""Progress output: a live line on a terminal, plain lines elsewhere."""
 
 import contextlib
 import math
@@ -16,14 +16,14 @@ from jaxrl.runs.events import Compiled, Diverged, Evaluation, Event, Progress, R
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_OF_SILENCE = 10.0
-"""After which a line says that it still goes on: a long compilation, or one slow iteration."""
+"""After this long without output (a long compilation, a slow iteration), a line is printed."""
 
 Show = Callable[[Event], None]
 
 
 @contextlib.contextmanager
 def reporter(num_members: int, who: str = "seeds") -> Iterator[Show]:
-    """Shows events while the block runs: compile time apart, return, steps a second, time left."""
+    """Shows events within the block: compile time, return, steps per second, time left."""
     console = Console(file=sys.stdout, highlight=False)
     lines = _Lines(num_members, who)
     with _live(console, lines) if console.is_terminal else _plain(lines) as show:
@@ -76,7 +76,7 @@ def _live(console: Console, lines: "_Lines") -> Iterator[Show]:
 
 
 class _Spinner:
-    """The live line: a turning sign and the latest text; turns by itself while jax compiles."""
+    """The live line: a spinner, which also turns while jax compiles, and the latest progress."""
 
     def __init__(self, lines: "_Lines"):
         self.lines = lines
@@ -88,18 +88,18 @@ class _Spinner:
 
 
 class _Lines:
-    """Events as lines of text, and what goes on between them."""
+    """Formats events as lines of text and keeps track of the current phase."""
 
     def __init__(self, num_members: int, who: str):
         self.num_members, self.who = num_members, who
         self.doing = "tracing and compiling"
-        self.began = self.last = time.perf_counter()  # to do that; and when a line was last printed
-        self.latest = ""  # progress
+        self.began = self.last = time.perf_counter()  # start of the phase; time of the last line
+        self.latest = ""  # latest progress
         self.pace = ""
 
     @property
     def elapsed(self) -> float:
-        """Seconds of what is being done."""
+        """Seconds since the current phase began."""
         return time.perf_counter() - self.began
 
     def of(self, event: Event) -> str:
@@ -113,13 +113,13 @@ class _Lines:
             case Diverged():
                 return f"warning: {event}"
             case Resumed():
-                return "\n".join([*event.notes, f"going on after {event.steps:,} steps"])
+                return "\n".join([*event.notes, f"resuming after {event.steps:,} steps"])
         return ""
 
     def compiled(self, event: Compiled) -> str:
         self.doing, self.began = "training", time.perf_counter()
         if event.compile_seconds == 0:  # jax_disable_jit
-            return "not compiled, for jit is disabled: this is slow; training"
+            return "not compiled because jit is disabled, which is slow; training"
         return (
             f"compiled in {event.trace_seconds + event.compile_seconds:.1f} s "
             f"(tracing {event.trace_seconds:.1f}, XLA {event.compile_seconds:.1f}); training"

@@ -1,4 +1,4 @@
-"""Prepares the process for jax."""
+"""Process setup before jax is imported."""
 
 import logging
 import os
@@ -9,18 +9,18 @@ from jaxrl.cli import terminal
 
 
 def find_own_modules() -> None:
-    """Lets an environment of one's own be imported from here, where `python -m` would look, too."""
+    """Makes modules in the current directory importable, as `python -m` does."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def keep_compiled_programs() -> None:
-    """Lets jax keep what it compiles, so that the second start of a run need not wait.
+    """Turns on jax's compilation cache, so that a run starts faster the second time.
 
-    A setting of the user's wins; JAX_ENABLE_COMPILATION_CACHE=false turns it off. Where there is no
-    place for them, a container without a home directory say, a line says so.
+    The user's settings take precedence; JAX_ENABLE_COMPILATION_CACHE=false turns it off. If there
+    is no place for the cache, as in a container without a home directory, a note is printed.
     """
-    if "jax" in sys.modules:  # which reads its settings when it is imported
+    if "jax" in sys.modules:  # it reads its settings on import
         return
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
@@ -31,10 +31,10 @@ def keep_compiled_programs() -> None:
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
             why = str(error).rstrip(".")
             terminal.say(
-                f"note: compiled programs are not kept ({why}): set XDG_CACHE_HOME to a directory "
-                "that can be written"
+                f"note: compiled programs are not cached ({why}): set XDG_CACHE_HOME to a writable "
+                "directory"
             )
-            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would say the same
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would warn as well
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

@@ -1,4 +1,4 @@
-"""Standard output that may go away: its reader leaves, its disk is full, its terminal is closed."""
+"""Standard streams that may fail: a closed pipe, a full disk, a closed terminal."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ from typing import Any, TextIO
 
 
 def ensure() -> None:
-    """Opens the standard streams that the process was started without (`>&-`), on /dev/null.
+    """Opens missing standard streams (`>&-`) on /dev/null.
 
-    Otherwise a file of the run could get the number of standard output, and what XLA prints.
+    Otherwise a file of the run could get the descriptor of standard output, and XLA's output.
     """
     if sys.stdout is not None and sys.stderr is not None:
         return
@@ -22,7 +22,7 @@ def ensure() -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line on standard error, where that still works."""
+    """Prints a line to standard error, if that still works."""
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -30,8 +30,8 @@ def say(text: str) -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Drops what the stream has not written yet, and all that is to come."""
-    with contextlib.suppress(OSError, ValueError):  # it is no file
+    """Discards the stream's unwritten and future output."""
+    with contextlib.suppress(OSError, ValueError):  # not a file
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, stream.fileno())
         os.close(descriptor)
@@ -39,7 +39,7 @@ def silence(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def outlived() -> Iterator[None]:
-    """Within the block a standard output that fails is reported once, and is no error."""
+    """Within the block, failures of standard output are reported once and then ignored."""
     stream: Any = _Outlived(sys.stdout)
     with contextlib.redirect_stdout(stream):
         try:
@@ -49,7 +49,7 @@ def outlived() -> Iterator[None]:
 
 
 class _Outlived:
-    """A text stream that nobody has to read."""
+    """A text stream that ignores write errors."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -76,8 +76,8 @@ class _Outlived:
             return
         try:
             action()
-        except (OSError, ValueError) as error:  # ValueError: it was closed
+        except (OSError, ValueError) as error:  # ValueError: closed
             self._is_gone = True
             silence(self._stream)
             why = getattr(error, "strerror", None) or error
-            say(f"jaxrl: standard output is gone ({why}): the run goes on without it")
+            say(f"jaxrl: standard output is gone ({why}): the run continues without it")

@@ -1,4 +1,4 @@
-"""What a distribution over actions is."""
+"""The distribution interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax import Array
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What an agent may ask of a distribution over actions.
+    """A distribution over actions.
 
     Keys are typed (`jax.random.key`). An action is one array, or a tuple of them for `Product`.
     """
@@ -35,13 +35,13 @@ class Distribution(Protocol):
 
     @property
     def parameters(self) -> Any:
-        """The float arrays that define it, a pytree of [..., *]; no mask."""
+        """The float arrays that define it, a pytree of [..., *]; without the mask."""
 
     def fisher(self, tangent: Any) -> Any:
         """Returns F v for each batch entry, F = E[grad log p grad log p^T] in `parameters`.
 
-        It is the second derivative of the KL divergence: KL(p || p + v) = v^T F v / 2 + o(|v|^2).
-        Argument and result have the structure of `parameters`.
+        F is the Hessian of the KL divergence: KL(p || p + v) = v^T F v / 2 + o(|v|^2). Argument and
+        result have the structure of `parameters`.
         """
 
 

@@ -1,4 +1,4 @@
-"""Distributions over a few actions."""
+"""Categorical distributions over discrete actions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxrl.distributions.product import Product
 from jaxrl.errors import InvalidValue
 from jaxrl.xla import minor_axis
 
-# Far below any logit, yet a sum or difference of 1e8 of them is finite, as finfo.min's is not.
+# Far below any logit, but unlike finfo.min, sums and differences of 1e8 of them are finite.
 _MASKED_LOGIT = -1e30
 
 
@@ -23,9 +23,9 @@ class Categorical:
     """One of A actions, with p(a) = exp(logits[a]) / sum_b exp(logits[b]).
 
     A masked action has probability exactly 0: it is never sampled, adds nothing to entropy and KL,
-    and its logit gets a gradient of exactly 0. Its log_prob is about -1e30, finite; kl(other) is
-    likewise large and finite where `other` masks an action that `self` takes. A row in which every
-    action is masked is uniform over all of them, with zero gradients. Actions are int32 [...].
+    and its logit gets a gradient of exactly 0. Its log_prob is finite, about -1e30; kl(other) is
+    also large and finite if `other` masks an action that `self` may take. If all actions of a row
+    are masked, the row is uniform with zero gradients. Actions are int32 [...].
 
     Attributes:
         logits: float [..., A], unnormalised log probabilities of magnitude well below 1e30.
@@ -39,24 +39,24 @@ class Categorical:
         """Draws actions, int32 [...], by the Gumbel-max trick."""
         logits = self._masked_logits()
         if self.mask is not None:
-            # In a row with nothing allowed the noise would round away beside the masked logits.
+            # If all actions are masked, the noise would be lost to rounding next to -1e30.
             logits = logits - jnp.max(logits, axis=-1, keepdims=True)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
     def mode(self) -> Array:
-        """Returns the most probable actions, int32 [...]; the lowest index where they tie."""
+        """Returns the most probable actions, int32 [...]; ties go to the lowest index."""
         return jnp.argmax(self._masked_logits(), axis=-1).astype(jnp.int32)
 
     def log_prob(self, action: Array) -> Array:
         """Returns log p(action), float [...], for integer actions [...]; -inf outside [0, A)."""
-        # A mask rather than take_along_axis, whose gradient is a scatter, slower in a scan for few
-        # actions: python -m benchmarks.workarounds gather.
+        # A mask, because the gradient of take_along_axis is a scatter, slower in a scan for few
+        # actions: `python -m benchmarks.workarounds gather`.
         indices = jnp.arange(self.logits.shape[-1], dtype=jnp.int32)
         chosen = jnp.expand_dims(action, -1) == jnp.broadcast_to(indices, self.logits.shape)
         log_probs = self._log_probs()
         terms = list(zip(minor_axis.split(chosen), log_probs, strict=True))
-        # -inf outside, not the 0 of an empty sum, which says "certain"; infinity shows in metrics.
-        if len(terms) > 1:  # a select each, as cheap as the sum
+        # Invalid actions get -inf, which shows in metrics; an empty sum would mean probability 1.
+        if len(terms) > 1:  # selects are as cheap as the sum
             log_prob: Any = -jnp.inf
             for hit, log_p in terms:
                 log_prob = jnp.where(hit, log_p, log_prob)
@@ -87,7 +87,7 @@ class Categorical:
     def fisher(self, tangent: Array) -> Array:
         """Returns p (v - sum_a p(a) v(a)), float [..., A]: F = diag(p) - p p^T in the logits."""
         p = jax.nn.softmax(self._masked_logits(), axis=-1)
-        if self.mask is not None:  # what is masked has no gradient, also where everything is
+        if self.mask is not None:  # masked actions have no gradient, even if all are masked
             p = jnp.where(jnp.broadcast_to(self.mask, p.shape), p, 0.0)
         return p * (tangent - jnp.sum(p * tangent, axis=-1, keepdims=True))
 
@@ -107,11 +107,11 @@ class Categorical:
 
 @flax.struct.dataclass
 class MultiCategorical:
-    """Independent Categoricals side by side; actions are int32 [..., len(nums)].
+    """Several independent Categoricals; actions are int32 [..., len(nums)].
 
     Attributes:
-        logits: float [..., sum(nums)], the logits of one Categorical after another.
-        nums: how many actions each Categorical has (static).
+        logits: float [..., sum(nums)], the concatenated logits of all Categoricals.
+        nums: number of actions of each Categorical (static).
         mask: bool, broadcastable to logits; True where the action is allowed. None allows all.
     """
 
@@ -139,7 +139,7 @@ class MultiCategorical:
         return tuple(Categorical(*parts) for parts in zip(logits, masks, strict=True))
 
     def sample(self, key: Array) -> Array:
-        """Draws actions, int32 [..., len(nums)], with a key of its own for each component."""
+        """Draws actions, int32 [..., len(nums)], with a separate key for each component."""
         return jnp.stack(Product(self.components).sample(key), axis=-1)
 
     def mode(self) -> Array:
@@ -147,8 +147,10 @@ class MultiCategorical:
         return jnp.stack(Product(self.components).mode(), axis=-1)
 
     def log_prob(self, action: Array) -> Array:
-        """Returns the sum of the components' log p, float [...], for actions [..., len(nums)]; -inf
-        where one of them does not exist."""
+        """Returns the sum of the components' log p, float [...], for actions [..., len(nums)].
+
+        It is -inf if any component's action is invalid.
+        """
         actions = tuple(action[..., i] for i in range(len(self.nums)))
         return Product(self.components).log_prob(actions)
 
@@ -166,7 +168,7 @@ class MultiCategorical:
         return at_least_float32(self.logits)
 
     def fisher(self, tangent: Array) -> Array:
-        """Returns the components' F v side by side, float [..., sum(nums)]."""
+        """Returns the concatenated F v of the components, float [..., sum(nums)]."""
         components = self.components
         offsets = [sum(self.nums[:i]) for i in range(1, len(self.nums))]
         tangents = tuple(jnp.split(tangent, offsets, axis=-1))

@@ -1,4 +1,4 @@
-"""Distributions over boxes of real numbers."""
+"""Gaussian distributions over continuous actions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class DiagonalGaussian:
 
     Attributes:
         mean: float [..., *event].
-        log_std: float, broadcastable to mean: log of the standard deviation. [*event] shares it
-            over the batch.
-        event_ndim: how many trailing axes make up one action (static); 0 for scalar actions [...].
+        log_std: float, broadcastable to mean: log of the standard deviation; shape [*event] shares
+            it across the batch.
+        event_ndim: number of trailing axes of one action (static); 0 for scalar actions [...].
     """
 
     mean: Array
@@ -42,7 +42,7 @@ class DiagonalGaussian:
         mean, log_std = self._parameters()
         return self._log_prob_of((at_least_float32(action) - mean) * jnp.exp(-log_std))
 
-    def _log_prob_of(self, z: Array) -> Array:  # z: how many deviations from the mean
+    def _log_prob_of(self, z: Array) -> Array:  # z: the standardised action
         _, log_std = self._parameters()
         return self._sum_event(-0.5 * jnp.square(z) - (log_std + 0.5 * math.log(2 * math.pi)))
 
@@ -60,7 +60,7 @@ class DiagonalGaussian:
         other_mean, other_log_std = other._parameters()
         log_ratio = log_std - other_log_std
         distance = (mean - other_mean) * jnp.exp(-other_log_std)
-        # expm1, because trust regions ask for KLs near 0, where exp(x) - 1 loses its digits.
+        # expm1, because trust regions need KLs near 0, where exp(x) - 1 loses precision.
         spread = jnp.expm1(2 * log_ratio) - 2 * log_ratio
         return self._sum_event(0.5 * (spread + jnp.square(distance)))
 
@@ -88,13 +88,13 @@ class DiagonalGaussian:
 class TanhGaussian:
     """tanh(u) for normal u: actions in (-1, 1), float [..., *event].
 
-    The likelihood of a sample is computed from u itself, so that it stays finite where tanh has
-    saturated. Its entropy and KL have no closed form.
+    `sample_and_log_prob` computes the likelihood from u itself, so it stays finite where tanh
+    saturates. Entropy and KL have no closed form.
 
     Attributes:
-        mean: float [..., *event], of u.
-        log_std: float, broadcastable to mean, of u.
-        event_ndim: how many trailing axes make up one action (static).
+        mean: float [..., *event], mean of u.
+        log_std: float, broadcastable to mean: log of the standard deviation of u.
+        event_ndim: number of trailing axes of one action (static).
     """
 
     mean: Array
@@ -115,7 +115,7 @@ class TanhGaussian:
         mean, log_std = gaussian._parameters()
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         u = mean + jnp.exp(log_std) * noise
-        # By the noise itself: u - mean has lost digits where std is small beside the mean.
+        # Use the noise itself: u - mean loses precision if std is small compared with the mean.
         return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(u)
 
     def mode(self) -> Array:
@@ -123,12 +123,12 @@ class TanhGaussian:
         return jnp.tanh(self._gaussian.mode())
 
     def log_prob(self, action: Array) -> Array:
-        """Returns log p(action), float [...]; -1 and 1 count as numbers just inside of them."""
+        """Returns log p(action), float [...]; actions are clipped to just inside (-1, 1)."""
         inside = jnp.clip(at_least_float32(action), -1.0 + 2.0**-23, 1.0 - 2.0**-23)
         u = jnp.arctanh(inside)
         return self._gaussian.log_prob(u) - self._slope(u)
 
     def _slope(self, u: Array) -> Array:
-        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which no u makes infinite.
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which is finite for every u.
         slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
         return self._gaussian._sum_event(slope)

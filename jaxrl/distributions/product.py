@@ -1,4 +1,4 @@
-"""Distributions of several parts."""
+"""Products of independent distributions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxrl.distributions.base import Distribution, _add
 
 @flax.struct.dataclass
 class Product:
-    """Independent distributions of one batch shape; an action is a tuple, one entry for each.
+    """Independent distributions with the same batch shape; an action is a tuple of their actions.
 
     Attributes:
         components: the distributions, at least one.
@@ -22,7 +22,7 @@ class Product:
     components: tuple[Distribution, ...]
 
     def sample(self, key: Array) -> tuple[Any, ...]:
-        """Draws a tuple of actions, with a key of its own for each component."""
+        """Draws a tuple of actions, with a separate key for each component."""
         keys = jax.random.split(key, len(self.components))
         return tuple(c.sample(k) for c, k in zip(self.components, keys, strict=True))
 

@@ -1,1 +1,1 @@
-"""The engine: rollout, learners, evaluation, training and sweeps. It knows no algorithm."""
+"""The engine: rollout, learners, evaluation, training and sweeps, for any algorithm."""

@@ -1,4 +1,4 @@
-"""Do agent, environments and options fit together? Asked before anything is compiled."""
+"""Checks that agent, environments and options fit together, before anything is compiled."""
 
 import jax
 
@@ -13,7 +13,7 @@ from jaxrl.types import EnvSpec, PyTree
 def check_contract(name: str, first_step: FirstStep, spec: EnvSpec) -> None:
     if problems := list(first_step.problems(spec)):
         raise InvalidValue(
-            f"{name} does not keep its contract (jaxrl_envs.check looks closer):"
+            f"{name} violates the environment contract (jaxrl_envs.check finds more):"
             + "".join(f"\n{line}" for line in problems)
         )
 
@@ -22,7 +22,7 @@ def check_eval_env(eval_env: Environment, spec: EnvSpec) -> None:
     """Raises ValueError unless an agent for `spec` can act in `eval_env`."""
     if problems := list(acting_differences("eval_env", eval_env.spec, spec)):
         raise InvalidValue(
-            "eval_env does not fit env, one agent cannot act in both:"
+            "eval_env does not match env, so one agent cannot act in both:"
             + "".join(f"\n{line}" for line in problems)
         )
     check_contract(f"eval_env, {type(eval_env).__name__},", FirstStep.of(eval_env), eval_env.spec)
@@ -37,23 +37,24 @@ def check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
 
 
 def check_start(agent: Agent, start: Learned, wanted: PyTree) -> None:
-    """Raises ValueError unless the agent can start from there; `wanted` are the shapes of its
-    statistics of observations."""
+    """Raises ValueError unless the agent can start from `start`.
+
+    `wanted` are the shapes of the run's observation statistics.
+    """
     found = () if start.stats is None else start.stats.obs
     if wanted and start.stats is None:
         raise InvalidValue(
-            "agent_state is an agent's state alone, without the statistics by which it saw "
-            "observations, and normalize_observations is on: pass the whole TrainState, or "
-            "load_run(path).start()"
+            "agent_state has no statistics to normalise observations with, but "
+            "normalize_observations is on: pass the whole TrainState, or load_run(path).start()"
         )
     if wanted and not found:
         raise InvalidValue(
-            "agent_state is of a run that saw observations as they are: leave "
+            "agent_state comes from a run without normalised observations: leave "
             "normalize_observations off"
         )
     if found and not wanted:
         raise InvalidValue(
-            "agent_state is of a run that normalised its observations: set normalize_observations"
+            "agent_state comes from a run with normalised observations: set normalize_observations"
         )
     like = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
     name = type(agent).__name__
@@ -62,4 +63,6 @@ def check_start(agent: Agent, start: Learned, wanted: PyTree) -> None:
         *differences("its statistics", found, "those of these observations", wanted),
     ]
     if problems:
-        raise InvalidValue("agent_state is of another agent:" + "".join(f"\n{x}" for x in problems))
+        raise InvalidValue(
+            "agent_state comes from another agent:" + "".join(f"\n{x}" for x in problems)
+        )

@@ -1,4 +1,4 @@
-"""Checks of a fixed data set before anything is compiled."""
+"""Checks of an offline data set before anything is compiled."""
 
 from collections.abc import Iterator
 
@@ -22,12 +22,12 @@ from jaxrl.types import (
 
 
 def check_data(spec: EnvSpec, data: PyTree) -> None:
-    """Raises ValueError unless these are transitions `[D, ...]` of an environment of this spec.
+    """Raises ValueError unless `data` are transitions `[D, ...]` that match the spec.
 
-    A reward of shape `[D, 1]`, say, would broadcast against `[D]` and teach something else.
+    A reward of shape `[D, 1]`, for example, would silently broadcast against `[D]`.
     """
     if not isinstance(data, Transition) or jnp.ndim(data.reward) < 1:
-        raise InvalidValue("data is no Transition with leaves [num_transitions, ...]")
+        raise InvalidValue("data is not a Transition with leaves [num_transitions, ...]")
     problems = list(_differences(spec, data)) or list(
         _unknown_actions(spec.action, data.action, "data.action")
     )
@@ -62,8 +62,10 @@ def _differences(spec: EnvSpec, data: Transition) -> Iterator[str]:
 
 
 def _unknown_actions(space: ActionSpace, actions: PyTree, where: str) -> Iterator[str]:
-    """Lines on actions that do not exist. A box clips what lies outside, so only NaN and infinite
-    numbers are none of its actions. Traced data pass."""
+    """A line for each invalid action; traced data pass.
+
+    Box actions are clipped when executed, so only non-finite ones are invalid.
+    """
     match space:
         case Mixed(spaces):
             for i, (part, x) in enumerate(zip(spaces, actions, strict=True)):
@@ -83,6 +85,6 @@ def _unknown_actions(space: ActionSpace, actions: PyTree, where: str) -> Iterato
     for column, num, name in zip(columns, nums, names, strict=True):
         if ((column < 0) | (column >= num)).any():
             yield (
-                f"- {name} lies in {column.min()} to {column.max()}, and the environment's actions "
-                f"in 0 to {num - 1}"
+                f"- {name} ranges from {column.min()} to {column.max()}, but the environment's "
+                f"actions range from 0 to {num - 1}"
             )

@@ -1,4 +1,4 @@
-"""Evaluation: exactly one episode in every copy, so that short episodes do not count double."""
+"""Evaluation: exactly one episode per copy, so short episodes are not over-represented."""
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,17 @@ from jaxrl.xla.transfers import transfers_allowed
 from jaxrl_envs.objects import as_environment
 
 STEPS_BETWEEN_LOOKS = 32
-PATIENCE = 10_000  # steps, where neither the caller nor the environment names a limit
+PATIENCE = 10_000  # steps, if neither the caller nor the environment sets a limit
 
 
 class Episodes(struct.PyTreeNode):
-    """One episode a copy.
+    """Results of one episode per copy.
 
     Attributes:
       returns: `float32[N]`, undiscounted.
-      lengths: `int32[N]`, steps.
-      finished: `bool[N]`; false where the episode was still running when the steps were used up.
-      info: the scalars of `Timestep.info` in the last step of each, by name, `float32[N]`; 0 where
-        it did not finish.
+      lengths: `int32[N]`, in steps.
+      finished: `bool[N]`; false if the episode was still running at the step limit.
+      info: scalars of `Timestep.info` in the last step by name, `float32[N]`; 0 if unfinished.
     """
 
     returns: Array
@@ -48,23 +47,23 @@ def evaluate(
     initial_carry: PyTree = (),
     max_steps: int | None = None,
 ) -> Episodes:
-    """Plays `num_episodes` whole episodes, each in a copy of its own. Pure: jit it or vmap it.
+    """Plays `num_episodes` whole episodes in parallel. Pure, so it can be jitted and vmapped.
 
     Args:
-      policy: what acts, on raw observations: any function of that type, or what
-        `Training.policy(state, iteration)` makes of a trained agent.
-      env: one copy of the environment, or an object that `jaxrl_envs.adapt` takes.
-      key: for starts, actions and steps.
+      policy: acts on raw observations: any function of this type, for example
+        `Training.policy(state, iteration)` of a trained agent.
+      env: one environment, or an object that `jaxrl_envs.adapt` accepts.
+      key: for resets, actions and steps.
       num_episodes: N.
-      initial_carry: for recurrent policies, leaves `[N, ...]`. What `Training.policy` makes knows
-        its own.
-      max_steps: steps after which an unfinished episode is given up; None for the environment's
-        limit, or 10,000 where it has none.
+      initial_carry: for recurrent policies, leaves `[N, ...]`. Policies of `Training.policy`
+        bring their own.
+      max_steps: step limit for an episode; None for the environment's limit, or 10,000 if it has
+        none.
 
     Raises:
-      ValueError: `num_episodes` or `max_steps` is less than 1, so many copies do not fit into
-        memory, or `initial_carry` is not like the recurrent state of the policy.
-      TypeError: `env` is no environment.
+      ValueError: `num_episodes` or `max_steps` is below 1, that many copies do not fit into memory,
+        or `initial_carry` does not match the policy's recurrent state.
+      TypeError: `env` is not an environment.
     """
     if max_steps is not None and max_steps < 1:
         raise InvalidValue(f"max_steps is {max_steps}: it must be at least 1")
@@ -77,10 +76,10 @@ def evaluate(
 
 
 def _check_carry(policy: Policy, env: Environment, carry: PyTree, num_episodes: int) -> None:
-    """Raises ValueError unless the policy hands on a recurrent state like the one it was given."""
+    """Raises ValueError unless the policy returns a recurrent state like the one it was given."""
     obs = jax.eval_shape(lambda: env.spec.dummy_observation(num_episodes))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    remedy = "for a recurrent policy pass initial_carry=agent.initial_carry(num_episodes)"
+    remedy = "for a recurrent policy, pass initial_carry=agent.initial_carry(num_episodes)"
     try:
         after = jax.eval_shape(policy, carry, obs, key)[0]
     except Exception as error:
@@ -103,17 +102,17 @@ def play_episodes(
     key: Key,
     max_steps: int | None = None,
 ) -> Episodes:
-    """Plays one episode in every copy, of at most `max_steps` steps, and stops with the last.
+    """Plays one episode of at most `max_steps` steps in every copy and stops when all have ended.
 
     Args:
       policy: chooses the actions.
       envs: N copies.
-      initial_carry: the policy's recurrent state where an episode begins, leaves `[N, ...]`.
-      key: for starts, actions and steps.
-      max_steps: steps after which an unfinished episode is given up; None as in `evaluate`.
+      initial_carry: the policy's recurrent state at the start of an episode, leaves `[N, ...]`.
+      key: for resets, actions and steps.
+      max_steps: step limit for an episode; None as in `evaluate`.
     """
     max_steps = max_steps or envs.spec.max_steps or PATIENCE
-    # What follows a copy's first episode counts for nothing: the cheapest starts will do.
+    # Everything after a copy's first episode is ignored, so the cheapest resets will do.
     envs = envs.replace(reset_policy="pool", pool_size=1 if envs.batched else envs.num_envs)
     key = stream(key, Stream.EVALUATE)
     stride = min(STEPS_BETWEEN_LOOKS, max_steps)

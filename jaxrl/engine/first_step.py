@@ -1,4 +1,4 @@
-"""One traced step of an environment, compared with what its spec says."""
+"""Traces one environment step and compares it with the spec."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ from jaxrl.types import (
 
 
 class FirstStep(NamedTuple):
-    """A start and a random step of one copy, traced: shapes and dtypes, nothing computed.
+    """Shapes and dtypes of one reset and one random step, traced without computing anything.
 
     Attributes:
-      jaxpr: the program.
-      state: after the start.
-      obs: the first observation.
-      next_state: after the step.
-      timestep: of the step.
+      jaxpr: the traced program.
+      state: state after the reset.
+      obs: first observation.
+      next_state: state after the step.
+      timestep: the step's `Timestep`.
     """
 
     jaxpr: Any
@@ -34,10 +34,10 @@ class FirstStep(NamedTuple):
 
     @classmethod
     def of(cls, env: Environment, batched: bool = False) -> "FirstStep":
-        """Traces one copy, or with `batched` one of the copies in the leaves' leading axis.
+        """Traces one environment; with `batched`, one slice of the leaves' leading axis.
 
         Raises:
-          NoEnvironment: `reset` or `step` returns something else than it should.
+          NoEnvironment: `reset` or `step` returns values of the wrong type.
         """
 
         def one(x: Any) -> jax.ShapeDtypeStruct:
@@ -56,7 +56,7 @@ class FirstStep(NamedTuple):
         return cls(jaxpr, *shapes)
 
     def problems(self, spec: EnvSpec) -> Iterator[str]:
-        """A line for each shape or dtype that is not as the spec and the contract have it."""
+        """A line for each shape or dtype that violates the spec or the contract."""
         reward, end = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
         step, contract = self.timestep, "but must be"
         yield from differences(
@@ -70,30 +70,31 @@ class FirstStep(NamedTuple):
 
 
 def _returned(name: str, result: Any, fields: tuple[str, ...] = ()) -> tuple[Any, Any]:
-    """What `reset` or `step` returned; NoEnvironment unless it is a pair of data.
+    """Checks that `reset` or `step` returned a pair of pytrees of arrays and returns it.
 
-    The second has the `fields` of a timestep, or is an observation where there are none.
+    The second entry must have the given `fields` (those of a timestep, none for an observation).
+    Raises NoEnvironment otherwise.
     """
     entries = result if isinstance(result, tuple | list) else (result,)
     if len(entries) != 2 or not all(hasattr(entries[1], field) for field in fields):
         kinds = ", ".join(type(x).__name__ for x in entries)
         wanted = "(state, jaxrl.Timestep)" if fields else "(state, observation)"
-        raise NoEnvironment(f"{name} returned ({kinds}), and must return {wanted}")
+        raise NoEnvironment(f"{name} returned ({kinds}), but must return {wanted}")
     parts = ("state", "timestep" if fields else "observation")
     for part, tree in zip(parts, entries, strict=True):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not is_data(leaf):
                 raise NoEnvironment(
                     f"{name} returned {leaf!r} in {part}{jax.tree_util.keystr(path)}: only numbers "
-                    "and arrays can be in it"
+                    "and arrays are allowed"
                 )
     return entries[0], entries[1]
 
 
 def acting_differences(name: str, spec: EnvSpec, wanted: EnvSpec) -> Iterator[str]:
-    """Lines on why a policy for `wanted` cannot act where the spec, that of `name`, is `spec`.
+    """Lines on why a policy trained for `wanted` cannot act in `name`, whose spec is `spec`.
 
-    Time limits, reset policies and what a truncation promises may differ.
+    Time limits, reset policies and `truncates` may differ.
     """
     yield from differences(
         f"the observation of {name}", spec.observation, "that of env", wanted.observation
@@ -103,7 +104,7 @@ def acting_differences(name: str, spec: EnvSpec, wanted: EnvSpec) -> Iterator[st
 
 
 def differences(what: str, found: PyTree, like: str, wanted: PyTree) -> Iterator[str]:
-    """Lines on where two trees of arrays or shapes differ in structure, shapes or dtypes."""
+    """A line for each difference in structure, shape or dtype between two trees."""
     structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(wanted)]
     if structures[0] != structures[1]:
         yield f"- {what} has the structure {structures[0]}, {like} {structures[1]}"

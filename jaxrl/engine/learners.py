@@ -1,6 +1,7 @@
-"""How experience reaches `update`: one loop over minibatches, one over replayed batches.
+"""Learners: one training iteration for each plan.
 
-Each learner is one iteration of training: (agent state, environments, ...) -> the same and metrics.
+A learner collects experience, passes batches of it to `Agent.update` and returns the new
+`TrainState` with metrics. There is one loop over minibatches and one over replayed batches.
 """
 
 from collections.abc import Callable
@@ -37,14 +38,14 @@ from jaxrl.xla.precision import in_float32
 
 
 class TrainState(struct.PyTreeNode):
-    """All that training changes, arrays only; the clock and the key are the caller's.
+    """Everything that training changes, as arrays; the caller keeps the clock and the key.
 
     Attributes:
       agent: the agent's state.
-      envs: where the environments stand, a `VectorState`; `()` where none are kept.
+      envs: state of the environments, a `VectorState`; `()` for plans that keep none.
       carry: the policy's recurrent state, leaves `[N, ...]`.
       stats: running statistics of observations and rewards.
-      buffer: replay memory, or `()`.
+      buffer: state of the replay buffer, or `()`.
     """
 
     agent: PyTree
@@ -55,12 +56,11 @@ class TrainState(struct.PyTreeNode):
 
 
 class Learned(struct.PyTreeNode):
-    """What a run has learned, for another to start from.
+    """The learned part of a run, from which another run can start.
 
     Attributes:
       agent: the agent's state.
-      stats: the statistics by which its networks see observations and rewards; None where they are
-        not known.
+      stats: statistics that normalise its observations and rewards; None if unknown.
     """
 
     agent: PyTree
@@ -68,17 +68,17 @@ class Learned(struct.PyTreeNode):
 
     @classmethod
     def of(cls, start: Any) -> "Learned":
-        """Of a `TrainState`; of an agent's state alone, whose statistics are not known."""
+        """From a `TrainState`, or from an agent's state alone, without statistics."""
         if isinstance(start, Learned):
             return start
         return cls(start.agent, start.stats) if isinstance(start, TrainState) else cls(start, None)
 
 
 class IterationMetrics(struct.PyTreeNode):
-    """What an iteration (or several, added up) has to tell.
+    """Metrics of one iteration, or the sum of several.
 
     Attributes:
-      episodes: the episodes that ended in training.
+      episodes: statistics of the training episodes that ended.
       updates: the agent's own metrics, each a `Mean` over calls of `update` (or of `report`).
     """
 
@@ -91,11 +91,11 @@ class IterationMetrics(struct.PyTreeNode):
 
 
 class Divergence(struct.PyTreeNode):
-    """Where a run's numbers first ceased to be finite.
+    """The first iteration with a non-finite metric.
 
     Attributes:
-      iteration: `int32[]`, the first with a metric that is not finite; -1 while all are.
-      metrics: names to `bool[]`: which were not, in that iteration.
+      iteration: `int32[]`; -1 as long as all metrics are finite.
+      metrics: names to `bool[]`, true for those that were not finite in that iteration.
     """
 
     iteration: Array
@@ -103,11 +103,11 @@ class Divergence(struct.PyTreeNode):
 
     @classmethod
     def none(cls, metrics: IterationMetrics) -> "Divergence":
-        """Of metrics with these names, all finite so far."""
+        """No divergence yet, for metrics with these names."""
         return cls(jnp.int32(-1), dict.fromkeys(_totals(metrics), jnp.bool_(False)))
 
     def watch(self, metrics: IterationMetrics, iteration: Array) -> "Divergence":
-        """Takes in an iteration; what came first stays."""
+        """Adds an iteration; the first divergence is kept."""
         bad = ~jnp.isfinite(Flattened.of(_totals(metrics)).vector)
         fine = self.iteration < 0
         found: Any = self.metrics
@@ -125,7 +125,7 @@ def _totals(metrics: IterationMetrics) -> dict[str, Array]:
 def policy_of(
     agent: Agent, state: PyTree, stats: Normalizer, clock: Clock, *, explore: bool
 ) -> Policy:
-    """The agent as a policy on raw observations; rollout and evaluation both run this."""
+    """The agent as a policy on raw observations, for rollout and evaluation."""
 
     @in_float32
     def policy(carry, obs, key):
@@ -136,7 +136,7 @@ def policy_of(
 
 
 def _normalized(stats: Normalizer, steps: Transition) -> Transition:
-    """Raw transitions on the scale of the networks."""
+    """Transitions with normalised observations and rewards."""
     return steps.replace(
         obs=stats.normalize_obs(steps.obs),
         next_obs=stats.normalize_obs(steps.next_obs),
@@ -176,7 +176,7 @@ def _collect(
     key: Key,
     clock: Clock,
 ) -> tuple[TrainState, Trajectory, EpisodeStats]:
-    """One rollout of the exploring agent; its transitions are raw, its episodes `[T, N]`."""
+    """One rollout of the exploring agent: raw transitions and episode statistics `[T, N]`."""
     policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
     start_carry = agent.initial_carry(plan.num_envs)
     env_state, carry, trajectory, episodes = rollout_of_episodes(
@@ -188,13 +188,13 @@ def _collect(
 def on_policy(
     agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
-    """Rollout, targets, passes over shuffled minibatches."""
+    """A rollout, targets, then epochs of shuffled minibatches."""
     if plan.reset_each_iteration:
         state = state.replace(envs=envs.reset(key))
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     raw = trajectory.steps
     trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
-    if plan.reset_each_iteration:  # cuts long episodes: among those that end are too many short
+    if plan.reset_each_iteration:  # long episodes are cut: counting all would favour short ones
         episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)
     report = {name: Mean.of(x) for name, x in agent.report(state.agent, prepared, clock).items()}
@@ -212,13 +212,13 @@ def _epochs(
     key: Key,
     clock: Clock,
 ) -> tuple[PyTree, dict[str, Mean]]:
-    """`num_epochs` passes over the trajectory in `num_minibatches` parts."""
+    """`num_epochs` passes over the trajectory in `num_minibatches` minibatches."""
     num_parts, (num_steps, num_envs) = plan.num_minibatches, trajectory.first.shape
     flat = plan.layout == "flat"
     axis, rows = (0, num_steps * num_envs) if flat else (1, num_envs)
     if flat and jax.tree.leaves(trajectory.carry):
         raise InvalidValue(
-            "layout is 'flat', which tears sequences apart: a recurrent agent needs 'env'"
+            "layout is 'flat', which breaks up sequences: a recurrent agent needs 'env'"
         )
     if flat:
         trajectory = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), trajectory)
@@ -232,14 +232,14 @@ def _epochs(
 
 
 def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transition) -> Normalizer:
-    """Statistics move after learning, so that they are the same in acting and in learning."""
+    """Updates statistics after learning, so that acting and learning use the same ones."""
     return stats.update(raw.obs, raw.reward, first, getattr(agent, "discount", 1.0))
 
 
 def replay(
     agent: Agent, plan: Replay, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
-    """Rollout into the ring; updates on batches from it, once it holds `warmup` transitions."""
+    """A rollout into the replay buffer, then updates once it holds `warmup` transitions."""
     buffer = ReplayBuffer.of(plan, envs.spec)
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     memory = buffer.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
@@ -270,7 +270,7 @@ def replay(
         agent_state, memory, new = learn(index, agent_state, memory)
         return agent_state, memory, {name: metrics[name] + x for name, x in new.items()}
 
-    # A loop of a length that the clock decides: no branch, past which the memory would be copied.
+    # The warmup sets the loop's length: with a branch, XLA would copy the whole buffer.
     *_, shapes = jax.eval_shape(learn, jnp.int32(0), state.agent, memory)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     length = jnp.where(buffer.is_ready(iterations), plan.num_updates, 0)
@@ -301,7 +301,7 @@ def offline(
 def population(
     agent: Agent, plan: Population, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
-    """One episode in every copy, then one update on the candidates' returns."""
+    """One episode per copy, then one update on the candidates' returns."""
     policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
     played = play_episodes(
         policy, envs, agent.initial_carry(plan.num_envs), key, plan.max_episode_steps

@@ -1,4 +1,4 @@
-"""The only loop over environment steps."""
+"""The rollout: the only loop over environment steps."""
 
 import jax
 
@@ -23,17 +23,17 @@ def rollout(
     """Steps every copy of the environment `num_steps` times.
 
     Args:
-      policy: chooses the actions of all copies at once.
+      policy: chooses actions for all copies at once.
       envs: N copies.
-      env_state: where they stand.
+      env_state: their current state.
       carry: the policy's recurrent state, leaves `[N, ...]`.
-      initial_carry: its value where an episode begins, leaves `[N, ...]`.
+      initial_carry: its value at the start of an episode, leaves `[N, ...]`.
       key: for actions, steps and resets.
       num_steps: T.
 
     Returns:
-      Where the copies and the recurrent state stand now, the trajectory `[T, N]` and the statistics
-      of the episodes that ended.
+      The new environment state and recurrent state, the trajectory `[T, N]`, and statistics of the
+      episodes that ended.
     """
     env_state, carry, trajectory, ended = rollout_of_episodes(
         policy, envs, env_state, carry, initial_carry, key, num_steps
@@ -50,7 +50,7 @@ def rollout_of_episodes(
     key: Key,
     num_steps: int,
 ) -> tuple[VectorState, PyTree, Trajectory, EpisodeStats]:
-    """As `rollout`, with statistics `[T, N]` of the episode that ended with each step."""
+    """Like `rollout`, but with per-step statistics `[T, N]` of the episodes that ended."""
     key, num_envs = stream(key, Stream.ROLLOUT), envs.num_envs
     restarts, start_of = envs.restarts(stream(key, Stream.AUTO_RESET), num_steps)
     draws = (

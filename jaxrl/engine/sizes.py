@@ -1,8 +1,8 @@
-"""The memory that a run needs at least, from shapes alone, against what there is.
+"""A lower bound on a run's memory, computed from shapes and compared with what is available.
 
-A size that cannot be ends in an overflow somewhere inside JAX, or in a process that the system
-kills. What must exist at the same time is counted here instead, in integers of any size, before
-anything is compiled. Temporary arrays are left out, so that what is refused could never have run.
+An oversized run would otherwise overflow somewhere inside JAX or be killed by the system. Arrays
+that exist at the same time are added up in Python integers before anything is compiled. Temporary
+arrays are left out, so only runs that could never fit are rejected.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from jaxrl.types import PyTree
 from jaxrl.xla import deadlock
 
 LARGE = 2**14
-"""From here on the width of a layer, or the bytes of an observation, can make an agent too big."""
+"""Layer widths and observation sizes (bytes) below this cannot make an agent too large."""
 
 
 class Part(NamedTuple):
-    """Something that has to be kept: what it is, its bytes, and the fields that set its size."""
+    """An allocation: what it is, its bytes, and the fields that set its size."""
 
     what: str
     size: int
@@ -33,14 +33,13 @@ class Part(NamedTuple):
 
 
 def check(training: Any, state: PyTree = (), eval_state: PyTree = (), num_seeds: int = 1) -> None:
-    """Raises ValueError, naming the fields, where a run needs more memory than there is,
-    or counts further than an int32.
+    """Raises ValueError, naming the fields, if a run exceeds the memory or a count exceeds int32.
 
     Args:
-      training: a `Training`, its agent without points of a sweep.
-      state, eval_state: what one copy of the environment to train and of that to evaluate on keeps,
-        or shapes of it; what is not known is left out.
-      num_seeds: how many are trained at once.
+      training: a `Training` whose agent is not batched by a sweep.
+      state, eval_state: state (or its shapes) of one training and one evaluation environment;
+        `()` if unknown.
+      num_seeds: number of seeds trained at once.
     """
     limit = memory()
     if limit is not None:
@@ -49,7 +48,7 @@ def check(training: Any, state: PyTree = (), eval_state: PyTree = (), num_seeds:
     for owner in (agent.plan, agent):
         for field in dataclasses.fields(owner):
             if _largest(value := getattr(owner, field.name)) >= 2**31:
-                raise InvalidValue(f"{field.name} is {value}: at most 2**31 - 1 can be counted")
+                raise InvalidValue(f"{field.name} is {value}: it must be at most 2**31 - 1")
 
 
 def _check_memory(
@@ -62,18 +61,18 @@ def _check_memory(
         names = ", ".join(f"{name} is {value}" for name, value in largest.fields.items())
         smaller = "it" if len(largest.fields) == 1 else "one of them"
         raise InvalidValue(
-            f"{names}: {largest.what} would take {_gib(largest.size)} or more, and there are "
+            f"{names}: {largest.what} would take at least {_gib(largest.size)}, but there is only "
             f"{_gib(limit)} of memory: make {smaller} smaller"
         )
     if num_seeds * total > limit:
         raise InvalidValue(
-            f"{num_seeds:,} seeds would take {_gib(num_seeds * total)} or more at once, and there "
-            f"are {_gib(limit)} of memory: train fewer at a time"
+            f"{num_seeds:,} seeds at once would take at least {_gib(num_seeds * total)}, but there "
+            f"is only {_gib(limit)} of memory: train fewer at a time"
         )
 
 
 def check_episodes(env: Any, num_episodes: int) -> None:
-    """Raises ValueError unless it is at least 1, and as many copies of the environment fit."""
+    """Raises ValueError unless `num_episodes` is at least 1 and so many copies fit into memory."""
     if num_episodes < 1:
         raise InvalidValue(f"num_episodes is {num_episodes}: it must be at least 1")
     if num_episodes < LARGE or (limit := memory()) is None:
@@ -81,18 +80,18 @@ def check_episodes(env: Any, num_episodes: int) -> None:
     size = num_episodes * (_bytes(jax.eval_shape(env.reset, _key())) + 9)
     if size > limit or num_episodes >= 2**31:
         raise InvalidValue(
-            f"num_episodes is {num_episodes}: as many copies of the environment would take "
-            f"{_gib(size)} or more, and there are {_gib(limit)} of memory: play fewer"
+            f"num_episodes is {num_episodes}: that many copies of the environment would take at "
+            f"least {_gib(size)}, but there is only {_gib(limit)} of memory: play fewer"
         )
 
 
 def parts(training: Any, state: int, eval_state: int) -> list[Part]:
-    """What one seed of a run keeps at the same time; never more than that."""
+    """Allocations of one seed that exist at the same time: a lower bound."""
     agent, envs = training.agent, training.envs
     plan, obs = agent.plan, _bytes(envs.spec.observation)
     action = _bytes(jax.eval_shape(functools.partial(sample_action, envs.spec.action), _key()))
-    copy = obs + 9  # and the return and length of its episode, and whether it is new
-    step = obs + action + 6  # and the reward, terminated, truncated
+    copy = obs + 9  # + episode_return, episode_length, first
+    step = obs + action + 6  # + reward, terminated, truncated
     num_eval = training.eval_envs.num_envs
     found = [
         Part("the agent's state", *_agent_bytes(agent, obs)),
@@ -115,13 +114,13 @@ def parts(training: Any, state: int, eval_state: int) -> list[Part]:
 
 
 def _part(what: str, size: int, **counts: int) -> Part:
-    """As many things of a size as the product of the counts; those of 1 are to no blame."""
+    """`size` times the product of the counts; counts of 1 are not reported as a cause."""
     fields = {name: count for name, count in counts.items() if count > 1}
     return Part(what, size * math.prod(counts.values()), fields or counts)
 
 
 def memory() -> int | None:
-    """Bytes of all devices together; on a CPU those of the machine. None where that is unknown."""
+    """Bytes of memory of all devices, or of the machine on CPU; None if unknown."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
         return deadlock.memory()
@@ -134,7 +133,7 @@ def _key() -> Any:
 
 
 def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
-    """Bytes of parameters and optimiser, 0 where they are small, and the fields that set them."""
+    """Bytes of parameters and optimiser state (0 if small) and the fields that set them."""
     named = {f.name: getattr(agent, f.name) for f in dataclasses.fields(agent)}
     wide = {
         name: value
@@ -151,14 +150,13 @@ def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
             raise
         names = ", ".join(f"{name} is {value}" for name, value in wide.items())
         raise InvalidValue(
-            f"{names}: parameters of this size overflow the integers that arrays are indexed "
-            "by: make it smaller"
+            f"{names}: parameters of this size overflow array indices: make it smaller"
         ) from None
     return _bytes(state), fields
 
 
 def _bytes(tree: PyTree) -> int:
-    """Of arrays or shapes; a key has the 8 bytes of the smallest kind."""
+    """Bytes of arrays or shapes; a key counts 8, the smallest kind."""
 
     def one(x: Any) -> int:
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
@@ -168,7 +166,7 @@ def _bytes(tree: PyTree) -> int:
 
 
 def _largest(value: Any) -> int:
-    """The largest whole number in a value, 0 without one."""
+    """The largest integer in a value; 0 if there is none."""
     match value:
         case bool():
             return 0

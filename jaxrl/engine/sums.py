@@ -1,4 +1,4 @@
-"""Sums of many small numbers that keep their digits in float32."""
+"""Compensated summation: adding many small float32 terms without losing precision."""
 
 from typing import Self
 
@@ -10,15 +10,15 @@ from jaxrl.xla.rounding import rounded_sum
 
 
 class CompensatedSum(struct.PyTreeNode):
-    """A running sum of twice the digits, entry by entry: the float32 sum and what it lacks.
+    """An elementwise running sum with twice the precision of float32: the sum and its error.
 
     A plain float32 sum of 0.1 is off by 4% after four million terms, and counting stops at 2**24.
-    Kahan's sum in the form of Dekker (1971) and Knuth (1969): both parts are renewed with each
-    term, so that the error does not grow with their number.
+    Kahan summation as in Dekker (1971) and Knuth (1969): both parts are renormalised with each
+    term, so the error does not grow with the number of terms.
 
     Attributes:
       value: `float[...]`, the sum.
-      lost: of the same shape, less than half of value's last digit.
+      lost: `float[...]`, the rounding error, less than half a unit in the last place of `value`.
     """
 
     value: Array
@@ -26,11 +26,11 @@ class CompensatedSum(struct.PyTreeNode):
 
     @classmethod
     def zeros_like(cls, x: Array) -> Self:
-        """The sum of nothing, for terms like `x`."""
+        """An empty sum for terms shaped like `x`."""
         return cls(jnp.zeros_like(x), jnp.zeros_like(x))
 
     def __add__(self, x: Array) -> Self:
-        """The sum with one more term; where that is not finite as a plain sum has it."""
+        """Adds a term; a non-finite result is the same as in a plain sum."""
         total = rounded_sum(self.value, x)
         larger = jnp.abs(self.value) >= jnp.abs(x)
         lost = jnp.where(larger, (self.value - total) + x, (x - total) + self.value) + self.lost

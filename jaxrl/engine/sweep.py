@@ -1,4 +1,4 @@
-"""Grids of hyper-parameters as one agent with stacked leaves, ready for vmap."""
+"""Grids of hyper-parameters as one agent with stacked leaves, for vmap."""
 
 import dataclasses
 import itertools
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 @in_float32
 def sweep(base: T, /, **values: Sequence[Any]) -> T:
-    """The Cartesian product of some fields' values, as one pytree to vmap over.
+    """The Cartesian product of field values, as one pytree to vmap over.
 
     Args:
       base: an agent, or any other dataclass that is a pytree.
-      **values: field names to the values they take; the last name varies fastest.
+      **values: field names to lists of values; the last name varies fastest.
 
     Returns:
       `base` with every leaf `[K]`, K the size of the grid: `vmap(train, in_axes=(0, None, None))`.
 
     Raises:
-      ValueError: an unknown field, no values, or a field that is static structure (it sets a shape
-        or a loop's length, so every value of it is a program of its own).
+      ValueError: an unknown field, no values, or a static field (it sets a shape or a loop length,
+        so each of its values needs its own compiled program).
     """
     if not values:
         raise InvalidValue("sweep needs at least one field, for example learning_rate=[1e-4, 3e-4]")
@@ -40,10 +40,10 @@ def sweep(base: T, /, **values: Sequence[Any]) -> T:
 
 
 def variants(base: T, points: Sequence[Mapping[str, Any]]) -> list[T]:
-    """`base` with the fields of each point, which must be leaves that vmap can batch.
+    """One copy of `base` for each point; its fields must be leaves that vmap can batch.
 
     Raises:
-      ValueError: an unknown field, or one that is static structure.
+      ValueError: an unknown field, or a static one.
     """
     fields = {f.name: f for f in dataclasses.fields(base)}  # type: ignore[arg-type]
     floats = [n for n, f in fields.items() if f.metadata.get("pytree_node", True)]
@@ -54,20 +54,20 @@ def variants(base: T, points: Sequence[Mapping[str, Any]]) -> list[T]:
             )
         if name not in floats:
             raise InvalidValue(
-                f"{name} is static, it shapes the compiled program: "
-                f"train once for each value of it; sweep can take: {', '.join(floats)}"
+                f"{name} is static, because it shapes the compiled program: "
+                f"train once for each value; sweep can take: {', '.join(floats)}"
             )
     return [base.replace(**point) for point in points]  # type: ignore[attr-defined]
 
 
 def stacked(variants: Sequence[T]) -> T:
-    """Trees of one structure as one, with leaves `[len(variants), ...]`.
+    """Stacks trees of the same structure into one with leaves `[len(variants), ...]`.
 
     Raises:
       ValueError: their structures differ.
     """
     if len({jax.tree.structure(variant) for variant in variants}) > 1:
         raise InvalidValue(
-            "the values of one field must be of one kind: all numbers, or all the same schedule"
+            "all values of a field must be of the same kind: all numbers, or all the same schedule"
         )
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *variants)

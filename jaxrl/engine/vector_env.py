@@ -1,4 +1,4 @@
-"""Many copies of an environment, reset where their episodes end."""
+"""Many copies of an environment with auto-reset."""
 
 from collections.abc import Callable
 from typing import Any, get_args
@@ -28,14 +28,14 @@ SMALL_STARTS = 2**24  # bytes
 
 
 class VectorState(struct.PyTreeNode):
-    """The copies between two steps; every leaf has the leading axis `[N]`.
+    """State of all copies between two steps; every leaf has a leading axis `[N]`.
 
     Attributes:
       state: the environments' own states.
-      obs: the observations the next actions answer to.
-      first: `bool[N]`, that observation opens an episode.
-      episode_return: `float32[N]`, the undiscounted return of the running episode so far.
-      episode_length: `int32[N]`, its steps so far.
+      obs: the current observations.
+      first: `bool[N]`, whether `obs` starts an episode.
+      episode_return: `float32[N]`, undiscounted return of the running episode so far.
+      episode_length: `int32[N]`, steps of the running episode so far.
     """
 
     state: PyTree
@@ -46,18 +46,18 @@ class VectorState(struct.PyTreeNode):
 
 
 class VectorEnv(struct.PyTreeNode):
-    """`num_envs` independent copies of one environment, reset as soon as their episode ends.
+    """`num_envs` independent copies of one environment, each reset as soon as its episode ends.
 
     Attributes:
-      env: the environment; with `batched` its leaves have a leading axis `[N]`, one a copy.
+      env: the environment; with `batched`, its leaves have a leading axis `[N]`, one per copy.
       num_envs: N.
-      reset_policy: "fresh" draws a new start for every reset; "pool" draws at least N starts once a
-        rollout and picks among them at random, which is cheaper where a reset is expensive.
-      pool_size: how many starts the pool holds, at least N; with `batched`, how many each copy's
-        own pool holds. None for N or 64, whichever is more (16 for each copy with `batched`).
-      batched: whether each copy has parameters of its own.
-      scan_unroll: steps that a rollout takes in each turn of its loop; see `jaxrl.xla.layout`.
-      info: names of the environment's scalars, see `Timestep`; None where nobody has looked yet.
+      reset_policy: "fresh" draws a new start state for every reset; "pool" draws at least N start
+        states per rollout and picks among them at random, which is cheaper if resets are expensive.
+      pool_size: number of start states in the pool, at least N; with `batched`, the size of each
+        copy's own pool. None means max(N, 64), or 16 per copy with `batched`.
+      batched: whether each copy has its own parameters.
+      scan_unroll: environment steps per iteration of the rollout's loop; see `jaxrl.xla.layout`.
+      info: names of the environment's scalars, see `Timestep`; None if not yet known.
     """
 
     env: Any
@@ -73,7 +73,7 @@ class VectorEnv(struct.PyTreeNode):
         return self.env.spec
 
     def check(self) -> None:
-        """Raises ValueError or TypeError where the fields do not fit together."""
+        """Raises ValueError or TypeError if the fields are invalid or inconsistent."""
         check_environment(self.env)
         if self.num_envs < 1:
             raise InvalidValue(f"num_envs is {self.num_envs}: it must be at least 1")
@@ -90,18 +90,18 @@ class VectorEnv(struct.PyTreeNode):
                 if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != self.num_envs:
                     raise InvalidValue(
                         f"batched environments need leaves of shape [num_envs = {self.num_envs}, "
-                        f"...], one has {jnp.shape(leaf)}"
+                        f"...], but one has {jnp.shape(leaf)}"
                     )
 
     def _starts(self, keys: Key) -> tuple[PyTree, PyTree]:
-        """A start for each key: (state, obs); with `batched` the n-th is the n-th copy's."""
+        """(state, obs) of a reset for each key; with `batched`, the n-th is for the n-th copy."""
         if self.batched:
             return jax.vmap(lambda env, k: env.reset(k))(self.env, keys)
         return jax.vmap(self.env.reset)(keys)
 
     @in_float32
     def reset(self, key: Key) -> VectorState:
-        """Starts an episode in every copy; TypeError where `env` is no environment."""
+        """Starts an episode in every copy; raises TypeError if `env` is not an environment."""
         check_environment(self.env)
         keys = jax.random.split(stream(key, Stream.RESET), self.num_envs)
         state, obs = self._starts(keys)
@@ -113,11 +113,11 @@ class VectorEnv(struct.PyTreeNode):
     def restarts(
         self, key: Key, num_steps: int
     ) -> tuple[PyTree, Callable[[PyTree], tuple[PyTree, PyTree]]]:
-        """Starts for every step of a rollout, to be used where an episode ends.
+        """Start states for every step of a rollout, used where an episode ends.
 
         Returns:
-          Draws, leaves `[T, N, ...]`, and the function from one step's draws to (state, obs)
-          `[N, ...]`. Small starts are all drawn here, at once, which is faster than in the loop.
+          Draws, leaves `[T, N, ...]`, and a function from one step's draws to (state, obs)
+          `[N, ...]`. Small start states are all drawn here, which is faster than in the loop.
         """
         if self.reset_policy == "pool":
             pool, num_starts = self._pool(stream(key, Stream.POOL))
@@ -134,11 +134,11 @@ class VectorEnv(struct.PyTreeNode):
         return keys, self._starts
 
     def _pool(self, key: Key) -> tuple[PyTree, int]:
-        """The starts of the pool, and how many a copy can choose among."""
+        """The pooled start states and how many each copy can choose from."""
         if not self.batched:
             size = self.pool_size or max(self.num_envs, 64)
             return self._starts(jax.random.split(key, size)), size
-        # A start drawn under one copy's parameters is no start of another's: a pool for each.
+        # A start state depends on the copy's parameters, so every copy needs its own pool.
         size = self.pool_size or 16
         return jax.vmap(self._starts)(jax.random.split(key, (size, self.num_envs))), size
 
@@ -150,12 +150,12 @@ class VectorEnv(struct.PyTreeNode):
         Args:
           keys: `[N]`.
           state: leaves `[N, ...]`.
-          action: `[N, ...]`; the parts in a box are clipped into it here, and only here.
-          start: (state, obs) `[N, ...]` where the next episode begins.
+          action: `[N, ...]`; values for a `Box` are clipped to its bounds here, and only here.
+          start: (state, obs) `[N, ...]` for the next episode.
 
         Returns:
-          The next state; the timestep `[N]`, whose `obs` is where the step really ended; and, with
-          this step, the return `float32[N]` and the length `int32[N]` of the running episodes.
+          The next state; the timestep `[N]`, whose `obs` is the observation before any reset; and
+          return `float32[N]` and length `int32[N]` of the running episodes, this step included.
         """
         space = self.spec.action
 

@@ -1,8 +1,8 @@
 """Networks in flax.linen: torsos, recurrent cores and heads.
 
-A torso of ours maps observations `[..., *obs]` to features `[..., F]` for any leading axes; a
-module of your own always sees one, `[B, *obs]`. What else it may hold than params (batch
-statistics, dropout), and in which agents, is in `jaxrl.networks.own_modules`.
+Built-in torsos map observations `[..., *obs]` to features `[..., F]` for any leading axes; your own
+modules always see one batch axis, `[B, *obs]`. Which agents support batch statistics and dropout is
+documented in `jaxrl.networks.own_modules`.
 """
 
 from jaxrl.networks.actor_critic import ActorCritic as ActorCritic

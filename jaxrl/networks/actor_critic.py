@@ -1,4 +1,4 @@
-"""A policy and a state value in one module."""
+"""Actor-critic networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,22 +17,22 @@ from jaxrl.types import ActionSpace, Array, PyTree, split_mask
 
 
 class ActorCritic(nn.Module):
-    """A policy and a state value, with torsos of their own or one in common.
+    """A policy and a state value, with separate torsos or a shared one.
 
-    All methods take `obs` with leading axes `[...]`; with a recurrent core these must be
-    `[T, N]`, `carry` the state before step 0 and `first` the episode starts, and what they return
-    besides is the recurrent state after each step, leaves `[T, N, ...]`. Without a core `carry` is
-    `()` and `first` is not read.
+    All methods take `obs` with leading axes `[...]`. With a recurrent core these must be `[T, N]`,
+    `carry` is the state before step 0 and `first` marks episode starts; the methods also return
+    the recurrent state after each step, leaves `[T, N, ...]`. Without a core, `carry` is `()` and
+    `first` is ignored.
 
     Attributes:
-      torso: builds a new torso from observations to features.
+      torso: builds a new torso, a module from observations to features.
       space: the action space.
-      shared: one torso (and core) for both.
+      shared: whether actor and critic share one torso (and core).
       core: the recurrent cell between torso and head.
-      core_size: its size.
-      policy_network: the policy as a module of its own, `(obs, mask)` to a distribution, instead of
-        a torso and a head.
-      call_torso, call_policy: how these modules are called, see `jaxrl.networks.own_modules`.
+      core_size: size of the recurrent cell.
+      initial_log_std: initial log standard deviation of Gaussian policies.
+      policy_network: a module `(obs, mask) -> distribution` that replaces torso and head.
+      call_torso, call_policy: how to call user-defined modules, see `jaxrl.networks.own_modules`.
     """
 
     torso: Callable[[], nn.Module]
@@ -60,7 +60,7 @@ class ActorCritic(nn.Module):
                 self.critic_core = Core(self.core, self.core_size)
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """The recurrent state in which an episode begins."""
+        """The recurrent state at the start of an episode."""
         one = initial_carry(self.core, self.core_size, num_envs)
         return one if self.shared or self.core == "none" else (one, one)
 
@@ -94,7 +94,7 @@ class ActorCritic(nn.Module):
     def __call__(
         self, obs: PyTree, carry: PyTree = (), first: Array | None = None
     ) -> tuple[Distribution, Array, PyTree]:
-        """Both; the recurrent state has the structure of `initial_carry`."""
+        """The distribution, the value, and the recurrent state, structured like `initial_carry`."""
         if not self.shared:
             distribution, actor = self.policy(obs, carry, first)
             value, critic = self.value(obs, carry, first)

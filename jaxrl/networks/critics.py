@@ -1,4 +1,4 @@
-"""Action values and plain outputs for off-policy agents."""
+"""Critics and plain feed-forward outputs for off-policy agents."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,16 @@ from jaxrl.types import Array, PyTree, split_mask
 
 
 class Critics(nn.Module):
-    """Q(s, a) by several networks side by side: `float32[num, ...]`.
+    """An ensemble of `num` independent critics Q(s, a): `float32[num, ...]`.
 
     Attributes:
-      torso: builds a module from observations to features, one for each network.
-      num: how many.
-      num_outputs: values of each: one for a pair of observation and action, whose axis is left out,
-        or one for each action where the observation alone is given, `[num, ..., A]`.
-      call: how a torso is called, see `jaxrl.networks.own_modules`.
+      torso: builds a module from observations to features, one per critic.
+      hidden_sizes: widths of the hidden layers after the torso.
+      activation: their activation function.
+      num: number of critics.
+      num_outputs: outputs per critic: 1 if called with an action (the axis is dropped), or the
+        number of actions A if called with observations only, `[num, ..., A]`.
+      call: how to call a torso, see `jaxrl.networks.own_modules`.
     """
 
     torso: Callable[[], nn.Module]
@@ -44,7 +46,7 @@ class Critics(nn.Module):
 
 
 class Outputs(nn.Module):
-    """A torso, hidden layers and a small last layer: what a policy is made of, `[..., num]`."""
+    """A torso, hidden layers and a last layer with small weights: `[..., num]`."""
 
     torso: Callable[[], nn.Module]
     hidden_sizes: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Layers and their initialisation, in flax.linen."""
+"""Layers and their initialisers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -21,7 +21,7 @@ Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-    """The activation function of that name."""
+    """Looks up an activation function by name; raises ValueError if unknown."""
     if name not in get_args(Activation):
         raise InvalidValue(f"activation is {name!r}: use one of {', '.join(get_args(Activation))}")
     return jnp.tanh if name == "tanh" else getattr(nn, name)
@@ -39,9 +39,9 @@ def dense(features: int, scale: float, name: str | None = None) -> nn.Dense:
 
 
 class MLP(nn.Module):
-    """Dense layers, each followed by the activation; orthogonal with gain sqrt(2).
+    """Dense layers, each followed by an activation; orthogonal initialisation with gain sqrt(2).
 
-    With `layer_norm` what enters each activation is normalised over the features.
+    With `layer_norm`, the input of each activation is normalised over the features.
     """
 
     hidden_sizes: Sequence[int] = (64, 64)
@@ -58,20 +58,20 @@ class MLP(nn.Module):
 
 
 class Conv(nn.Conv):
-    """`flax.linen.Conv` that is fast in training on a CPU, too; use it in torsos of your own.
+    """A drop-in replacement for `flax.linen.Conv` that trains fast on CPUs; use it in your torsos.
 
-    It has the fields, the parameters and the names of `flax.linen.Conv`, and the same numbers but
-    for rounding; see `jaxrl.xla.convolution`. On other devices the programs are the same.
+    Fields, parameters and names are those of `flax.linen.Conv`, and results agree up to rounding;
+    see `jaxrl.xla.convolution`. On other devices it compiles to the same program.
     """
 
     conv_general_dilated: Any = conv_general_dilated
 
 
 class Flatten(nn.Module):
-    """Lays the leaves of an observation side by side, as floats, and feeds them to `torso`.
+    """Concatenates the leaves of an observation as float32 and applies `torso`.
 
     Attributes:
-      shapes: the leaves' unbatched shapes, in tree order.
+      shapes: unbatched shapes of the leaves, in tree order.
       torso: a module from `[..., F]` to features.
     """
 

@@ -1,16 +1,15 @@
-"""A flax module of the user's own inside an agent's network: how it is called, what it may hold.
+"""User-defined flax modules inside an agent's network.
 
-It always sees one leading batch axis, `[B, *obs]`, in acting, in values and in losses, whatever
-axes the agent works on: `x.reshape(x.shape[0], -1)` flattens an observation, and layers that take
-axis 0 as the batch (GroupNorm) do not mix what belongs to other rows.
+Such a module always sees one leading batch axis, `[B, *obs]`, whatever axes the agent works on:
+`x.reshape(x.shape[0], -1)` flattens an observation, and layers that treat axis 0 as the batch
+(GroupNorm) do not mix rows.
 
-Only its `params` are trained. Agents that learn action values (`trains` below: DQN and its kin,
-FittedQ, OnlineQ, PQN, DDPG, TD3, SAC, QSearch) carry other collections, such as BatchNorm's
-`batch_stats`, beside them, and pass a random stream "dropout". If `__call__` takes a keyword
-`train`, it is True for the network that a gradient step changes, whose collections may change with
-it, and False in acting, targets, evaluation and export. On-policy agents refuse collections and
-random streams: a policy must learn as the same function that acted, or the first importance ratio
-is not 1.
+Only its `params` are trained. Agents that learn action values (`trains` below: DQN and its
+variants, FittedQ, OnlineQ, PQN, DDPG, TD3, SAC, QSearch) also carry other collections, such as
+BatchNorm's `batch_stats`, and pass a random stream "dropout". If `__call__` takes a keyword
+`train`, it is True for the network being updated, whose collections may change, and False in
+acting, targets, evaluation and export. On-policy agents reject collections and random streams: the
+policy must be the same function in acting and in learning, or the first importance ratio is not 1.
 """
 
 import dataclasses
@@ -32,17 +31,17 @@ from jaxrl.types import Array, EnvSpec, Key, PyTree, split_mask, static
 
 
 def call_directly(module: nn.Module, *inputs: PyTree) -> Any:
-    """`module(*inputs)`, for a module that takes any leading axes."""
+    """Calls a module that accepts any leading axes."""
     return module(*inputs)
 
 
 @dataclasses.dataclass(frozen=True)
 class OneBatchAxis:
-    """Calls a module on inputs whose leading axes are made one, and gives them back to its output.
+    """Calls a module with all leading axes merged into one and restores them in its output.
 
     Attributes:
-      shapes: of the leaves of one unbatched observation; tells which axes are leading ones.
-      train: the keyword to call it with; None for a module that takes none.
+      shapes: shapes of the leaves of one unbatched observation, to find the leading axes.
+      train: value of the keyword `train`; None for a module without it.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -50,12 +49,12 @@ class OneBatchAxis:
 
     @classmethod
     def of(cls, module: nn.Module, spec: EnvSpec, *, trains: bool) -> Self:
-        """For acting; `trains`: the agent tells the module by `train` when it learns."""
+        """The call for acting; `trains` says whether the agent passes `train`."""
         return cls(leaf_shapes(spec), False if trains and _train(module) is not None else None)
 
     @property
     def in_learning(self) -> Self:
-        """The same with `train=True`, where the module takes it."""
+        """The same call with `train=True`, if the module takes it."""
         return dataclasses.replace(self, train=None if self.train is None else True)
 
     def __call__(self, module: nn.Module, obs: PyTree, *others: PyTree) -> Any:
@@ -67,7 +66,7 @@ class OneBatchAxis:
           others: trees with the same leading axes.
 
         Raises:
-          ValueError: features have another shape.
+          ValueError: the features have the wrong shape.
         """
         first, shape = jax.tree.leaves(obs)[0], self.shapes[0]
         leading = first.shape[: first.ndim - len(shape)]
@@ -78,21 +77,21 @@ class OneBatchAxis:
         output = module(*inputs, **({} if self.train is None else {"train": self.train}))
         if not isinstance(output, jax.Array):
             return output if one else Unflattened(output, leading)
-        known = isinstance(num, int)  # a program is exported for any number of rows
+        known = isinstance(num, int)  # symbolic in export
         if output.ndim != 2 or (known and output.shape[0] != num):
             raise InvalidValue(
-                f"{type(module).__name__} makes {output.shape} of {num} observations: a torso's "
+                f"{type(module).__name__} maps {num} observations to {output.shape}: a torso's "
                 "features must be [B, F], one row for each observation [B, ...]"
             )
         return output if one else output.reshape(*leading, output.shape[-1])
 
 
 class Unflattened(struct.PyTreeNode):
-    """A distribution over rows `[B]`, seen as one over `[*leading]` with B entries.
+    """A distribution over rows `[B]`, viewed as one over `[*leading]` with B entries.
 
     Attributes:
-      rows: the distribution; what it takes and returns are trees `[B, ...]`.
-      leading: the axes to show instead.
+      rows: the distribution; its inputs and outputs are trees `[B, ...]`.
+      leading: shape of the leading axes, with B entries in total.
     """
 
     rows: Distribution
@@ -129,22 +128,22 @@ class Unflattened(struct.PyTreeNode):
 
 
 def leaf_shapes(spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
-    """The shapes of the leaves of one observation, without its action mask.
+    """Shapes of the leaves of one observation, without its action mask.
 
     Raises:
-      ValueError: a network cannot read the observation: it has no leaf, or a complex one.
+      ValueError: the observation has no leaves, or a complex one.
     """
     leaves = named_leaves(split_mask(spec.observation)[0])
     if not leaves:
         raise InvalidValue(
-            f"spec.observation is {spec.observation!r}, and a network needs an array: where there "
-            "is nothing to see, give a constant, jnp.ones(1)"
+            f"spec.observation is {spec.observation!r}, but a network needs an array: if there is "
+            "nothing to observe, use a constant, jnp.ones(1)"
         )
     for name, x in leaves.items():
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
             raise InvalidValue(
-                f"spec.observation{name and f'.{name}'} is {x.dtype}, and networks take real "
-                "numbers: give the real and the imaginary part"
+                f"spec.observation{name and f'.{name}'} is {x.dtype}, but networks take real "
+                "numbers: split it into real and imaginary parts"
             )
     return tuple(tuple(x.shape) for x in leaves.values())
 
@@ -152,13 +151,13 @@ def leaf_shapes(spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
 def learning_pass(
     network: Any, variables: PyTree, *inputs: PyTree, key: Key, rngs: dict[str, Key] | None = None
 ) -> tuple[Any, PyTree]:
-    """`network.apply` as it learns: the output, and the collections that the pass has changed.
+    """`network.apply` in training mode: the output and the collections that it changed.
 
     Args:
-      network: a module with the field `call`, which calls the user's own module.
+      network: a module with the field `call`, which calls the user's module.
       variables: its variables.
-      key: of the random stream "dropout".
-      rngs: other streams.
+      key: for the random stream "dropout".
+      rngs: keys of other streams.
     """
     if isinstance(network.call, OneBatchAxis):
         network = network.clone(call=network.call.in_learning)
@@ -172,19 +171,21 @@ def learning_pass(
 
 
 def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None:
-    """Raises ValueError or TypeError where the agent cannot use the module in that field.
+    """Raises ValueError or TypeError if the agent cannot use the module in that field.
 
-    The module is traced, nothing is computed.
+    The module is traced; nothing is computed.
 
     Args:
-      field: `torso`, or `policy_network`, which sees the mask of actions, too.
-      trains: the agent carries other collections than params, and has a training mode.
+      agent: the agent.
+      field: `torso`, or `policy_network`, which also takes the action mask.
+      spec: the environment's spec.
+      trains: whether the agent has a training mode and carries collections other than params.
     """
     module, owner = getattr(agent, field), type(agent).__name__
     if module is None:
         return
     if not isinstance(module, nn.Module):
-        raise InvalidType(f"{field} is {module!r}: give an instance of a flax.linen.Module")
+        raise InvalidType(f"{field} is {module!r}: it must be an instance of flax.linen.Module")
     name = f"{field} {type(module).__name__}"
     parameter = _train(module)
     if not trains and parameter is not None and parameter.default is inspect.Parameter.empty:
@@ -204,7 +205,7 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
             raise InvalidValue(f"{name} draws random numbers {what}. {remedy}") from error
         except errors.ModifyScopeVariableError as error:
             raise InvalidValue(f"{name} changes its variables {what}. {remedy}") from error
-        except ValueError as error:  # of BatchNorm and Dropout, who ask for a mode
+        except ValueError as error:  # BatchNorm and Dropout without a mode
             if "must be passed to the constructor or at call time" not in str(error):
                 raise
             raise InvalidValue(f"{name} has a layer without a mode: {error} {remedy}") from error
@@ -212,11 +213,11 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
     variables = traced("when it is built", nn.init(call, module), key, *inputs)
     names = carried_names(variables)
     if names and not trains:
-        raise InvalidValue(f"{name} has {', '.join(names)} beside its params. {ON_POLICY}")
+        raise InvalidValue(f"{name} has {', '.join(names)} besides its params. {ON_POLICY}")
     if names and parameter is None and (other := _other_mode(module)):
         raise InvalidValue(
-            f"{name} has {', '.join(names)}, and its keyword {other} is never set, so that they "
-            f"would never change. {HOW_TO_TRAIN}"
+            f"{name} has {', '.join(names)}, which would never change, because its keyword {other} "
+            f"is never set. {HOW_TO_TRAIN}"
         )
     output = traced("in acting", nn.apply(call, module), variables, *inputs)
     if is_policy:
@@ -229,18 +230,18 @@ def check_module(agent: Any, field: str, spec: EnvSpec, *, trains: bool) -> None
     before = {collection: variables[collection] for collection in names}
     if names and _shapes(found[1]) != _shapes(before):
         raise InvalidValue(
-            f"{name} changes the shape or dtype of {', '.join(names)} as it learns: from "
+            f"{name} changes the shape or dtype of {', '.join(names)} in learning: from "
             f"{_shapes(before)} to {_shapes(found[1])}"
         )
 
 
 HOW_TO_TRAIN = (
-    "Give its __call__ a keyword `train`, which is True in learning and False in acting, and use "
+    "Give its __call__ a keyword `train` (True in learning, False in acting) and use "
     "nn.BatchNorm(use_running_average=not train) and nn.Dropout(rate, deterministic=not train)"
 )
 ON_POLICY = (
-    "An on-policy agent learns about the very function that acted, which batch statistics and "
-    "dropout would change in between. Use nn.LayerNorm or nn.GroupNorm, or an agent that carries "
+    "An on-policy agent needs the same policy function in acting and in learning, and batch "
+    "statistics and dropout change it. Use nn.LayerNorm or nn.GroupNorm, or an agent that supports "
     "them: DQN, PQN, DDPG, TD3, SAC or QSearch"
 )
 
@@ -251,10 +252,10 @@ def _train(module: nn.Module) -> inspect.Parameter | None:
 
 
 def _other_mode(module: nn.Module) -> str | None:
-    """A keyword of the module's `__call__` that tells of a mode by another name than `train`."""
+    """A mode keyword of the module's `__call__` with a name other than `train`."""
     others = {"training", "is_training", "deterministic", "use_running_average"}
     parameters = inspect.signature(type(module).__call__).parameters
-    # None is the default of flax's own layers, whose mode is a field, too
+    # flax's own layers default to None, since their mode is also a field
     found = [x for x in others if x in parameters and parameters[x].default is not None]
     return min(found, default=None)
 
@@ -277,6 +278,6 @@ def _check_distribution(name: str, output: Any) -> None:
 
     if (shape := jax.eval_shape(one, output).shape) != (3,):
         raise InvalidValue(
-            f"{name} makes a distribution over {shape} of 3 observations: it must be over [B], an "
+            f"{name} maps 3 observations to a distribution over {shape}: it must be over [B], one "
             "action for each observation [B, ...]"
         )

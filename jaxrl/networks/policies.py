@@ -1,4 +1,4 @@
-"""Policies: from features or observations to distributions over actions."""
+"""Policies: modules that map features or observations to action distributions."""
 
 from collections.abc import Callable
 
@@ -28,10 +28,10 @@ from jaxrl.types import (
 
 
 class PolicyHead(nn.Module):
-    """From features to a distribution over the actions of `space`.
+    """Maps features to a distribution over the actions of `space`.
 
-    The last layer is small (gain 0.01), so that training starts near the uniform policy; a box has
-    a learned `log_std` that does not depend on the state.
+    The last layer has gain 0.01, so that training starts near the uniform policy; for a `Box`, a
+    learned `log_std` does not depend on the state.
     """
 
     space: ActionSpace
@@ -58,11 +58,11 @@ class PolicyHead(nn.Module):
                         for space, m in zip(spaces, masks, strict=True)
                     )
                 )
-        raise InvalidType(f"{self.space!r} is no action space")
+        raise InvalidType(f"{self.space!r} is not an action space")
 
 
 class SoftmaxLinear(nn.Module):
-    """pi(a | s) proportional to exp(theta^T phi(s, a)), theta zero at first: uniform.
+    """pi(a | s) proportional to exp(theta^T phi(s, a)), with theta initialised to zero: uniform.
 
     Attributes:
       features: phi, from observations `[..., *obs]` to `[..., A, K]`.
@@ -78,7 +78,7 @@ class SoftmaxLinear(nn.Module):
 
 
 class Scorer(nn.Module):
-    """pi(a | s) proportional to exp(f(s, a)): one network scores each action beside the state.
+    """pi(a | s) proportional to exp(f(s, a)): one network scores each pair of state and action.
 
     Attributes:
       num_actions: A.
@@ -102,6 +102,6 @@ class Scorer(nn.Module):
         )
         if self.torso is None:
             x = MLP()(pairs)
-        else:  # with one batch axis, as any module of the user's own
+        else:  # user-defined modules see one batch axis
             x = self.torso(pairs.reshape(-1, pairs.shape[-1])).reshape(*shape, -1)
         return Categorical(jnp.squeeze(dense(1, 0.01)(x), -1), mask)

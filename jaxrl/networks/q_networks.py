@@ -1,6 +1,6 @@
-"""Networks for action values: one number, or a distribution, for each of several actions.
+"""Q-networks: a value, or a return distribution, for each discrete action.
 
-Dueling streams, noisy layers and the embedding of quantile levels are parts that fit together.
+Dueling streams, noisy layers and quantile embeddings can be combined.
 """
 
 import math
@@ -17,10 +17,10 @@ from jaxrl.types import Array, PyTree, split_mask
 
 
 class NoisyDense(nn.Module):
-    """A dense layer whose weights carry factorised Gaussian noise of a learned size.
+    """A dense layer whose weights have factorised Gaussian noise with learned scales.
 
-    Without the random stream "noise" it is the layer of the means. Fortunato et al., "Noisy
-    networks for exploration", 2018, section 3.
+    Without the random stream "noise", it uses the mean weights. Fortunato et al., "Noisy networks
+    for exploration", 2018, section 3.
     """
 
     features: int
@@ -57,20 +57,21 @@ def _signed_root(x: Array) -> Array:
 
 
 class QNetwork(nn.Module):
-    """Observations `[..., *obs]` to `[..., A, K]`: K outputs for each action.
+    """Maps observations `[..., *obs]` to `[..., A, K]`: K outputs for each action.
 
     Attributes:
       torso: a module from observations to features.
       num_actions: A.
-      num_outputs: K, 1 for a value; with `levels`, as many as these.
-      hidden_size: of the layer between torso and outputs.
-      dueling: a stream for the state and one for the actions, whose mean is taken away
+      num_outputs: K, 1 for a value; ignored with `levels`, where K is their number.
+      hidden_size: width of the layer between torso and outputs.
+      activation: activation function of that layer.
+      dueling: separate streams for state value and advantages, whose mean is subtracted
         (Wang et al., "Dueling network architectures", 2016, eq. 9).
-      noisy: noisy layers behind the torso.
-      embedding_size: cosines of a quantile level (Dabney et al., "Implicit quantile networks",
-        2018, eq. 4, from the first that is no constant); 0 for outputs that know no level.
-      layer_norm: normalise the features of each layer behind the torso.
-      call: how the torso is called, see `jaxrl.networks.own_modules`.
+      noisy: use noisy layers after the torso.
+      embedding_size: number of cosine features of a quantile level (Dabney et al., "Implicit
+        quantile networks", 2018, eq. 4, without the constant one); 0 for outputs without levels.
+      layer_norm: apply layer normalisation in each layer after the torso.
+      call: how to call the torso, see `jaxrl.networks.own_modules`.
     """
 
     torso: nn.Module
@@ -88,7 +89,7 @@ class QNetwork(nn.Module):
     def __call__(self, obs: PyTree, levels: Array | None = None) -> Array:
         x = self.call(self.torso, split_mask(obs)[0])  # [..., F]
         outputs = self.num_outputs
-        if self.embedding_size:  # [..., K, F], and one output for each level
+        if self.embedding_size:  # [..., K, F], one output per level
             assert levels is not None
             cosines = jnp.cos(jnp.pi * levels[..., None] * _counted(self.embedding_size, levels))
             x = x[..., None, :] * nn.relu(dense(x.shape[-1], 2**0.5, "levels")(cosines))

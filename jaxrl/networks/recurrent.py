@@ -1,4 +1,4 @@
-"""Recurrent cores: they carry a state across time and drop it where an episode begins."""
+"""Recurrent cores, whose state is reset at episode starts."""
 
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ CoreName = Literal["none", "gru", "lstm"]
 
 
 def cell(name: CoreName, size: int) -> nn.RNNCellBase | None:
-    """A recurrent cell of that name; None for "none"."""
+    """Builds a recurrent cell by name; None for "none"."""
     match name:
         case "none":
             return None
@@ -25,13 +25,13 @@ def cell(name: CoreName, size: int) -> nn.RNNCellBase | None:
 
 
 def initial_carry(name: CoreName, size: int, num_envs: int) -> PyTree:
-    """The recurrent state in which an episode begins: zeros, leaves `[num_envs, size]`."""
+    """The recurrent state at the start of an episode: zeros, leaves `[num_envs, size]`."""
     zeros = jnp.zeros((num_envs, size), jnp.float32)
     return {"none": (), "gru": zeros, "lstm": (zeros, zeros)}[name]
 
 
 class Core(nn.Module):
-    """Runs a recurrent cell over time and drops its state where an episode begins."""
+    """Runs a recurrent cell over time and resets its state at episode starts."""
 
     name_: CoreName
     size: int
@@ -43,7 +43,7 @@ class Core(nn.Module):
         Args:
           carry: the state before step 0, leaves `[N, size]`.
           x: features `[T, N, F]`.
-          first: `bool[T, N]`.
+          first: `bool[T, N]`, episode starts.
 
         Returns:
           The state after the last step, the outputs `[T, N, size]`, and the state after each step,

@@ -1,4 +1,4 @@
-"""Torsos: from observations `[..., *obs]` to features `[..., F]`, for any leading axes."""
+"""Torsos: modules from observations `[..., *obs]` to features `[..., F]`, for any leading axes."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,8 @@ from jaxrl.types import Array, EnvSpec
 class CNN(nn.Module):
     """Convolutions over images `[..., height, width, channels]`, then a dense layer.
 
-    Bytes are scaled to [0, 1]. Each of `layers` is (features, kernel, stride); relu between.
+    uint8 inputs are scaled to [0, 1]. Each of `layers` is (features, kernel, stride), followed by
+    a ReLU.
     """
 
     layers: Sequence[tuple[int, int, int]] = ((16, 3, 1), (32, 3, 1))
@@ -36,5 +37,5 @@ class CNN(nn.Module):
 def default_torso(
     spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, layer_norm: bool = False
 ) -> nn.Module:
-    """An MLP over the flattened observation, whatever its structure."""
+    """An MLP on the flattened observation, for observations of any structure."""
     return Flatten(leaf_shapes(spec), MLP(tuple(hidden_sizes), activation, layer_norm))

@@ -1,8 +1,8 @@
-"""Variables of flax modules: `params` are trained, other collections are carried beside them.
+"""Variables of flax modules: `params` are trained, other collections are carried along.
 
-Variables are the dict of collections that `module.init` returns, `{"params": ..., ...}`. Functions
-take a tree of such dicts, too: a pair of networks, say. Another collection, BatchNorm's
-`batch_stats` for instance, is what the last learning pass made of it; no optimiser sees it.
+Variables are the dict of collections that `module.init` returns, `{"params": ..., ...}`. The
+functions here also take trees of such dicts, such as a pair of networks. Other collections, such as
+BatchNorm's `batch_stats`, come from the last learning pass; optimisers do not see them.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from jaxrl.types import PyTree, Scalar
 
 
 def carried_names(variables: PyTree) -> list[str]:
-    """The collections that are not trained, in any of the dicts."""
+    """Names of the collections that are not trained, in any of the dicts."""
     found = jax.tree.leaves(variables, is_leaf=_is_variables)
     return sorted({name for x in found if _is_variables(x) for name in x} - {"params"})
 
 
 def trained(variables: PyTree) -> PyTree:
-    """The variables without the collections that are carried: what an optimiser is to see."""
+    """The variables without carried collections: what an optimiser sees."""
 
     def one(x: Any) -> Any:
         return {"params": x["params"]} if _is_variables(x) else x
@@ -30,7 +30,7 @@ def trained(variables: PyTree) -> PyTree:
 
 
 def merged(variables: PyTree, *newer: PyTree) -> PyTree:
-    """The variables with the collections that `newer` has in their place; the last one wins."""
+    """Replaces collections by those in `newer`; the last one wins."""
 
     def one(x: Any, *others: Any) -> Any:
         for other in others:
@@ -41,10 +41,10 @@ def merged(variables: PyTree, *newer: PyTree) -> PyTree:
 
 
 def polyak_update(variables: PyTree, target: PyTree, tau: Scalar) -> PyTree:
-    """The target's variables, moved the share `tau` of the way to `variables`.
+    """Polyak averaging: (1 - tau) * target + tau * variables.
 
-    Collections that are carried are taken over whole: batch statistics are averages already, and
-    others may be counts (Stable-Baselines3 does the same, see its issue 996).
+    Carried collections are copied: batch statistics are averages already, and others may be counts
+    (as in Stable-Baselines3, see its issue 996).
     """
 
     def one(x: Any, target: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Replay memory: a ring of steps, and a tree of priorities."""
+"""Experience replay: a replay buffer and a sum tree for priorities."""
 
 from jaxrl.replay.buffer import BufferState as BufferState
 from jaxrl.replay.buffer import ReplayBuffer as ReplayBuffer

@@ -1,11 +1,11 @@
-"""Replay memory inside the compiled program: a ring of steps in which each observation lies once.
+"""A replay buffer inside the compiled program that stores each observation once.
 
-The ring is `[slots, num_envs]`, time-major, so that the observation after a step is the one in the
-next slot. Where an episode was truncated that is the next episode's first, and the observation in
-which the truncated one ended is kept apart: in a smaller ring where the environment declares that
-only its time limit truncates (`EnvSpec.truncates`), which bounds how many there can be; otherwise
-beside each step. Where in the ring of steps to write is decided by the number of the iteration
-alone, which vmap never batches: its writes stay updates in place for any number of seeds.
+The ring buffer is `[slots, num_envs]`, time-major, so the observation after a step is in the next
+slot. After a truncated episode that slot holds the next episode's first observation, so the final
+one is stored separately: in a smaller ring if the environment declares that only its time limit
+truncates (`EnvSpec.truncates`), which bounds their number, and otherwise for every step. The write
+position depends only on the iteration count, which vmap never batches, so writes stay in place for
+any number of seeds.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ from jaxrl.types import Array, EnvSpec, Key, PyTree, Scalar, Transition
 
 
 class BufferState(struct.PyTreeNode):
-    """What a ring holds.
+    """Contents of a replay buffer.
 
     Attributes:
-      steps: `Transition`s without their next observation (None), leaves `[L, N, ...]`.
-      finals: observations in which truncated episodes ended, leaves `[F, ...]`; where any step may
-        be truncated those after every step, leaves `[L, N, ...]`.
-      final_index: `int32[L, N]`, the number of the truncation that ended the step; or `()`.
-      num_finals: `int32[]`, truncations so far; or `()`.
-      priorities: a tree over slots and copies, `()` where sampling is uniform.
-      top_priority: `float32[]`, the largest priority so far, which new steps get; or `()`.
+      steps: `Transition`s with `next_obs=None`, leaves `[L, N, ...]`.
+      final_obs: last observations of truncated episodes, leaves `[F, ...]`; if any step may be
+        truncated, the observation after every step, leaves `[L, N, ...]`.
+      final_index: `int32[L, N]`, running number of the truncation at each step; or `()`.
+      num_truncated: `int32[]`, truncations so far; or `()`.
+      priorities: a sum tree over slots and copies; `()` with uniform sampling.
+      top_priority: `float32[]`, the largest priority so far, given to new steps; or `()`.
     """
 
     steps: Transition
@@ -44,17 +44,17 @@ class BufferState(struct.PyTreeNode):
 
 
 class Replayed(Transition, kw_only=True):
-    """Transitions over one or several steps, `[B, ...]`.
+    """Sampled n-step transitions, `[B, ...]`.
 
-    `reward` is the discounted sum over the steps, `terminated`, `truncated` and `next_obs` are of
-    the last. Where it terminated, next_obs is obs: there is no value to look up.
+    `reward` is the discounted sum over the steps; `terminated`, `truncated` and `next_obs` belong
+    to the last one. Where it terminated, `next_obs` equals `obs`, since no value is bootstrapped.
 
     Attributes:
-      num_steps: `int32[B]`, steps up to next_obs: its value is discounted by discount**num_steps.
-      relative_probability: `float32[B]`, of having been drawn, against a uniform draw.
-      valid: `bool[B]`, False where next_obs is no longer there (see `ReplayBuffer.can_drop`) or
-        nothing has a priority: leave the row out.
-      index: `int32[B]`, where the step lies.
+      num_steps: `int32[B]`, steps to `next_obs`, whose value is discounted by discount**num_steps.
+      relative_probability: `float32[B]`, sampling probability relative to a uniform draw.
+      valid: `bool[B]`, False if `next_obs` was overwritten (see `ReplayBuffer.can_drop`) or all
+        priorities are zero: ignore such rows.
+      index: `int32[B]`, position of the step in the buffer.
     """
 
     num_steps: Array
@@ -64,7 +64,7 @@ class Replayed(Transition, kw_only=True):
 
     @classmethod
     def once(cls, steps: Transition) -> "Replayed":
-        """Single steps `[B, ...]`, each of which counts."""
+        """One-step transitions `[B, ...]`, all valid."""
         shape = steps.reward.shape
         fields = {name: getattr(steps, name) for name in Transition.__dataclass_fields__}
         fields["next_obs"] = tree_where(steps.terminated, steps.obs, steps.next_obs)
@@ -79,14 +79,14 @@ class Replayed(Transition, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class ReplayBuffer:
-    """A ring for the plan of an agent: pure functions of a `BufferState`. Static.
+    """A replay buffer for an agent's plan: static sizes, and pure functions of a `BufferState`.
 
     Attributes:
-      plan: how much is collected, kept and drawn.
-      num_kept: slots of time whose steps can be drawn.
-      num_slots: L, slots that there are: those, and room for the iteration that is written next,
-        the first of which holds the newest observation.
-      num_final_slots: F, truncated episodes whose last observation is kept; None: of all.
+      plan: how much is collected, stored and sampled.
+      num_kept: time slots whose steps can be sampled.
+      num_slots: L, all time slots: `num_kept` and those that the next iteration writes, of which
+        the first holds the newest observation.
+      num_final_slots: F, number of final observations kept for truncated episodes; None for all.
     """
 
     plan: Replay
@@ -96,11 +96,11 @@ class ReplayBuffer:
 
     @classmethod
     def of(cls, plan: Replay, spec: EnvSpec) -> Self:
-        """Room for `plan.capacity` steps, rounded up to whole iterations.
+        """A buffer for `plan.capacity` steps, rounded up to whole iterations.
 
-        And for the final observation of each of them that may be truncated: of any, unless the
-        spec declares that only its time limit truncates. Then there are at most
-        ceil(L / max_steps) in L slots of a copy.
+        It has room for the final observation of every step that may be truncated: any step, unless
+        the spec declares that only its time limit truncates. Then at most ceil(L / max_steps) of
+        a copy's L slots are truncated.
         """
         kept = -(-plan.capacity // plan.steps_per_iteration) * plan.num_steps
         slots = kept + plan.num_steps
@@ -112,12 +112,14 @@ class ReplayBuffer:
 
     @property
     def can_drop(self) -> bool:
-        """Whether rows can lose their final observation: where the environment truncates before
-        `max_steps`, and declares that it never does."""
+        """Whether rows can lose their final observation.
+
+        This happens if the environment truncates before `max_steps` but declares that it does not.
+        """
         return self.num_final_slots is not None
 
     def init(self, like: Transition) -> BufferState:
-        """An empty memory for transitions shaped as `like`, unbatched."""
+        """An empty buffer for transitions shaped like `like`, unbatched."""
         shape = (self.num_slots, self.plan.num_envs)
 
         def room(x: Array, *leading: int) -> Array:
@@ -136,12 +138,12 @@ class ReplayBuffer:
         )
 
     def num_written(self, iterations: Array) -> Array:
-        """Slots whose steps can be drawn after that many iterations, `int32[]`."""
+        """Number of slots that can be sampled after that many iterations, `int32[]`."""
         num_steps = self.plan.num_steps
         return jnp.minimum(iterations, self.num_kept // num_steps) * num_steps
 
     def is_ready(self, iterations: Array) -> Array:
-        """Whether `warmup` steps are there, and one that can be drawn: `bool[]`, not batched."""
+        """Whether there are `warmup` steps and at least one to sample: `bool[]`, not batched."""
         slots = max(-(-self.plan.warmup // self.plan.num_envs), self.plan.n_step)
         return self.num_written(iterations) >= slots
 
@@ -153,12 +155,12 @@ class ReplayBuffer:
     def add(
         self, state: BufferState, steps: Transition, obs: PyTree, iteration: Array
     ) -> BufferState:
-        """Writes the rollout of an iteration over the oldest steps.
+        """Overwrites the oldest steps with a rollout.
 
         Args:
-          memory: what is there.
+          state: the current contents.
           steps: `[T, N, ...]`.
-          obs: the observations after it, `[N, ...]`, to which the next actions answer.
+          obs: observations after the rollout, and after any reset, `[N, ...]`.
           iteration: `int32[]`, counted from 0, not batched.
         """
         start, head = self.head(iteration), self.head(iteration + 1)
@@ -184,7 +186,7 @@ class ReplayBuffer:
     def _add_finals(
         self, state: BufferState, steps: Transition, num_slots: int
     ) -> tuple[BufferState, Array]:
-        """Keeps the observations in which truncated episodes ended; the number of each cut."""
+        """Stores the final observations of truncated episodes and numbers the truncations."""
         cut = steps.truncated & ~steps.terminated
         number = (
             state.num_truncated + jnp.cumsum(cut.ravel(), dtype=jnp.int32).reshape(cut.shape) - 1
@@ -202,10 +204,13 @@ class ReplayBuffer:
         return kept, number
 
     def _prioritize_new(self, state: BufferState, iteration: Array) -> BufferState:
-        """The top priority for steps that can be drawn since this iteration, and none for those
-        that do not see `n_step` steps ahead yet or will be written over next."""
+        """Sets the priorities of an iteration's slots.
+
+        Steps that can be sampled from now on get the top priority. Steps without `n_step` steps
+        after them, and those that are overwritten next, get 0.
+        """
         num_steps, n_step = self.plan.num_steps, self.plan.n_step
-        # From the slot that was written first; no slot twice, however few there are.
+        # Relative to the slot written first; no slot occurs twice, however few there are.
         offsets = jnp.arange(max(1 - n_step, num_steps - self.num_kept), 2 * num_steps)
         new = (offsets <= num_steps - n_step) & (offsets >= -self.num_written(iteration))
         slots = (self.head(iteration) + offsets) % self.num_slots
@@ -224,14 +229,14 @@ class ReplayBuffer:
         discount: Scalar,
         reward_of: Callable[[Array], Array] = lambda reward: reward,
     ) -> Replayed:
-        """Draws a batch, each step with `n_step` steps ahead of it or the end of its episode.
+        """Samples a batch of transitions over `n_step` steps, fewer at the end of an episode.
 
         Args:
-          memory: what is there.
-          key: of the draw.
-          iterations: `int32[]`, those added so far, not batched; see `is_ready`.
-          discount: of the rewards within a row.
-          reward_of: from stored rewards to those that are summed.
+          state: the current contents.
+          key: random key.
+          iterations: `int32[]`, iterations added so far, not batched; see `is_ready`.
+          discount: discount of the rewards within a row.
+          reward_of: applied to stored rewards before they are summed, to normalise them.
         """
         plan, size = self.plan, (self.plan.batch_size,)
         num_starts = self.num_written(iterations) - (plan.n_step - 1)
@@ -241,7 +246,7 @@ class ReplayBuffer:
             index = tree.sample(key, plan.batch_size)
             index = jnp.minimum(index, self.num_slots * plan.num_envs - 1)
             slot, copy = jnp.divmod(index, plan.num_envs)
-            has_mass = tree[index] > 0  # false only where nothing has
+            has_mass = tree[index] > 0  # false only if all priorities are 0
             probability = jnp.where(has_mass, tree[index] / tree.total * number_of_starts, 1.0)
         else:
             age_key, copy_key = jax.random.split(key)
@@ -294,7 +299,7 @@ class ReplayBuffer:
         )
 
     def prioritize(self, state: BufferState, rows: Replayed, priorities: Array) -> BufferState:
-        """Gives the drawn steps new priorities `float32[B]`; rows that do not count get 0."""
+        """Sets the priorities `float32[B]` of sampled rows; invalid rows get 0."""
         sound = jnp.where(jnp.isfinite(priorities) & rows.valid, priorities, 0.0)
         return state.replace(
             priorities=state.priorities.set(rows.index, sound),

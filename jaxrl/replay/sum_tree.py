@@ -1,8 +1,7 @@
-"""A sum tree for prioritised sampling, flat and wide: three levels for a quarter of a million.
+"""A sum tree for prioritised sampling with wide nodes: three levels hold 262,144 leaves.
 
-Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.3. Every sum
-that an update touches is summed anew from its children, never changed by a difference, so float32
-does not drift however long a run is.
+Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.3. An update
+recomputes sums from their children instead of adding differences, so float32 does not drift.
 """
 
 import jax
@@ -12,19 +11,22 @@ from flax import struct
 from jaxrl.types import Array, Key
 
 WIDTH = 64
-"""Children of a node: a level is one gather of rows of 64, and a power of 64 is a level."""
+"""Children per node: descending one level is one gather of rows of 64."""
 
 
 class SumTree(struct.PyTreeNode):
-    """Attributes:
-    levels: sums from the leaves, `float32[WIDTH^k]`, up to `float32[WIDTH]`; not negative.
+    """A sum tree of non-negative leaves.
+
+    Attributes:
+      levels: the leaves, `float32[num_leaves]` rounded up to a multiple of `WIDTH`, and the levels
+        of sums above them, up to `float32[WIDTH]`.
     """
 
     levels: tuple[Array, ...]
 
     @classmethod
     def zeros(cls, num_leaves: int) -> "SumTree":
-        """A tree with room for that many leaves, all 0."""
+        """A tree of at least `num_leaves` leaves, all 0."""
         sizes, size = [], max(num_leaves, 1)
         while True:
             size = -(-size // WIDTH) * WIDTH
@@ -42,10 +44,10 @@ class SumTree(struct.PyTreeNode):
         return self.levels[0][index]
 
     def set(self, index: Array, value: Array) -> "SumTree":
-        """The tree with leaves `index[B]` at `value[B]`.
+        """Sets leaves `index[B]` to `value[B]`.
 
-        There is room for leaves up to a multiple of 64; an index past that is left out. One that is
-        named twice gets either of its values.
+        Indices beyond the last leaf (a multiple of 64) are ignored. A repeated index gets one of
+        its values.
         """
         leaves = self.levels[0].at[index].set(value, mode="drop")
         levels = [leaves]
@@ -57,9 +59,11 @@ class SumTree(struct.PyTreeNode):
         return SumTree(tuple(levels))
 
     def sample(self, key: Key, num: int) -> Array:
-        """Draws `int32[num]` leaves in proportion to their values, one from each of `num` equal
-        parts of the whole mass. Never one of value 0, as long as any other is above it; where none
-        is, the last."""
+        """Draws `int32[num]` leaves in proportion to their values by stratified sampling.
+
+        One leaf is drawn from each of `num` equal parts of the total. Leaves of value 0 are never
+        drawn, unless all are 0: then it is the last leaf.
+        """
         part = self.total / num
         mass = part * (jnp.arange(num) + jax.random.uniform(key, (num,)))
         node = jnp.zeros(num, jnp.int32)
@@ -68,7 +72,7 @@ class SumTree(struct.PyTreeNode):
             upto = jnp.cumsum(children, axis=-1)
             positive = children > 0
             beyond = positive & (upto > mass[:, None])
-            # Rounding may leave no child beyond the mass: then it is the last that has any.
+            # Rounding may leave no child beyond the mass: then take the last positive one.
             last = WIDTH - 1 - jnp.argmax(positive[:, ::-1], axis=-1)
             child = jnp.where(beyond.any(-1), jnp.argmax(beyond, axis=-1), last)
             row = jnp.arange(num)

@@ -1,1 +1,1 @@
-"""Runs: the host loop, its progress, and the directory it leaves behind."""
+"""Runs: the host loop, its events, and the run directory."""

@@ -1,10 +1,10 @@
-"""Callbacks of `fit` that end a run early. One's own are as short: a function of an event.
+"""Callbacks of `fit` that end a run early. A callback is a function of an event.
 
 >>> def stop_when_bored(event):
 ...     if isinstance(event, Evaluation) and event.return_means.mean() < 10:
 ...         return "it learns nothing"
 
-An evaluation holds the state that was evaluated, which the next iteration writes over: copy it.
+An evaluation holds the evaluated state, which the next iteration overwrites: copy it to keep it.
 
 >>> def keep_the_best(event):
 ...     if isinstance(event, Evaluation) and event.return_mean > best["return"]:
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from jaxrl.runs.events import Compiled, Evaluation, Event
 
 Callback = Callable[[Event], str | None]
-"""Called with each event; a text ends the run, after a last evaluation, and says why."""
+"""Called with each event; a returned text ends the run after a last evaluation and says why."""
 
 
 def stop_at_return(target: float) -> Callback:
-    """Ends the run when an evaluation's return, the mean over its members, reaches `target`.
+    """Ends the run when the mean return of an evaluation reaches `target`.
 
-    Members that have diverged do not count. One that finished no episode has not reached it.
+    Diverged members are left out. If a member finished no episode, the target is not reached.
     """
 
     def callback(event: Event) -> str | None:
@@ -37,7 +37,7 @@ def stop_at_return(target: float) -> Callback:
 
 
 def time_budget(seconds: float) -> Callback:
-    """Ends the run `seconds` after it was compiled; in training it is looked at once a second."""
+    """Ends the run `seconds` after compilation; checked about once a second."""
     end = float("inf")
 
     def callback(event: Event) -> str | None:

@@ -1,15 +1,15 @@
-"""Checkpoints of a run, with orbax: atomic, written beside training, the last few kept; no pickle.
+"""Checkpoints of a run, with orbax: atomic, written in the background, without pickle.
 
-A checkpoint has two parts, so that acting does not read a replay memory:
+A checkpoint has two parts, so that acting does not need to read a replay buffer:
 
     learned     the agent's state and the statistics that normalise its observations
-    progress    the environments, the recurrent carry, replay, keys, metrics not yet told
+    progress    environments, recurrent carry, replay buffer, keys, metrics not yet reported
 
-and a record in JSON: where the run stood, its configuration, and of every array the name, the
-shape, the dtype and a checksum. What is read is compared with that record and with a template.
+and a JSON record: the progress of the run, its configuration, and name, shape, dtype and checksum
+of every array. Arrays are checked against this record and against a template when they are read.
 
-Beside them the directory `best` holds what was learned at the best evaluation, where that was asked
-for: to act, evaluate and export, not to go on with.
+With `keep_best`, the directory `best` holds the learned part of the best evaluation, for acting,
+evaluation and export, but not for resuming.
 """
 
 import contextlib
@@ -41,20 +41,20 @@ RECORD = "record"
 
 
 RENAMED = {"finals": "final_obs", "final": "final_index", "num_finals": "num_truncated"}
-"""Fields of the replay memory in schemas 1 and 2, and what they are called since."""
+"""Fields of the replay buffer in schemas 1 and 2, and their names since."""
 NOT_DAMAGE = (MemoryError, PermissionError)
-"""What is wrong with the machine, not with the checkpoint."""
+"""Errors of the machine rather than of the checkpoint."""
 
 
 class DamagedCheckpoint(JaxrlError):
-    """A checkpoint that is not whole: what was found, in words."""
+    """A checkpoint is damaged; the message says how."""
 
 
 class Checkpoints:
-    """The checkpoints in one directory, each named by the steps of a seed before it was taken."""
+    """The checkpoints in one directory, each named by its number of environment steps per seed."""
 
     def __init__(self, path: Path | str, *, keep: int | None = None):
-        """Of the directory `path`, made where there is none; `keep` is how many stay, None: all."""
+        """Uses the directory `path`, created if missing; keeps the newest `keep`, None for all."""
         self.path = Path(path).absolute()
         self._shown = path  # in messages
         self._keep = keep
@@ -66,31 +66,31 @@ class Checkpoints:
             max_to_keep=self._keep,
             enable_async_checkpointing=True,
             create=True,
-            cleanup_tmp_directories=True,  # of a process that was killed while it wrote
+            cleanup_tmp_directories=True,  # left by a process that was killed while writing
         )
         self._open.enter_context(_quiet_threads())
         return ocp.CheckpointManager(self.path, options=options)
 
     def steps(self) -> list[int]:
-        """Those that were finished, the newest first."""
+        """Steps of the finished checkpoints, newest first."""
         if not self.path.is_dir():
             return []
         found = (int(p.name) for p in self.path.iterdir() if p.name.isdecimal())
         return sorted(found, reverse=True)
 
     def save(self, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]) -> None:
-        """Takes a copy of the arrays in `parts`, and returns while it is being written.
+        """Copies the arrays in `parts` and writes them in the background.
 
-        The checkpoint appears once it is whole. Arrays may be donated as soon as this returns.
+        The checkpoint appears once it is complete. Arrays may be donated as soon as this returns.
 
         Raises:
-          WriteError: this one, or the one before, cannot be written.
+          WriteError: this checkpoint, or the one before, cannot be written.
         """
         copies = {name: _arrays(tree) for name, tree in parts.items()}
         leaves = {name: _described(arrays) for name, arrays in copies.items()}
         record = plain({**record, "schema_version": SCHEMA_VERSION, "leaves": leaves})
         items = {
-            # orbax has no arrays without an entry; their shape is in the record
+            # orbax cannot store empty arrays; their shape is in the record
             name: ocp.args.StandardSave({k: x for k, x in arrays.items() if x.size})
             for name, arrays in copies.items()
         }
@@ -99,20 +99,20 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(record=sealed, **items))
 
     def put_aside(self, step: int) -> Path:
-        """Moves a damaged one out of the way; where it is then."""
+        """Moves a damaged checkpoint out of the way and returns its new path."""
         aside = self.path.parent / f"damaged-checkpoint-{step}"
         shutil.rmtree(aside, ignore_errors=True)
         return (self.path / str(step)).rename(aside)
 
     def wait(self) -> None:
-        """Returns when what was saved has been written; raises as `save`."""
+        """Waits until everything is written; raises like `save`."""
         if "_manager" in self.__dict__:
             with writing(self._shown):
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and ends the threads that write; raises as `save`."""
-        if "_manager" in self.__dict__:  # if something was saved: else there is no directory either
+        """Waits and stops the writer threads; raises like `save`."""
+        if "_manager" in self.__dict__:  # otherwise nothing was saved, and nothing to create
             with self._open, writing(self._shown):
                 try:
                     self._manager.wait_until_finished()
@@ -120,14 +120,14 @@ class Checkpoints:
                     self._manager.close()
 
     def record(self, step: int) -> dict[str, Any]:
-        """What the checkpoint says of itself.
+        """The checkpoint's record.
 
         Raises:
           DamagedCheckpoint: it cannot be read.
           ValueError: a newer jaxrl wrote it.
         """
         directory = self.path / str(step)
-        if (directory / "_METADATA").exists():  # schema 1: the final TrainState, and nothing else
+        if (directory / "_METADATA").exists():  # schema 1: only the final TrainState
             return {"schema_version": 1}
         try:
             handler = ocp.JsonCheckpointHandler()
@@ -136,29 +136,29 @@ class Checkpoints:
             version = record["schema_version"]
         except NOT_DAMAGE:
             raise
-        except Exception as error:  # whatever orbax and json make of it
+        except Exception as error:  # anything that orbax and json may raise
             raise DamagedCheckpoint(_first_line(error)) from error
         if _checksum(record) != checksum:
-            raise DamagedCheckpoint("its record is not what was written")
+            raise DamagedCheckpoint("its record differs from what was written")
         if version > SCHEMA_VERSION:
             raise InvalidValue(
-                f"{directory} has the schema version {version}, and this jaxrl reads up to "
+                f"{directory} has schema version {version}, but this jaxrl reads up to "
                 f"{SCHEMA_VERSION}: use the jaxrl that wrote it"
             )
         return record
 
     def load(self, step: int, part: str, like: PyTree) -> PyTree:
-        """One part of the checkpoint, in the structure of `like`.
+        """Loads one part of the checkpoint, structured like `like`.
 
         Args:
-          step: which checkpoint.
-          part: its name.
-          like: structure, shapes and dtypes: arrays, or what `jax.eval_shape` makes of them. NumPy
-            arrays come back as such, all others on the first device.
+          step: step of the checkpoint.
+          part: name of the part.
+          like: template of structure, shapes and dtypes: arrays, or results of `jax.eval_shape`.
+            NumPy arrays are loaded as NumPy arrays, all others on the first device.
 
         Raises:
-          DamagedCheckpoint: an array is missing, cannot be read, or is not what was written.
-          ValueError: structure, shapes or dtypes are not those of `like`.
+          DamagedCheckpoint: an array is missing, cannot be read, or differs from what was written.
+          ValueError: structure, shapes or dtypes differ from `like`.
         """
         record = self.record(step)
         if record["schema_version"] == 1:
@@ -182,14 +182,14 @@ class Checkpoints:
         arrays = {**blank, **{name: np.asarray(x) for name, x in arrays.items()}}
         changed = [k for k, x in _described(arrays).items() if x["crc32"] != leaves[k]["crc32"]]
         if changed:
-            raise DamagedCheckpoint(f"{changed[0]} is not what was written")
+            raise DamagedCheckpoint(f"{changed[0]} differs from what was written")
         return {_name_today(name): x for name, x in arrays.items()}
 
     def _read_schema_1(self, step: int, part: str, like: PyTree) -> dict[str, np.ndarray]:
-        """Schema 1 had one nested tree, a `TrainState`; its names are those of today's parts."""
+        """Reads schema 1: one nested tree, a `TrainState`, with the same names as today's parts."""
         try:
             with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that it reads where arrays lay
+                warnings.simplefilter("ignore", UserWarning)  # about reading saved shardings
                 tree = checkpointer.restore(self.path / str(step))
         except Exception as error:  # as above
             raise DamagedCheckpoint(_first_line(error)) from error
@@ -200,13 +200,13 @@ class Checkpoints:
 def replace_by(
     path: Path, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]
 ) -> None:
-    """Makes a checkpoint the only one in the directory `path`, once it is whole on the disk.
+    """Replaces all checkpoints in the directory `path` by a new one, once it is fully written.
 
     Raises:
-      WriteError: it cannot be written; what was there before is still there.
+      WriteError: it cannot be written; the previous ones are kept.
     """
     partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed while it wrote
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed while writing
     try:
         with writing(path / str(step)):
             with contextlib.closing(Checkpoints(partial)) as checkpoints:
@@ -222,22 +222,22 @@ def replace_by(
 
 
 def learned(state: TrainState) -> PyTree:
-    """The part of a state that acts."""
+    """The part of a state that is needed to act."""
     return {"agent": state.agent, "stats": state.stats}
 
 
 def progress(state: TrainState) -> PyTree:
-    """The rest of it."""
+    """The rest of a state, needed to resume."""
     return {"envs": state.envs, "carry": state.carry, "buffer": state.buffer}
 
 
 def leaves_in(record: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The arrays of a part, by the names of today: shape, dtype and checksum of each."""
+    """Shape, dtype and checksum of the arrays of a part, by their current names."""
     return {_name_today(name): x for name, x in record["leaves"][part].items()}
 
 
 def statistics_in(record: Mapping[str, Any]) -> int | None:
-    """How many parts of the observation the checkpoint has statistics of; None: it does not say."""
+    """Number of observation leaves with statistics in the checkpoint; None if not recorded."""
     if record["schema_version"] == 1:
         return None
     names = record["leaves"]["learned"]
@@ -246,14 +246,14 @@ def statistics_in(record: Mapping[str, Any]) -> int | None:
 
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Leaves out what orbax's threads print about an error: it is raised here as well."""
+    """Suppresses what orbax's threads print about errors, which are raised here as well."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
 
     def is_news(record: logging.LogRecord) -> bool:
         return not (record.exc_info and "orbax" in record.pathname)
 
     def quieter(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":  # of writes that came too late
+        if str(unraisable.exc_value) != "Event loop is closed":  # from writes that came too late
             hook(unraisable)
 
     logger.addFilter(is_news)
@@ -277,16 +277,16 @@ def _is_key(x: Any) -> bool:
 
 
 def _impl(key: Any) -> Any:
-    return jax.random.key_impl(jnp.empty((), key.dtype))  # also of a mere shape
+    return jax.random.key_impl(jnp.empty((), key.dtype))  # works for shapes, too
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves by names, none of which is empty."""
+    """The leaves by name, with "value" for a single leaf."""
     return {name or "value": x for name, x in named_leaves(tree).items()}
 
 
 def _arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """The leaves by name, copied to the host; keys as their words."""
+    """The leaves by name, copied to the host; keys as key data."""
     return {
         name: np.array(jax.random.key_data(x) if _is_key(x) else x)
         for name, x in _leaves(tree).items()
@@ -309,11 +309,11 @@ def _checksum(record: Mapping[str, Any]) -> int:
 
 
 def _dtype(name: str) -> np.dtype:
-    return jnp.dtype(name)  # which knows bfloat16, too
+    return jnp.dtype(name)  # NumPy's does not know bfloat16
 
 
 def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree:
-    """`like` with the arrays of its names."""
+    """`like` with its leaves replaced by the arrays of the same names."""
 
     def one(name: str, leaf: Any) -> Any:
         key = _is_key(leaf)
@@ -323,18 +323,18 @@ def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree
         x = arrays[name]
         if (x.shape, x.dtype) != (words.shape, words.dtype):
             raise InvalidValue(
-                f"{what} has {name} as {x.dtype}{list(x.shape)}, wanted is "
+                f"{what} has {name} as {x.dtype}{list(x.shape)}, expected "
                 f"{words.dtype}{list(words.shape)}"
             )
         if isinstance(leaf, np.ndarray):
             return x
-        array = jnp.array(x, copy=True)  # nobody else's memory, so that it can be donated
+        array = jnp.array(x, copy=True)  # shares no memory, so it can be donated
         return jax.random.wrap_key_data(array, impl=_impl(leaf)) if key else array
 
     leaves = _leaves(like)
     filled = [one(name, leaf) for name, leaf in leaves.items()]
     if unused := arrays.keys() - leaves.keys():
-        raise InvalidValue(f"{what} has {min(unused)}, for which there is no place")
+        raise InvalidValue(f"{what} has {min(unused)}, which is not expected")
     return jax.tree.unflatten(jax.tree.structure(like), filled)
 
 

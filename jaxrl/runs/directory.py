@@ -1,6 +1,6 @@
-"""The run directory: config.json, metrics.jsonl, summary.json, checkpoints/, pictures and logs.
+"""The run directory: config.json, metrics.jsonl, summary.json, checkpoints/, plots and logs.
 
-Imports no jax, so that a bad path is reported before anything slow happens.
+It does not import jax, so that bad paths are reported quickly.
 """
 
 import contextlib
@@ -23,42 +23,42 @@ from jaxrl.runs.disk import replace, sync, user_path, writing
 from jaxrl.runs.text import resume_command
 
 SCHEMA_VERSION = 2
-"""Of config.json, summary.json and metrics.jsonl; 1 had neither revision nor settings."""
+"""Schema of config.json, summary.json and metrics.jsonl; 1 had neither revision nor settings."""
 LIBRARIES = ("brax", "craftax", "jumanji", "navix")
-"""Packages of environments that are not always there; each is an extra of its own name."""
+"""Optional environment packages; each is an extra of the same name."""
 METRICS = "metrics.jsonl"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What a file system without locks answers, Lustre as it is often mounted say."""
+"""Errors of file systems without locks, such as Lustre as it is often mounted."""
 SWEEP = "sweep.json"
-"""What makes a directory a sweep; the runs are directories in it."""
+"""The file that marks a directory as a sweep; its runs are subdirectories."""
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", *LIBRARIES, "numpy")
 
 
 class _Taken(Exception):
-    """A directory that should be new is there already."""
+    """A directory that should be new exists already."""
 
 
 class RunDirectory:
-    """A directory that belongs to one run and, once it is claimed, to one process.
+    """The directory of one run; once claimed, it belongs to one process.
 
-    `create` and `resume` claim it: they lock the directory before they look into it. The lock lasts
-    until `unlock`, `discard` or the end of the process, however that comes. It holds on one
-    machine; of several machines that share a disk, one can write config.json.
+    `create` and `resume` claim it: they lock the directory before they read it. The lock lasts
+    until `unlock`, `discard` or the end of the process, even if it is killed. It works on one
+    machine; if several machines share a disk, only one can write config.json.
 
-    A context: at its end a directory without content is taken away, and unlocked.
+    As a context manager, it unlocks the directory at the end and removes it if it is empty.
     """
 
     def __init__(self, path: Path | str):
         self.path = user_path(path)
-        self._made: list[Path] = []  # directories that were not there before, the innermost first
+        self._made: list[Path] = []  # directories created by this object, innermost first
         self._lock: int | None = None
 
     @classmethod
     def create(cls, path: Path | str) -> Self:
-        """Makes the directory, or takes an empty one, and claims it.
+        """Creates the directory, or uses an empty one, and claims it.
 
         Raises:
-          ValueError: it holds files already, another process writes it, or it cannot be made or
+          ValueError: it is not empty, another process is using it, or it cannot be created or
             written to.
         """
         directory = cls(path)
@@ -67,12 +67,12 @@ class RunDirectory:
 
     @classmethod
     def create_numbered(cls, path: Path | str) -> Self:
-        """Makes and claims a directory that was not there: `path`, or else `path-2`, `path-3`, ...
+        """Creates and claims a new directory: `path`, or else `path-2`, `path-3`, ...
 
-        For names that nobody gave: processes that choose the same one get a directory each.
+        It is for default names: processes that choose the same name get separate directories.
 
         Raises:
-          ValueError: it cannot be made or written to.
+          ValueError: it cannot be created or written to.
         """
         path, number = user_path(path), 1
         while True:
@@ -84,17 +84,17 @@ class RunDirectory:
 
     @classmethod
     def resume(cls, path: Path | str) -> Self:
-        """Claims the directory of an earlier run, to write on in it.
+        """Claims the directory of an earlier run to continue it.
 
         Raises:
-          ValueError: it holds no run, cannot be written, or another process writes it.
+          ValueError: it contains no run, cannot be written to, or another process is using it.
         """
         directory = cls(path)
         read_config(directory.path)
         try:
             directory.lock()
         except OSError as error:
-            raise InvalidValue(f"cannot write the run {path}: {error.strerror}") from error
+            raise InvalidValue(f"cannot write to the run {path}: {error.strerror}") from error
         return directory
 
     def __enter__(self) -> Self:
@@ -115,14 +115,14 @@ class RunDirectory:
         except OSError as error:
             self.discard()
             raise InvalidValue(
-                f"cannot write the run directory {path}: {error.strerror}"
+                f"cannot write to the run directory {path}: {error.strerror}"
             ) from error
         except BaseException:
             self.discard()
             raise
 
     def _make_and_lock(self, is_new: bool, attempts: int = 100) -> None:
-        """Tries again where another process has just taken away what it had made."""
+        """Creates and locks the directory; retries if another process removes it meanwhile."""
         missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
         self._made += [p for p in missing if p not in self._made]
         try:
@@ -132,7 +132,7 @@ class RunDirectory:
             except FileExistsError:
                 if is_new:
                     raise _Taken from None
-                self.path.mkdir(exist_ok=True)  # an error where it is no directory
+                self.path.mkdir(exist_ok=True)  # raises if it is not a directory
             self.lock()
             assert self._lock is not None
             if os.path.samestat(os.fstat(self._lock), self.path.stat()):
@@ -157,7 +157,7 @@ class RunDirectory:
         except BlockingIOError:
             self.unlock()
             raise InvalidValue(
-                f"another process is writing the run {self.path}: wait until it ends, or choose "
+                f"another process is writing to the run {self.path}: wait until it ends, or choose "
                 "another directory"
             ) from None
         except OSError as error:
@@ -166,25 +166,25 @@ class RunDirectory:
                 raise
 
     def unlock(self) -> None:
-        """Lets others claim it."""
+        """Releases the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def discard(self) -> None:
-        """Takes away what `create` made, unless something was written into it, and unlocks.
+        """Removes what `create` made, unless something was written into it, and unlocks.
 
-        Leaves a directory alone that is not locked: it may belong to another process by now.
+        A directory that is not locked is left alone: it may belong to another process by now.
         """
         if self._lock is not None:
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # not empty
                 for path in self._made:
                     path.rmdir()
         self.unlock()
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with this run, or with the sweep that it is part of."""
+        """The command that resumes this run, or the sweep that it belongs to."""
         is_of_sweep = (self.path.parent / SWEEP).exists()
         return resume_command(self.path.parent if is_of_sweep else self.path)
 
@@ -205,33 +205,33 @@ class RunDirectory:
         return self.path / "learning_curve.png"
 
     def write_config(self, config: dict[str, Any], *, new: bool = False) -> None:
-        """Writes config.json: what was asked, and the versions and the code it ran on.
+        """Writes config.json: the configuration, package versions and the git revision.
 
         Args:
-          config: what was asked.
-          new: whether the run begins, so that there must be none yet.
+          config: the configuration.
+          new: whether the run is new, so that the file must not exist yet.
 
         Raises:
-          ValueError: a process on another machine has begun a run here.
+          ValueError: a process on another machine has started a run here.
         """
         content = {**config, "versions": versions(), "revision": revision()}
         try:
             self._write("config.json", content, new=new)
         except FileExistsError:
             raise InvalidValue(
-                f"another process has begun a run in {self.path}: choose another directory"
+                f"another process has started a run in {self.path}: choose another directory"
             ) from None
 
     def retract_config(self) -> None:
-        """Takes config.json away again, of a run that did not begin."""
+        """Removes the config.json of a run that did not start."""
         (self.path / "config.json").unlink(missing_ok=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json, when the run is complete."""
+        """Writes summary.json, which marks the run as complete."""
         self._write("summary.json", summary)
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Appends a line each to metrics.jsonl; on the disk when this returns."""
+        """Appends one line per row to metrics.jsonl and syncs it to disk."""
         path = self.path / METRICS
         lines = [json.dumps(plain(row), allow_nan=False) + "\n" for row in rows]
         with writing(path), path.open("a", encoding="utf-8") as file:
@@ -239,9 +239,9 @@ class RunDirectory:
             sync(file)
 
     def keep_metrics(self, until: int) -> int:
-        """Drops the lines of metrics.jsonl after step `until`, and a torn one at its end.
+        """Drops the lines of metrics.jsonl after step `until`, and a truncated last line.
 
-        Returns the last step that is left, -1 without any.
+        Returns the last remaining step, or -1.
         """
         if not (self.path / METRICS).exists():
             return -1
@@ -250,7 +250,7 @@ class RunDirectory:
         return rows[-1]["step"] if rows else -1
 
     def copy_metrics(self, folder: Path) -> None:
-        """Keeps what metrics.jsonl has now beside something that was put aside."""
+        """Copies metrics.jsonl into `folder`, next to something that was put aside."""
         if (self.path / METRICS).exists():
             with writing(folder / METRICS):
                 shutil.copy(self.path / METRICS, folder / METRICS)
@@ -260,21 +260,21 @@ class RunDirectory:
         self.replace(name, json.dumps(content, indent=2, allow_nan=False) + "\n", new=new)
 
     def replace(self, name: str, text: str, *, new: bool = False) -> None:
-        """Writes a file whole or not at all; see `disk.replace`."""
+        """Writes a file atomically; see `disk.replace`."""
         replace(self.path / name, text, new=new)
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a process that was killed before its run began left this behind."""
+    """Whether this was left by a process that was killed before its run started."""
     partial = path.name == ".writable" or re.fullmatch(r"\..+\.partial", path.name) is not None
     empty = path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())
     return partial or empty
 
 
 def _way_out(path: Path) -> str:
-    """What to do about a directory that is not empty."""
+    """The remedy for a directory that is not empty."""
     is_unfinished = (path / "config.json").exists() and not (path / "summary.json").exists()
-    go_on = f"go on with its run by {resume_command(path)}, or " if is_unfinished else ""
+    go_on = f"continue its run with {resume_command(path)}, or " if is_unfinished else ""
     return f"{go_on}choose another"
 
 
@@ -282,25 +282,25 @@ def read_config(path: Path | str) -> dict[str, Any]:
     """A run's config.json.
 
     Raises:
-      ValueError: there is none, or it cannot be read, or a newer jaxrl wrote it.
+      ValueError: it is missing, cannot be read, or was written by a newer jaxrl.
     """
     path = user_path(path)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         what = "it has no config.json" if path.is_dir() else "there is no such directory"
-        raise InvalidValue(f"{path} is no run: {what}") from None
+        raise InvalidValue(f"{path} is not a run: {what}") from None
     except (OSError, ValueError) as error:
         raise InvalidValue(f"cannot read {path / 'config.json'}: {error}") from None
     if not isinstance(config, dict) or "algorithm" not in config:
-        raise InvalidValue(f"{path} is no run: its config.json names no algorithm")
+        raise InvalidValue(f"{path} is not a run: its config.json names no algorithm")
     if config.get("schema_version", 0) > SCHEMA_VERSION:
         raise InvalidValue(f"{path} was written by a newer jaxrl: use that one")
     return config
 
 
 def read_summary(path: Path | str) -> dict[str, Any] | None:
-    """A run's summary.json; None for a run that is not complete."""
+    """A run's summary.json; None if the run is not complete."""
     try:
         return json.loads((Path(path) / "summary.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -308,7 +308,7 @@ def read_summary(path: Path | str) -> dict[str, Any] | None:
 
 
 def read_metrics(path: Path | str) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, without one that was torn by the end of its process."""
+    """The lines of a run's metrics.jsonl, without a truncated last line."""
     with (Path(path) / METRICS).open(encoding="utf-8") as file:
         for line in file:
             try:
@@ -318,7 +318,7 @@ def read_metrics(path: Path | str) -> Iterator[dict[str, Any]]:
 
 
 def revision() -> dict[str, Any] | None:
-    """The git commit of the working directory, and whether files differ from it; None outside."""
+    """The git commit of the working directory and whether it is dirty; None outside of git."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -332,7 +332,7 @@ def revision() -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that decide what a run computes."""
+    """Versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -343,7 +343,7 @@ def versions() -> dict[str, str]:
 
 
 def other_versions(then: dict[str, str]) -> str:
-    """Versions of an earlier time that are not those of today, in words; empty for none."""
+    """A text that lists versions that have changed since `then`; empty if none."""
     now = versions()
     return ", ".join(
         f"{name} {old} (now {now.get(name, 'missing')})"
@@ -353,7 +353,7 @@ def other_versions(then: dict[str, str]) -> str:
 
 
 def plain(x: Any) -> Any:
-    """Plain JSON values; NaN and infinities, which JSON lacks, become null."""
+    """Converts to plain JSON values; NaN and infinities become null."""
     if isinstance(x, dict):
         return {str(k): plain(v) for k, v in x.items()}
     if isinstance(x, list | tuple):
@@ -364,4 +364,4 @@ def plain(x: Any) -> Any:
         return x if math.isfinite(x) else None
     if isinstance(x, str | int | None):
         return x
-    return re.sub(r" at 0x[0-9a-f]+", "", str(x))  # where a function lies this time
+    return re.sub(r" at 0x[0-9a-f]+", "", str(x))  # without memory addresses

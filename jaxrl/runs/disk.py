@@ -1,4 +1,4 @@
-"""Paths that users give, and files that may not fit on the disk. Imports no jax."""
+"""User paths, atomic writes and disk errors. It does not import jax."""
 
 import contextlib
 import errno
@@ -12,11 +12,11 @@ from typing import IO, Any, Self
 from jaxrl.errors import InvalidValue, JaxrlError
 
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-"""What a file system without hard links answers."""
+"""Errors of file systems without hard links."""
 
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-"""Full, over a quota, over a limit on files, broken, or not to be written."""
+"""Disk full, quota exceeded, file too large, I/O error, or read-only."""
 
 
 class WriteError(JaxrlError, OSError):
@@ -24,7 +24,7 @@ class WriteError(JaxrlError, OSError):
 
     @classmethod
     def of(cls, path: Path | str, error: OSError) -> Self:
-        """Of the file that the operation was about, for the reason of the error."""
+        """The error for a file, with the reason of the underlying error."""
         return cls(error.errno, f"cannot write {path}: {error.strerror or error}")
 
     def __str__(self) -> str:
@@ -32,15 +32,15 @@ class WriteError(JaxrlError, OSError):
 
 
 def is_of_the_disk(error: OSError) -> bool:
-    """Whether the disk is to blame, and neither the user nor a defect."""
+    """Whether the error comes from the disk, rather than from the user or a bug."""
     return error.errno in OF_THE_DISK
 
 
 @contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turns an OSError of the block into a WriteError about `path`.
+    """Turns an OSError in the block into a WriteError about `path`.
 
-    tensorstore, with which orbax writes, raises ValueErrors that carry the number of an OSError.
+    tensorstore, which orbax uses, raises ValueErrors with the number of an OSError in the message.
     """
     try:
         yield
@@ -56,24 +56,24 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def sync(file: IO[Any]) -> None:
-    """Returns when the file is on the disk."""
+    """Flushes the file to disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def replace(path: Path, content: str | bytes, *, new: bool = False) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file atomically.
 
     Args:
       path: the file.
-      content: text, or bytes.
-      new: whether there must be no such file yet.
+      content: text or bytes.
+      new: whether the file must not exist yet.
 
     Raises:
-      WriteError: it cannot be written; what was there before is still there.
-      FileExistsError: there is one that should not be.
+      WriteError: it cannot be written; an existing file is kept.
+      FileExistsError: with `new`, the file exists.
     """
-    # a name of this process's own: another machine may be writing the same file
+    # a name unique to this process: another machine may be writing the same file
     partial = path.parent / f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial"
     data = content.encode() if isinstance(content, str) else content
     try:
@@ -91,7 +91,7 @@ def replace(path: Path, content: str | bytes, *, new: bool = False) -> None:
 
 
 def _publish(partial: Path, path: Path) -> None:
-    """Gives the file its name; of several processes one succeeds, also on other machines."""
+    """Gives the file its name; only one of several processes succeeds, even across machines."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -103,17 +103,15 @@ def _publish(partial: Path, path: Path) -> None:
 
 
 def user_path(path: Path | str) -> Path:
-    """The path with `~` or `~name` replaced by that home directory.
+    """The path with `~` or `~name` expanded.
 
     Raises:
-      ValueError: it begins with `~`, and there is no home directory.
+      ValueError: it begins with `~` but there is no home directory.
     """
     path = Path(path)
     try:
         return path.expanduser()
     except RuntimeError:
         if path.parts[0] == "~":
-            raise InvalidValue(
-                f"{path}: there is no home directory: write the whole path"
-            ) from None
-        return path  # as a shell does with the name of nobody
+            raise InvalidValue(f"{path}: there is no home directory: give the full path") from None
+        return path  # like a shell with an unknown user name

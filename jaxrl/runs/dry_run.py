@@ -1,4 +1,4 @@
-"""What a run would take: shapes, parameters, memory, operations. Compiles it, trains nothing."""
+"""Dry runs: compile a run and report shapes, parameters, memory and operations."""
 
 import math
 from typing import Any
@@ -19,15 +19,15 @@ from jaxrl.xla.precision import in_float32
 
 @in_float32
 def dry_run(members: Members) -> dict[str, str]:
-    """Builds and compiles a run of these members; the lines of a report, by their titles.
+    """Compiles a run of these members and returns the lines of a report, by title.
 
     Raises:
-      ValueError: under `jax_disable_jit`, where nothing is compiled that could be measured.
+      ValueError: under `jax_disable_jit`, since nothing is compiled.
     """
     if jax.config.jax_disable_jit:
         raise InvalidValue(
-            "a dry run compiles, and jax_disable_jit forbids it: unset JAX_DISABLE_JIT, or leave "
-            "--dry-run out"
+            "a dry run needs compilation, which jax_disable_jit turns off: unset JAX_DISABLE_JIT, "
+            "or leave out --dry-run"
         )
     training, key, num_seeds = members.training, members.key, len(members)
     spec, plan = training.envs.spec, training.agent.plan
@@ -51,12 +51,12 @@ def dry_run(members: Members) -> dict[str, str]:
         "iterations": f"{training.num_iterations:,} of {plan.steps_per_iteration:,} steps: "
         f"{training.total_steps:,} steps, {updates:,} updates",
         "memory": ", ".join(f"{name} {text}" for name, text in memory.items()) + of_seeds,
-        "operations": f"{_flops(products)} at most in the matrix products and convolutions of an "
-        f"iteration, {_flops(products * training.num_iterations)} in all{of_seeds}",
+        "operations": f"at most {_flops(products)} in the matrix products and convolutions of an "
+        f"iteration, {_flops(products * training.num_iterations)} in total{of_seeds}",
         "XLA's count": "none on this device"
         if counted is None
-        else f"{_flops(counted)} for one iteration of everything, but the body of each loop "
-        "(steps, minibatches) is counted once: a lower bound",
+        else f"{_flops(counted)} for one iteration, with the body of each loop (steps, "
+        "minibatches) counted once: a lower bound",
         "compile time": f"{compiled.trace_seconds + compiled.compile_seconds:.1f} s "
         f"(tracing {compiled.trace_seconds:.1f}, XLA {compiled.compile_seconds:.1f})",
     }
@@ -85,7 +85,7 @@ def _shapes(tree: PyTree) -> str:
 
 
 def _parameters(agent_state: PyTree) -> int:
-    """The numbers in `params`, or, for an agent without any, all floats of its state."""
+    """Number of values in `params` or, for agents without `params`, of floats in the state."""
     leaves = jax.tree.leaves(trained(getattr(agent_state, "params", agent_state)))
     return sum(math.prod(x.shape) for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
 
@@ -107,9 +107,9 @@ def _flops(count: float) -> str:
 
 
 def _products(jaxpr: Any) -> float:
-    """Operations in matrix products and convolutions; loops of a known length in full.
+    """Operations in matrix products and convolutions.
 
-    A branch counts as its dearest; a loop of unknown length counts once.
+    Scans count with their length, a `cond` as its most expensive branch, a `while` loop once.
     """
     total = 0.0
     for equation in jaxpr.eqns:

@@ -1,4 +1,4 @@
-"""What a run tells while it happens, and what it has to show in the end."""
+"""Events of a run, and its result."""
 
 import dataclasses
 from typing import Any
@@ -12,9 +12,9 @@ from jaxrl.engine.training import Training
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Sent once, before training: how long tracing and compiling took, in seconds.
+    """Sent once before training: seconds spent on tracing and compiling.
 
-    `compile_seconds` is 0 where nothing was compiled, under `jax_disable_jit`.
+    `compile_seconds` is 0 under `jax_disable_jit`.
     """
 
     trace_seconds: float
@@ -23,15 +23,15 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Sent about once a second while training.
+    """Sent about once a second during training.
 
     Attributes:
-      steps: environment steps so far, of each seed.
-      total_steps: steps there will be.
-      train_seconds: time spent training so far, without compiling and evaluating.
-      steps_per_second: of all seeds together, since the beginning.
-      seconds_left: at the pace so far: of training, and of the evaluations once there was one.
-      return_mean: of the training episodes that ended since the last evaluation; NaN without any.
+      steps: environment steps so far, per seed.
+      total_steps: total environment steps, per seed.
+      train_seconds: time spent training so far, without compilation and evaluation.
+      steps_per_second: average over training so far, of all seeds together.
+      seconds_left: estimated remaining time, including evaluations once there has been one.
+      return_mean: mean return of the training episodes since the last evaluation; NaN if none.
     """
 
     steps: int
@@ -44,21 +44,20 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Sent after each evaluation. Arrays have one row a seed.
+    """Sent after each evaluation. Arrays have one row per seed.
 
     Attributes:
-      steps: environment steps so far, of each seed.
+      steps: environment steps so far, per seed.
       train_seconds: time spent training so far.
-      returns: `float32[seeds, episodes]`, NaN for an episode that did not finish, and for all of a
-        seed that has diverged.
+      returns: `float32[seeds, episodes]`, NaN for unfinished episodes and for diverged seeds.
       lengths: `int32[seeds, episodes]`.
-      training: what training reported since the last evaluation: names to `float64[seeds]`.
-      seconds_left: at the pace so far: of training and of the evaluations that are still to come.
-      info: the scalars of `Timestep.info` in the last step, by name: `float64[seeds]`, the mean
-        over the episodes that finished, NaN where none did.
-      diverged: the seeds, by their index, whose numbers are not finite any more.
-      state: what was evaluated. It is valid while callbacks are called, and no longer: the next
-        iteration writes over its arrays. `jax.tree.map(jnp.copy, event.state)` stays. None in
+      training: training metrics since the last evaluation, by name: `float64[seeds]`.
+      seconds_left: estimated remaining time of training and evaluations.
+      info: scalars of `Timestep.info` in the last step, by name: `float64[seeds]`, means over the
+        finished episodes, NaN if there are none.
+      diverged: indices of the seeds that have diverged.
+      state: the evaluated state. It is valid only during callbacks, since the next iteration
+        overwrites its arrays; to keep it, use `jax.tree.map(jnp.copy, event.state)`. None in
         `Result.evaluations`.
     """
 
@@ -74,25 +73,27 @@ class Evaluation:
 
     @property
     def return_means(self) -> np.ndarray:
-        """`float64[seeds]`: over the episodes that finished, NaN where none did."""
+        """Mean return of the finished episodes, `float64[seeds]`; NaN if there are none."""
         return mean_of_finished(self.returns)
 
     @property
     def return_mean(self) -> float:
-        """The mean over the seeds that have not diverged; NaN if one of them finished no episode,
-        and if none is left."""
+        """Mean return over the seeds that have not diverged.
+
+        NaN if one of them finished no episode, or if all have diverged.
+        """
         return float(counted(self.return_means, self.diverged).mean())
 
 
 @dataclasses.dataclass(frozen=True)
 class Diverged:
-    """Sent when metrics of a member ceased to be finite; the other members train on.
+    """Sent when metrics of a member become non-finite; the other members continue.
 
     Attributes:
       steps: environment steps before the iteration in which it happened.
-      iteration: that iteration, from 0.
-      member: what tells the member from the others, its seed for example.
-      metrics: the names of those metrics.
+      iteration: that iteration, counted from 0.
+      member: label of the member, such as its seed.
+      metrics: names of the non-finite metrics.
     """
 
     steps: int
@@ -110,18 +111,18 @@ class Diverged:
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """Sent when a checkpoint after `steps` steps of each seed has been handed to its writer."""
+    """Sent when a checkpoint after `steps` steps per seed is being written."""
 
     steps: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Resumed:
-    """Sent before training, where a run goes on.
+    """Sent before training when a run is resumed.
 
     Attributes:
-      steps: environment steps of each seed so far.
-      notes: what one should know, in sentences.
+      steps: environment steps per seed so far.
+      notes: notes for the user, one sentence each.
     """
 
     steps: int
@@ -133,12 +134,12 @@ Event = Compiled | Progress | Evaluation | Diverged | Saved | Resumed
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The evaluation with the highest return, whose state a run has kept.
+    """The evaluation with the highest return, whose state was kept.
 
     Attributes:
-      step: environment steps of each seed until then.
-      return_mean: the mean over the seeds that had not diverged. It was chosen as the highest of
-        many, and is likely too high for that: other episodes say what the state is worth.
+      step: environment steps per seed until then.
+      return_mean: mean over the seeds that had not diverged. It is biased upwards, as the maximum
+        of many evaluations: evaluate the state on other episodes for an unbiased estimate.
     """
 
     step: int
@@ -147,20 +148,21 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What `fit` returns.
+    """The result of `fit`.
 
     Attributes:
-      state: the final state; leaves `[seeds, ...]` where `key` was an array of keys.
-      training: what was trained, for its `policy` and `evaluate`.
-      evaluations: all of them, in order; of a resumed run those since then (metrics.jsonl has all).
+      state: the final state; leaves `[seeds, ...]` if `key` was an array of keys.
+      training: the training setup, for its `policy` and `evaluate`.
+      evaluations: all evaluations in order; for a resumed run, those since resuming (metrics.jsonl
+        has all).
       env_steps: steps taken by all seeds together.
       train_seconds: time spent training.
-      compiled: what tracing and compiling took.
-      diverged: the members whose numbers ceased to be finite.
-      stopped: why the run ended early; None where it did not.
-      afresh: an evaluation of the final state on other episodes, where the last of `evaluations`
-        ended the run: that one was the first to be high enough, and is too high for that.
-      best: the best evaluation, where `keep_best` asked for it.
+      compiled: time spent on tracing and compiling.
+      diverged: the members that diverged.
+      stopped: why the run ended early; None if it did not.
+      afresh: an evaluation of the final state on new episodes, if the last of `evaluations` ended
+        the run and is therefore biased upwards.
+      best: the best evaluation, with `keep_best`.
     """
 
     state: TrainState
@@ -176,12 +178,12 @@ class Result:
 
     @property
     def final(self) -> Evaluation:
-        """The evaluation that says what was reached: of the final state, and not chosen by it."""
+        """An unbiased evaluation of the final state."""
         return self.afresh or self.evaluations[-1]
 
     @property
     def steps_per_second(self) -> float:
-        """Training only, all seeds together."""
+        """Training speed of all seeds together."""
         return self.env_steps / self.train_seconds if self.train_seconds > 0 else 0.0
 
     def summary(self) -> dict[str, Any]:
@@ -203,5 +205,5 @@ class Result:
 
 
 def describe_best(best: Best) -> dict[str, Any]:
-    """The entry of summary.json; that its return was selected is said beside it."""
+    """The entry of summary.json, marked as selected for its return."""
     return {"best": {**dataclasses.asdict(best), "selected": True}}

@@ -1,7 +1,7 @@
-"""A policy as a program of its own: `jax.export`, which needs no jaxrl to run, and ONNX.
+"""Export of policies as stand-alone programs: `jax.export`, which runs without jaxrl, and ONNX.
 
-The program takes raw observations `[n, ...]`, for any n, and returns what to do, greedily or by the
-mean; normalisation and the bounds of actions are inside.
+The program maps raw observations `[n, ...]`, for any n, to greedy or mean actions; it includes the
+normalisation of observations and the clipping of actions.
 """
 
 import json
@@ -29,23 +29,23 @@ HOW_TO_CALL = (
 
 @in_float32
 def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False) -> None:
-    """Writes policy.jax and policy.json and, asked for, policy.onnx into the directory `path`.
+    """Writes policy.jax and policy.json, and optionally policy.onnx, into the directory `path`.
 
-    It acts greedily or by the mean, also where the run was evaluated by drawn actions: a program
-    has no random numbers.
+    The exported policy is deterministic (greedy or mean actions), even if the run was evaluated
+    with sampled actions.
 
-    An observation that is not one array is a dict by the names in policy.json; so are the recurrent
-    carry, which a recurrent policy takes after the observation and returns after the action, and
-    which begins as zeros.
+    An observation that is not a single array is a dict with the names in policy.json. So is the
+    recurrent carry, which a recurrent policy takes after the observation and returns after the
+    action, and which starts as zeros.
 
     Args:
-      policy: what to export.
-      path: a directory, made where there is none; files in it are replaced.
-      onnx: write policy.onnx, too; needs the extra `onnx`.
+      policy: the policy to export.
+      path: a directory, created if missing; existing files are replaced.
+      onnx: whether to write policy.onnx; needs the extra `onnx`.
 
     Raises:
-      ValueError: the directory cannot be written; ONNX is asked for and its converter is missing.
-      WriteError: the disk is full, say.
+      ValueError: the directory cannot be written to, or the ONNX converter is missing.
+      WriteError: a disk error, such as a full disk.
     """
     path = user_path(path)
     function, arguments = _flat(policy)
@@ -81,10 +81,10 @@ HOW_TO_CALL_RECURRENT = HOW_TO_CALL.replace("action =", "action, carry =").repla
 
 
 def _flat(policy: LoadedPolicy) -> tuple[Callable[..., Any], tuple[PyTree, ...]]:
-    """The policy on dicts by name instead of its own types; and shapes of one row of arguments."""
+    """The policy as a function of plain dicts, and the shapes of one row of its arguments."""
     carry = policy.training.agent.initial_carry(1)
     if any(np.asarray(x).any() for x in jax.tree.leaves(carry)):
-        raise InvalidValue("a recurrent carry that does not begin as zeros cannot be exported")
+        raise InvalidValue("a recurrent carry that does not start as zeros cannot be exported")
     carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
     obs = policy.spec.observation
 
@@ -101,7 +101,7 @@ def _flat(policy: LoadedPolicy) -> tuple[Callable[..., Any], tuple[PyTree, ...]]
 
 
 def _named(tree: PyTree) -> PyTree:
-    """An array as itself, any other tree as a dict of its leaves by their names."""
+    """A single array unchanged, any other tree as a dict of its leaves by name."""
     return tree if jax.tree_util.all_leaves([tree]) else named_leaves(tree)
 
 
@@ -118,7 +118,7 @@ def _described(shapes: PyTree) -> PyTree:
 
 
 def _write_onnx(function: Callable[..., Any], arguments: tuple[PyTree, ...], path: Path) -> None:
-    """Converts by jax2onnx, which keeps a symbolic first axis."""
+    """Converts with jax2onnx, which keeps a symbolic first axis."""
     try:
         from jax2onnx import to_onnx
     except ImportError:
@@ -141,9 +141,9 @@ def _write_onnx(function: Callable[..., Any], arguments: tuple[PyTree, ...], pat
 
 
 def _without_dead_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function without what its results do not need, for a converter that keeps it all.
+    """The function without dead code, which the converter would keep.
 
-    An agent tells the probability of each action besides, say, in operations that ONNX lacks.
+    An agent also computes log-probabilities, for example, with operations that ONNX lacks.
     """
     from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
     from jax.interpreters.partial_eval import dce_jaxpr

@@ -1,4 +1,4 @@
-"""What tells one environment's code and parameters from another's, and one installation's too."""
+"""Fingerprints of an environment's code, parameters and data, to detect changes on resume."""
 
 import hashlib
 import re
@@ -17,10 +17,9 @@ from jaxrl.types import PyTree
 
 
 def of(training: Training) -> dict[str, str]:
-    """Hashes of the environment's program, start and step, and of its parameters and data.
+    """Hashes of the environment's program (reset and step), and of its parameters and data.
 
-    The program is the traced one, so that comments and names do not count, and what a start or a
-    step computes does.
+    The traced program is hashed, so only changes of the computation count, not comments or names.
     """
     program = FirstStep.of(training.envs.env, training.envs.batched).jaxpr
     text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses of Python's functions
@@ -35,23 +34,23 @@ def of(training: Training) -> dict[str, str]:
 def check(
     then: Mapping[str, str] | None, now: Mapping[str, str], ran_on: Mapping[str, str]
 ) -> None:
-    """Raises ValueError where the environment is not the one of an earlier time.
+    """Raises ValueError if the environment has changed.
 
     Args:
-      then, now: what `of` found; None: it was not looked at.
-      ran_on: versions of the earlier time. Another jax may trace the same code to other text.
+      then, now: results of `of`; None if unknown.
+      ran_on: package versions of the earlier run. Another jax may trace the same code differently.
     """
     if then is None:
         return
     if ran_on.get("jax") == versions()["jax"] and then["code"] != now["code"]:
         raise InvalidValue(
-            "the environment's code has changed since the checkpoint: bring it back, or train anew "
-            "in another directory"
+            "the environment's code has changed since the checkpoint: restore it, or start a new "
+            "run in another directory"
         )
     if then["parameters"] != now["parameters"]:
         raise InvalidValue(
-            "the environment's parameters, or the data, have changed since the checkpoint: bring "
-            "them back, or train anew in another directory"
+            "the environment's parameters, or the data, have changed since the checkpoint: restore "
+            "them, or start a new run in another directory"
         )
 
 

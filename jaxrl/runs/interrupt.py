@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a run is being written: it is saved, and ends."""
+"""Ctrl-C, SIGTERM and SIGHUP during a run: it is saved before it ends."""
 
 import contextlib
 import signal
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run ended early because someone asked; its state is saved, and the text says where.
+    """A run was interrupted; its state is saved, and the message says where.
 
     Attributes:
-      signal: the number of the signal that asked.
+      signal: number of the signal that was received.
     """
 
     def __init__(self, text: str, signal: int):
@@ -20,14 +20,13 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ending_well() -> Iterator[Callable[[], int]]:
-    """Within the block SIGINT, SIGTERM and SIGHUP are only noted; a second SIGINT interrupts.
+    """Within the block, SIGINT, SIGTERM and SIGHUP are only recorded; a second SIGINT interrupts.
 
-    Programs send SIGTERM and SIGHUP, some more than once for one end: a shell and the kernel both
-    say that the terminal was closed. A second Ctrl-C is a person who has no patience.
+    A second SIGTERM or SIGHUP does not, because programs may send them more than once: when a
+    terminal is closed, both the shell and the kernel send SIGHUP.
 
-    Yields what tells the number of the signal that came first, or 0. Under `nohup` SIGHUP stays
-    ignored. In other threads than the main one, where Python sets no handlers, signals do what they
-    did before.
+    Yields a function that returns the number of the first signal, or 0. Under `nohup`, SIGHUP stays
+    ignored. Outside of the main thread, where Python cannot set handlers, nothing changes.
     """
     asked = 0
 
@@ -48,4 +47,4 @@ def ending_well() -> Iterator[Callable[[], int]]:
         yield lambda: asked
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: not from Python
+            signal.signal(number, handler or signal.SIG_DFL)  # None if not set from Python

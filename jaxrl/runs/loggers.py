@@ -1,4 +1,4 @@
-"""Where else the numbers of a run go: TensorBoard, which a run directory has, Weights & Biases."""
+"""Metric loggers: TensorBoard and Weights & Biases."""
 
 import importlib.util
 import time
@@ -12,29 +12,29 @@ from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import writing
 
 UNTOLD = ("step", "seed", "train_seconds", "diverged")
-"""Columns of a line of metrics.jsonl that are no curves of their own."""
+"""Columns of metrics.jsonl that are not logged as curves."""
 EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes", "info/")
-"""How columns begin that an evaluation has, and not training."""
+"""Prefixes of columns that come from evaluation rather than training."""
 
 
 class TensorBoard:
-    """Event files of the lines of metrics.jsonl, a directory for each member of a run.
+    """TensorBoard event files of metrics.jsonl, with a directory for each member of a run.
 
-    Without tensorboardX's own thread, which dies where the disk is full, and then blocks the run.
+    It writes without tensorboardX's thread, which dies if the disk is full and then blocks the run.
     """
 
     def __init__(self, path: Path, labels: Sequence[Mapping[str, Any]], steps: int = 0):
-        """Logs into `path`; what was logged there after `steps` steps is not shown any more.
+        """Logs into `path`; earlier entries there after `steps` steps are no longer shown.
 
         Raises:
-          WriteError: here and later, the files cannot be written.
+          WriteError: the files cannot be written, here or in later calls.
         """
-        # deferred: they take a third of a second
+        # imported here because they take a third of a second
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        # A name by the second, tensorboardX's own, would overwrite what a run that goes on within
-        # that second has logged.
+        # tensorboardX's default name has a resolution of a second, so a run resumed within that
+        # second would overwrite its own log.
         suffix = f".{time.time_ns()}"
         self._path = path
         self._writers = []
@@ -47,7 +47,7 @@ class TensorBoard:
                 self._add(-1, steps + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds an evaluation: one line of metrics.jsonl a member."""
+        """Adds an evaluation: one line of metrics.jsonl per member."""
         from tensorboardX.summary import scalar
 
         with writing(self._path):
@@ -70,10 +70,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Runs of Weights & Biases, one a member, all of one group.
+    """Weights & Biases runs, one per member, in one group.
 
-    The key of an account is where wandb looks for it, in its own settings or `WANDB_API_KEY`; jaxrl
-    neither sees nor writes it. `WANDB_MODE=offline` keeps everything on this machine.
+    wandb finds its API key in its own settings or in `WANDB_API_KEY`; jaxrl neither reads nor
+    writes it. With `WANDB_MODE=offline`, nothing is sent.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class WeightsAndBiases:
         group: str,
         path: Path,
     ):
-        """Begins the runs.
+        """Starts the runs.
 
         Args:
-          project: where they appear.
-          labels: what tells each member from the others.
-          config: shown beside each run.
-          group: their name together.
-          path: the directory for wandb's files.
+          project: name of the W&B project.
+          labels: label of each member.
+          config: configuration shown with each run.
+          group: name of the group.
+          path: directory for wandb's files.
         """
         import wandb  # the extra
 
@@ -110,12 +110,12 @@ class WeightsAndBiases:
             ]
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds an evaluation: one line of metrics.jsonl a member."""
+        """Adds an evaluation: one line of metrics.jsonl per member."""
         for run, row in zip(self._runs, rows, strict=True):
             run.log(dict(_curves(row)), step=row["step"])
 
     def close(self) -> None:
-        """Ends the runs, and waits until they are sent."""
+        """Finishes the runs and waits until they are uploaded."""
         for run in self._runs:
             run.finish()
 
@@ -124,13 +124,13 @@ Logger = TensorBoard | WeightsAndBiases
 
 
 def check_wandb() -> None:
-    """Raises ValueError where wandb is not installed."""
+    """Raises ValueError if wandb is not installed."""
     if importlib.util.find_spec("wandb") is None:
         raise InvalidValue("wandb is not installed: pip install 'jaxrl[wandb]'")
 
 
 def _curves(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a line of metrics.jsonl that are curves, by their full names."""
+    """The finite numbers of a line of metrics.jsonl to log as curves, by full name."""
     for name, value in row.items():
         number = isinstance(value, int | float | np.number) and np.isfinite(value)
         if name not in UNTOLD and number:
@@ -139,5 +139,5 @@ def _curves(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def member_name(label: Mapping[str, Any]) -> str:
-    """`seed=0,learning_rate=0.001`"""
+    """The name of a member, such as `seed=0,learning_rate=0.001`."""
     return ",".join(f"{name}={value}" for name, value in label.items())

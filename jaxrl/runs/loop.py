@@ -1,4 +1,4 @@
-"""The host loop of a run: compiled programs in turn, and the events between them."""
+"""The host loop of a run, which calls compiled programs and sends events."""
 
 import dataclasses
 import time
@@ -26,11 +26,11 @@ SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
 
 
 class DivergenceError(Unable):
-    """No member of a run has finite numbers any more."""
+    """All members of a run have diverged."""
 
 
 class Loop:
-    """Calls the compiled programs in turn, and tells what happens."""
+    """Calls the compiled programs and sends events to the callbacks."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Loop:
         self.stopped: str | None = None
         self.afresh: Evaluation | None = None
         self.evaluations: list[Evaluation] = []
-        self.evaluate_seconds: list[float] = []  # what each took
-        self.stride = 1  # iterations a call: grows until a call takes about a second
+        self.evaluate_seconds: list[float] = []  # durations
+        self.stride = 1  # iterations per call; grows until a call takes about a second
 
     def run(self, resume: bool = False) -> Result:
-        """Trains from the beginning, or from where the recorder saved, to the end."""
+        """Trains from the start, or from the recorder's checkpoint, to the end."""
         training = self.members.training
         self.programs = programs = Programs(self.members)
         self.tell(programs.compiled)
@@ -62,7 +62,7 @@ class Loop:
             self.recorder.restore(run_state, self.tell)
         self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
         stops = chunk_stops(training.num_iterations, self.options.num_evaluations)
-        # One that was killed while it ended is judged again, to end as it would have.
+        # A run that was killed while ending is evaluated again, so that it ends the same way.
         first = run_state.iteration + (run_state.stopped is None)
         self.stops = [stop for stop in stops if stop >= first] or stops[-1:]
         for stop in self.stops:
@@ -90,7 +90,7 @@ class Loop:
         )
 
     def train(self, run_state: RunState, stop: int) -> None:
-        """One call of the chunk, of about a second."""
+        """Calls the chunk once, for about a second."""
         training, key, start = self.members.training, self.members.key, run_state.iteration
         to = min(start + self.stride, stop)
         began = time.perf_counter()
@@ -120,7 +120,7 @@ class Loop:
         )
 
     def seconds_left(self, run_state: RunState) -> float:
-        """At the pace so far: of the iterations and, once there was one, of the evaluations."""
+        """Estimated remaining time, including evaluations once there has been one."""
         iterations = self.members.training.num_iterations - run_state.iteration
         seconds = run_state.train_seconds / max(run_state.iteration, 1) * iterations
         if not (taken := self.evaluate_seconds):
@@ -128,7 +128,7 @@ class Loop:
         return seconds + sum(taken) / len(taken) * (len(self.stops) - len(taken))
 
     def look_for_divergence(self, run_state: RunState, divergence: Any) -> None:
-        """Tells of each member that has just diverged; raises when none is left."""
+        """Reports members that have just diverged; raises DivergenceError if none is left."""
         num_members = len(self.members)
         iterations = np.broadcast_to(divergence.iteration, num_members)
         for i in np.flatnonzero(iterations >= 0):
@@ -147,10 +147,10 @@ class Loop:
             raise DivergenceError(f"{last}{saved}")
 
     def evaluate(self, run_state: RunState) -> None:
-        """Plays episodes without exploration; the metrics since the last time are told with it.
+        """Plays evaluation episodes and reports the metrics since the last evaluation.
 
-        Where it ends the run, others are played to say what was reached: it was chosen for its
-        return, by `stop_at_return` say, and the first one that is high enough is likely too high.
+        If the evaluation ends the run (by `stop_at_return`, for example), its return is biased
+        upwards, so new episodes are played for the final result.
         """
         began = time.perf_counter()
         evaluation = self.play(run_state, self.members.key)
@@ -164,7 +164,7 @@ class Loop:
             self.afresh = self.play(run_state, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))
 
     def play(self, run_state: RunState, key: Key) -> Evaluation:
-        """An evaluation of the members as they stand."""
+        """Evaluates the current state of the members."""
         training, num_members = self.members.training, len(self.members)
         episodes = jax.block_until_ready(
             self.programs.evaluate(training, run_state.state, key, jnp.int32(run_state.iteration))
@@ -187,7 +187,7 @@ class Loop:
         )
 
     def pause(self, run_state: RunState) -> None:
-        """A place at which a run can be saved when it is time, and left when someone asked."""
+        """Saves the run if it is time to, and raises Interrupted if a signal was received."""
         asked = self.asked_to_end()
         if asked or time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:
             self.save(run_state)
@@ -195,28 +195,28 @@ class Loop:
             raise Interrupted(self.recorder.how_to_resume(run_state), asked)
 
     def save(self, run_state: RunState) -> None:
-        """Hands a checkpoint to the recorder, where there is one, and something to save."""
+        """Saves a checkpoint if there is a recorder and something new to save."""
         if self.recorder is not None and run_state.iteration != self.saved_iteration:
             run_state.stopped = self.stopped
             self.tell(self.recorder.save(run_state))
             self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
 
     def tell(self, event: Event) -> None:
-        """Calls back; the first reason to stop is kept."""
+        """Sends an event to the callbacks; the first reason to stop is kept."""
         for callback in self.callbacks:
             reason = callback(event)
             self.stopped = self.stopped or reason
 
 
 def _mean(mean: Any) -> float:
-    """Of the members whose numbers are finite."""
+    """The mean over members with finite values."""
     finite = np.isfinite(mean.total)
     count = np.sum(mean.count, where=finite)
     return float(np.sum(mean.total, where=finite) / count) if count > 0 else float("nan")
 
 
 def _training_metrics(metrics: IterationMetrics, num_members: int) -> dict[str, np.ndarray]:
-    """Means since the last evaluation, `float64[members]` each; empty where nothing was trained."""
+    """Means since the last evaluation, each `float64[members]`."""
     named = {
         "training_return_mean": metrics.episodes.returns,
         "training_length_mean": metrics.episodes.lengths,

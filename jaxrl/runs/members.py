@@ -1,4 +1,4 @@
-"""The members of a run, trained side by side in one program: points of a sweep, times seeds."""
+"""The members of a run, vmapped in one program: points of a sweep, times seeds."""
 
 import dataclasses
 import functools
@@ -21,14 +21,14 @@ from jaxrl.xla.transfers import transfers_allowed
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Who trains.
+    """The members of a run.
 
     Attributes:
-      training: what they have in common; with `points`, the agent has leaves `[M, ...]`.
-      key: a key, or `[M]` of them.
-      base: the agent before any point changed it.
-      seeds: those of the keys, without repetition for each point.
-      points: what was swept, in order; empty without a sweep.
+      training: the shared setup; with `points`, the agent has leaves `[M, ...]`.
+      key: a key, or keys `[M]`.
+      base: the agent without the changes of any point.
+      seeds: seeds of the keys, not repeated for each point.
+      points: points of the sweep, in order; empty without a sweep.
     """
 
     training: Training
@@ -43,11 +43,11 @@ class Members:
     def of(
         cls, training: Training, key: Key, points: Sequence[Mapping[str, Any]] | None = None
     ) -> Self:
-        """Every point with every key; the keys vary fastest.
+        """Combines every point with every key; the keys vary fastest.
 
         Raises:
-          ValueError: a point names no field that vmap can batch, or gives it no possible value; or
-            so many seeds do not fit into memory.
+          ValueError: a point has a field that vmap cannot batch or an invalid value, or the seeds
+            do not fit into memory.
         """
         sizes.check(training, num_seeds=key.size)
         base, seeds = training.agent, tuple(seeds_of(key))
@@ -65,11 +65,11 @@ class Members:
         return 1 if self.key.ndim == 0 else self.key.shape[0]
 
     def vmap(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
-        """`function(training, *arguments)` for all members; itself where there is one alone."""
+        """Vmaps `function(training, *arguments)` over members; unchanged for a single key."""
         if self.key.ndim == 0:
             return function
         training = self.training
-        axes = None  # of the training: the agent's leaves alone have one, where there are points
+        axes = None  # only the agent's leaves are batched, and only with points
         if self.points:
             nothing = dict.fromkeys(("envs", "eval_envs", "data", "agent_state"))
             axes = training.replace(agent=0, **nothing)
@@ -77,16 +77,16 @@ class Members:
 
     @property
     def labels(self) -> list[dict[str, Any]]:
-        """What tells each member from the others: its seed and its point."""
+        """Labels of the members: seed and point."""
         return [{"seed": seed, **point} for point in self.points or ({},) for seed in self.seeds]
 
     def keys_of_stream(self, name: Stream) -> Key:
-        """The members' keys of a named stream, in the shape of `key`."""
+        """The members' keys of a named stream, shaped like `key`."""
         of_one = functools.partial(stream, name=name)
         return of_one(self.key) if self.key.ndim == 0 else jax.vmap(of_one)(self.key)
 
     def alone(self, index: int, state: PyTree) -> tuple[Training, PyTree]:
-        """One member's own training and state, without the leading axis."""
+        """The training setup and state of one member, without the leading axis."""
         if self.key.ndim == 0:
             return self.training, state
         training = self.training
@@ -97,16 +97,16 @@ class Members:
 
 
 def seeds_of(key: Key) -> list[int]:
-    """Each key's words read as one number: `s` for `jax.random.key(s)`."""
+    """The seed of each key, its key data as one integer: `s` for `jax.random.key(s)`."""
     words = np.asarray(jax.random.key_data(key))
     rows = words.reshape(-1, words.shape[-1]).tolist()
     return [sum(word << 32 * i for i, word in enumerate(reversed(row))) for row in rows]
 
 
 def keys_of(seeds: Sequence[int], key_type: str | None, *, vmapped: bool) -> Key:
-    """The keys of these seeds, `[seeds]`; not `vmapped`, the one key of the one seed.
+    """The keys of these seeds, `[seeds]`, or the single key of a single seed unless `vmapped`.
 
-    `key_type` is the generator of random numbers, None for jax's default.
+    `key_type` is the random number generator; None for jax's default.
     """
     numbers = jnp.asarray(seeds, jnp.uint32)
     keys = jax.vmap(lambda seed: jax.random.key(seed, impl=key_type))(numbers)

@@ -1,4 +1,4 @@
-"""The compiled programs of a run, and the memory that they take."""
+"""The compiled programs of a run and their memory."""
 
 import time
 from typing import Any, NamedTuple
@@ -14,10 +14,9 @@ from jaxrl.runs.members import Members
 
 
 class Programs:
-    """The three compiled programs of a run, vmapped where there are several members.
+    """The three compiled programs of a run, vmapped over its members.
 
-    Under `jax_disable_jit` they are plain functions: nothing is compiled, and a debugger or a
-    `print` sees every step.
+    Under `jax_disable_jit` they are plain functions, for debuggers and `print`.
     """
 
     def __init__(self, members: Members):
@@ -47,16 +46,16 @@ class Programs:
         self.init, self.chunk, self.evaluate = init, chunk, evaluate
 
     def no_metrics(self) -> IterationMetrics:
-        """Of no iteration: to add to."""
+        """Metrics of no iterations, the start of a sum."""
         return jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics)
 
 
 class ProgramMemory(NamedTuple):
-    """Bytes of a compiled program.
+    """Memory of a compiled program, in bytes.
 
     Attributes:
-      kept: arguments and results; results written over arguments count once.
-      temporary: what lies between them.
+      kept: arguments and results; donated arguments count once.
+      temporary: temporary buffers.
     """
 
     kept: int
@@ -64,8 +63,7 @@ class ProgramMemory(NamedTuple):
 
 
 def memory_of(program: Any) -> ProgramMemory | None:
-    """The memory of a compiled program; None where the device does not tell, or it is a function
-    that nothing compiled."""
+    """Memory of a compiled program; None if the device does not report it or it is not compiled."""
     stats = program.memory_analysis() if hasattr(program, "memory_analysis") else None
     if stats is None:
         return None

@@ -1,4 +1,4 @@
-"""Where a run stands: all that a checkpoint holds."""
+"""The state of a run."""
 
 import dataclasses
 
@@ -8,15 +8,15 @@ from jaxrl.runs.events import Diverged
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run stands between two calls of the compiled chunk: all that a checkpoint holds.
+    """The state of a run between two calls of the compiled chunk, as saved in checkpoints.
 
     Attributes:
-      state: of the members.
+      state: training state of the members.
       since: metrics since the last evaluation, `float64`.
-      iteration: how many are finished.
+      iteration: number of finished iterations.
       train_seconds: time spent training.
-      diverged: members, by their index, whose numbers are not finite any more.
-      stopped: why the run was to end here; None where it was not, or where it did end and goes on.
+      diverged: diverged members by index.
+      stopped: why the run was to end here; None if it was not, or if it ended and was continued.
     """
 
     state: TrainState

@@ -1,4 +1,4 @@
-"""Tables and commands as lines of text."""
+"""Text tables and shell commands."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
-    """Rows of cells as lines: the first `left` columns begin together, the others end together."""
+    """Formats rows of cells as a table: the first `left` columns left-aligned, the rest right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -18,5 +18,5 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
 
 
 def resume_command(path: Path) -> str:
-    """The command that goes on with the run in `path`, to paste into a shell."""
+    """The shell command that resumes the run in `path`."""
     return f"jaxrl resume {shlex.quote(str(path))}"

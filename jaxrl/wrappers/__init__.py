@@ -1,9 +1,9 @@
-"""Environments made of environments: each wrapper changes one thing and passes on the rest.
+"""Environment wrappers: each changes one thing and leaves the rest alone.
 
-A wrapper is a pytree like what it wraps: its float parameters are leaves, its state is part of the
-environment's, and a reset resets it. Action masks and the difference between termination and
-truncation pass through. What does not fit together raises when `spec` is first read, which the
-engine does before anything is compiled.
+A wrapper is a pytree like the environment it wraps: its float parameters are leaves, and its state
+is part of the environment's and is reset with it. Action masks, termination and truncation pass
+through. Invalid combinations raise when `spec` is first read, which the engine does before anything
+is compiled.
 """
 
 from jaxrl.wrappers.action import DiscretizeActions as DiscretizeActions

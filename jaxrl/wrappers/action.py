@@ -1,4 +1,4 @@
-"""Actions: discretised and sticky; which ones are available."""
+"""Action wrappers: discretised and sticky actions."""
 
 import dataclasses
 import itertools
@@ -30,12 +30,12 @@ from jaxrl.wrappers.base import Wrapper
 
 
 class DiscretizeActions(Wrapper):
-    """Replaces a bounded box by `num_bins` evenly spaced values of each entry, both ends included.
+    """Replaces a bounded `Box` by `num_bins` evenly spaced values per entry, bounds included.
 
     Attributes:
-      num_bins: how many values, at least 2.
-      layout: "factored" is a `MultiDiscrete`, a choice for each entry; "joint" a `Discrete` over
-        all `num_bins ** entries` combinations, the last entry varying fastest.
+      num_bins: values per entry, at least 2.
+      layout: "factored" gives a `MultiDiscrete` with one choice per entry; "joint" a `Discrete`
+        over all `num_bins ** entries` combinations, the last entry varying fastest.
     """
 
     num_bins: int = static(default=3)
@@ -80,13 +80,13 @@ class DiscretizeActions(Wrapper):
 
 
 class StickyActions(Wrapper):
-    """Repeats the previous action instead of the chosen one now and then (Machado et al., 2018).
+    """Repeats the previous action with some probability (Machado et al., 2018).
 
-    The first action of an episode is always the chosen one, and an action that is not available
-    any more is not repeated.
+    The first action of an episode is never replaced, and an action that is now masked is not
+    repeated.
 
     Attributes:
-      probability: of a repetition, in [0, 1].
+      probability: probability of a repetition, in [0, 1].
     """
 
     probability: Scalar = 0.25

@@ -1,4 +1,4 @@
-"""A wrapper passes on everything that it does not change."""
+"""Base classes of environment wrappers."""
 
 import dataclasses
 from typing import Any, Self
@@ -17,10 +17,10 @@ from jaxrl.types import (
 
 
 class Wrapper(struct.PyTreeNode):
-    """Passes everything on; subclasses override what they change.
+    """Forwards everything to `env`; subclasses override what they change.
 
     Attributes:
-      env: the environment inside.
+      env: the wrapped environment.
     """
 
     env: Any
@@ -36,27 +36,27 @@ class Wrapper(struct.PyTreeNode):
         return self.env.step(key, state, action)
 
     def with_params(self, **params: Any) -> Self:
-        """The same wrapper around the environment with other parameters."""
+        """The same wrapper around `env.with_params(**params)`."""
         return self.replace(env=self.env.with_params(**params))
 
 
 def with_observation(spec: EnvSpec, proper: PyTree) -> EnvSpec:
-    """`spec` with another observation proper; its action mask stays."""
+    """Replaces the spec's observation and keeps its action mask."""
     masked = isinstance(spec.observation, Masked)
     observation = Masked(proper, spec.observation.action_mask) if masked else proper
     return dataclasses.replace(spec, observation=observation)
 
 
 def on_observation(f: Any, obs: PyTree) -> PyTree:
-    """`f` of the observation proper; the action mask stays."""
+    """Applies `f` to the observation and keeps its action mask."""
     return Masked(f(obs.obs), obs.action_mask) if isinstance(obs, Masked) else f(obs)
 
 
 class ObservationWrapper(Wrapper):
-    """Replaces each observation by a function of itself alone."""
+    """Applies `observe` to each observation."""
 
     def observe(self, obs: PyTree) -> PyTree:
-        """The new observation of the old one, without the action mask."""
+        """Maps an observation, without its action mask, to the new one."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""Observations: scaled, clipped, flattened, masked, stacked."""
+"""Observation wrappers: scale, clip, flatten, mask and stack."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ class ScaleObservation(ObservationWrapper):
     """Returns `obs * scale + offset` as float32, for every leaf of the observation.
 
     Attributes:
-      scale: the factor, a number or an array that broadcasts to each leaf.
-      offset: what is added.
+      scale: factor, a number or an array that broadcasts to each leaf.
+      offset: added afterwards; same shapes.
     """
 
     scale: Scalar = 1.0
@@ -40,7 +40,7 @@ class ScaleObservation(ObservationWrapper):
 
 
 class ClipObservation(ObservationWrapper):
-    """Moves the float leaves of the observation into [low, high].
+    """Clips the float leaves of the observation to [low, high].
 
     Attributes:
       low, high: the bounds.
@@ -58,7 +58,7 @@ class ClipObservation(ObservationWrapper):
 
 
 class FlattenObservation(ObservationWrapper):
-    """Lays all leaves of the observation (a dictionary's, by sorted key) side by side as floats."""
+    """Concatenates all leaves of the observation (dictionaries by sorted key) as float32."""
 
     def observe(self, obs: PyTree) -> Array:
         leaves = [jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(obs)]
@@ -71,8 +71,8 @@ class MaskVelocity(ObservationWrapper):
     """Sets entries of a vector observation to zero, so that the agent needs memory.
 
     Attributes:
-      indices: which. The velocities of CartPole are (1, 3), of Pendulum (2,), of MountainCar (1,),
-        of Acrobot (4, 5).
+      indices: entries to hide. The velocities are (1, 3) in CartPole, (2,) in Pendulum, (1,) in
+        MountainCar and (4, 5) in Acrobot.
     """
 
     indices: tuple[int, ...] = static(default=())
@@ -80,7 +80,7 @@ class MaskVelocity(ObservationWrapper):
     def observe(self, obs: PyTree) -> Array:
         if getattr(obs, "ndim", None) != 1:
             raise InvalidValue(
-                "MaskVelocity needs a vector observation: put FlattenObservation inside it"
+                "MaskVelocity needs a vector observation: apply FlattenObservation first"
             )
         size = obs.shape[0]
         if not self.indices or not all(0 <= i < size for i in self.indices):
@@ -93,14 +93,14 @@ class MaskVelocity(ObservationWrapper):
 
 
 class FrameStack(Wrapper):
-    """Shows the last `num_frames` observations, side by side along the last axis, the newest last.
+    """Concatenates the last `num_frames` observations along the last axis, newest last.
 
-    Vectors `[D]` become `[num_frames * D]`, images `[H, W, C]` become `[H, W, num_frames * C]`, for
-    each leaf of the observation. An episode begins with copies of its first observation. An action
-    mask is that of the newest observation.
+    In each leaf of the observation, vectors `[D]` become `[num_frames * D]` and images `[H, W, C]`
+    become `[H, W, num_frames * C]`. At the start of an episode, the first observation is repeated.
+    The action mask is that of the newest observation.
 
     Attributes:
-      num_frames: how many.
+      num_frames: number of observations.
     """
 
     num_frames: int = static(default=4)

@@ -1,4 +1,4 @@
-"""Rewards, scaled and clipped."""
+"""Reward wrappers: scale and clip."""
 
 import jax.numpy as jnp
 
@@ -22,7 +22,7 @@ class ScaleReward(Wrapper):
 
 
 class ClipReward(Wrapper):
-    """Moves the reward into [low, high].
+    """Clips the reward to [low, high].
 
     Attributes:
       low, high: the bounds.

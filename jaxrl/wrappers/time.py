@@ -19,9 +19,9 @@ from jaxrl.wrappers.base import Wrapper
 
 
 class TimeLimit(Wrapper):
-    """Truncates an episode after `max_steps` steps, unless it terminated there.
+    """Truncates an episode after `max_steps` steps, unless it terminates in that step.
 
-    `spec.truncates` stays what the environment inside declares: whether anything else truncates.
+    `spec.truncates` is unchanged: it says whether anything but the time limit truncates.
 
     Attributes:
       max_steps: the limit, in steps of this wrapper.
@@ -50,10 +50,10 @@ class TimeLimit(Wrapper):
 
 
 class ActionRepeat(Wrapper):
-    """Takes each action `num_repeats` times and adds the rewards up; stops where the episode does.
+    """Repeats each action `num_repeats` times, or until the episode ends, and sums the rewards.
 
     Attributes:
-      num_repeats: steps of the environment inside for one of this wrapper.
+      num_repeats: steps of the wrapped environment per step of this wrapper.
     """
 
     num_repeats: int = static(default=4)

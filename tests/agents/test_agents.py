@@ -94,8 +94,8 @@ def test_fitted_q_iteration_on_random_batches_of_the_data():
         (lambda d: {"terminated": d.terminated[:, None]}, r"data.terminated is bool\[8, 1\]"),
         (lambda d: {"truncated": d.truncated[:4]}, r"data.truncated is bool\[4\]"),
         (lambda d: {"obs": d.obs[:, :2]}, r"data.obs is float32\[8, 2\]"),
-        (lambda d: {"action": d.action + 1}, "data.action lies in 1 to 2, .* in 0 to 1"),
-        (lambda d: {"reward": jnp.float32(1.0)}, "no Transition with leaves"),
+        (lambda d: {"action": d.action + 1}, "data.action ranges from 1 to 2, .* from 0 to 1"),
+        (lambda d: {"reward": jnp.float32(1.0)}, "not a Transition with leaves"),
     ],
     ids=["reward", "terminated", "truncated", "obs", "action", "no axis"],
 )
@@ -121,8 +121,8 @@ def test_actions_that_do_not_exist_are_named_in_every_space():
 
     check_data(spec, data(1, (2, 1), 3.0))  # the environment clips what lies outside of a box
     for wrong, message in (
-        (data(one=-1), r"data.action\[0\] lies in -1 to 0, .* in 0 to 1"),
-        (data(several=(0, 2)), r"data.action\[1\]\[:, 1\] lies in 0 to 2, .* in 0 to 1"),
+        (data(one=-1), r"data.action\[0\] ranges from -1 to 0, .* from 0 to 1"),
+        (data(several=(0, 2)), r"data.action\[1\]\[:, 1\] ranges from 0 to 2, .* from 0 to 1"),
         (data(continuous=np.nan), r"data.action\[2\] is not finite everywhere"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -83,8 +83,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     b = make_run(tmp_path / "b", np.zeros((0, 1)), steps=())
     for words, message in (
-        (["plot", tmp_path / "none"], "none is no run: there is no such directory"),
-        (["compare", a, tmp_path / "empty"], "empty is no run: it has no config.json"),
+        (["plot", tmp_path / "none"], "none is not a run: there is no such directory"),
+        (["compare", a, tmp_path / "empty"], "empty is not a run: it has no config.json"),
         (["plot", b], "b has no evaluation yet"),
         (["plot", a, "--metric", "los"], "has no 'los': it has step, return_mean"),
         (["plot", a, "--out", tmp_path / "x.nothing"], "cannot write"),

@@ -159,7 +159,7 @@ def test_help_is_written_as_it_is_meant(without_jax):
         ("parameter", "--env-param: 'length': write NAME=VALUE"),
         ("parameter's number", "--env-param: 'nan' is not a finite number"),
         ("full directory", "the run directory full is not empty"),
-        ("a file for a directory", "cannot write the run directory full/mine/run"),
+        ("a file for a directory", "cannot write to the run directory full/mine/run"),
         ("resume, a hyper-parameter", "resume has no --learning-rate: a run goes on with the"),
         ("resume, a hyper-parameter", "resume takes --checkpoint-seconds, --keep-"),
         (
@@ -296,7 +296,8 @@ def test_an_action_space_that_is_not_supported_is_named(tmp_path, monkeypatch):
     status, _, err = run_in_process("train", "ppo", ENV, "--run-dir", tmp_path / "run")
     assert status == 2
     assert err == [
-        "jaxrl: error: CartPole-v1 has the action space 'a dictionary', which jaxrl does not know"
+        "jaxrl: error: CartPole-v1 has the action space 'a dictionary', which jaxrl does not "
+        "support"
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -591,7 +592,7 @@ def test_ones_own_module_is_found_in_the_current_directory(tmp_path, monkeypatch
     assert status == 2
     (error,) = errors
     assert error.startswith(
-        "jaxrl: error: my_world:make_env made no environment: int is no environment, it has no "
-        "spec and no reset and no step: "
+        "jaxrl: error: my_world:make_env did not return an environment: int is not an "
+        "environment, it has no spec and no reset and no step: "
     )
     sys.modules.pop("my_world")

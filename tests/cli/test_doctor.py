@@ -44,7 +44,7 @@ def with_version(**versions):
 def test_a_healthy_host_has_no_findings():
     assert findings() == []
     lines = doctor.report(HEALTHY, doctor.examine(HEALTHY))
-    assert lines[-1] == "nothing that would prevent training"
+    assert lines[-1] == "no problems that would prevent training"
     text = "\n".join(lines)
     for word in ("jax  ", "0.10.2", "cpu:0 cpu", "8.0 GiB", f"{deadlock.FLAG}=false", "not set"):
         assert word in text
@@ -53,7 +53,7 @@ def test_a_healthy_host_has_no_findings():
 def test_wide_numbers_are_mentioned():
     with jax.enable_x64(True):
         seen = doctor.probe()
-    told = "jax_enable_x64 is on; jaxrl trains in float32 all the same"
+    told = "jax_enable_x64 is on, but jaxrl trains in float32 anyway"
     assert [f.label for f in doctor.examine(seen) if f.what == told] == ["fine"]
     assert not doctor.probe().x64
 
@@ -108,13 +108,13 @@ def test_wide_numbers_are_mentioned():
         ),
         (
             {"has_cuda_gpu": True},
-            "there is a CUDA GPU, and jax computes on the CPU",
+            "there is a CUDA GPU, but jax uses the CPU",
             "pip install 'jaxrl[cuda12]'",
             False,
         ),
         (
             {"has_cuda_gpu": True, "environment": {**HEALTHY.environment, "JAX_PLATFORMS": "cpu"}},
-            "jax computes on the CPU",
+            "jax uses the CPU",
             "unset JAX_PLATFORMS (cpu)",
             False,
         ),
@@ -135,7 +135,7 @@ def test_a_problem_is_named_with_its_mend(changes, what, mend, grave):
     lines = doctor.report(seen, doctor.examine(seen))
     label = "PROBLEM" if grave else "note"
     assert f"{label:<8} {finding.what}: {finding.mend}" in lines
-    assert lines[-1].startswith("1 problem " if grave else "nothing")
+    assert lines[-1].startswith("1 problem " if grave else "no problems ")
 
 
 def test_without_the_deadlock_or_with_a_gpu_in_use_all_is_fine():
@@ -170,7 +170,7 @@ def test_this_host_can_train():
     """Where the tests run, so does training; the command says so and ends with 0."""
     status, out, err = run_in_process("doctor")
     assert (status, err) == (0, [])
-    assert out[-1] == "nothing that would prevent training"
+    assert out[-1] == "no problems that would prevent training"
     assert any(line.split() == ["jax", jax.__version__] for line in out)
     assert any(line.startswith("cores") and str(deadlock.cores()) in line for line in out)
 

@@ -57,7 +57,7 @@ def test_output_that_fails_is_dropped_and_reported_once(monkeypatch, name):
     assert sys.stdout is stream
     assert stream.getvalue() == "one\n"
     why = getattr(error, "strerror", None) or error
-    expected = f"jaxrl: standard output is gone ({why}): the run goes on without it\n"
+    expected = f"jaxrl: standard output is gone ({why}): the run continues without it\n"
     assert err.getvalue() == expected
     monkeypatch.setattr(sys, "stderr", Failing(error))
     with terminal.outlived():  # nor does it matter that nobody hears of it
@@ -102,7 +102,7 @@ main(sys.argv[1:])
 def test_a_run_outlives_its_reader(without_home):
     path, status, err = without_home
     assert status == 0
-    assert "jaxrl: standard output is gone (Broken pipe): the run goes on without it" in err
+    assert "jaxrl: standard output is gone (Broken pipe): the run continues without it" in err
     assert [row["step"] for row in read_metrics(path)] == [32, 64]
     assert (path / "summary.json").exists()
     assert Checkpoints(path / "checkpoints").steps() == [64]
@@ -113,8 +113,8 @@ def test_no_home_directory_is_a_note(without_home):
     assert status == 0
     assert len(err) == 2
     assert err[0] == (
-        "note: compiled programs are not kept (Could not determine home directory): set "
-        "XDG_CACHE_HOME to a directory that can be written"
+        "note: compiled programs are not cached (Could not determine home directory): set "
+        "XDG_CACHE_HOME to a writable directory"
     )
 
 
@@ -139,7 +139,7 @@ print(os.environ[name])
     )  # fmt: skip
     assert run.stdout.splitlines() == ["None", str(tmp_path / "home" / "jaxrl" / "xla"), "mine"]
     (line,) = run.stderr.splitlines()
-    assert line.startswith("note: compiled programs are not kept ([Errno 20] Not a directory: ")
+    assert line.startswith("note: compiled programs are not cached ([Errno 20] Not a directory: ")
 
 
 SHELL = {

@@ -377,7 +377,9 @@ def test_evaluate_says_that_a_recurrent_state_is_missing():
 
 def test_more_episodes_than_fit_are_refused(monkeypatch):
     monkeypatch.setattr(deadlock, "memory", lambda: 2**30)
-    with pytest.raises(ValueError, match=r"^num_episodes is 2000000000: as many copies of the env"):
+    with pytest.raises(
+        ValueError, match=r"^num_episodes is 2000000000: that many copies of the env"
+    ):
         jaxrl.evaluate(random_policy, Counter(), KEY, num_episodes=2 * 10**9)
 
 
@@ -857,7 +859,7 @@ BAD = [
     (dict(agent=CrossEntropy(), normalize_observations=True), "normalize_observations takes"),
     (dict(eval_env=Chain()), "the observation of eval_env is float32[5], that of env float32[2]"),
     (dict(eval_env=Chain()), "of eval_env is Discrete(num=2), that of env Discrete(num=3)"),
-    (dict(eval_env=WeakCounter()), "eval_env, WeakCounter, does not keep its contract"),
+    (dict(eval_env=WeakCounter()), "eval_env, WeakCounter, violates the environment contract"),
     (dict(env=Flags(), normalize_observations=True), "no number in the observation, only bool"),
     (dict(batched_env=True), "pass eval_env"),
     (dict(batched_env=True, env=Counter(jnp.zeros(3)), eval_env=Counter()), "leaves of shape"),
@@ -882,7 +884,7 @@ class Careless(Counter):
 
 def test_an_environment_that_breaks_its_contract_is_refused_with_each_reason():
     message = (
-        "Careless does not keep its contract (jaxrl_envs.check looks closer):\n"
+        "Careless violates the environment contract (jaxrl_envs.check finds more):\n"
         "- the observation of step is float32[1], that of reset float32[2]\n"
         "- reward is int32[], but must be float32[]"
     )

@@ -85,7 +85,7 @@ def test_wrappers_of_brax_are_taken_off():
         ends.append(bool(timestep.truncated))
     assert ends == [False, False, True]
     another = brax.training.EvalWrapper(theirs)
-    with pytest.raises(TypeError, match="EvalWrapper is a wrapper of brax: give the environment"):
+    with pytest.raises(TypeError, match="EvalWrapper is a wrapper of brax: pass the environment"):
         jaxrl_envs.adapt(another)
 
 
@@ -104,7 +104,7 @@ def test_an_environment_that_a_program_registered(monkeypatch):
         monkeypatch.setitem(brax.brax_envs._envs, "slow", kind)
         assert type(jaxrl_envs.make("brax/slow", factor=2.0).env.env) is kind
     assert jaxrl_envs.make("brax/slow", factor=2.0).env.env.factor == 2.0
-    with pytest.raises(ValueError, match="brax/slow has no choice of a backend"):
+    with pytest.raises(ValueError, match="brax/slow has no choice of backends"):
         jaxrl_envs.make("brax/slow", backend="spring")
     with pytest.raises(ValueError, match="'brax/slov': did you mean brax/slow"):
         jaxrl_envs.make("brax/slov")
@@ -283,7 +283,7 @@ def test_swimmer_moves_in_its_fluid():
         ("swimmer", {"backend": "spring"}, "cannot use the backend 'spring'"),
         ("inverted_pendulum", {"mass": 2.0}, "no field 'mass': use mass_scale"),
         ("inverted_pendulum", {"mass_scale": "big"}, "give a number"),
-        ("inverted_pendulum", {"link.inertia.mass": 1.0}, "has the shape"),
+        ("inverted_pendulum", {"link.inertia.mass": 1.0}, "must have the shape"),
         ("fast", {"mass_scale": 1.0}, "has no physics"),
     ],
 )

@@ -27,7 +27,7 @@ def mine(tmp_path, monkeypatch):
     """A module of a user's own."""
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "worlds.py").write_text(
-        "from environments import Counter\n"
+        "from helpers.environments import Counter\n"
         "ready = Counter()\n"
         "number = 3\n"
         "def make_env(**params):\n    return Counter(**params)\n"
@@ -54,9 +54,9 @@ def test_an_import_path_makes_ones_own_environment(mine):
         ("your_lab:make_env", ValueError, "there is no module 'your_lab'"),
         ("my_lab.broken:make_env", ModuleNotFoundError, "there_is_no_such_module"),
         ("my_lab.worlds:make_nothing", TypeError, "has no spec and no reset and no step"),
-        ("my_lab.worlds:number", TypeError, "is of type int: name a function or a class"),
-        ("my_lab.worlds:", ValueError, "is no import path"),
-        ("my lab:make", ValueError, "is no import path"),
+        ("my_lab.worlds:number", TypeError, "is of type int: use a function or a class"),
+        ("my_lab.worlds:", ValueError, "is not an import path"),
+        ("my lab:make", ValueError, "is not an import path"),
     ],
 )
 def test_an_import_path_that_leads_nowhere(mine, env_id, error, message):
@@ -250,17 +250,17 @@ def test_good_environments_pass():
         (WeakState, "weakly typed|dtype"),
         (FloatDone, r"terminated is float32\[\], but must be bool\[\]"),
         (Both, "terminated and truncated"),
-        (Endless, "went on after spec.max_steps = 3 steps"),
+        (Endless, "continued after spec.max_steps = 3 steps"),
         (CutEarly, "truncated after 3 steps, though .* = 'at_max_steps' and spec.max_steps = 5"),
         (CutWithoutLimit, "truncated after 3 steps, though .* and spec.max_steps = None"),
         (NoSpaceAtAll, "Discrete.num is 0: it must be a whole number"),
-        (MaskOfOne, r"action_mask is bool\[1\], and Discrete\(num=4\) needs bool\[4\]"),
+        (MaskOfOne, r"action_mask is bool\[1\], but Discrete\(num=4\) needs bool\[4\]"),
         (FloatMask, r"observation of reset.action_mask is float32\[2\], spec.* bool\[2\]"),
         (NotFinite, "a reward was not finite"),
         (PythonBranch, "cannot be traced"),
         (NoChoice, "left no action to take"),
-        (Remembers, "two programs"),
-        (WritesIntoItsState, "changes the state"),
+        (Remembers, "two traces of step differ"),
+        (WritesIntoItsState, "modifies the state"),
     ],
 )
 def test_a_broken_contract_is_named(env, message):

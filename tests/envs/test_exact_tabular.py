@@ -96,10 +96,10 @@ def test_garnets_can_be_batched():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"transition": np.ones((2, 2, 2))}, "transition holds no probabilities"),
+        ({"transition": np.ones((2, 2, 2))}, "transition does not hold probabilities"),
         ({"transition": np.ones((2, 2))}, r"must be \[2, 2, 2\]"),
         ({"start": [1.0]}, r"start is \[1\]"),
-        ({"termination": 1.5}, "termination holds no probabilities"),
+        ({"termination": 1.5}, "termination does not hold probabilities"),
         ({"max_steps": 0}, "max_steps is 0"),
     ],
 )

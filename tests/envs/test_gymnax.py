@@ -97,7 +97,9 @@ def test_an_id_that_needs_the_network_says_so_without_one(monkeypatch, nothing_k
         raise cause
 
     monkeypatch.setattr(load_mnist, "load_mnist", fail)
-    with pytest.raises(RuntimeError, match="MNISTBandit-bsuite downloads its data") as error:
+    with pytest.raises(
+        RuntimeError, match="MNISTBandit-bsuite could not download its data"
+    ) as error:
         jaxrl_envs.make("gymnax/MNISTBandit-bsuite")
     assert str(cause.args[0]) in str(error.value)
 

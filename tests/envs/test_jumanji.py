@@ -35,9 +35,9 @@ def test_an_object_of_jumanji_is_adapted():
     assert adapted.spec == jaxrl_envs.make("jumanji/Snake-v1", time_limit=7).spec
     assert (adapted.spec.max_steps, native.time_limit) == (7, 7)
     assert jax.tree.structure(adapted) == jax.tree.structure(jaxrl_envs.make(native))
-    with pytest.raises(ValueError, match="Snake was built already, and time_limit cannot be"):
+    with pytest.raises(ValueError, match="Snake is already built, so time_limit cannot be"):
         jaxrl_envs.adapt(native, time_limit=5)
-    with pytest.raises(TypeError, match="AutoResetWrapper is a wrapper of jumanji: give the env"):
+    with pytest.raises(TypeError, match="AutoResetWrapper is a wrapper of jumanji: pass the env"):
         jaxrl_envs.adapt(wrappers.AutoResetWrapper(native))
 
 
@@ -217,7 +217,9 @@ def test_what_cannot_be_had_is_named():
 
     with pytest.raises(ValueError, match=r"^Snake-v1 has no parameter 'lenght'; it has: num_rows"):
         jaxrl_envs.make("jumanji/Snake-v1", lenght=3)
-    with pytest.raises(ValueError, match=r"^Snake-v1's time_limit is 0: give a whole number, at"):
+    with pytest.raises(
+        ValueError, match=r"^Snake-v1's time_limit is 0: it must be a whole number, at"
+    ):
         jaxrl_envs.make("jumanji/Snake-v1", time_limit=0)
     with pytest.raises(ValueError, match=r"^Snake-v1 cannot be made with num_rows='few': .*$"):
         jaxrl_envs.make("jumanji/Snake-v1", num_rows="few")
@@ -233,7 +235,7 @@ def test_a_download_that_fails_is_named(monkeypatch):
         raise NotThere("no network")
 
     monkeypatch.setattr(family, "_jumanji_object", refused)
-    with pytest.raises(RuntimeError, match="Sokoban-v0 downloads its data, and that failed: no"):
+    with pytest.raises(RuntimeError, match="Sokoban-v0 could not download its data: no"):
         jaxrl_envs.make("jumanji/Sokoban-v0", time_limit=50)
 
 

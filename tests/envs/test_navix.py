@@ -36,7 +36,7 @@ def test_an_object_of_navix_is_adapted():
     assert adapted.spec == jaxrl_envs.make("navix/Navix-Empty-5x5-v0", max_steps=9).spec
     assert adapted.spec.max_steps == 9
     assert jax.tree.structure(adapted) == jax.tree.structure(jaxrl_envs.make(native))
-    with pytest.raises(ValueError, match="was built already, and max_steps cannot be changed"):
+    with pytest.raises(ValueError, match="is already built, so max_steps cannot be changed"):
         jaxrl_envs.adapt(native, max_steps=5)
 
 
@@ -138,7 +138,7 @@ def test_what_the_agent_sees_may_be_named():
     [
         ({"lenght": 3}, r"has no parameter 'lenght'; it has: max_steps, .*"),
         ({"height": 7}, r"has no parameter 'height'; .*"),
-        ({"max_steps": 0}, r"'s max_steps is 0: give a whole number, at least 1"),
+        ({"max_steps": 0}, r"'s max_steps is 0: it must be a whole number, at least 1"),
         ({"observation_fn": "rgbb"}, r"cannot be made with observation_fn='rgbb': .*"),
     ],
 )

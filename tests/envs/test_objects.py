@@ -135,7 +135,7 @@ def test_every_entry_adapts(entry):
 
 
 def test_where_nothing_is_adapted_the_function_that_does_is_named():
-    how = re.escape("adapt the object of gymnax, jaxrl_envs.adapt(env)")
+    how = re.escape("adapt this gymnax object: jaxrl_envs.adapt(env)")
     for env in (gymnax.make("CartPole-v1")[0], TimeLimit(gymnax.make("CartPole-v1")[0])):
         with pytest.raises(TypeError, match=how):
             VectorEnv(env, 2).reset(KEY)
@@ -153,18 +153,23 @@ def test_an_environment_of_ours_stays_what_it_is():
     env = Counter()
     assert adapt(env) is env
     assert make(env) is env
-    with pytest.raises(ValueError, match=r"Counter is an environment .*: it was given bonus"):
+    with pytest.raises(
+        ValueError, match=r"Counter is already an environment .*, but was given bonus"
+    ):
         make(env, bonus=1.0)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda: 3, "int is no environment, it has no spec and no reset and no step"),
-        (lambda: Params(), "Params is no environment"),
-        (lambda: environment.EnvParams(), "EnvParams is of gymnax, but is none of its environ"),
-        (lambda: purerl.LogWrapper(Walk()), "LogWrapper is a wrapper of gymnax: give the environ"),
-        (lambda: (Walk(), Params(), 3), "tuple is no environment"),
+        (lambda: 3, "int is not an environment, it has no spec and no reset and no step"),
+        (lambda: Params(), "Params is not an environment"),
+        (
+            lambda: environment.EnvParams(),
+            "EnvParams is from gymnax, but is not one of its environ",
+        ),
+        (lambda: purerl.LogWrapper(Walk()), "LogWrapper is a wrapper of gymnax: pass the environ"),
+        (lambda: (Walk(), Params(), 3), "tuple is not an environment"),
     ],
 )
 def test_what_cannot_be_adapted_is_named(given, message):

@@ -74,18 +74,18 @@ def test_a_value_has_the_type_of_its_parameter(function, text, value):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("pays=no", "give true or false, pays=true say"),
+        ("pays=no", "give true or false, for example pays=true"),
         ("pays=2", "give true or false"),
         ("pays=none", "give true or false"),
-        ("size=true", "give a whole number, size=5 say"),
+        ("size=true", "give a whole number, for example size=5"),
         ("size=1.5", "give a whole number"),
         ("size=many", "give a whole number"),
-        ("scale=false", "give a number, scale=0.5 say"),
+        ("scale=false", "give a number, for example scale=0.5"),
         ("scale=[1,2]", "give a number"),
-        ("name=007", "give a text, name='\"text\"' say"),
+        ("name=007", "give a text, for example name='\"text\"'"),
         ("name=false", "give a text"),
         ("limit=some", "give a whole number or none"),
-        ("range=0.5", "give a list of numbers, range=[0,1] say"),
+        ("range=0.5", "give a list of numbers, for example range=[0,1]"),
         ("range=[1,[2,3]]", "give a list of numbers"),
         ('range=["a"]', "give a list of numbers"),
         ("range=[1,", "give a list of numbers"),
@@ -202,9 +202,12 @@ class Payer(Counter):
 
 REFUSED = {
     "gymnax/FourRooms-misc": ("resample_init_pos=no", "give true or false"),
-    "gymnax/CartPole-v1": ("length=true", "give a number, length=0.5 say"),
-    "gymnax/Pendulum-v1": ("dt=1e300", "dt is 1e+300: it must be finite, and fit float32"),
-    "gymnax/Acrobot-v1": ("max_steps_in_episode=99999999999", "it must be finite, and fit int32"),
+    "gymnax/CartPole-v1": ("length=true", "give a number, for example length=0.5"),
+    "gymnax/Pendulum-v1": ("dt=1e300", "dt is 1e+300: it must be finite and fit into float32"),
+    "gymnax/Acrobot-v1": (
+        "max_steps_in_episode=99999999999",
+        "it must be finite and fit into int32",
+    ),
     "brax/hopper": ("terminate_when_unhealthy=no", "give true or false"),
     "brax/inverted_pendulum": ("mass_scale=true", "give a number"),
     "jumanji/LevelBasedForaging-v0": ("normalize_reward=no", "give true or false"),
@@ -212,7 +215,7 @@ REFUSED = {
     "craftax/Craftax-Symbolic-v1": ("god_mode=no", "give true or false"),
     "navix/Navix-Empty-5x5-v0": ("max_steps=none", "give a whole number"),
     "jaxrl/corridor": ("terminal_goal=no", "give true or false"),
-    "jaxrl/bandit": ("means=1,2", "give a list of numbers, means=[0,1] say"),
+    "jaxrl/bandit": ("means=1,2", "give a list of numbers, for example means=[0,1]"),
     "jaxrl/garnet": ("num_states=1e9", "cannot be made with num_states=1000000000: "),
 }
 

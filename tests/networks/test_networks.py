@@ -425,7 +425,7 @@ def test_heads_of_every_space():
     for action, log_prob in pairs:
         assert [a.shape for a in action] == [(4, 5), (4, 5, 2, 3), (4, 5, 2), (4, 5)]
         assert log_prob.shape == (4, 5)
-    with pytest.raises(TypeError, match="3 is no action space"):
+    with pytest.raises(TypeError, match="3 is not an action space"):
         PolicyHead(3).init(KEY, x)
 
 

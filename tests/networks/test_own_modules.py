@@ -544,7 +544,7 @@ def mean_over_rows(x):
 @pytest.mark.parametrize("kind", [PPO, A2C, TRPO, NPG, REINFORCE])
 def test_an_on_policy_agent_refuses_what_would_change_its_policy(kind):
     for torso, message in (
-        (Batch(True), "torso Batch has batch_stats beside its params. An on-policy agent learns"),
+        (Batch(True), "torso Batch has batch_stats besides its params. An on-policy agent needs"),
         (Batch(), "torso Batch has a layer without a mode: .*use_running_average.* An on-policy"),
         (Drop(False), "torso Drop draws random numbers in acting. An on-policy .* nn.LayerNorm"),
         (Normed(), f"torso Normed needs the argument `train`, which {kind.__name__} does not"),
@@ -579,17 +579,17 @@ class Normalised(nn.Module):
         (DQN(torso=Batch()), ValueError, "has a layer without a mode: .* Give its __call__ a key"),
         (PQN(torso=Drop(False)), ValueError, "torso Drop draws random numbers in acting. Give its"),
         (PQN(torso=Elsewhere()), ValueError, "in learning other than of the stream 'dropout'"),
-        (DQN(torso=Growing()), ValueError, "changes the shape or dtype of seen as it learns: from"),
-        (DQN(torso=OtherName()), ValueError, "its keyword training is never set, so that th"),
-        (DQN(torso=MLP), TypeError, "torso is <class .*MLP'>: give an instance of a flax.linen.Mo"),
-        (PPO(torso=lambda: MLP()), TypeError, "torso is <function .*: give an instance of a flax"),
+        (DQN(torso=Growing()), ValueError, "changes the shape or dtype of seen in learning: from"),
+        (DQN(torso=OtherName()), ValueError, "because its keyword training is never set"),
+        (DQN(torso=MLP), TypeError, "torso is <class .*MLP'>: it must be an instance of flax"),
+        (PPO(torso=lambda: MLP()), TypeError, "torso is <function .*: it must be an instance of f"),
         (
             DQN(torso=nn.Sequential([mean_over_rows])), ValueError,
-            r"Sequential makes \(2,\) of 3 observations: a torso's features must be \[B, F\]",
+            r"Sequential maps 3 observations to \(2,\): a torso's features must be \[B, F\]",
         ),
         (
             PPO(policy_network=OneForAll()), ValueError,
-            r"policy_network OneForAll makes a distribution over \(\) of 3 observations: it must",
+            r"policy_network OneForAll maps 3 observations to a distribution over \(\): it must",
         ),
         (
             PPO(policy_network=nn.Sequential([lambda obs, mask: obs])), TypeError,
@@ -621,8 +621,8 @@ def test_masks_reach_a_policy_of_ones_own_in_rows():
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        ((), r"spec.observation is \(\), and a network needs an array: .* jnp.ones\(1\)"),
-        ({"x": jnp.zeros(2, jnp.complex64)}, "spec.observation.x is complex64, and networks take"),
+        ((), r"spec.observation is \(\), but a network needs an array: .* jnp.ones\(1\)"),
+        ({"x": jnp.zeros(2, jnp.complex64)}, "spec.observation.x is complex64, but networks take"),
     ],
 )
 @pytest.mark.parametrize("torso", [None, MLP()])

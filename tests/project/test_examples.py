@@ -41,7 +41,7 @@ def numbers(line):
 
 def test_custom_env_learns():
     first, *lines = run("custom_env", "--total-steps", 30_000).splitlines()
-    assert first == "Docking keeps the contract"
+    assert first == "Docking satisfies the environment contract"
     steps, means, worst = zip(*map(numbers, lines), strict=True)
     assert len(lines) == 10
     assert steps[-1] >= 30_000

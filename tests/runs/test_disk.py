@@ -184,5 +184,5 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
-    with pytest.raises(ValueError, match="~/x: there is no home directory: write the whole path"):
+    with pytest.raises(ValueError, match="~/x: there is no home directory: give the full path"):
         user_path("~/x")

@@ -320,7 +320,7 @@ def test_a_fingerprint_is_that_of_another_process(begun):
 
 def test_one_process_at_a_time_writes_a_run(begun):
     directory = RunDirectory.resume(begun)
-    with pytest.raises(ValueError, match="another process is writing the run"):
+    with pytest.raises(ValueError, match="another process is writing to the run"):
         fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
     directory.unlock()
     fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS)
@@ -337,7 +337,7 @@ def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
 
     class Programs(loop.Programs):
         def __init__(self, members):
-            with pytest.raises(ValueError, match="another process is writing the run"):
+            with pytest.raises(ValueError, match="another process is writing to the run"):
                 fit(Idle(rate=2.0), Counter(), KEY, run_dir=path, **OPTIONS)
             raise Killed
 
@@ -795,7 +795,9 @@ def test_a_warm_start_begins_with_the_given_state():
                  **OPTIONS)  # fmt: skip
     for member in result.state.agent:
         np.testing.assert_array_equal(member, state.agent)
-    with pytest.raises(ValueError, match=r"agent_state is of another agent:\n- it is float32\[4\]"):
+    with pytest.raises(
+        ValueError, match=r"agent_state comes from another agent:\n- it is float32\[4\]"
+    ):
         train(Idle(), Counter(), KEY, total_steps=20, agent_state=jnp.zeros(4))
 
 
@@ -822,9 +824,9 @@ def test_a_warm_start_brings_the_statistics_along(tmp_path):
     assert started(plain, normalize_rewards=True).stats.reward.count == 0
     assert started(source.replace(stats=source.stats.replace(obs=()))).stats.reward == ()
     for start, options, message in (
-        (source.agent, normalized, "agent's state alone, without the statistics"),
-        (plain, normalized, "saw observations as they are: leave normalize_observations off"),
-        (source, {}, "normalised its observations: set normalize_observations"),
+        (source.agent, normalized, "agent_state has no statistics to normalise"),
+        (plain, normalized, "without normalised observations: leave normalize_observations off"),
+        (source, {}, "with normalised observations: set normalize_observations"),
     ):
         with pytest.raises(ValueError, match=message):
             started(start, **options)
@@ -895,11 +897,11 @@ def test_a_complete_run_says_so(tmp_path):
     assert status == 2
     assert "a horizon can only grow" in err[0]
     status, _, err = run_in_process("resume", tmp_path)
-    assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is no run: it has no config.json"])
+    assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is not a run: it has no config.json"])
     (tmp_path / "config.json").write_text("{}")
     status, _, err = run_in_process("resume", tmp_path)
     why = "its config.json names no algorithm"
-    assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is no run: {why}"])
+    assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is not a run: {why}"])
 
 
 # What a second reading found ----------------------------------------------------------------------
@@ -1015,9 +1017,9 @@ def test_a_warm_start_of_the_command_needs_its_source_once(tmp_path, monkeypatch
     assert (status, err) == (0, [])
     status, _, err = run_in_process(*warm, "--run-dir", "third")
     assert (status, len(err)) == (2, 1)
-    assert "source is no run" in err[0]
+    assert "source is not a run" in err[0]
     shutil.copytree(SCHEMA_1, "source")
     warm = [*plain, "--total-steps", 64, "--warm-start", "source"]
     status, _, err = run_in_process(*warm, "--run-dir", "third")
     assert (status, len(err)) == (2, 1)
-    assert "normalised its observations" in err[0]
+    assert "with normalised observations" in err[0]

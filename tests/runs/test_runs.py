@@ -158,11 +158,11 @@ def test_one_of_many_claims_a_directory_and_the_others_leave_it_alone(tmp_path):
 
     messages = list(itertools.chain(*in_threads(claim, 8)))
     assert 0 < len(messages) < 8 * 30
-    assert all("another process is writing the run" in message for message in messages)
+    assert all("another process is writing to the run" in message for message in messages)
     assert {p.name for p in tmp_path.rglob("*")} <= {"a", "run"}
     first = RunDirectory.create(tmp_path / "run")
     for refused in (RunDirectory.create, SweepDirectory.create, SweepDirectory.resume):
-        with pytest.raises(ValueError, match=r"another process is writing the run .*/run: wait"):
+        with pytest.raises(ValueError, match=r"another process is writing to the run .*/run: wait"):
             refused(tmp_path / "run")
     assert first.path.is_dir()
 
@@ -180,7 +180,7 @@ def test_names_that_nobody_gave_never_collide(tmp_path):
     found = in_threads(lambda: RunDirectory.create_numbered(tmp_path / "runs" / "ppo-1"), 6)
     assert sorted(x.path.name for x in found) == ["ppo-1", *(f"ppo-1-{n}" for n in range(2, 7))]
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cannot write the run directory .*file/run: "):
+    with pytest.raises(ValueError, match=r"cannot write to the run directory .*file/run: "):
         RunDirectory.create_numbered(tmp_path / "file" / "run")
     assert SweepDirectory.create_numbered(tmp_path / "runs" / "ppo-1").path.name == "ppo-1-7"
 
@@ -195,13 +195,13 @@ def test_a_claim_lasts_as_long_as_its_process(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGSTOP)
-        with pytest.raises(ValueError, match="another process is writing the run"):
+        with pytest.raises(ValueError, match="another process is writing to the run"):
             RunDirectory.create(tmp_path / "run")
         process.kill()
     (tmp_path / "run" / ".config.json.other-host-7.partial").touch()
     with RunDirectory.create(tmp_path / "run") as directory:
         directory.write_config({}, new=True)
-    with pytest.raises(ValueError, match=r"empty: go on with its run by jaxrl resume .*/run, or"):
+    with pytest.raises(ValueError, match=r"empty: continue its run with jaxrl resume .*/run, or"):
         RunDirectory.create(tmp_path / "run")
 
 
@@ -217,7 +217,7 @@ def test_a_file_system_without_locks_or_links(tmp_path, monkeypatch, links):
     first.write_config({"a": 1}, new=True)
     assert [p.name for p in first.path.iterdir()] == ["config.json"]
     if links:  # one of two that could not see each other
-        with pytest.raises(ValueError, match="another process has begun a run in"):
+        with pytest.raises(ValueError, match="another process has started a run in"):
             second.write_config({"a": 2}, new=True)
         assert json.loads((first.path / "config.json").read_text())["a"] == 1
 
@@ -225,7 +225,7 @@ def test_a_file_system_without_locks_or_links(tmp_path, monkeypatch, links):
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
-        with pytest.raises(ValueError, match="cannot write the run directory"):
+        with pytest.raises(ValueError, match="cannot write to the run directory"):
             RunDirectory.create(path)
 
     def refuse(self):
@@ -454,10 +454,10 @@ def test_a_checkpoint_is_not_read_into_another_shape(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
         checkpoints.save(1, {"x": {"a": jnp.zeros(3)}}, {})
     for like, message in (
-        ({"a": jnp.ones(4)}, r"has a as float32\[3\], wanted is float32\[4\]"),
-        ({"a": jnp.ones(3, jnp.int32)}, r"wanted is int32\[3\]"),
+        ({"a": jnp.ones(4)}, r"has a as float32\[3\], expected float32\[4\]"),
+        ({"a": jnp.ones(3, jnp.int32)}, r"expected int32\[3\]"),
         ({"a": jnp.ones(3), "b": jnp.ones(3)}, "has no b"),
-        ({}, "has a, for which there is no place"),
+        ({}, "has a, which is not expected"),
     ):
         with pytest.raises(ValueError, match=message):
             checkpoints.load(1, "x", like)
@@ -607,4 +607,6 @@ def test_a_run_without_jit_is_for_debugging(tmp_path):
     assert [row["return_mean"] for row in read_metrics(tmp_path / "run")] == [6.0]
     (compiled,) = (event for event in events if isinstance(event, Compiled))
     assert compiled.compile_seconds == 0
-    assert progress._Lines(1, "seeds").of(compiled).startswith("not compiled, for jit is disabled")
+    assert (
+        progress._Lines(1, "seeds").of(compiled).startswith("not compiled because jit is disabled")
+    )

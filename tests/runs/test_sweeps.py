@@ -156,7 +156,7 @@ def test_a_sweep_leaves_runs_a_ranking_and_a_picture(swept):
     ranked = [line.split() for line in out if line.strip()[:1].isdigit() and ". " in line]
     assert [float(words[4]) for words in ranked[-6:]] == pytest.approx(means, abs=0.06)
     assert results[0]["best_of"] == 6
-    assert any("best of 6 by the seeds that chose it" in line for line in out)
+    assert any("best of 6 on the same seeds that selected it" in line for line in out)
     (proposed,) = (line for line in out if line.startswith("On fresh seeds: "))
     options = parse_command_line(shlex.split(proposed)[4:])
     assert (options.run, options.env, options.seed, options.seeds) == (train_agent, ENV, 2, 5)

@@ -1,12 +1,13 @@
-"""Environments whose truth is known, and that truth: the oracles that estimators are judged by.
+"""Environments with exact solutions, to test estimators and agents against.
 
-- `tabular`: any finite MDP; its truth is in `values` and `gradients`, by linear solves.
-- `garnet`: a random one.
-- `corridor`: one with a time limit, and what is learned by taking the limit for the end.
+- `tabular`: any finite MDP; exact values and gradients by linear solves are in `values` and
+  `gradients`.
+- `garnet`: a random finite MDP.
+- `corridor`: an MDP with a time limit, and the values learned if truncation counts as termination.
 - `lqr`: linear dynamics and quadratic costs; Riccati and Lyapunov equations.
-- `rock_paper_scissors`: an opponent who answers habits; the sum over all counts of past moves.
-- `bandit`: one step; gradient, variance and best baselines of REINFORCE.
+- `rock_paper_scissors`: an opponent that exploits habits; a sum over all counts of past moves.
+- `bandit`: one step; gradient, variance and optimal baselines of REINFORCE.
 
-The environments are JAX, float32. The truths are NumPy, float64: functions of an environment (one,
-not a batch of them) and of a policy, written as an array.
+Environments use JAX in float32. Exact solutions are NumPy functions in float64, of one environment
+(not a batch) and a policy given as an array.
 """

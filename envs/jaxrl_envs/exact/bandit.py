@@ -1,6 +1,6 @@
-"""A bandit with normal rewards: gradient, variance and best baselines of REINFORCE, exactly.
+"""A Gaussian bandit: exact gradient, variance and optimal baselines of REINFORCE.
 
-A policy is p `[K]`, gradients are with respect to its logits `[K]`. One pull gives the estimate
+A policy is p `[K]`; gradients are with respect to its logits `[K]`. One pull gives the estimate
 g_k = (r - b) (1{a = k} - p_k); Williams 1992, "Simple statistical gradient-following algorithms".
 """
 
@@ -21,11 +21,11 @@ _SEEN = jax.ShapeDtypeStruct((1,), jnp.float32)
 
 
 class Bandit(struct.PyTreeNode):
-    """One pull an episode; the observation is always 1.
+    """A bandit with one pull per episode; the observation is always 1.
 
     Attributes:
       means: `float32[K]`, expected rewards.
-      std: `float32[]`, of the rewards.
+      std: `float32[]`, standard deviation of the rewards.
       spec: shapes and spaces.
     """
 
@@ -49,7 +49,7 @@ def make(means: ArrayLike = (0.0, 0.5, 1.0), std: float = 1.0) -> Bandit:
       std: standard deviation of the rewards.
 
     Raises:
-      ValueError: means that are no list of numbers.
+      ValueError: `means` is not a list of numbers.
     """
     means = np.asarray(means, np.float32)
     if means.ndim != 1 or not means.size:
@@ -65,7 +65,7 @@ def policy_gradient(env: Bandit, policy: Floats) -> Floats:
 
 
 def reinforce_variance(env: Bandit, policy: Floats, baseline: ArrayLike = 0.0) -> Floats:
-    """Var g_k `[K]`, of one pull: E[(r - b)^2 score_k^2] - (grad_k)^2.
+    """Var g_k `[K]` for one pull: E[(r - b)^2 score_k^2] - (grad_k)^2.
 
     Args:
       env: the bandit.
@@ -79,7 +79,7 @@ def reinforce_variance(env: Bandit, policy: Floats, baseline: ArrayLike = 0.0) -
 
 
 def best_baselines(env: Bandit, policy: Floats) -> Floats:
-    """E[score_k^2 r] / E[score_k^2] `[K]`: each makes the variance of its component the least.
+    """E[score_k^2 r] / E[score_k^2] `[K]`: each minimises the variance of its component.
 
     Peters and Schaal 2008, "Reinforcement learning of motor skills with policy gradients".
     """
@@ -88,7 +88,7 @@ def best_baselines(env: Bandit, policy: Floats) -> Floats:
 
 
 def best_baseline(env: Bandit, policy: Floats) -> float:
-    """E[|score|^2 r] / E[|score|^2]: the one number that makes the sum of the variances the least.
+    """E[|score|^2 r] / E[|score|^2]: the scalar that minimises the sum of the variances.
 
     Greensmith, Bartlett and Baxter 2004, "Variance reduction techniques for gradient estimates".
     """

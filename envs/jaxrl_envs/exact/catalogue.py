@@ -1,4 +1,4 @@
-"""The names of the environments whose truth is known."""
+"""Builds exact environments by name."""
 
 import importlib
 import inspect
@@ -13,7 +13,7 @@ def make(name: str, **params: Any) -> Any:
     """Builds "garnet", "corridor", "lqr", "rock-paper-scissors" or "bandit".
 
     Raises:
-      ValueError: a parameter that the environment does not have, or a value that it cannot take.
+      ValueError: an unknown parameter or an invalid value.
     """
     module = importlib.import_module(f"jaxrl_envs.exact.{name.replace('-', '_')}")
     known = inspect.signature(module.make).parameters

@@ -1,4 +1,4 @@
-"""A corridor under a time limit, and what is learned by taking the limit for the end.
+"""A corridor with a time limit, and the values learned if truncation counts as termination.
 
 Pardo, Tavakoli, Levdik and Kormushev 2018, "Time limits in reinforcement learning".
 """
@@ -17,20 +17,20 @@ def make(
     goal_reward: float = 0.0,
     terminal_goal: bool = False,
 ) -> TabularMDP:
-    """Builds a row of cells, entered at the left; actions are left (0) and right (1).
+    """Builds a row of cells; episodes start at the left, actions are left (0) and right (1).
 
-    A step into a wall stays. Without a terminal goal and with `goal_reward` 0 every state is worth
-    step_reward / (1 - discount), whatever the policy.
+    A step into a wall has no effect. Without a terminal goal and with `goal_reward` 0, every state
+    has value step_reward / (1 - discount) under any policy.
 
     Args:
       num_cells: at least 2.
       max_steps: the time limit in steps, which truncates; None for none.
-      step_reward: paid for every step.
-      goal_reward: paid besides for a step that ends in the last cell.
+      step_reward: reward of every step.
+      goal_reward: extra reward of a step that ends in the last cell.
       terminal_goal: whether the last cell ends the episode.
 
     Raises:
-      ValueError: a corridor of less than two cells.
+      ValueError: `num_cells` is below 2.
     """
     if num_cells < 2:
         raise InvalidValue(f"num_cells is {num_cells}: it must be at least 2")
@@ -49,28 +49,28 @@ def make(
 def mistaken_value(
     mdp: TabularMDP, policy: Floats, discount: float, gae_lambda: float = 0.0
 ) -> Floats:
-    """V `[S]` of who takes truncation for termination: the fixed point of TD(lambda).
+    """V `[S]` if truncation counts as termination: the fixed point of TD(lambda).
 
-    The learner sees the state but not the time that is left, so that it finds an average over the
-    ages at which the rollouts are there: the system of Boyan 1999, "Least-squares temporal
-    difference learning", over pairs of age and state. NaN in states that no episode visits.
+    The learner observes the state but not the remaining time, so it finds an average over the ages
+    at which rollouts visit the state: the linear system of Boyan 1999, "Least-squares temporal
+    difference learning", over pairs of age and state. NaN in unvisited states.
 
     Args:
       mdp: any finite MDP with a time limit.
       policy: `[S, A]`.
       discount: at most 1.
-      gae_lambda: 0 bootstraps after one step, 1 averages the returns.
+      gae_lambda: 0 bootstraps after one step, 1 averages returns.
 
     Raises:
-      ValueError: an environment without a time limit.
+      ValueError: the environment has no time limit.
     """
     limit = mdp.spec.max_steps
     if limit is None:
-        raise InvalidValue("there is no mistake to make without a time limit: set max_steps")
+        raise InvalidValue("the environment has no time limit: set max_steps")
     survive, reward = chain(mdp, policy)
     weights = episode_states(mdp, policy, limit)  # [age, S]
     seen = weights.sum(0) > 0
-    # Onwards from (age, s) to (age + 1, s'); nothing follows the last age.
+    # Transitions from (age, s) to (age + 1, s'); nothing follows the last age.
     onwards = np.kron(np.eye(limit, k=1), survive)
     features = np.tile(np.eye(len(reward)), (limit, 1))[:, seen]  # [age S, seen]
     identity = np.eye(len(onwards))

@@ -1,4 +1,4 @@
-"""Garnet: generic average-reward non-stationary environment testbed; here, stationary.
+"""Garnet: random finite MDPs ("generic average reward non-stationary environment testbed").
 
 Archibald, McKinnon and Thomas 1995, "On the generation of Markov decision processes"; Bhatnagar,
 Sutton, Ghavamzadeh and Lee 2009, "Natural actor-critic algorithms".
@@ -20,23 +20,23 @@ def make(
     termination: ArrayLike = 0.0,
     max_steps: int | None = None,
 ) -> TabularMDP:
-    """Draws a random finite MDP; equal arguments give an equal one.
+    """Draws a random stationary finite MDP; equal arguments give equal MDPs.
 
-    Each state and action has `branching` successors, drawn without replacement, whose probabilities
-    are the pieces of the unit interval cut at uniform points. So has the start. Expected rewards
-    are standard normal, one for a state and action.
+    Each pair of state and action has `branching` successors, drawn without replacement, whose
+    probabilities are the pieces of the unit interval cut at uniform points; start states are drawn
+    likewise. Expected rewards are standard normal for each pair.
 
     Args:
       num_states: S.
       num_actions: A.
-      branching: successors of a state and action, 1 to S; 1 makes the moves deterministic.
-      seed: of the draw.
-      reward_std: standard deviation of the rewards' noise.
+      branching: successors of a state and action, 1 to S; 1 gives deterministic transitions.
+      seed: random seed of the MDP.
+      reward_std: standard deviation of the reward noise.
       termination: probability that a step into a state ends the episode, `[S]` or one for all.
-      max_steps: the time limit in steps; None for an endless episode.
+      max_steps: the time limit in steps; None for none.
 
     Raises:
-      ValueError: a number of successors that cannot be.
+      ValueError: `branching` is out of range.
     """
     if not 1 <= branching <= num_states:
         raise InvalidValue(
@@ -51,9 +51,7 @@ def make(
         probabilities[successors] = np.diff(cuts, prepend=0.0, append=1.0)
         return probabilities
 
-    transition = np.empty(
-        (num_states, num_actions, num_states)
-    )  # fails at once where it is too big
+    transition = np.empty((num_states, num_actions, num_states))  # fails at once if it is too large
     for state, action in np.ndindex(num_states, num_actions):
         transition[state, action] = row()
     reward = rng.normal(size=(num_states, num_actions))

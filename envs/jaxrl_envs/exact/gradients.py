@@ -1,7 +1,7 @@
-"""Exact policy gradients of a finite MDP, and what trust regions say of two policies.
+"""Exact policy gradients and trust-region bounds of finite MDPs.
 
-Gradients are with respect to the logits `[S, A]` of a tabular softmax policy. For any other
-parameters use `through`: a policy is the softmax of its log-probabilities.
+Gradients are with respect to the logits `[S, A]` of a tabular softmax policy. For other
+parameterisations use `through`: every policy is the softmax of its log-probabilities.
 """
 
 import numpy as np
@@ -25,11 +25,11 @@ def policy_gradient(
     Args:
       mdp: the environment.
       policy: `[S, A]`.
-      discount: of the action values.
-      state_weights: w `[S]`. None: w(s) = sum_t discount^t P(s_t = s), which makes this the
-        gradient of J. With the mean of `rollout_states`, or with `stationary`, it is what
-        actor-critic methods estimate when they drop discount^t: in general no gradient of anything
-        (Nota and Thomas 2020, "Is the policy gradient a gradient?").
+      discount: discount of the action values.
+      state_weights: w `[S]`; None for w(s) = sum_t discount^t P(s_t = s), which gives the gradient
+        of J. The mean of `rollout_states`, or `stationary`, gives what actor-critic methods
+        estimate when they drop discount^t, in general not the gradient of any function (Nota and
+        Thomas 2020, "Is the policy gradient a gradient?").
     """
     if state_weights is None:
         state_weights = discounted_states(mdp, policy, discount) / (1.0 - discount)
@@ -43,10 +43,10 @@ def finite_horizon_gradient(
     horizon: int,
     state_discount: float | None = None,
 ) -> Floats:
-    """The gradient `[S, A]` of E[sum_{t < horizon} discount^t r_t] of one policy for all times.
+    """The gradient `[S, A]` of E[sum_{t < horizon} discount^t r_t] for a time-invariant policy.
 
-    `state_discount` is the base of the states' weights; None for `discount`, and 1 for what
-    estimators expect that drop discount^t.
+    `state_discount` is the base of the state weights: None for `discount`, and 1 for the
+    expectation of estimators that drop discount^t.
     """
     base = discount if state_discount is None else state_discount
     action_values, values = finite_horizon_values(mdp, policy, discount, horizon)
@@ -55,18 +55,18 @@ def finite_horizon_gradient(
 
 
 def through(gradient: Floats, jacobian: Floats) -> Floats:
-    """The chain rule: a gradient `[S, A]` as one `[K]` with respect to other parameters.
+    """The chain rule: converts a gradient `[S, A]` to one `[K]` with respect to other parameters.
 
     Args:
-      gradient: with respect to the logits.
-      jacobian: `[S, A, K]`, of the logits or, which is the same here, of the log-probabilities: the
+      gradient: gradient with respect to the logits.
+      jacobian: `[S, A, K]`, Jacobian of the logits or, equivalently, of the log-probabilities: the
         features phi(s, a) of a linear softmax policy, or any score function.
     """
     return np.einsum("sa,sak->k", gradient, jacobian)
 
 
 def fisher(policy: Floats, state_weights: Floats) -> Floats:
-    """The Fisher information of the logits, its blocks `[S, A, A]`; between states it is zero.
+    """The Fisher information of the logits, as diagonal blocks `[S, A, A]`, one per state.
 
     w(s) (diag(pi) - pi pi^T).
     """
@@ -77,8 +77,8 @@ def fisher(policy: Floats, state_weights: Floats) -> Floats:
 def natural_gradient(mdp: TabularMDP, policy: Floats, discount: float) -> Floats:
     """F^+ grad J `[S, A]`, F under `discounted_states`; Kakade 2002, "A natural policy gradient".
 
-    A(s, a) / (1 - discount) but for a number for each state, which no softmax heeds: the
-    pseudo-inverse makes the mean over the actions 0. States that are never visited get 0.
+    It is A(s, a) / (1 - discount) up to a constant for each state, which does not affect a softmax:
+    the pseudo-inverse makes the mean over actions 0. Unvisited states get 0.
     """
     natural = advantage(mdp, policy, discount) / (1.0 - discount)
     visited = discounted_states(mdp, policy, discount) > 0
@@ -91,7 +91,7 @@ def natural_gradient(mdp: TabularMDP, policy: Floats, discount: float) -> Floats
 def expected_advantage(
     mdp: TabularMDP, states: Floats, new: Floats, old: Floats, discount: float
 ) -> float:
-    """The advantages over `old` of the actions of `new`, in the states `[S]`: E_{s, a ~ new}[A]."""
+    """E_{s ~ states, a ~ new}[A_old(s, a)], with the state distribution `states[S]`."""
     return float(states @ (new * advantage(mdp, old, discount)).sum(-1))
 
 
@@ -130,8 +130,8 @@ def trust_region_bound(
 ) -> float:
     """A lower bound of J(new): L_old(new) - 4 epsilon discount / (1 - discount)^2 alpha^2.
 
-    Schulman et al. 2015, theorem 1, where epsilon = max |A_old| and alpha is the largest total
-    variation distance; with `kl` its equation 9, the largest KL(old || new) for alpha^2.
+    Schulman et al. 2015, theorem 1, where epsilon = max |A_old| and alpha is the maximum total
+    variation distance; with `kl`, equation 9, with the maximum KL(old || new) instead of alpha^2.
     """
     epsilon = np.abs(advantage(mdp, old, discount)).max()
     distance = max_kl(old, new) if kl else max_total_variation(new, old) ** 2

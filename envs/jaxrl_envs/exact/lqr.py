@@ -1,9 +1,9 @@
-"""The linear-quadratic regulator, discounted and noisy: optimum and policy gradient, exactly.
+"""The discounted linear-quadratic regulator with noise: exact optimum and policy gradient.
 
-A policy is u ~ N(-K x, diag(exp(log_std))^2) with the gain K `[M, N]` and `log_std[M]`. Without a
-time limit in sight its value is V(x) = -(x' P x + c). Truths are NumPy float64. Fazel, Ge, Kakade
-and Mesbahi 2018, "Global convergence of policy gradient methods for the linear quadratic
-regulator", with a discount (which scales A and B by its root) and noise added.
+A policy is u ~ N(-K x, diag(exp(log_std))^2) with gain K `[M, N]` and `log_std[M]`. Without a time
+limit, its value is V(x) = -(x' P x + c). Exact solutions are NumPy float64. Fazel, Ge, Kakade and
+Mesbahi 2018, "Global convergence of policy gradient methods for the linear quadratic regulator",
+with a discount (which scales A and B by its square root) and noise.
 """
 
 import functools
@@ -25,15 +25,15 @@ _dot = functools.partial(jnp.matmul, precision="highest")  # an accelerator's de
 
 
 class LQR(struct.PyTreeNode):
-    """x' = A x + B u + w, reward -(x' Q x + u' R u); x is observed, u has no bounds.
+    """x' = A x + B u + w, with reward -(x' Q x + u' R u); x is observed, u is unbounded.
 
     Attributes:
       A: `float32[N, N]`.
       B: `float32[N, M]`.
-      Q: `float32[N, N]`, symmetric, at least semidefinite.
-      R: `float32[M, M]`, symmetric, definite.
-      noise_std: `float32[]`, of each entry of w.
-      start_std: `float32[]`, of each entry of the first x, whose mean is 0.
+      Q: `float32[N, N]`, symmetric positive semidefinite.
+      R: `float32[M, M]`, symmetric positive definite.
+      noise_std: `float32[]`, standard deviation of each entry of w.
+      start_std: `float32[]`, standard deviation of each entry of the first x, whose mean is 0.
       spec: shapes, spaces and the time limit.
     """
 
@@ -56,10 +56,10 @@ class LQR(struct.PyTreeNode):
         start_std: float = 1.0,
         max_steps: int | None = None,
     ) -> Self:
-        """Builds one; the time limit truncates and is not observed, None for none.
+        """Builds a regulator; the time limit truncates and is not observed, None for none.
 
         Raises:
-          ValueError: matrices that do not fit together, or costs without a minimum.
+          ValueError: inconsistent shapes, or costs without a minimum.
         """
         A, B, Q, R = (np.asarray(x, np.float64) for x in (A, B, Q, R))
         num_states, num_actions = B.shape
@@ -74,7 +74,7 @@ class LQR(struct.PyTreeNode):
             if name != "A" and not np.allclose(matrix, matrix.T):
                 raise InvalidValue(f"{name} is not symmetric: give ({name} + {name}') / 2")
         if np.linalg.eigvalsh(Q).min() < -1e-9 or np.linalg.eigvalsh(R).min() <= 0:
-            raise InvalidValue("Q must be positive semidefinite and R positive definite")
+            raise InvalidValue("Q must be positive semidefinite, and R must be positive definite")
         check_whole("max_steps", max_steps, or_none=True)
         spec = EnvSpec(
             jax.ShapeDtypeStruct((num_states,), jnp.float32),
@@ -110,11 +110,11 @@ def make(
     start_std: float = 1.0,
     max_steps: int | None = None,
 ) -> LQR:
-    """Builds a regulator; as it stands a cart on rails, by its position and its speed."""
+    """Builds a regulator; the default is a cart on rails, with its position and speed."""
     return LQR.of(A, B, Q, R, noise_std, start_std, max_steps)
 
 
-# Truth --------------------------------------------------------------------------------------------
+# Exact solutions ----------------------------------------------------------------------------------
 
 
 class Quadratic(NamedTuple):
@@ -122,21 +122,21 @@ class Quadratic(NamedTuple):
 
     Attributes:
       P: `[N, N]`, symmetric.
-      c: what the noise costs.
+      c: cost of the noise.
     """
 
     P: Floats
     c: float
 
     def __call__(self, x: Floats) -> Floats:
-        """The values `[...]` of states `[..., N]`."""
+        """Values `[...]` of states `[..., N]`."""
         return -(np.einsum("...i,ij,...j->...", x, self.P, x) + self.c)
 
 
 def optimum(env: LQR, discount: float) -> tuple[Floats, Floats]:
-    """The best gain K `[M, N]`, which no noise alters, and its cost matrix P `[N, N]`.
+    """The optimal gain K `[M, N]`, which does not depend on noise, and its cost matrix P `[N, N]`.
 
-    The fixed point of the discounted Riccati equation, by iteration from P = Q.
+    It iterates the discounted Riccati equation from P = Q to its fixed point.
 
     Raises:
       ValueError: no gain keeps the discounted cost finite.
@@ -152,7 +152,7 @@ def optimum(env: LQR, discount: float) -> tuple[Floats, Floats]:
             return K, P
         if change > 1e100:
             break
-    raise InvalidValue("no gain keeps the cost finite: B does not reach what A lets grow")
+    raise InvalidValue("no gain keeps the cost finite: B does not control what A makes unstable")
 
 
 def policy_value(env: LQR, K: Floats, log_std: Floats, discount: float) -> Quadratic:
@@ -192,7 +192,7 @@ def discounted_moment(env: LQR, K: Floats, log_std: Floats, discount: float) -> 
 
 
 def rollout_moment(env: LQR, K: Floats, log_std: Floats, num_steps: int) -> Floats:
-    """The mean over t < `num_steps` of E[x_t x_t'], `[N, N]`; the time limit restarts."""
+    """The mean over t < `num_steps` of E[x_t x_t'], `[N, N]`, with resets at the time limit."""
     A, B, _, _, noise_std, start_std = _float64(env)
     start = start_std**2 * np.eye(len(A))
     noise = noise_std**2 * np.eye(len(A)) + B @ np.diag(np.exp(2 * log_std)) @ B.T
@@ -208,24 +208,24 @@ def rollout_moment(env: LQR, K: Floats, log_std: Floats, num_steps: int) -> Floa
 def policy_gradient(
     env: LQR, K: Floats, log_std: Floats, discount: float, num_steps: int | None = None
 ) -> tuple[Floats, Floats]:
-    """The gradient of J, or what actor-critic methods take for it.
+    """The gradient of J, or its approximation by actor-critic methods.
 
-    -2 [(R + discount B'PB) K - discount B'PA] S and, a step, -2 std_i^2 (R + discount B'PB)_ii.
+    -2 [(R + discount B'PB) K - discount B'PA] S and, per step, -2 std_i^2 (R + discount B'PB)_ii.
 
     Args:
       env: the environment.
       K: `[M, N]`.
       log_std: `[M]`.
       discount: below 1.
-      num_steps: None for the gradient of J, with S the `discounted_moment`; a number for the mean
-        over so many steps of a rollout in which every state counts alike, with `rollout_moment`.
+      num_steps: None for the gradient of J, where S is the `discounted_moment`; otherwise the mean
+        over that many steps of a rollout with equal weights, where S is the `rollout_moment`.
 
     Returns:
-      With respect to K `[M, N]` and to log_std `[M]`.
+      Gradients with respect to K `[M, N]` and log_std `[M]`.
     """
     A, B, _, R, *_ = _float64(env)
     P = policy_value(env, K, log_std, discount).P
-    curvature = R + discount * B.T @ P @ B  # of -Q(x, u) in u, halved
+    curvature = R + discount * B.T @ P @ B  # half the Hessian of -Q(x, u) in u
     if num_steps is None:
         moment, steps = discounted_moment(env, K, log_std, discount), 1.0 / (1.0 - discount)
     else:
@@ -243,7 +243,7 @@ def _series(M: Floats, F: Floats) -> Floats:
     """sum_t F^t M F^t', the solution X of the Lyapunov equation X = M + F X F'.
 
     Raises:
-      ValueError: it diverges.
+      ValueError: the series diverges.
     """
     if np.abs(np.linalg.eigvals(F)).max() >= 1.0:
         raise InvalidValue("the discounted cost is infinite: discount |A - B K|^2 must be below 1")

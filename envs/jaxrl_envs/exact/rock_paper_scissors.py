@@ -1,7 +1,7 @@
-"""Rock-paper-scissors against one who answers your habits: only a mixed policy does not lose.
+"""Rock-paper-scissors against an opponent that exploits habits: only the uniform policy ties.
 
-The opponent plays the best answer to what the agent has played most often in this episode. The
-agent sees nothing of it, so that a policy without memory is three probabilities p.
+The opponent plays the best response to the agent's most frequent action in the episode. The agent
+observes nothing, so a memoryless policy is a vector of three probabilities p.
 """
 
 import math
@@ -20,15 +20,15 @@ Floats = np.ndarray
 
 
 class RockPaperScissors(struct.PyTreeNode):
-    """Rock 0, paper 1, scissors 2; each beats the one before it, and rock scissors.
+    """Actions are rock 0, paper 1 and scissors 2; each beats the one before it, cyclically.
 
-    The state counts the agent's past actions, `int32[3]`; a tie for the most frequent one is broken
-    at random, so the first move of the opponent is uniform. The observation is always 1. The
-    episode terminates after `num_rounds` rounds.
+    The state counts the agent's past actions, `int32[3]`; ties for the most frequent one are broken
+    at random, so the opponent's first move is uniform. The observation is always 1. The episode
+    terminates after `num_rounds` rounds.
 
     Attributes:
-      stake: `float32[]`, what a won round pays and a lost one costs.
-      num_rounds: H, at least 1.
+      stake: `float32[]`, reward of a won round and cost of a lost one.
+      num_rounds: rounds per episode, H, at least 1.
     """
 
     stake: Any
@@ -49,7 +49,7 @@ class RockPaperScissors(struct.PyTreeNode):
     def step(self, key: Key, state: Array, action: Array) -> tuple[Array, Timestep]:
         most = (state == jnp.max(state)).astype(jnp.float32)
         habit = jax.random.choice(key, 3, p=most / jnp.sum(most))
-        # The answer is habit + 1: it beats the habit and loses to habit + 2.
+        # The opponent plays habit + 1, which beats the habit and loses to habit + 2.
         outcome = jnp.stack([-1.0, 0.0, 1.0])[(action - habit) % 3]
         state = state.at[action].add(1)
         over = jnp.sum(state) >= self.num_rounds
@@ -61,11 +61,11 @@ def make(num_rounds: int = 10, stake: float = 1.0) -> RockPaperScissors:
     """Builds the game.
 
     Args:
-      num_rounds: rounds an episode.
-      stake: what a won round pays and a lost one costs.
+      num_rounds: rounds per episode.
+      stake: reward of a won round and cost of a lost one.
 
     Raises:
-      ValueError: less than one round.
+      ValueError: `num_rounds` is below 1.
     """
     if num_rounds < 1:
         raise InvalidValue(f"num_rounds is {num_rounds}: it must be at least 1")
@@ -75,12 +75,11 @@ def make(num_rounds: int = 10, stake: float = 1.0) -> RockPaperScissors:
 def expected_return(env: RockPaperScissors, policy: Floats) -> float:
     """The expected undiscounted return of playing p `[3]` in every round.
 
-    At most 0, and 0 only for the uniform policy (from two rounds on). Round t pays
-    sum_m P(m) (p[m + 2] - p[m]), P(m) being the chance that m was most frequent. Where p[i] > p[j]
-    the counts favour i, so P is ordered as p is, and by the rearrangement inequality no permuted
-    sum_m P(m) p[m + 2] exceeds sum_m P(m) p[m]. A pure policy loses every round but the first,
-    which is worth 0 whatever is played. A policy that remembers its own moves wins instead, by
-    playing m + 2.
+    It is at most 0, and 0 only for the uniform policy (with two rounds or more). Round t pays
+    sum_m P(m) (p[m + 2] - p[m]), where P(m) is the probability that m is most frequent. If
+    p[i] > p[j], the counts favour i, so P is ordered like p, and by the rearrangement inequality
+    sum_m P(m) p[m + 2] is at most sum_m P(m) p[m]. A pure policy loses every round but the first,
+    which is worth 0 for any policy. A policy with memory of its own moves can win by playing m + 2.
     """
     return _return_and_gradient(env, policy)[0]
 
@@ -91,7 +90,7 @@ def policy_gradient(env: RockPaperScissors, policy: Floats) -> Floats:
 
 
 def _return_and_gradient(env: RockPaperScissors, policy: Floats) -> tuple[float, Floats]:
-    """Sums over all counts n before each round: P(n) is multinomial, its score n - t p."""
+    """Sums over all counts n before each round: P(n) is multinomial, with score n - t p."""
     total, gradient = 0.0, np.zeros(3)
     for t in range(env.num_rounds):
         for rock in range(t + 1):

@@ -1,4 +1,4 @@
-"""A finite Markov decision process with one-hot observations."""
+"""Finite Markov decision processes with one-hot observations."""
 
 from typing import Any, Self
 
@@ -15,18 +15,19 @@ from jaxrl.validation import check_whole
 
 
 class TabularMDP(struct.PyTreeNode):
-    """S states, A actions. Build it with `of`; its exact values are in `values` and `gradients`.
+    """A finite MDP with S states and A actions, built with `of`.
 
-    In state s action a pays `reward[s, a]`, plus normal noise, and leads to s' ~ transition[s, a],
-    where the episode terminates with probability `termination[s']`. The time limit truncates, and
-    is not observed: the problem is the endless one, cut into episodes.
+    Action a in state s pays `reward[s, a]` plus normal noise and leads to s' ~ transition[s, a],
+    where the episode terminates with probability `termination[s']`. The time limit truncates and is
+    not observed: the problem is continuing, cut into episodes. Exact solutions are in `values` and
+    `gradients`.
 
     Attributes:
       transition: `float32[S, A, S]`, rows that sum to 1.
       reward: `float32[S, A]`, expected rewards.
-      start: `float32[S]`, where episodes begin.
-      termination: `float32[S]`, the probability that a step into a state ends the episode.
-      reward_std: `float32[]`, of the rewards' noise.
+      start: `float32[S]`, distribution of start states.
+      termination: `float32[S]`, probability that a step into a state ends the episode.
+      reward_std: `float32[]`, standard deviation of the reward noise.
       spec: shapes, spaces and the time limit.
     """
 
@@ -47,18 +48,18 @@ class TabularMDP(struct.PyTreeNode):
         reward_std: float = 0.0,
         max_steps: int | None = None,
     ) -> Self:
-        """Builds one from `transition[S, A, S]`, `reward[S, A]` and `start[S]`.
+        """Builds an MDP from arrays.
 
         Args:
-          transition: probabilities.
-          reward: expected rewards.
-          start: probabilities.
+          transition: probabilities, `[S, A, S]`.
+          reward: expected rewards, `[S, A]`.
+          start: probabilities, `[S]`.
           termination: probabilities, `[S]` or one for all states.
-          reward_std: standard deviation of the rewards' noise.
+          reward_std: standard deviation of the reward noise.
           max_steps: the time limit in steps; None for none.
 
         Raises:
-          ValueError: shapes that do not fit together, or what should be probabilities is not.
+          ValueError: inconsistent shapes or invalid probabilities.
         """
         transition, reward, start = (np.asarray(x, np.float64) for x in (transition, reward, start))
         num_states, num_actions = reward.shape
@@ -71,10 +72,13 @@ class TabularMDP(struct.PyTreeNode):
             raise InvalidValue(f"start is {list(start.shape)}: it must be [{num_states}]")
         for name, rows in (("transition", transition), ("start", start)):
             if (rows < 0).any() or not np.allclose(rows.sum(-1), 1.0):
-                raise InvalidValue(f"{name} holds no probabilities: each row must sum to 1")
+                raise InvalidValue(
+                    f"{name} does not hold probabilities: each row must be non-negative and sum to "
+                    "1"
+                )
         termination = np.broadcast_to(np.asarray(termination, np.float64), num_states)
         if (termination < 0).any() or (termination > 1).any():
-            raise InvalidValue("termination holds no probabilities: give numbers from 0 to 1")
+            raise InvalidValue("termination does not hold probabilities: they must be from 0 to 1")
         check_whole("max_steps", max_steps, or_none=True)
         observation = jax.ShapeDtypeStruct((num_states,), jnp.float32)
         spec = EnvSpec(observation, Discrete(num_actions), max_steps, truncates="at_max_steps")
@@ -104,5 +108,5 @@ class TabularMDP(struct.PyTreeNode):
 
 
 def _draw(key: Key, probabilities: Array) -> Array:
-    """An index, `int32[]`, never one of probability 0."""
+    """Draws an index, `int32[]`, never one of probability 0."""
     return jax.random.choice(key, probabilities.shape[0], p=probabilities).astype(jnp.int32)

@@ -1,9 +1,9 @@
-"""What a policy is worth in a finite MDP, and which states it visits: exact, by linear algebra.
+"""Exact values and state distributions of policies in finite MDPs, by linear algebra.
 
-A policy is `[S, A]`, rows of probabilities. Values are those of the endless problem, in which a
-time limit has no part (`stationary` and `rollout_states` do heed it: restarts move the states). All
-is NumPy float64. Equations are those of Sutton and Barto 2018, chapters 3 and 4, with P(s'|s, a)
-reduced to the steps that the episode survives.
+A policy is `[S, A]`, rows of probabilities. Values are those of the continuing problem and ignore
+the time limit (`stationary` and `rollout_states` respect it, since restarts change the state
+distribution). Everything is NumPy float64. Equations follow Sutton and Barto 2018, chapters 3 and
+4, with P(s'|s, a) restricted to transitions that do not terminate.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Model(NamedTuple):
     """The MDP as float64 arrays.
 
     Attributes:
-      survive: `[S, A, S]`, the probability to come to s' and go on; rows sum to at most 1.
+      survive: `[S, A, S]`, probability of moving to s' without terminating; rows sum to at most 1.
       reward: `[S, A]`.
       start: `[S]`.
     """
@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
 
 def model(mdp: TabularMDP) -> Model:
-    """The arrays that all truths are computed from; float32's rounding of sums to 1 is undone."""
+    """The MDP in float64, with probabilities renormalised to undo float32 rounding."""
     leaves = (mdp.transition, mdp.reward, mdp.start, mdp.termination)
     transition, reward, start, termination = (np.asarray(x, np.float64) for x in leaves)
     transition = transition / transition.sum(-1, keepdims=True)
@@ -44,7 +44,7 @@ def softmax(logits: Floats) -> Floats:
 
 
 def chain(mdp: TabularMDP, policy: Floats) -> tuple[Floats, Floats]:
-    """What `policy` makes of the MDP: surviving transitions `[S, S]` and expected rewards `[S]`."""
+    """The Markov chain of `policy`: surviving transitions `[S, S]` and expected rewards `[S]`."""
     survive, reward, _ = model(mdp)
     return np.einsum("sa,sat->st", policy, survive), (policy * reward).sum(-1)
 
@@ -55,7 +55,7 @@ def chain(mdp: TabularMDP, policy: Floats) -> tuple[Floats, Floats]:
 def policy_value(mdp: TabularMDP, policy: Floats, discount: float) -> Floats:
     """V `[S]`, the solution of V = r + discount P V.
 
-    A discount of 1 is allowed where every state leads to termination.
+    The discount may be 1 if every state leads to termination.
     """
     survive, reward = chain(mdp, policy)
     return np.linalg.solve(np.eye(len(reward)) - discount * survive, reward)
@@ -81,10 +81,10 @@ def advantage(mdp: TabularMDP, policy: Floats, discount: float) -> Floats:
 def gae_advantage(
     mdp: TabularMDP, policy: Floats, discount: float, gae_lambda: float, value: Floats
 ) -> Floats:
-    """The expectation of GAE `[S, A]` with the estimates `value[S]`, never cut short.
+    """The expectation of untruncated GAE `[S, A]` with value estimates `value[S]`.
 
-    Schulman et al. 2016, equation 16. The truth where `value` is; else biased for `gae_lambda` < 1
-    (at 1, only by a number for each state).
+    Schulman et al. 2016, equation 16. It is exact if `value` is; otherwise it is biased for
+    `gae_lambda` < 1 (at 1, only by a constant for each state).
     """
     error = lookahead(mdp, value, discount) - value[:, None]  # E[delta | s, a]
     survive, _ = chain(mdp, policy)
@@ -99,7 +99,7 @@ def objective(mdp: TabularMDP, policy: Floats, discount: float) -> float:
 
 
 def optimal_action_value(mdp: TabularMDP, discount: float) -> Floats:
-    """Q* `[S, A]`, by policy iteration; V* is its maximum over the actions."""
+    """Q* `[S, A]` by policy iteration; V* is its maximum over actions."""
     policy = greedy(model(mdp).reward)
     while True:
         values = action_value(mdp, policy, discount)
@@ -111,14 +111,14 @@ def optimal_action_value(mdp: TabularMDP, discount: float) -> Floats:
 
 
 def greedy(action_value: Floats) -> Floats:
-    """The deterministic policy `[S, A]` that takes the best action; the lowest index of equals."""
+    """The deterministic greedy policy `[S, A]`; ties go to the lowest index."""
     return np.eye(action_value.shape[1])[action_value.argmax(-1)]
 
 
 def finite_horizon_values(
     mdp: TabularMDP, policy: Floats, discount: float, horizon: int
 ) -> tuple[Floats, Floats]:
-    """Q `[H, S, A]` and V `[H, S]` after h steps, where nothing is paid after `horizon` of them."""
+    """Q `[H, S, A]` and V `[H, S]` at step h of an episode of `horizon` steps."""
     action_values = np.zeros((horizon, *policy.shape))
     values = np.zeros((horizon + 1, len(policy)))
     for h in reversed(range(horizon)):
@@ -131,7 +131,7 @@ def finite_horizon_values(
 
 
 def episode_states(mdp: TabularMDP, policy: Floats, num_steps: int) -> Floats:
-    """`[T, S]`: the probability that an episode has a step t and takes it from s; no time limit."""
+    """`[T, S]`: probability that an episode reaches step t and is in s; no time limit."""
     survive, _ = chain(mdp, policy)
     states = np.zeros((num_steps, len(policy)))
     states[0] = model(mdp).start
@@ -141,14 +141,14 @@ def episode_states(mdp: TabularMDP, policy: Floats, num_steps: int) -> Floats:
 
 
 def rollout_states(mdp: TabularMDP, policy: Floats, num_steps: int) -> Floats:
-    """`[T, S]`: the distribution of s_t in a rollout that begins with a reset and never stops.
+    """`[T, S]`: the distribution of s_t in a rollout with auto-reset.
 
-    Episodes that terminate or meet the time limit start anew. The mean over T is how A2C, PPO and
-    all that drop discount^t weight the states; `stationary` is its limit.
+    The mean over T is the state weighting of A2C, PPO and other methods that drop discount^t;
+    `stationary` is its limit.
     """
     survive, _ = chain(mdp, policy)
     limit, start = mdp.spec.max_steps, model(mdp).start
-    ages = np.zeros((limit or 1, len(start)))  # where the rollout is, by the age of its episode
+    ages = np.zeros((limit or 1, len(start)))  # state distribution by age of the episode
     ages[0] = start
     states = np.zeros((num_steps, len(start)))
     for t in range(num_steps):
@@ -163,7 +163,7 @@ def rollout_states(mdp: TabularMDP, policy: Floats, num_steps: int) -> Floats:
 def discounted_states(mdp: TabularMDP, policy: Floats, discount: float) -> Floats:
     """d(s) = (1 - discount) sum_t discount^t P(s_t = s), `[S]`.
 
-    Sums to 1 where nothing terminates, else to less: what is missing is spent after the end.
+    It sums to 1 without termination, and to less otherwise.
     """
     survive, _ = chain(mdp, policy)
     start = (1.0 - discount) * model(mdp).start
@@ -171,15 +171,15 @@ def discounted_states(mdp: TabularMDP, policy: Floats, discount: float) -> Float
 
 
 def stationary(mdp: TabularMDP, policy: Floats) -> Floats:
-    """The share of time that an endless rollout, restarts included, spends in each state, `[S]`."""
+    """The fraction of time that an endless rollout with auto-reset spends in each state, `[S]`."""
     limit = mdp.spec.max_steps
-    if limit is not None:  # the visits in one episode, by the renewal theorem
+    if limit is not None:  # visits in one episode, by the renewal theorem
         visits = episode_states(mdp, policy, limit).sum(0)
         return visits / visits.sum()
     survive, _ = chain(mdp, policy)
     start = model(mdp).start
     step = survive + np.outer(1.0 - survive.sum(-1), start)
-    step = (step + np.eye(len(start))) / 2  # to stay half of the time removes all periods
+    step = (step + np.eye(len(start))) / 2  # staying half of the time removes periodicity
     for _ in range(60):
         step = step @ step
         step /= step.sum(-1, keepdims=True)
