@@ -37,7 +37,7 @@ def test_a_dry_run_shows_sizes_and_leaves_nothing(tmp_path, monkeypatch):
     number = r"[\d,]+\.\d\d MiB \([\d,]+\.\d\d of it temporary\)"
     assert re.fullmatch(rf"training {number}, evaluation {number} \(2 seeds\)", told["memory"])
     assert re.match(r"at most [\d.]+ [kM]FLOP .* in total \(2 seeds\)", told["operations"])
-    assert re.match(r"[\d.]+ [kM]FLOP for one iteration .* counted once", told["XLA's count"])
+    assert re.match(r"[\d.]+ [kM]FLOP for one iteration, .* counted once", told["XLA's count"])
     assert re.fullmatch(r"[\d.]+ s \(tracing [\d.]+, XLA [\d.]+\)", told["compile time"])
 
 
