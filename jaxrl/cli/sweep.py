@@ -97,7 +97,7 @@ def sweep_of(options: argparse.Namespace) -> "Sweep":
 
 
 def sweep_of_words(words: Sequence[str]) -> "Sweep":
-    """What the words of a command line ask for, as sweep.json had them before 0.2."""
+    """What the words of a command line ask for, which an older sweep.json has."""
     algorithm = next(algorithms()[word] for word in words if word in algorithms())
     parser = Parser(prog="jaxrl", allow_abbrev=False)
     add_sweep(parser.add_subparsers(), algorithm)

@@ -68,8 +68,8 @@ class Sweep:
         return cls(
             run_config,
             tuple(parsed(algorithm, point) for point in content["points"]),
-            content["max_memory"],
-            content["confirm_seeds"],
+            content.get("max_memory"),
+            content.get("confirm_seeds"),
         )
 
 
@@ -179,13 +179,17 @@ class SweepDirectory(RunDirectory):
             self._write_sweep({**sweep.content(), "batches": {}})
 
     def read(self) -> Sweep | list[str]:
-        """What was asked; from a jaxrl before 0.2 the words of the command line that began it.
+        """What was asked; of an older sweep.json, the words of the command line that began it.
 
         Raises:
           ValueError: there is no sweep here.
         """
         content = self._read()
-        return content.get("words") or Sweep.of_content(content, self.path)
+        if "words" in content:
+            return content["words"]
+        if missing := {"config", "points"} - content.keys():
+            raise InvalidValue(f"{self.path} is no sweep: its {SWEEP} has no {min(missing)}")
+        return Sweep.of_content(content, self.path)
 
     def batches(self, group: int, make: Any) -> list[list[Point]]:
         """The parts of a group's points, made once and kept: runs are resumed by their points."""

@@ -122,6 +122,13 @@ def test_what_is_stored_is_what_was_asked():
     assert sweep_of_words(words) == asked
 
 
+def test_a_file_of_another_kind_is_no_sweep(tmp_path):
+    for content in ("{}", '{"config": {}}', "["):
+        (tmp_path / "sweep.json").write_text(content)
+        with pytest.raises(ValueError, match=f"{tmp_path} is no sweep: "):
+            sweeps.SweepDirectory(tmp_path).read()
+
+
 SWEPT = [*BASE, "--grid", "num_steps=16", "--grid", "learning_rate=1e-3,1e-2,1e-1",
          "--grid", "activation=tanh,relu", "--seeds", 2, *SMALL]  # fmt: skip
 
