@@ -29,8 +29,9 @@ import numpy as np
 
 from benchmarks.rows import ROWS, Row
 from jaxrl.analysis.statistics import interquartile_mean, interval, iqm, mean
-from jaxrl.registry import algorithms, parse
+from jaxrl.registry import algorithms
 from jaxrl.runs.directory import versions
+from jaxrl.value_text import parse
 from jaxrl.xla import deadlock
 
 FIRST_SEED = 100

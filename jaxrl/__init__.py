@@ -8,7 +8,22 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl import agents, engine, estimators, schedules, solvers, wrappers
+    from jaxrl import (
+        agents,
+        distributions,
+        engine,
+        errors,
+        estimators,
+        hyper,
+        losses,
+        networks,
+        optimizers,
+        replay,
+        schedules,
+        solvers,
+        types,
+        wrappers,
+    )
     from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay
     from jaxrl.engine.evaluate import evaluate
     from jaxrl.engine.rollout import rollout
@@ -20,24 +35,41 @@ if TYPE_CHECKING:
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.fit import fit
     from jaxrl.runs.load import load_policy, load_run
-    from jaxrl.types import Box, Discrete, EnvSpec, Masked, Mixed, MultiDiscrete
+    from jaxrl.types import (
+        Box,
+        Clock,
+        Discrete,
+        EnvSpec,
+        Masked,
+        Mean,
+        Mixed,
+        MultiDiscrete,
+        Stream,
+        Trajectory,
+        Transition,
+    )
 
 __version__ = importlib.metadata.version("jaxrl")
 
 _HOME = {
     "Agent": "agent",
     "Box": "types",
+    "Clock": "types",
     "Discrete": "types",
     "EnvSpec": "types",
     "Masked": "types",
+    "Mean": "types",
     "Mixed": "types",
     "MultiDiscrete": "types",
     "Offline": "agent",
     "OnPolicy": "agent",
     "Population": "agent",
     "Replay": "agent",
+    "Stream": "types",
     "Timestep": "environment",
     "Training": "engine.training",
+    "Trajectory": "types",
+    "Transition": "types",
     "VectorEnv": "engine.vector_env",
     "evaluate": "engine.evaluate",
     "export_policy": "runs.export",
@@ -48,37 +80,65 @@ _HOME = {
     "sweep": "engine.sweep",
     "train": "engine.train",
 }
-_MODULES = ("agents", "engine", "estimators", "schedules", "solvers", "wrappers")
+_MODULES = (
+    "agents",
+    "distributions",
+    "engine",
+    "errors",
+    "estimators",
+    "hyper",
+    "losses",
+    "networks",
+    "optimizers",
+    "replay",
+    "schedules",
+    "solvers",
+    "types",
+    "wrappers",
+)
 
 __all__ = [
     "Agent",
     "Box",
+    "Clock",
     "Discrete",
     "EnvSpec",
     "Masked",
+    "Mean",
     "Mixed",
     "MultiDiscrete",
     "Offline",
     "OnPolicy",
     "Population",
     "Replay",
+    "Stream",
     "Timestep",
     "Training",
+    "Trajectory",
+    "Transition",
     "VectorEnv",
     "__version__",
     "agents",
+    "distributions",
     "engine",
+    "errors",
     "estimators",
     "evaluate",
     "export_policy",
     "fit",
+    "hyper",
     "load_policy",
     "load_run",
+    "losses",
+    "networks",
+    "optimizers",
+    "replay",
     "rollout",
     "schedules",
     "solvers",
     "sweep",
     "train",
+    "types",
     "wrappers",
 ]
 

@@ -6,19 +6,21 @@ without one is documented by the text below it.
 """
 
 import ast
-import contextlib
 import dataclasses
 import functools
 import importlib
-import json
-import math
+import inspect
+import re
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl.errors import InvalidValue
+from jaxrl.errors import InvalidValue, did_you_mean
+from jaxrl.value_text import SCHEDULES, ScheduleText
 
 AGENTS = Path(__file__).parent / "agents"
+
 
 SHOWN_TYPES = {
     "int": "INT",
@@ -96,16 +98,81 @@ def algorithms() -> dict[str, Algorithm]:
         for node in _syntax(path):
             if isinstance(node, ast.ClassDef) and node.name.lower() == path.stem.replace("_", ""):
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
-                fields = _fields(node)
-                found[path.stem] = Algorithm(
-                    path.stem,
-                    f"jaxrl.agents.{path.stem}",
-                    node.name,
-                    summary,
-                    tuple(field for field in fields if _can_be_typed(field)),
-                    tuple(field.name for field in fields if not _can_be_typed(field)),
-                )
+                fields, module = _fields(_lineage(node), _literals()), f"jaxrl.agents.{path.stem}"
+                found[path.stem] = _described(path.stem, module, node.name, summary, fields)
     return found
+
+
+def algorithm(name: str) -> Algorithm:
+    """One of `algorithms`, or a class of your own: `mypackage.module:MyAgent`, which imports it.
+
+    Raises:
+      ValueError: there is none of that name, or it is no agent.
+    """
+    if name in algorithms():
+        return algorithms()[name]
+    if ":" not in name:
+        raise InvalidValue(f"there is no algorithm {name!r}: {did_you_mean(name, algorithms())}")
+    return _own(name)
+
+
+@functools.cache
+def _own(name: str) -> Algorithm:
+    """The agent at an import path; its annotations and comments are read from its source."""
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # something that the module itself imports
+        raise InvalidValue(
+            f"there is no algorithm {name!r}: no module {module_name!r} is found from here"
+        ) from None
+    from jaxrl.agent import Agent
+    from jaxrl.hyper import declarations
+    from jaxrl.schedules import Schedule
+
+    cls = getattr(module, class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, Agent)):
+        raise InvalidValue(f"{name} is no agent: name a subclass of jaxrl.Agent")
+    nodes = [_node_of(base) for base in cls.__mro__ if issubclass(base, Agent) and base != Agent]
+    written = {flag.name: flag for flag in _fields(nodes, _literals() | _literals_in(module))}
+    declared, flags = declarations(cls), []
+    for field in dataclasses.fields(cls):
+        if field.name not in written:  # of `Agent` itself
+            continue
+        default: Any = field.default
+        if default is dataclasses.MISSING:
+            raise InvalidValue(f"{name} has no default for {field.name}: give it one")
+        if isinstance(default, Schedule):
+            default = ScheduleText(type(default).__name__.lower(), dataclasses.astuple(default))
+        flag = dataclasses.replace(written[field.name], default=default)
+        if (told := declared.get(field.name)) is not None:
+            flag = dataclasses.replace(
+                flag, help=told.doc, low=told.low, high=told.high, open_low=told.open_low
+            )
+        flags.append(flag)
+    return _described(name, module_name, class_name, (cls.__doc__ or "").split("\n")[0], flags)
+
+
+def _described(
+    name: str, module: str, class_name: str, summary: str, fields: list[Flag]
+) -> Algorithm:
+    return Algorithm(
+        name,
+        module,
+        class_name,
+        summary,
+        tuple(field for field in fields if _can_be_typed(field)),
+        tuple(field.name for field in fields if not _can_be_typed(field)),
+    )
+
+
+def _node_of(cls: type) -> ast.ClassDef:
+    """The syntax of a class that was imported."""
+    path = inspect.getsourcefile(cls)
+    nodes = [] if path is None else _syntax(Path(path))
+    return next(n for n in nodes if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
 
 
 @functools.cache
@@ -131,15 +198,15 @@ def _can_be_typed(field: Flag) -> bool:
     return field.type in SHOWN_TYPES or field.choices is not None
 
 
-def _fields(node: ast.ClassDef) -> list[Flag]:
-    """The fields of a class and, after them, of its bases in `jaxrl.agents`."""
+def _fields(lineage: list[ast.ClassDef], literals: Mapping[str, tuple[str, ...]]) -> list[Flag]:
+    """The fields of a class and, after them, of its bases; `literals` are choices by name."""
     found: dict[str, Flag] = {}
-    for cls in _lineage(node):
+    for cls in lineage:
         for field, after in zip(cls.body, [*cls.body[1:], None], strict=True):
             if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
                 continue
             if not ast.unparse(field.annotation).startswith("ClassVar"):
-                flag = _flag(field.target.id, field, after)
+                flag = _flag(field.target.id, field, after, literals)
                 nearer = found.setdefault(flag.name, flag)
                 if not nearer.help:  # another default only, of what a base declares
                     declared = dataclasses.replace(flag, type=nearer.type, default=nearer.default)
@@ -147,10 +214,16 @@ def _fields(node: ast.ClassDef) -> list[Flag]:
     return list(found.values())
 
 
-def _flag(name: str, field: ast.AnnAssign, after: ast.stmt | None) -> Flag:
+def _flag(
+    name: str,
+    field: ast.AnnAssign,
+    after: ast.stmt | None,
+    literals: Mapping[str, tuple[str, ...]],
+) -> Flag:
     """A field by its syntax and by the statement after it, which may be its documentation."""
-    kind = ast.unparse(field.annotation)
-    choices = _choices(field.annotation)
+    kind = re.sub(r"(\w+\.)+(?=\w)", "", ast.unparse(field.annotation))  # types.Scalar
+    kind = re.sub(r"\bfloat\b", "Scalar", kind)
+    choices = _choices(field.annotation, literals)
     default = _default(field.value)
     if _call(field.value) == "hyper":
         given = {k.arg: k.value for k in field.value.keywords}  # type: ignore[union-attr]
@@ -162,14 +235,16 @@ def _flag(name: str, field: ast.AnnAssign, after: ast.stmt | None) -> Flag:
     return Flag(name, kind, default, text, choices)
 
 
-def _choices(annotation: ast.expr) -> tuple[str, ...] | None:
+def _choices(
+    annotation: ast.expr, literals: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...] | None:
     """The values of a `Literal`, also of one in a union, and "none" where None is allowed."""
     if isinstance(annotation, ast.BinOp):
-        parts = [_choices(part) for part in (annotation.left, annotation.right)]
+        parts = [_choices(part, literals) for part in (annotation.left, annotation.right)]
         found = [choice for part in parts if part for choice in part]
         none = ["none"] if ast.unparse(annotation.right) == "None" and found else []
         return tuple(found + none) or None
-    return _literal(annotation) or _literals().get(ast.unparse(annotation))
+    return _literal(annotation) or literals.get(ast.unparse(annotation))
 
 
 def _call(value: ast.expr | None) -> str | None:
@@ -203,6 +278,12 @@ def _literals() -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _literals_in(module: Any) -> dict[str, tuple[str, ...]]:
+    """The same of a module that was imported."""
+    named = {name: x for name, x in vars(module).items() if typing.get_origin(x) is typing.Literal}
+    return {name: typing.get_args(x) for name, x in named.items()}
+
+
 def _literal(node: ast.expr) -> tuple[str, ...] | None:
     """The texts in `Literal[...]`, None for anything else."""
     if not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"):
@@ -221,143 +302,3 @@ def _default(value: ast.expr | None) -> Any:
         return ScheduleText(kind, tuple(ast.literal_eval(number) for number in value.args))
     assert value is not None, "a hyper-parameter needs a literal default"
     return ast.literal_eval(value)
-
-
-# From text to value -------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleText:
-    """A schedule as typed, `linear:2.5e-4:0`; built once jax is there."""
-
-    kind: str
-    numbers: tuple[float, ...]
-
-    def __str__(self) -> str:
-        return ":".join([self.kind, *map(str, self.numbers)])
-
-    def build(self) -> Any:
-        from jaxrl import schedules
-
-        return getattr(schedules, self.kind.capitalize())(*self.numbers)
-
-
-SCHEDULES = {"linear": (1, 3), "exponential": (2, 2), "cosine": (1, 2)}
-"""Kinds of schedules to the least and the most numbers they take."""
-
-
-def parse(kind: str, text: str) -> Any:
-    """The value of a flag of type `kind`.
-
-    Raises:
-      ValueError: the text is no such value; the message says what would be.
-    """
-    match kind:
-        case _ if kind.endswith("| None") and text.lower() == "none":
-            return None
-        case "int" | "int | None":
-            return whole_number(text)
-        case "Scalar" | "Scalar | None":
-            return finite_number(text)
-        case "Scheduled" | "Scheduled | None":
-            return _schedule(text) if ":" in text else finite_number(text)
-        case "tuple[int, ...]":
-            return tuple(whole_number(part) for part in text.split(","))
-    return text
-
-
-def plain_value(text: str) -> Any:
-    """What a text means where no type is known: a number, true or false, or else the text itself.
-
-    In double quotes, as JSON writes them, it is a text whatever is in it.
-
-    Raises:
-      ValueError: a number that is not finite.
-    """
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        float(text)
-    except ValueError:
-        return _unquoted(text)
-    number = finite_number(text)
-    return int(text) if text.lstrip("+-").isdigit() else number
-
-
-def text_of_plain(value: bool | float | str) -> str:
-    """The text of which `plain_value` makes this value."""
-    if not isinstance(value, str):
-        return str(value).lower()
-    try:
-        same = value != "" and plain_value(value) == value
-    except ValueError:
-        same = False
-    return value if same else json.dumps(value)
-
-
-def _unquoted(text: str) -> str:
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        with contextlib.suppress(ValueError):
-            return json.loads(text)
-    return text
-
-
-def whole_number(text: str) -> int:
-    """An integer, also written 500_000 or 5e5."""
-    try:
-        number: float = int(text)
-    except ValueError:
-        number = finite_number(text)
-    if number != int(number):
-        raise InvalidValue(f"{text!r} is not a whole number")
-    if abs(number) >= 2**63:
-        raise InvalidValue(f"{text!r} is too large")
-    return int(number)
-
-
-def finite_number(text: str) -> float:
-    """A float that is neither NaN nor infinite."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise InvalidValue(f"{text!r} is not a number") from None
-    if not math.isfinite(number):
-        raise InvalidValue(f"{text!r} is not a finite number")
-    return number
-
-
-def _schedule(text: str) -> ScheduleText:
-    kind, *numbers = text.split(":")
-    if kind not in SCHEDULES:
-        raise InvalidValue(f"{text!r} is no schedule: write a number, or linear:START:END")
-    least, most = SCHEDULES[kind]
-    if not least <= len(numbers) <= most:
-        takes = f"{least} to {most}" if least < most else f"{least}"
-        raise InvalidValue(f"{text!r}: {kind} takes {takes} numbers, {kind}:START:END")
-    return ScheduleText(kind, tuple(finite_number(n) for n in numbers))
-
-
-SCHEDULE_FIELDS = ("start", "end", "share")
-
-
-def value_text(name: str, value: Any) -> str:
-    """A value of config.json as the command line writes it."""
-    if isinstance(value, dict):
-        return _schedule_text(name, value)
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return "none" if value is None else str(value)
-
-
-def _schedule_text(name: str, value: dict[str, Any]) -> str:
-    """`{"linear": {"start": 1, "end": 0}}`, as config.json has it, in the form `linear:1:0`."""
-    example = '"linear:1e-3:0"'
-    if len(value) != 1 or next(iter(value)) not in SCHEDULES:
-        raise InvalidValue(f"{name} is no schedule: write {example} say")
-    ((kind, numbers),) = value.items()
-    fields = SCHEDULE_FIELDS[: SCHEDULES[kind][1]]
-    if not isinstance(numbers, dict) or list(numbers) != list(fields[: len(numbers)]):
-        raise InvalidValue(
-            f"{name}: {kind} takes {', '.join(fields)}, in this order: {example} say"
-        )
-    return ":".join([kind, *map(str, numbers.values())])

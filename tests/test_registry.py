@@ -13,16 +13,8 @@ from jaxrl.hyper import declarations
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.recurrent import CoreName
 from jaxrl.optimizers import OptimizerName
-from jaxrl.registry import (
-    AGENTS,
-    SCHEDULES,
-    SHOWN_TYPES,
-    ScheduleText,
-    algorithms,
-    finite_number,
-    parse,
-    whole_number,
-)
+from jaxrl.registry import AGENTS, SHOWN_TYPES, algorithms
+from jaxrl.value_text import SCHEDULES, ScheduleText, finite_number, parse, whole_number
 
 ALGORITHMS = algorithms()
 

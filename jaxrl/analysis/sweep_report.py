@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxrl.analysis import statistics
-from jaxrl.registry import ScheduleText
 from jaxrl.runs.directory import plain, read_summary
 from jaxrl.runs.disk import replace, writing
 from jaxrl.runs.sweeps import Point
 from jaxrl.runs.text import aligned
+from jaxrl.value_text import ScheduleText
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from jaxrl import __version__
 from jaxrl.cli import runs
-from jaxrl.cli.parsing import Parser, did_you_mean, fail, spelled
+from jaxrl.cli.parsing import Parser, fail, spelled
 from jaxrl.cli.sweep import add_sweep, sweep_agents
 from jaxrl.cli.train import add_train, algorithm_named, train_agent
-from jaxrl.errors import InvalidValue
+from jaxrl.errors import InvalidValue, did_you_mean
 from jaxrl.registry import Algorithm, algorithms
 
 
@@ -65,7 +65,7 @@ def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
     from jaxrl.cli import config_file
 
     file = config_file.read(path)
-    chosen = _chosen(argv) or algorithms().get(file.algorithm or "")
+    chosen = _chosen(argv) or (algorithm_named(file.algorithm) if file.algorithm else None)
     options, words = _known(build_parser(chosen, words=False)[0], argv, chosen)
     if len(words) > 2:
         fail(f"{words[2]!r} is one word too many (see jaxrl train --help)")
@@ -170,11 +170,16 @@ def _chosen(argv: Sequence[str]) -> Algorithm | None:
 
     A word after a flag is likely the value of the flag, so the others are looked at first.
     """
-    if argv[:1] not in (["train"], ["sweep"]):
+    if argv[:1] not in (["train"], ["sweep"]) or len(argv) == 1:
         return None
     words = list(itertools.pairwise(argv))
     words.sort(key=lambda pair: pair[0].startswith("--"))  # stable
-    return next((algorithms()[word] for _, word in words if word in algorithms()), None)
+    for _, word in words:
+        if word in algorithms():
+            return algorithms()[word]
+    if ":" in argv[1] and not argv[1].startswith("-") and "--config" not in argv:
+        return algorithm_named(argv[1])  # a class of your own
+    return None
 
 
 def joined(argv: Sequence[str]) -> list[str]:

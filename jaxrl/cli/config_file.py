@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.cli.option_flags import SETTINGS
-from jaxrl.cli.parsing import did_you_mean
 from jaxrl.engine.options import declared
-from jaxrl.errors import InvalidValue
-from jaxrl.registry import Algorithm, algorithms, text_of_plain, value_text
+from jaxrl.errors import InvalidValue, did_you_mean
+from jaxrl.registry import Algorithm, algorithms
 from jaxrl.runs.directory import SCHEMA_VERSION, other_versions
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.run_config import Records
+from jaxrl.value_text import text_of_plain, value_text
 
 RECORDS = (*declared(Records), "key_type")
 """What config.json notes about a run without being a setting of it."""

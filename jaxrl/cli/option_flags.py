@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from jaxrl.cli.parsing import count, kind, seconds, spelled
 from jaxrl.engine.options import Kind, Option, Options, Role
-from jaxrl.registry import finite_number
 from jaxrl.runs.run_config import SCHEMA
+from jaxrl.value_text import finite_number
 
 O = TypeVar("O", bound=Options)
 

@@ -1,17 +1,16 @@
 """What the command line's parsers share. Imports no jax."""
 
 import argparse
-import difflib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxrl.cli import terminal
 from jaxrl.errors import InvalidValue
-from jaxrl.registry import finite_number, whole_number
 from jaxrl.runs.disk import user_path
+from jaxrl.value_text import finite_number, whole_number
 from jaxrl.xla import deadlock
 
 OBJECT = 200
@@ -35,15 +34,6 @@ def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return converter
-
-
-def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """A hint at the names nearest to `word`; without any, `otherwise`, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return otherwise or f"use {' or '.join(known)}"
 
 
 def check_many(flag: str, number: int) -> None:

@@ -14,10 +14,10 @@ from jaxrl.cli.sweep import resume_sweep
 from jaxrl.cli.train import train
 from jaxrl.engine.options import TrainingOptions
 from jaxrl.errors import InvalidValue
-from jaxrl.registry import finite_number, whole_number
 from jaxrl.runs.disk import WriteError, is_of_the_disk, writing
 from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
+from jaxrl.value_text import finite_number, whole_number
 
 if TYPE_CHECKING:
     from jaxrl.runs.load import LoadedPolicy

@@ -12,7 +12,7 @@ from jaxrl import __version__
 from jaxrl.cli import terminal
 from jaxrl.cli.config_file import words_of
 from jaxrl.cli.option_flags import FLAGS
-from jaxrl.cli.parsing import Parser, check_many, count, did_you_mean, file_path, kind
+from jaxrl.cli.parsing import Parser, check_many, count, file_path, kind
 from jaxrl.cli.presets import preset
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
 from jaxrl.cli.train import (
@@ -24,9 +24,10 @@ from jaxrl.cli.train import (
     run_config_of,
     train,
 )
-from jaxrl.errors import InvalidValue, Unable
-from jaxrl.registry import Algorithm, algorithms, finite_number, parse
+from jaxrl.errors import InvalidValue, Unable, did_you_mean
+from jaxrl.registry import Algorithm, algorithms
 from jaxrl.runs.directory import plain
+from jaxrl.value_text import finite_number, parse
 
 if TYPE_CHECKING:
     from jaxrl.runs.run_config import RunConfig
@@ -232,7 +233,7 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
     run_config, points, confirm_seeds = sweep.run_config, sweep.points, sweep.confirm_seeds
     if run_config.seeds[-1] + (confirm_seeds or 0) >= 2**32:
         raise InvalidValue(f"--confirm-seeds is {confirm_seeds}: seeds end at 2**32 - 1")
-    flags = algorithms()[run_config.algorithm].flags
+    flags = algorithm_named(run_config.algorithm).flags
     groups = [
         (
             dataclasses.replace(
@@ -320,7 +321,7 @@ def train_words(run_config: "RunConfig") -> list[str]:
     content = run_config.config()
     changed = {k: content[k] for k, x in FLAGS.items() if content[k] not in (x.for_command, None)}
     settings = {**changed, **plain(run_config.hyper_parameters), "seeds": list(run_config.seeds)}
-    algorithm = algorithms()[run_config.algorithm]
+    algorithm = algorithm_named(run_config.algorithm)
     return [
         *("train", algorithm.name, run_config.environment),
         *words_of(settings, run_config.environment_parameters, algorithm),

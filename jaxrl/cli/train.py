@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrl import __version__
+from jaxrl import __version__, registry
 from jaxrl.cli import terminal
 from jaxrl.cli.option_flags import FLAGS, add_flags, options_of
 from jaxrl.cli.parsing import (
     HYPER,
     check_many,
     count,
-    did_you_mean,
-    fail,
     file_path,
     kind,
     spelled,
@@ -22,18 +20,11 @@ from jaxrl.cli.parsing import (
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
 from jaxrl.engine.options import Role, TrainingOptions
 from jaxrl.errors import InvalidValue
-from jaxrl.registry import (
-    SHOWN_TYPES,
-    Algorithm,
-    Flag,
-    algorithms,
-    parse,
-    plain_value,
-    whole_number,
-)
+from jaxrl.registry import SHOWN_TYPES, Algorithm, Flag, algorithms
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
+from jaxrl.value_text import parse, plain_value, whole_number
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
@@ -77,7 +68,11 @@ def add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
 
 
 def add_words(parser: Any) -> None:
-    parser.add_argument("algo", metavar="ALGO", help=f"One of: {', '.join(algorithms())}")
+    parser.add_argument(
+        "algo",
+        metavar="ALGO",
+        help=f"One of: {', '.join(algorithms())}; or your own class, mypackage.module:MyAgent",
+    )
     parser.add_argument(
         "env", metavar="ENV",
         help="An id from `jaxrl list`, gymnax/CartPole-v1 say, or your package.module:make_env",
@@ -146,9 +141,11 @@ def _env_param(text: str) -> tuple[str, bool | float | str]:
 
 
 def algorithm_named(name: str) -> Algorithm:
-    if name not in algorithms():
-        fail(f"there is no algorithm {name!r}: {did_you_mean(name, algorithms())}")
-    return algorithms()[name]
+    """As `registry.algorithm`; a class of your own is looked for from the working directory."""
+    if ":" in name:
+        keep_compiled_programs()  # its module imports jax
+        find_own_modules()
+    return registry.algorithm(name)
 
 
 def train_agent(options: argparse.Namespace) -> None:
@@ -217,7 +214,8 @@ def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str
         return kind.create(path)
     env = options.env.rpartition("/")[2].replace(":", "-")
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{prefix}{options.algo}-{env}-seed{options.seed}-{stamp}"
+    algo = options.algo.rpartition(":")[2]
+    name = f"{prefix}{algo}-{env}-seed{options.seed}-{stamp}"
     return kind.create_numbered(Path("runs") / name)
 
 

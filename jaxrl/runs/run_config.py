@@ -17,9 +17,10 @@ from jaxrl.engine.options import (
     options_class,
 )
 from jaxrl.errors import InvalidValue
-from jaxrl.registry import Algorithm, algorithms, parse, value_text
+from jaxrl.registry import Algorithm, algorithm, algorithms
 from jaxrl.runs.directory import read_config
 from jaxrl.runs.run_options import RunOptions
+from jaxrl.value_text import parse, value_text
 
 
 @options_class
@@ -74,7 +75,9 @@ class RunConfig(Origin):
         """What `config` says, which was read in `path`; see `of_run`."""
         by_class = {a.class_name: a.name for a in algorithms().values()}
         name = by_class.get(config["algorithm"], config["algorithm"])
-        if name not in algorithms() or not ("/" in (env := config["environment"]) or ":" in env):
+        if not (name in algorithms() or ":" in name) or not (
+            "/" in (env := config["environment"]) or ":" in env
+        ):
             raise InvalidValue(
                 f"{path} was started from Python, with {config['algorithm']} on "
                 f"{config['environment']}: pass agent= and env= there"
@@ -84,7 +87,7 @@ class RunConfig(Origin):
             environment=env,
             environment_parameters=config["environment_parameters"],
             warm_start=config.get("warm_start"),
-            hyper_parameters=parsed(algorithms()[name], config["hyper_parameters"]),
+            hyper_parameters=parsed(algorithm(name), config["hyper_parameters"]),
             points=tuple(config.get("points", ())),
             seeds=tuple(seed % 2**32 for seed in config["seeds"]),  # the words of rbg repeat it
             key_type=config.get("key_type"),
@@ -114,7 +117,7 @@ class RunConfig(Origin):
         from jaxrl.runs.members import Members, keys_of
 
         training = Training.create(
-            algorithms()[self.algorithm].build(self.hyper_parameters),
+            algorithm(self.algorithm).build(self.hyper_parameters),
             jaxrl_envs.make(self.environment, **self.environment_parameters),
             **self.training.settings(),
             agent_state=start,

@@ -18,11 +18,12 @@ from typing import Any, Self
 import numpy as np
 
 from jaxrl.errors import InvalidValue
-from jaxrl.registry import ScheduleText, algorithms
+from jaxrl.registry import algorithm
 from jaxrl.runs.directory import SWEEP, RunDirectory, plain, read_summary
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.run_config import RunConfig, parsed
 from jaxrl.runs.text import resume_command
+from jaxrl.value_text import ScheduleText
 
 Point = dict[str, Any]
 """Names of hyper-parameters to values, as `registry.parse` reads them."""
@@ -64,10 +65,10 @@ class Sweep:
     def of_content(cls, content: Mapping[str, Any], path: Path) -> Self:
         """The sweep that sweep.json says."""
         run_config = RunConfig.of_config(content["config"], path)
-        algorithm = algorithms()[run_config.algorithm]
+        of = algorithm(run_config.algorithm)
         return cls(
             run_config,
-            tuple(parsed(algorithm, point) for point in content["points"]),
+            tuple(parsed(of, point) for point in content["points"]),
             content.get("max_memory"),
             content.get("confirm_seeds"),
         )

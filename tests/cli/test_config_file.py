@@ -12,14 +12,7 @@ from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.parsing import HYPER
 from jaxrl.cli.train import announce, run_config_of
 from jaxrl.engine.training import Training
-from jaxrl.registry import (
-    SCHEDULE_FIELDS,
-    SCHEDULES,
-    ScheduleText,
-    _schedule_text,
-    algorithms,
-    parse,
-)
+from jaxrl.registry import algorithms
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, versions
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members
@@ -27,6 +20,7 @@ from jaxrl.runs.recorder import Recorder
 from jaxrl.runs.run_config import Origin, RunConfig
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Cosine, Exponential, Linear
+from jaxrl.value_text import SCHEDULE_FIELDS, SCHEDULES, ScheduleText, _schedule_text, parse
 from jaxrl_envs import make
 
 ENV = "gymnax/CartPole-v1"

@@ -9,9 +9,10 @@ from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.presets import preset, presets
 from jaxrl.cli.sweep import sweep_of
 from jaxrl.cli.train import run_config_of
-from jaxrl.registry import algorithms, parse
+from jaxrl.registry import algorithms
 from jaxrl.runs.directory import plain
 from jaxrl.runs.run_config import RunConfig
+from jaxrl.value_text import parse
 from jaxrl_envs.registry import list_ids
 
 PAIRS = [(algorithm, env) for algorithm, envs in presets().items() for env in envs]

@@ -15,10 +15,11 @@ from helpers.environments import Counter
 from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.config_file import words_of
 from jaxrl.cli.train import _env_param, run_config_of
-from jaxrl.registry import algorithms, plain_value
+from jaxrl.registry import algorithms
 from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.types import static
+from jaxrl.value_text import plain_value
 from jaxrl_envs import make
 from jaxrl_envs.parameters import fitted
 

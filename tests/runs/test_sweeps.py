@@ -16,10 +16,11 @@ from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.parsing import HYPER
 from jaxrl.cli.sweep import points_of, sweep_of, sweep_of_words
 from jaxrl.cli.train import run_config_of, train_agent
-from jaxrl.registry import ScheduleText, algorithms
+from jaxrl.registry import algorithms
 from jaxrl.runs import sweeps
 from jaxrl.runs.directory import plain, read_config, read_metrics
 from jaxrl.runs.programs import Programs, memory_of
+from jaxrl.value_text import ScheduleText
 
 pytestmark = pytest.mark.thorough
 
