@@ -1,8 +1,8 @@
 """Converts values to the types of environment parameters, or rejects them.
 
 The command line parses numbers and booleans without knowing the parameter, and leaves the rest as
-text (`jaxrl.value_text.plain_value`). Here they are converted to the parameter's type, taken from its
-annotation or else from its default. Arrays and other Python objects are passed unchanged.
+text (`jaxrl.value_text.plain_value`). Here they are converted to the type of the parameter, taken
+from its annotation or else from its default. Arrays and other Python objects are passed unchanged.
 """
 
 import enum

@@ -20,7 +20,7 @@ from jaxrl.runs.recorder import Recorder
 from jaxrl.runs.run_config import Origin, RunConfig
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Cosine, Exponential, Linear
-from jaxrl.value_text import SCHEDULE_FIELDS, SCHEDULES, ScheduleText, _schedule_text, parse
+from jaxrl.value_text import SCHEDULE_FIELDS, SCHEDULES, _schedule_text, parse
 from jaxrl_envs import make
 
 ENV = "gymnax/CartPole-v1"
@@ -121,16 +121,14 @@ def test_what_the_recorder_writes_is_read_back_to_the_bit(tmp_path, schedule):
     options = vars(parsed)
     assert (options["seed"], options["seeds"]) == (5, 3)
     assert options["env_param"] == [("length", 0.7), ("backend", "spring")]
-    hyper = {
-        k.removeprefix(HYPER): v.build() if isinstance(v, ScheduleText) else v
-        for k, v in options.items()
-        if k.startswith(HYPER)
-    }
+    hyper = {k.removeprefix(HYPER): v for k, v in options.items() if k.startswith(HYPER)}
     assert set(hyper) == {flag.name for flag in algorithms()["ppo"].flags}
     same = ("total_steps", "num_eval_episodes", "normalize_observations", "normalize_rewards",
             "reset_policy", "pool_size")  # fmt: skip
     again = Training.create(
-        PPO(**hyper), make(ENV, length=0.7), **{name: options[name] for name in same}
+        algorithms()["ppo"].build(hyper),
+        make(ENV, length=0.7),
+        **{name: options[name] for name in same},
     )
     assert jax.tree.structure(again) == jax.tree.structure(training)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), again, training))

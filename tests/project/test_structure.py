@@ -29,7 +29,7 @@ FLOORS = (
     "optimizers replay schedules solvers wrappers",
     "agents",
     "engine",
-    "registry runs analysis",
+    "registry value_text runs analysis",
     "cli __main__",
 )
 """Parts of jaxrl; each imports from its own floor and those above it in this list."""
