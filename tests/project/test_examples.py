@@ -49,6 +49,12 @@ def test_custom_env_learns():
     assert means[-1] > means[0]
 
 
+def test_custom_agent_learns():
+    lines = run("custom_agent", "--total-steps", 60_000, "--seeds", 2).splitlines()
+    assert len(lines) == 10
+    assert min(numbers(lines[-1])[1:]) > 100.0  # a random policy stays up for 20 steps
+
+
 def test_in_your_project_finds_the_way_through_the_door():
     out = run("in_your_project", "--total-steps", 40_000, "--rooms", 2)
     lines = out.splitlines()
