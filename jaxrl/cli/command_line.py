@@ -220,5 +220,5 @@ def examine(options: argparse.Namespace) -> None:
     host = doctor.probe()
     findings = doctor.examine(host)
     print("\n".join(doctor.report(host, findings)))
-    if any(finding.grave for finding in findings):
+    if any(finding.blocking for finding in findings):
         raise SystemExit(1)

@@ -66,12 +66,12 @@ class Finding:
     """A finding, its fix, and whether it blocks training."""
 
     what: str
-    mend: str = ""
-    grave: bool = False
+    fix: str = ""
+    blocking: bool = False
 
     @property
     def label(self) -> str:
-        return "PROBLEM" if self.grave else "note" if self.mend else "fine"
+        return "PROBLEM" if self.blocking else "note" if self.fix else "fine"
 
 
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", deadlock.OPT_OUT)
@@ -151,7 +151,7 @@ def _python(seen: Host) -> Finding:
     shown = ".".join(map(str, seen.python))
     supported = " and ".join(".".join(map(str, version)) for version in SUPPORTED_PYTHONS)
     if seen.python < SUPPORTED_PYTHONS[0]:
-        return Finding(f"Python {shown} is too old", f"use Python {supported}", grave=True)
+        return Finding(f"Python {shown} is too old", f"use Python {supported}", blocking=True)
     if seen.python > SUPPORTED_PYTHONS[-1]:
         return Finding(f"jaxrl is not tested on Python {shown}", f"use Python {supported}")
     return Finding(f"Python {shown} is supported")
@@ -164,20 +164,20 @@ def _packages(seen: Host) -> list[Finding]:
         name, bounds = _parts(requirement)
         version = seen.versions.get(name)
         why = f" ({WHY[name]})" if name in WHY else ""
-        mend = f"pip install '{name}{','.join(a + b for a, b in bounds)}'"
+        fix = f"pip install '{name}{','.join(a + b for a, b in bounds)}'"
         if version is None:
-            found.append(Finding(f"{name} is missing{why}", mend, grave=True))
+            found.append(Finding(f"{name} is missing{why}", fix, blocking=True))
         elif any(not _holds(version, *bound) for bound in bounds if bound[0].startswith(">")):
-            found.append(Finding(f"{name} {version} is too old{why}", mend, grave=True))
+            found.append(Finding(f"{name} {version} is too old{why}", fix, blocking=True))
         elif any(not _holds(version, *bound) for bound in bounds):
-            found.append(Finding(f"{name} {version} is newer than what jaxrl supports", mend))
+            found.append(Finding(f"{name} {version} is newer than what jaxrl supports", fix))
     return found or [Finding("all packages are installed in supported versions")]
 
 
 def _start(seen: Host) -> Finding:
     if seen.failure:
-        mend = "pip install --upgrade --force-reinstall jax jaxlib, or look at JAX_PLATFORMS"
-        return Finding(f"jax does not start: {seen.failure}", mend, grave=True)
+        fix = "pip install --upgrade --force-reinstall jax jaxlib, or look at JAX_PLATFORMS"
+        return Finding(f"jax does not start: {seen.failure}", fix, blocking=True)
     return Finding(f"jax starts on {len(seen.devices)} x {seen.backend}")
 
 
@@ -187,8 +187,8 @@ def _gpu(seen: Host) -> Finding:
     if seen.backend != "cpu":
         return Finding(f"jax uses the GPU: its backend is {seen.backend}")
     asked = seen.environment.get("JAX_PLATFORMS", "")
-    mend = f"unset JAX_PLATFORMS ({asked})" if asked else "pip install 'jaxrl[cuda12]'"
-    return Finding("there is a CUDA GPU, but jax uses the CPU", mend)
+    fix = f"unset JAX_PLATFORMS ({asked})" if asked else "pip install 'jaxrl[cuda12]'"
+    return Finding("there is a CUDA GPU, but jax uses the CPU", fix)
 
 
 def _deadlock(seen: Host) -> Finding:
@@ -212,8 +212,8 @@ def _precision(seen: Host) -> list[Finding]:
 
 def _library(seen: Host, name: str) -> Finding:
     if seen.versions.get(name) is None:
-        mend = f"pip install 'jaxrl[{name}]'"
-        return Finding(f"{name} is missing: no {name}/... environments", mend)
+        fix = f"pip install 'jaxrl[{name}]'"
+        return Finding(f"{name} is missing: no {name}/... environments", fix)
     return Finding(f"{name} is installed, for {name}/... environments")
 
 
@@ -257,13 +257,13 @@ def report(seen: Host, findings: list[Finding]) -> list[str]:
         **{name: seen.environment.get(name, "not set") for name in VARIABLES},
     }
     width = max(map(len, facts))
-    grave = sum(finding.grave for finding in findings)
+    blocking = sum(finding.blocking for finding in findings)
     return [
         *(f"{name:<{width}}  {text}" for name, text in facts.items()),
         "",
-        *(f"{f.label:<8} {f.what}{f.mend and f': {f.mend}'}" for f in findings),
+        *(f"{f.label:<8} {f.what}{f.fix and f': {f.fix}'}" for f in findings),
         "",
-        f"{grave} problem{'s' if grave > 1 else ''} that would prevent training"
-        if grave
+        f"{blocking} problem{'s' if blocking > 1 else ''} that would prevent training"
+        if blocking
         else "no problems that would prevent training",
     ]

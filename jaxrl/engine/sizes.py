@@ -72,7 +72,7 @@ def _check_memory(
 
 
 def check_episodes(env: Any, num_episodes: int) -> None:
-    """Raises ValueError unless `num_episodes` is at least 1 and so many copies fit into memory."""
+    """Raises ValueError unless `num_episodes` is at least 1 and the copies fit into memory."""
     if num_episodes < 1:
         raise InvalidValue(f"num_episodes is {num_episodes}: it must be at least 1")
     if num_episodes < LARGE or (limit := memory()) is None:

@@ -1,4 +1,4 @@
-"""`jaxrl doctor`: each known problem is found by name and with its mend."""
+"""`jaxrl doctor`: each known problem is found by name and with its fix."""
 
 import dataclasses
 import os
@@ -59,7 +59,7 @@ def test_wide_numbers_are_mentioned():
 
 
 @pytest.mark.parametrize(
-    ("changes", "what", "mend", "grave"),
+    ("changes", "what", "fix", "blocking"),
     [
         ({"python": (3, 10)}, "Python 3.10 is too old", "use Python 3.11 and 3.12", True),
         ({"python": (3, 14)}, "not tested on Python 3.14", "use Python 3.11 and 3.12", False),
@@ -126,16 +126,16 @@ def test_wide_numbers_are_mentioned():
         ),
     ],
 )
-def test_a_problem_is_named_with_its_mend(changes, what, mend, grave):
+def test_a_problem_is_named_with_its_fix(changes, what, fix, blocking):
     (finding,) = findings(**changes)
     assert what in finding.what
-    assert mend in finding.mend
-    assert finding.grave == grave
+    assert fix in finding.fix
+    assert finding.blocking == blocking
     seen = dataclasses.replace(HEALTHY, **changes)
     lines = doctor.report(seen, doctor.examine(seen))
-    label = "PROBLEM" if grave else "note"
-    assert f"{label:<8} {finding.what}: {finding.mend}" in lines
-    assert lines[-1].startswith("1 problem " if grave else "no problems ")
+    label = "PROBLEM" if blocking else "note"
+    assert f"{label:<8} {finding.what}: {finding.fix}" in lines
+    assert lines[-1].startswith("1 problem " if blocking else "no problems ")
 
 
 def test_without_the_deadlock_or_with_a_gpu_in_use_all_is_fine():
