@@ -1,7 +1,7 @@
-"""The options of a run, each declared once: its role, default, documentation and flag.
+"""Options of a run, each declared once with its role, default, documentation and flag.
 
-`train`, `fit`, the command line, files of settings, config.json, resume and comparison read these
-declarations. Imports no jax, so that the command line need not wait for it.
+`train`, `fit`, the command line, configuration files, config.json, resume and comparison read these
+declarations. It does not import jax, to keep the command line fast.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ R = TypeVar("R")
 C = TypeVar("C")
 
 UNSET: Any = object()
-"""No value, where None would be one."""
+"""A missing value, since None may be a valid one."""
 
 
 class Role(enum.Enum):
-    """What a field is for, and therefore where it is written and compared."""
+    """The role of a field, which determines where it is stored and compared."""
 
     TRAINING = "changes what is learned: the same on resume, and tells learning curves apart"
     SAMPLE = "how often it is measured, and by which seeds: the same on resume, pooled in curves"
@@ -42,7 +42,7 @@ class Role(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """The values of an option."""
+    """The type of an option's values."""
 
     COUNT = "a whole number"
     STEPS = "a number of steps: a whole number, also written 1e6"
@@ -58,18 +58,17 @@ class Option:
     """The declaration of a field, apart from its name, type and default.
 
     Attributes:
-      role: what it is for.
+      role: its role.
       doc: a sentence, without its full stop.
-      kind: its values; None for one that is neither checked nor a flag.
-      default: None makes None one of the values.
+      kind: type of its values; None for options that are neither checked nor a flag.
+      default: the default; None also makes None a valid value.
       least: the smallest value of a count.
       choices: the values of a choice.
-      metavar: what `--help` shows for the value, where that is not the kind's.
-      command_default: the command line's default, where it has another one.
-      shown: the default in words, where its value does not say it.
-      before: the value that a run had whose config.json is from before there was this option; its
-        default unless given.
-      may_grow: whether a resumed run may have more of it.
+      metavar: placeholder in `--help`, if it differs from the kind's.
+      command_default: the command line's default, if it differs.
+      shown: the default in words, for `--help`.
+      before: the value of runs whose config.json predates the option; by default its default.
+      may_grow: whether a resumed run may increase it.
     """
 
     role: Role
@@ -86,24 +85,24 @@ class Option:
 
     @property
     def is_flag(self) -> bool:
-        """Whether the command line has it."""
+        """Whether it is a flag of the command line."""
         return self.kind is not None and self.role is not Role.PYTHON
 
     @property
     def for_command(self) -> Any:
-        """The default of its flag."""
+        """The default of the flag."""
         changed = self.command_default is not UNSET
         return self.command_default if changed else self.default
 
     @property
     def assumed(self) -> Any:
-        """What a run had whose config.json lacks it; `UNSET` where nobody knows."""
+        """The value of runs whose config.json lacks it; `UNSET` if unknown."""
         return self.default if self.before is UNSET else self.before
 
     def check(self, name: str, value: Any) -> Any:
-        """Returns the value; ValueError, with its name, where it is none of the kind's.
+        """Validates and returns a value; an invalid one raises ValueError with its name.
 
-        What depends on the agent or the environment is checked where these are known.
+        Checks that depend on the agent or the environment are made elsewhere.
         """
         if value is None and self.default is None:
             return value
@@ -130,7 +129,7 @@ class Option:
 
 
 def _whole(value: Any) -> int | None:
-    """An integer of Python's or NumPy's as an `int`; None for anything else, booleans included."""
+    """A Python or NumPy integer as an `int`; None for anything else, including booleans."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -138,7 +137,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it can be compared with a return or a time; NaN and text cannot."""
+    """Whether it is a number that can be compared, not NaN or text."""
     try:
         return not isinstance(value, str) and not math.isnan(value)
     except (TypeError, ValueError):
@@ -146,14 +145,14 @@ def _is_number(value: Any) -> bool:
 
 
 def option(*, default: Any = UNSET, factory: Any = UNSET, **declaration: Any) -> Any:
-    """A field with an `Option`; without a default it has to be given."""
+    """A field with an `Option`; without a default it is required."""
     defaults = {"default": default, "default_factory": factory}
     given: Any = {name: x for name, x in defaults.items() if x is not UNSET}
     return dataclasses.field(**given, metadata={"option": Option(default=default, **declaration)})
 
 
 def declared(options: Any) -> dict[str, Option]:
-    """The declarations of a class of options, or of one of its instances, by name."""
+    """The declarations of an options class, or of an instance, by name."""
     return {
         field.name: field.metadata["option"]
         for field in dataclasses.fields(options)
@@ -165,16 +164,16 @@ def declared(options: Any) -> dict[str, Option]:
     kw_only_default=True, frozen_default=True, field_specifiers=(option, dataclasses.field)
 )
 def options_class(cls: type[C]) -> type[C]:
-    """A frozen dataclass of options, given by keyword."""
+    """Class decorator: a frozen, keyword-only dataclass of options."""
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
 @options_class
 class Options:
-    """Options whose values are checked when they are made.
+    """Options whose values are validated on construction.
 
     Raises:
-      ValueError: a field has a value that its kind does not have.
+      ValueError: a field has an invalid value.
     """
 
     def __post_init__(self) -> None:
@@ -183,7 +182,7 @@ class Options:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Those of the values that are its options; the rest is left alone."""
+        """Builds it from `values`, ignoring unknown names."""
         return cls(**{name: values[name] for name in declared(cls) if name in values})
 
     def values(self) -> dict[str, Any]:
@@ -191,7 +190,7 @@ class Options:
         return {name: getattr(self, name) for name in declared(self)}
 
     def settings(self) -> dict[str, Any]:
-        """Those of them that a file can hold."""
+        """The fields that can be stored in a file."""
         options = declared(self)
         return {k: x for k, x in self.values().items() if options[k].role is not Role.PYTHON}
 
