@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
-from jaxrl.agents.bases.learning import GradientAgent, TrainState
+from jaxrl.agents.bases.actor_critic import JointLossAgent, Sample
+from jaxrl.agents.bases.learning import TrainState
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, policy_gradient_loss, value_loss
-from jaxrl.optimizers import descend
-from jaxrl.schedules import Scheduled, at
+from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar, Trajectory
 
 
-class A2C(ActorCriticAgent, GradientAgent):
+class A2C(JointLossAgent):
     """Advantage actor-critic: one policy-gradient step on each short rollout."""
 
     num_envs: int = 16
@@ -25,9 +24,6 @@ class A2C(ActorCriticAgent, GradientAgent):
     )
     learning_rate: Scheduled = 7e-4
     normalize_advantages: bool = False
-    entropy_coefficient: Scheduled = hyper(0.01, low=0.0, doc="Weight of the entropy bonus.")
-    value_coefficient: Scalar = hyper(0.5, low=0.0, doc="Weight of the value loss, 0.5 (R - V)^2.")
-    max_grad_norm: Scalar | None = 0.5
     rmsprop_decay: Scalar = hyper(
         0.99,
         low=0.0,
@@ -55,19 +51,10 @@ class A2C(ActorCriticAgent, GradientAgent):
         log_prob = policy.log_prob(sample.action)
         policy_loss = policy_gradient_loss(log_prob, self.advantages(sample))
         error = value_loss(values, sample.target)
-        entropy = mean(policy.entropy())
-        bonus = at(self.entropy_coefficient, clock) * entropy
-        loss = policy_loss + self.value_coefficient * error - bonus
-        return loss, {"policy_loss": policy_loss, "value_loss": error, "entropy": entropy}
+        return self.joint_loss(policy_loss, error, mean(policy.entropy()), clock)
 
     def update(
         self, state: TrainState, batch: Trajectory, key: Key, clock: Clock
     ) -> tuple[TrainState, Metrics]:
         """One gradient step on the whole rollout."""
-        params, optimizer, _, metrics = descend(
-            self.transform(clock),
-            lambda params: self.loss(params, batch, clock),
-            state.params,
-            state.optimizer,
-        )
-        return TrainState(params, optimizer), metrics
+        return self.step(state, batch, clock)

@@ -49,9 +49,7 @@ class DDPG(ContinuousAgent):
 
     learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="The optimiser's step size for the policy.")
     exploration_noise: Scheduled = hyper(
-        0.1,
-        low=0.0,
-        doc="Standard deviation of the noise on actions, in halves of their range.",
+        0.1, low=0.0, doc="Standard deviation of the noise on actions, in halves of their range."
     )
     num_critics: int = 1
     policy_delay: int = hyper(

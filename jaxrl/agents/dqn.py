@@ -52,6 +52,8 @@ class DQN(ReplayAgent, QAgent):
         doc="How much of the bias that brings is weighted away, beta.",
     )
 
+    has_target = True
+
     @property
     def plan(self) -> Replay:
         return dataclasses.replace(super().plan, prioritized=self.prioritized)
@@ -60,10 +62,6 @@ class DQN(ReplayAgent, QAgent):
         if self.double == "two_networks":
             return tuple(map(super().init_params, jax.random.split(key)))
         return super().init_params(key)
-
-    def init(self, key: Key) -> TargetState:
-        params = self.init_params(key)
-        return TargetState(params, params, self.init_optimizer(params))
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
         if self.double == "two_networks":  # which act by their mean

@@ -22,13 +22,11 @@ class FittedQ(QAgent):
         None, static=True, doc="Transitions of a gradient step; none: the whole data set."
     )
 
+    has_target = True
+
     @property
     def plan(self) -> Offline:
         return Offline(self.num_updates, self.batch_size)
-
-    def init(self, key: Key) -> TargetState:
-        params = self.init_params(key)
-        return TargetState(params, params, self.init_optimizer(params))
 
     def update(
         self, state: TargetState, batch: Transition, key: Key, clock: Clock

@@ -2,7 +2,6 @@
 
 import jax
 
-from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.agents.bases.learning import RolloutAgent, TrainState
 from jaxrl.losses import mean
@@ -13,10 +12,6 @@ from jaxrl.types import Clock, Key, Metrics, Trajectory
 
 class OnlineQ(RolloutAgent, QAgent):
     """Q-learning on each step as it comes (Watkins, 1989), by a network; DQN's ancestor."""
-
-    @property
-    def plan(self) -> OnPolicy:
-        return OnPolicy(self.num_envs, self.num_steps)
 
     def update(
         self, state: TrainState, batch: Trajectory, key: Key, clock: Clock

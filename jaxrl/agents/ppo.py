@@ -5,18 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agent import OnPolicy
-from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
-from jaxrl.agents.bases.learning import AdamAgent, TrainState
+from jaxrl.agents.bases.actor_critic import JointLossAgent, Sample
+from jaxrl.agents.bases.learning import AdamAgent, MinibatchAgent, TrainState
 from jaxrl.hyper import hyper
-from jaxrl.losses import (
-    approximate_kl,
-    clip_fraction,
-    clipped_surrogate,
-    clipped_value_loss,
-    mean,
-)
-from jaxrl.optimizers import descend
+from jaxrl.losses import approximate_kl, clip_fraction, clipped_surrogate, clipped_value_loss, mean
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, Key, Mean, Metrics, PyTree, Scalar, Trajectory
 
@@ -29,14 +21,11 @@ class PPOState(TrainState):
     stopped: Array
 
 
-class PPO(ActorCriticAgent, AdamAgent):
+class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
     """Proximal policy optimisation: several epochs of clipped policy-gradient steps."""
 
     num_envs: int = 4
-    num_epochs: int = hyper(4, static=True, doc="Passes over the collected steps.")
-    num_minibatches: int = hyper(
-        4, static=True, doc="Parts into which each pass is divided, one gradient step each."
-    )
+    num_steps: int = 128
     clip_epsilon: Scheduled = hyper(
         0.2,
         low=0.0,
@@ -47,9 +36,6 @@ class PPO(ActorCriticAgent, AdamAgent):
     clip_value: bool = hyper(
         True, static=True, doc="Clip the change of the value by clip_epsilon, too."
     )
-    entropy_coefficient: Scheduled = hyper(0.01, low=0.0, doc="Weight of the entropy bonus.")
-    value_coefficient: Scalar = hyper(0.5, low=0.0, doc="Weight of the value loss.")
-    max_grad_norm: Scalar | None = 0.5
     adam_epsilon: Scalar = 1e-5
     target_kl: Scalar | None = hyper(
         None,
@@ -59,12 +45,6 @@ class PPO(ActorCriticAgent, AdamAgent):
     )
 
     flattened = ("params",)
-
-    @property
-    def plan(self) -> OnPolicy:
-        return OnPolicy(
-            self.num_envs, self.num_steps, self.num_epochs, self.num_minibatches, self.layout
-        )
 
     def init(self, key: Key) -> PPOState:
         start = super().init(key)
@@ -83,16 +63,8 @@ class PPO(ActorCriticAgent, AdamAgent):
         value_loss = clipped_value_loss(
             values, sample.value, sample.target, clip_epsilon if self.clip_value else None
         )
-        entropy = mean(policy.entropy())
-        loss = (
-            policy_loss
-            + self.value_coefficient * value_loss
-            - at(self.entropy_coefficient, clock) * entropy
-        )
-        return loss, {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
+        loss, metrics = self.joint_loss(policy_loss, value_loss, mean(policy.entropy()), clock)
+        return loss, metrics | {
             "approximate_kl": approximate_kl(log_ratio),
             "clip_fraction": clip_fraction(log_ratio, clip_epsilon),
         }
@@ -102,13 +74,13 @@ class PPO(ActorCriticAgent, AdamAgent):
     ) -> tuple[PPOState, Metrics]:
         """One gradient step on one minibatch."""
         if self.target_kl is None:
-            return self._step(state, batch, clock)
+            return self.step(state, batch, clock)
         target_kl = self.target_kl
         opens_iteration = clock.update % self.plan.updates_per_iteration == 0
         stopped = state.stopped & ~opens_iteration
 
         def go_on(state):
-            new_state, metrics = self._step(state, batch, clock)
+            new_state, metrics = self.step(state, batch, clock)
             too_far = metrics["approximate_kl"] > target_kl
             new_state = jax.tree.map(
                 lambda old, new: jnp.where(too_far, old, new), state, new_state
@@ -121,12 +93,3 @@ class PPO(ActorCriticAgent, AdamAgent):
             return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
 
         return jax.lax.cond(stopped, stay, go_on, state.replace(stopped=stopped))
-
-    def _step(self, state: PPOState, batch: Trajectory, clock: Clock) -> tuple[PPOState, Any]:
-        params, optimizer, _, metrics = descend(
-            self.transform(clock),
-            lambda params: self.loss(params, batch, clock),
-            state.params,
-            state.optimizer,
-        )
-        return state.replace(params=params, optimizer=optimizer), metrics

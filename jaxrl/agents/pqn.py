@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.action_values import QAgent, of_actions
-from jaxrl.agents.bases.learning import RolloutAgent, TrainState
+from jaxrl.agents.bases.learning import MinibatchAgent, TrainState
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import lambda_returns
 from jaxrl.hyper import hyper
@@ -40,23 +39,17 @@ class Step(struct.PyTreeNode):
     target: Array
 
 
-class PQN(RolloutAgent, QAgent):
+class PQN(MinibatchAgent, QAgent):
     """Q(lambda) on fresh rollouts of many copies, with layer norm: no memory and no target."""
 
     num_envs: int = 32
     num_steps: int = 64
-    num_epochs: int = hyper(2, static=True, doc="Passes over the collected steps.")
-    num_minibatches: int = hyper(
-        16, static=True, doc="Parts into which each pass is divided, one gradient step each."
-    )
+    num_epochs: int = 2
+    num_minibatches: int = 16
     q_lambda: Scalar = hyper(0.95, low=0.0, high=1.0, doc="Lambda of the returns.")
     layer_norm: bool = True
 
     flattened = ("params",)
-
-    @property
-    def plan(self) -> OnPolicy:
-        return OnPolicy(self.num_envs, self.num_steps, self.num_epochs, self.num_minibatches)
 
     def check(self, spec: EnvSpec) -> None:
         if self.head != "scalar":

@@ -41,9 +41,7 @@ class QSearch(ContinuousAgent):
         "sample.",
     )
     num_elites: int = hyper(
-        4,
-        static=True,
-        doc="Best candidates to which a round's normal distribution is fitted.",
+        4, static=True, doc="Best candidates to which a round's normal distribution is fitted."
     )
     epsilon: Scheduled = hyper(
         Linear(0.5, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of an action at random."

@@ -49,14 +49,10 @@ class SAC(SoftAgent):
         3e-4, low=0.0, doc="The optimiser's step size for the policy and the temperature."
     )
     temperature: Scalar = hyper(
-        1.0,
-        low=0.0,
-        doc="Weight of the entropy, alpha; where it is learned, what it begins with.",
+        1.0, low=0.0, doc="Weight of the entropy, alpha; where it is learned, what it begins with."
     )
     learn_temperature: bool = hyper(
-        True,
-        static=True,
-        doc="Move the temperature so that the entropy becomes target_entropy.",
+        True, static=True, doc="Move the temperature so that the entropy becomes target_entropy."
     )
     target_entropy: Scalar | None = hyper(
         None,

@@ -47,11 +47,7 @@ class TRPO(NaturalGradientAgent):
             return (new_surrogate > surrogate) & (kl <= kl_radius), (new_surrogate, kl)
 
         search = backtracking_line_search(
-            judge,
-            actor,
-            step,
-            shrink=self.line_search_shrink,
-            max_tries=self.line_search_steps,
+            judge, actor, step, shrink=self.line_search_shrink, max_tries=self.line_search_steps
         )
         new_surrogate, kl = search.report
         return search.x, {

@@ -5,14 +5,6 @@ from mutants.tests import BY_HAND, PPO_LOSS, PRIORITISED, PROMISE, TARGET_MOVES,
 
 MUTANTS = (
     Mutant(
-        "a2c-flees-uncertainty",
-        "The entropy bonus is a penalty.",
-        "jaxrl/agents/a2c.py",
-        "self.value_coefficient * error - bonus",
-        "self.value_coefficient * error + bonus",
-        ("tests/agents/test_a2c.py::test_the_loss_is_its_three_terms[False]",),
-    ),
-    Mutant(
         "the-actor-climbs-the-least-critic",
         "TD3's actor maximises the minimum of the critics, as SAC's does, not the first.",
         "jaxrl/agents/ddpg.py",
@@ -120,9 +112,9 @@ MUTANTS = (
     Mutant(
         "entropy-punished",
         "The entropy bonus has the wrong sign.",
-        "jaxrl/agents/ppo.py",
-        "- at(self.entropy_coefficient, clock) * entropy",
-        "+ at(self.entropy_coefficient, clock) * entropy",
+        "jaxrl/agents/bases/actor_critic.py",
+        "self.value_coefficient * value_loss - bonus",
+        "self.value_coefficient * value_loss + bonus",
         (f"{PPO_LOSS}[False-False]",),
     ),
     Mutant(
@@ -162,9 +154,9 @@ MUTANTS = (
     Mutant(
         "entropy-never-annealed",
         "A schedule of entropy_coefficient is read at its start.",
-        "jaxrl/agents/ppo.py",
-        "- at(self.entropy_coefficient, clock) * entropy",
-        "- at(self.entropy_coefficient, Clock.start()) * entropy",
+        "jaxrl/agents/bases/actor_critic.py",
+        "at(self.entropy_coefficient, clock) * entropy",
+        "at(self.entropy_coefficient, Clock.start()) * entropy",
         (
             "tests/agents/test_ppo.py::test_the_loss_is_annealed_by_the_clock[entropy_coefficient-others1]",
         ),

@@ -1,5 +1,6 @@
 """What the on-policy agents with a policy and a state value have in common."""
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -7,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import OnPolicy
-from jaxrl.agents.bases.learning import RolloutAgent, check_widths
+from jaxrl.agents.bases.learning import GradientAgent, RolloutAgent, check_widths
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import gae
 from jaxrl.hyper import hyper
@@ -18,6 +18,8 @@ from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module
 from jaxrl.networks.recurrent import CoreName
 from jaxrl.networks.torsos import default_torso
+from jaxrl.optimizers import descend
+from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory
 from jaxrl.xla.blocks import map_blocks
 from jaxrl.xla.unvmap import unvmap_any
@@ -76,11 +78,6 @@ class NetworkAgent(RolloutAgent):
     )
 
     eval_modes = ("greedy", "sample")
-
-    @property
-    def plan(self) -> OnPolicy:
-        """One update on all steps; a recurrent policy's sequences stay whole."""
-        return OnPolicy(self.num_envs, self.num_steps, layout=self.layout)
 
     @property
     def layout(self) -> Literal["flat", "env"]:
@@ -241,3 +238,35 @@ class ActorCriticAgent(NetworkAgent):
         """How well the value, before the update, explained what it was to predict."""
         sample: Sample = batch.steps
         return {"explained_variance": explained_variance(sample.value, sample.target)}
+
+
+class JointLossAgent(ActorCriticAgent, GradientAgent):
+    """Policy and value by one loss: L = policy loss + c_1 value loss - c_2 entropy."""
+
+    entropy_coefficient: Scheduled = hyper(0.01, low=0.0, doc="Weight of the entropy bonus.")
+    value_coefficient: Scalar = hyper(0.5, low=0.0, doc="Weight of the value loss, 0.5 (R - V)^2.")
+    max_grad_norm: Scalar | None = 0.5
+
+    @abstractmethod
+    def loss(
+        self, params: PyTree, batch: Trajectory, clock: Clock
+    ) -> tuple[Array, dict[str, Array]]:
+        """The loss of a minibatch, and what to report."""
+
+    def joint_loss(
+        self, policy_loss: Array, value_loss: Array, entropy: Array, clock: Clock
+    ) -> tuple[Array, dict[str, Array]]:
+        """The weighted sum of the three terms, and the terms."""
+        bonus = at(self.entropy_coefficient, clock) * entropy
+        loss = policy_loss + self.value_coefficient * value_loss - bonus
+        return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+    def step(self, state: Any, batch: Trajectory, clock: Clock) -> tuple[Any, dict[str, Array]]:
+        """One gradient step on a minibatch."""
+        params, optimizer, _, metrics = descend(
+            self.transform(clock),
+            lambda params: self.loss(params, batch, clock),
+            state.params,
+            state.optimizer,
+        )
+        return state.replace(params=params, optimizer=optimizer), metrics

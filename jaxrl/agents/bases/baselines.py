@@ -54,10 +54,7 @@ class BaselineAgent(CriticAgent):
     @property
     def plan(self) -> OnPolicy:
         return OnPolicy(
-            self.num_envs,
-            self.num_steps,
-            layout="env",
-            reset_each_iteration=self.whole_episodes,
+            self.num_envs, self.num_steps, layout="env", reset_each_iteration=self.whole_episodes
         )
 
     def check(self, spec: EnvSpec) -> None:

@@ -1,14 +1,14 @@
 """Fields that many agents have, declared once: discount, rollouts, replay, gradient steps."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agent import Agent, Replay
+from jaxrl.agent import Agent, OnPolicy, Replay
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.networks.variables import trained
@@ -65,14 +65,42 @@ class LearningAgent(Agent):
         return optimizer(choice, learning_rate, clock, **options)
 
 
-class RolloutAgent(LearningAgent):
-    """Steps several copies of the environment between updates; subclasses add the plan."""
+class SteppingAgent(LearningAgent):
+    """Steps several copies of the environment between updates."""
 
     num_envs: int = hyper(8, static=True, doc="Copies of the environment.")
     num_steps: int = hyper(1, static=True, doc="Steps of each copy between updates.")
 
 
-class ReplayAgent(RolloutAgent):
+class RolloutAgent(SteppingAgent):
+    """Learns from the steps that were just taken, and throws them away."""
+
+    @property
+    def layout(self) -> Literal["flat", "env"]:
+        """Of minibatches: single steps, or whole sequences of copies."""
+        return "flat"
+
+    @property
+    def plan(self) -> OnPolicy:
+        return OnPolicy(self.num_envs, self.num_steps, layout=self.layout)
+
+
+class MinibatchAgent(RolloutAgent):
+    """Passes over each rollout several times, in minibatches."""
+
+    num_epochs: int = hyper(4, static=True, doc="Passes over the collected steps.")
+    num_minibatches: int = hyper(
+        4, static=True, doc="Parts into which each pass is divided, one gradient step each."
+    )
+
+    @property
+    def plan(self) -> OnPolicy:
+        return OnPolicy(
+            self.num_envs, self.num_steps, self.num_epochs, self.num_minibatches, self.layout
+        )
+
+
+class ReplayAgent(SteppingAgent):
     """Learns from transitions drawn from a replay buffer."""
 
     num_updates: int = hyper(1, static=True, doc="Updates after them.")
@@ -99,6 +127,9 @@ class ReplayAgent(RolloutAgent):
 class GradientAgent(LearningAgent):
     """Descends one loss, on gradients of a limited norm."""
 
+    has_target: ClassVar[bool] = False
+    """Whether the state has a target network, and is a `TargetState`."""
+
     learning_rate: Scheduled = hyper(2.5e-4, low=0.0, doc="The optimiser's step size.")
     max_grad_norm: Scalar | None = hyper(
         10.0,
@@ -120,13 +151,12 @@ class GradientAgent(LearningAgent):
         """Fresh parameters of the networks."""
         raise NotImplementedError
 
-    def init_optimizer(self, params: PyTree) -> optax.OptState:
-        """The optimiser's state at the start."""
-        return self.transform(Clock.start()).init(trained(params))
-
     def init(self, key: Key) -> Any:
         params = self.init_params(key)
-        return TrainState(params, self.init_optimizer(params))
+        optimizer = self.transform(Clock.start()).init(trained(params))
+        if self.has_target:
+            return TargetState(params, params, optimizer)
+        return TrainState(params, optimizer)
 
 
 class AdamAgent(GradientAgent):
