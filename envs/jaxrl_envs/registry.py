@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import inspect
 import operator
 import sys
 from typing import Any, NamedTuple
@@ -252,6 +253,20 @@ def _made(env_id: str, params: dict[str, Any]) -> Any:
         raise Unable(f"{env_id} could not download its data: {error}") from error
 
 
+def _check_call(function: Any, given: dict[str, Any], env_id: str) -> None:
+    """Raises TypeError where the function needs more than it is given."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some builtins have none
+        return
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise InvalidType(
+            f"{env_id} cannot be called with {', '.join(given) or 'no parameters'}: {error}"
+        ) from None
+
+
 def _imported(env_id: str, params: dict[str, Any]) -> Any:
     """Builds the environment from the function (or class) at an import path."""
     from jaxrl.xla import deadlock  # lazy: listing ids does not need jax
@@ -279,7 +294,9 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
             raise InvalidType(
                 f"{env_id} is of type {type(env).__name__}: use a function or a class"
             )
-        env = env(**fitted(env, params, env_id))
+        given = fitted(env, params, env_id)
+        _check_call(env, given, env_id)
+        env = env(**given)
     elif params:
         raise InvalidValue(f"{env_id} is already an environment and takes no parameters")
     try:

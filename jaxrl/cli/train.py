@@ -125,6 +125,14 @@ def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
     }
     if flag.type == "bool":
         group.add_argument(spelled(flag.name), action=argparse.BooleanOptionalAction, **common)
+    elif flag.choices and flag.type.endswith("| None"):
+        group.add_argument(
+            spelled(flag.name),
+            type=lambda text: None if text == "none" else text,
+            choices=[None if choice == "none" else choice for choice in flag.choices],
+            metavar=f"{{{','.join(flag.choices)}}}",
+            **common,
+        )
     elif flag.choices:
         group.add_argument(spelled(flag.name), choices=flag.choices, **common)
     else:

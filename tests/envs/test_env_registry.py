@@ -15,6 +15,7 @@ from helpers.probes import cases
 
 import jaxrl
 import jaxrl_envs
+from jaxrl.errors import InvalidType
 from jaxrl.runs.directory import LIBRARIES
 from jaxrl.types import Discrete, EnvSpec, Masked
 from jaxrl_envs import ConformanceError, check, registry
@@ -54,6 +55,11 @@ def test_an_import_path_makes_ones_own_environment(mine):
         ("your_lab:make_env", ValueError, "there is no module 'your_lab'"),
         ("my_lab.broken:make_env", ModuleNotFoundError, "there_is_no_such_module"),
         ("my_lab.worlds:make_nothing", TypeError, "has no spec and no reset and no step"),
+        (
+            "json:loads",
+            InvalidType,
+            "json:loads cannot be called with no parameters: missing a required argument: 's'",
+        ),
         ("my_lab.worlds:number", TypeError, "is of type int: use a function or a class"),
         ("my_lab.worlds:", ValueError, "is not an import path"),
         ("my lab:make", ValueError, "is not an import path"),
