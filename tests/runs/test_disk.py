@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_from_the_beginning(tmp_path, monkeypatch):
         pytest.raises(WriteError, match=r"sweep/sweep\.json: No space left on device$"),
         SweepDirectory.create(tmp_path / "sweep") as sweep,
     ):
-        sweep.begin(["sweep"])
+        sweep.begin(types.SimpleNamespace(content=dict))
     assert list(tmp_path.iterdir()) == []
 
 

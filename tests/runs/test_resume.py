@@ -152,7 +152,7 @@ QUICK = ["--checkpoint-seconds", "0.01", "--num-eval-episodes", "4", "--no-tenso
 
 
 def command(*words, cwd):
-    code = "from jaxrl.cli import main; main()"
+    code = "from jaxrl.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=cwd, env={**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")},

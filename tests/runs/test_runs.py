@@ -35,7 +35,7 @@ from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import bootstrap_interval, iqm, mean_of_finished, summarize
 from jaxrl.cli import progress
 from jaxrl.engine.training import Training
-from jaxrl.runs import fit, loop
+from jaxrl.runs import fit, loop, programs
 from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint
 from jaxrl.runs.description import describe
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
@@ -169,7 +169,7 @@ def test_one_of_many_claims_a_directory_and_the_others_leave_it_alone(tmp_path):
 
 def test_a_run_goes_on_with_the_sweep_that_it_is_part_of(tmp_path):
     with SweepDirectory.create(tmp_path / "a sweep") as sweep:
-        sweep.begin(["sweep", "ppo"])
+        sweep.begin(types.SimpleNamespace(content=dict))
     run = RunDirectory(sweep.path / "000")
     assert run.resume_command == sweep.resume_command == f"jaxrl resume '{tmp_path}/a sweep'"
     with pytest.raises(ValueError, match="holds a sweep: go on with it by jaxrl resume '"):
@@ -321,7 +321,8 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
     """With a clock of our own: compiling takes 1000, an evaluation 100, a call of the chunk 2."""
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
-    monkeypatch.setattr(fit, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(programs, "time", clock)
 
     def taking(seconds, function):
         def timed(*arguments):
