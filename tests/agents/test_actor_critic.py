@@ -11,12 +11,11 @@ from flax import struct
 from helpers.environments import Chain
 
 from jaxrl.agents import PPO
-from jaxrl.agents.bases import actor_critic
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent
 from jaxrl.engine.training import Training
 from jaxrl.estimators import gae
 from jaxrl.types import Box, Clock, Discrete, EnvSpec, Masked, Trajectory, Transition
-from jaxrl.xla import layout
+from jaxrl.xla import blocks, layout
 from jaxrl.xla.blocks import map_blocks
 
 KEY = jax.random.key(0)
@@ -207,7 +206,7 @@ def test_values_in_blocks_equal_values_at_once(core, monkeypatch):
     block = "<3x700x8x" if core == "none" else "<1x2100x8x"  # of the hidden layer, three steps
     assert block in blocked.lower(params, trajectory).as_text()
     in_blocks = blocked(params, trajectory)
-    monkeypatch.setattr(actor_critic, "ROWS_OF_A_BLOCK", 10**9)
+    monkeypatch.setattr(blocks, "ROWS_OF_A_BLOCK", 10**9)
     at_once = jax.jit(lambda p, x: agent.values(p, x))(params, trajectory)
     for x, y in zip(in_blocks, at_once, strict=True):
         assert x.shape == (24, 700)

@@ -19,7 +19,7 @@ import jaxrl_envs
 from jaxrl.engine.training import Training
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.wrappers import ActionRepeat, TimeLimit
-from jaxrl_envs import adapt, make, objects, registry
+from jaxrl_envs import adapt, make, registry
 from jaxrl_envs.objects import as_environment
 
 KEY = jax.random.key(0)
@@ -222,4 +222,4 @@ def test_an_import_path_may_lead_to_an_object(tmp_path, monkeypatch):
 
 def test_every_family_of_objects_has_an_adapter():
     families = {*registry.FAMILIES} - {"jaxrl"}
-    assert families == set(objects.LIBRARIES)
+    assert families == set(libraries.LIBRARIES)

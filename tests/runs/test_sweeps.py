@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.commands import run_in_process
 
+from jaxrl.analysis import sweep_report
 from jaxrl.analysis.curves import read_curves
 from jaxrl.cli.command_line import parse_command_line
 from jaxrl.cli.parsing import HYPER
@@ -227,7 +228,7 @@ def test_the_best_point_is_trained_again_with_fresh_seeds(tmp_path):
 
 def test_a_point_of_which_a_seed_diverged_ranks_after_whole_ones():
     def outcome(returns, diverged=()):
-        return sweeps.Outcome({}, Path("000"), np.array(returns), diverged)
+        return sweep_report.Outcome({}, Path("000"), np.array(returns), diverged)
 
     whole, poor = outcome([1.0, 2.0]), outcome([0.0, 1.0])
     lost, gone = outcome([np.nan, 9.0], (0,)), outcome([np.nan, np.nan], (0, 1))
@@ -235,7 +236,7 @@ def test_a_point_of_which_a_seed_diverged_ranks_after_whole_ones():
     assert (lost.mean, whole.mean) == (9.0, 1.5)
     every = [gone, unfinished, lost, poor, whole]
     assert sorted(every, key=lambda x: x.rank)[:3] == [whole, poor, lost]
-    head, first, second = sweeps.table([whole, lost]).splitlines()
+    head, first, second = sweep_report.table([whole, lost]).splitlines()
     assert head.split()[-6:] == ["run", *["seeds", "that", "did", "not", "diverge"]]
     assert [line.split()[-3:] for line in (first, second)] == [["2", "of", "2"], ["1", "of", "2"]]
 
@@ -291,7 +292,7 @@ def test_every_sweep_can_be_drawn(tmp_path, kind):
         "nan": sweeps.grid({"a": [1.0, 2.0], "b": [0.1, 0.2]}),
     }[kind]
     returns = [rng.normal(size=3) * (np.nan if kind == "nan" else 1.0) for _ in found]
-    outcomes = [sweeps.Outcome(p, tmp_path, r) for p, r in zip(found, returns, strict=True)]
-    sweeps.draw(outcomes, tmp_path / "sweep.png", title=kind)
+    outcomes = [sweep_report.Outcome(p, tmp_path, r) for p, r in zip(found, returns, strict=True)]
+    sweep_report.draw(outcomes, tmp_path / "sweep.png", title=kind)
     assert matplotlib.image.imread(tmp_path / "sweep.png").std() > 0.01
-    assert len(sweeps.table(outcomes).splitlines()) == 1 + len(found)
+    assert len(sweep_report.table(outcomes).splitlines()) == 1 + len(found)
