@@ -19,7 +19,7 @@ import jaxrl_envs
 from jaxrl.engine.training import Training
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.wrappers import ActionRepeat, TimeLimit
-from jaxrl_envs import adapt, make, registry
+from jaxrl_envs import adapt, libraries, make, registry
 from jaxrl_envs.objects import as_environment
 
 KEY = jax.random.key(0)
