@@ -367,7 +367,7 @@ def test_evaluate_says_that_a_recurrent_state_is_missing():
 
     with pytest.raises(TypeError) as caught:
         jaxrl.evaluate(counting, Counter(), KEY, num_episodes=2)
-    remedy = "for a recurrent policy pass initial_carry=agent.initial_carry(num_episodes)"
+    remedy = "for a recurrent policy, pass initial_carry=agent.initial_carry(num_episodes)"
     assert caught.value.__notes__[-1].endswith(f"without a recurrent state: {remedy}.")
     with pytest.raises(ValueError, match=r"^initial_carry does not fit the policy"):
         jaxrl.evaluate(forgetful, Counter(), KEY, num_episodes=2)
