@@ -28,9 +28,10 @@ DRAWS = {
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_the_bits_are_those_of_jax(draw):
-    np.testing.assert_array_equal(draw(fast(KEY)), draw(KEY))
-    keys = jax.random.split(KEY, 3)
-    np.testing.assert_array_equal(jax.vmap(draw)(fast(keys)), jax.jit(jax.vmap(draw))(keys))
+    once = jax.jit(draw)  # both compiled here: jax's own programs may be there, otherwise rounded
+    np.testing.assert_array_equal(once(fast(KEY)), once(KEY))
+    keys, several = jax.random.split(KEY, 3), jax.jit(jax.vmap(draw))
+    np.testing.assert_array_equal(several(fast(keys)), several(keys))
 
 
 def test_other_keys_are_left_alone():
