@@ -24,6 +24,11 @@ class Unable(JaxrlError, RuntimeError):
     """What was asked for cannot be done: a download fails, every seed diverges."""
 
 
+def is_missing(module: str, error: ModuleNotFoundError) -> bool:
+    """Whether `module` was not found, or a package of its path; else something that it imports."""
+    return error.name is not None and f"{module}.".startswith(f"{error.name}.")
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
     """A hint at the names nearest to `word`; without any, `otherwise`, or all of them."""
     known = list(known)

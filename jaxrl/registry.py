@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl.errors import InvalidValue, did_you_mean
+from jaxrl.errors import InvalidValue, did_you_mean, is_missing
 from jaxrl.value_text import SCHEDULES, ScheduleText
 
 AGENTS = Path(__file__).parent / "agents"
@@ -123,8 +123,8 @@ def _own(name: str) -> Algorithm:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # something that the module itself imports
+        if not is_missing(module_name, error):
+            raise
         raise InvalidValue(
             f"there is no algorithm {name!r}: no module {module_name!r} is found from here"
         ) from None

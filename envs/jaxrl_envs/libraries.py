@@ -5,7 +5,9 @@ Nothing needs to be imported for that.
 
 from typing import Any
 
-LIBRARIES = ("gymnax", "brax", "jumanji", "navix", "craftax")
+EXTRAS = ("brax", "craftax", "jumanji", "navix")
+"""Optional libraries; each is an extra of the same name."""
+LIBRARIES = ("gymnax", *EXTRAS)
 
 
 def library_of(env: Any) -> str | None:

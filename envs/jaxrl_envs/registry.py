@@ -8,7 +8,7 @@ import operator
 import sys
 from typing import Any, NamedTuple
 
-from jaxrl.errors import InvalidType, InvalidValue, Unable
+from jaxrl.errors import InvalidType, InvalidValue, Unable, is_missing
 from jaxrl_envs.libraries import library_of
 from jaxrl_envs.objects import adapt
 
@@ -278,8 +278,8 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module exists, but one of its imports does not
+        if not is_missing(module_name, error):
+            raise
         raise InvalidValue(
             f"there is no module {error.name!r} for {env_id!r}: run where it can be imported"
         ) from error

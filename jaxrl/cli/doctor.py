@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxrl.runs.directory import LIBRARIES, PACKAGES
+from jaxrl.runs.directory import PACKAGES
 from jaxrl.xla import deadlock
+from jaxrl_envs.libraries import EXTRAS
 
 SHOWN = (*PACKAGES, "orbax-checkpoint", "matplotlib", "six")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
@@ -143,7 +144,7 @@ def examine(seen: Host) -> list[Finding]:
         _gpu(seen),
         _deadlock(seen),
         *_precision(seen),
-        *(_library(seen, name) for name in LIBRARIES),
+        *(_library(seen, name) for name in EXTRAS),
     ]
 
 

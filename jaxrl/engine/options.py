@@ -5,17 +5,16 @@ declarations. It does not import jax, to keep the command line fast.
 """
 
 import dataclasses
-import difflib
 import enum
 import functools
 import inspect
 import math
 import operator
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, dataclass_transform
 
-from jaxrl.errors import InvalidType, InvalidValue
+from jaxrl.errors import InvalidType, InvalidValue, did_you_mean
 
 if TYPE_CHECKING:
     from jaxrl.agent import EvalMode
@@ -282,7 +281,8 @@ def called_with(arguments: Callable[P, A]) -> Callable[[Callable[[A], R]], Calla
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for unknown in kwargs.keys() - signature.parameters.keys():
-                hint = _nearest(unknown, signature.parameters)
+                known = signature.parameters
+                hint = did_you_mean(unknown, known, f"it takes {', '.join(known)}")
                 raise InvalidType(f"{name} has no argument {unknown!r}: {hint}")
             try:
                 signature.bind(*args, **kwargs)
@@ -296,11 +296,6 @@ def called_with(arguments: Callable[P, A]) -> Callable[[Callable[[A], R]], Calla
         return call
 
     return decorate
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(known)}"
 
 
 def _documented(arguments: Any) -> str:

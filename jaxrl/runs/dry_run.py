@@ -14,6 +14,7 @@ from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs, memory_of
 from jaxrl.trees import named_leaves
 from jaxrl.types import PyTree
+from jaxrl.xla.deadlock import jaxprs_inside
 from jaxrl.xla.precision import in_float32
 
 
@@ -113,7 +114,7 @@ def _products(jaxpr: Any) -> float:
     """
     total = 0.0
     for equation in jaxpr.eqns:
-        name, inner = equation.primitive.name, [_products(j) for j in _inside(equation.params)]
+        name, inner = equation.primitive.name, [_products(j) for j in jaxprs_inside(equation)]
         out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
         if name == "dot_general":
             lhs = equation.invars[0].aval.shape
@@ -130,14 +131,3 @@ def _products(jaxpr: Any) -> float:
         else:
             total += sum(inner)
     return total
-
-
-def _inside(parameters: dict[str, Any]) -> list[Any]:
-    """The jaxprs among an equation's parameters."""
-    found = []
-    for value in parameters.values():
-        for x in value if isinstance(value, tuple | list) else [value]:
-            x = getattr(x, "jaxpr", x)
-            if hasattr(x, "eqns"):
-                found.append(x)
-    return found

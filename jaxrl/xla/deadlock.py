@@ -153,10 +153,16 @@ def _backend_has_started() -> bool:
 
 def primitives(jaxpr: Any) -> Iterator[str]:
     """The names of the primitives in a jaxpr, with those in its loops and branches."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    for equation in jaxpr.eqns:
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield equation.primitive.name
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from primitives(inner)
+        for inner in jaxprs_inside(equation):
+            yield from primitives(inner)
+
+
+def jaxprs_inside(equation: Any) -> Iterator[Any]:
+    """The jaxprs that an equation runs: the body of a loop, the branches of a `cond`."""
+    for value in equation.params.values():
+        for inner in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield inner

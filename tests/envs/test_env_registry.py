@@ -16,9 +16,9 @@ from helpers.probes import cases
 import jaxrl
 import jaxrl_envs
 from jaxrl.errors import InvalidType
-from jaxrl.runs.directory import LIBRARIES
 from jaxrl.types import Discrete, EnvSpec, Masked
 from jaxrl_envs import ConformanceError, check, registry
+from jaxrl_envs.libraries import EXTRAS
 
 VECTOR = jax.ShapeDtypeStruct((1,), jnp.float32)
 
@@ -75,7 +75,7 @@ def test_an_environment_that_is_one_already_takes_no_parameters(mine):
         jaxrl_envs.make("my_lab.worlds:ready", length=3)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", EXTRAS)
 def test_a_missing_library_is_named(monkeypatch, library):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     env_id = f"{library}/{registry.FAMILIES[library].ids[0]}"
@@ -85,10 +85,10 @@ def test_a_missing_library_is_named(monkeypatch, library):
 
 
 def test_every_library_is_an_extra_that_doctor_looks_for_and_that_is_tested():
-    assert {its.library for its in registry.FAMILIES.values()} - {""} == {*LIBRARIES}
+    assert {its.library for its in registry.FAMILIES.values()} - {""} == {*EXTRAS}
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    for library in LIBRARIES:
+    for library in EXTRAS:
         (requirement,) = extras[library]
         assert requirement.startswith(f"{library}>=")
         assert requirement in extras["dev"]

@@ -139,8 +139,9 @@ def _verdict_of_the_report(mutant: Mutant, report: Path) -> Verdict:
     for case in ElementTree.parse(report).iter("testcase"):
         for failure in case.iter("failure"):
             message = failure.get("message", "")
-            module, *scope = case.get("classname", "").removeprefix("tests.").split(".")
-            test = "::".join((f"{module}.py", *scope, case.get("name", "")))
+            names = iter(case.get("classname", "").split("."))
+            module = next(name for name in names if name.startswith("test_"))  # behind its folders
+            test = "::".join((f"{module}.py", *names, case.get("name", "")))
             if message.startswith(mutant.error or ASSERTIONS):
                 return Verdict(mutant, caught_by=test)
             first_line = message.partition("\n")[0]
