@@ -170,7 +170,7 @@ MUTANTS = (
         "The step is delta / x^T F x long, without the root and the 2.",
         "jaxrl/agents/bases/natural_gradient.py",
         "scale = jnp.sqrt(2.0 * kl_radius / curvature)",
-        "scale = at(self.kl_radius, clock) / curvature",
+        "scale = kl_radius / curvature",
         ("tests/agents/test_trpo.py::test_a_natural_step_goes_as_far_as_it_was_asked_to",),
     ),
     Mutant(
