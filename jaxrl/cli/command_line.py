@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxrl import __version__
-from jaxrl.cli import runs
+from jaxrl.cli import listing, run_commands
 from jaxrl.cli.parsing import Parser, fail, spelled
 from jaxrl.cli.sweep import add_sweep, sweep_agents
 from jaxrl.cli.train import add_train, algorithm_named, train_agent
@@ -100,7 +100,7 @@ def _known(
         if options.run in (train_agent, sweep_agents):
             chosen = [algorithm] if algorithm else algorithms().values()
             known |= {spelled(flag.name) for a in chosen for flag in a.flags}
-        if options.run is runs.resume_run and _is_of_train(flags[0], parser):
+        if options.run is run_commands.resume_run and _is_of_train(flags[0], parser):
             fail(
                 f"resume has no {flags[0]}: a run goes on with the settings that it has. resume "
                 f"takes {', '.join(sorted(known - {'--help', '--path'}))}; to train what it has "
@@ -137,12 +137,9 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_train(verbs, algorithm, words)
-    runs.add(verbs)
+    run_commands.add(verbs)
     add_sweep(verbs, algorithm)
-    listing = verbs.add_parser(
-        "list", help="Show the algorithms and the environments", allow_abbrev=False
-    )
-    listing.set_defaults(run=list_all)
+    listing.add(verbs)
     doctor = verbs.add_parser(
         "doctor",
         help="Show versions and devices, and look for known problems",
@@ -199,18 +196,6 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def list_all(options: argparse.Namespace) -> None:
-    """Prints the algorithms and the environments."""
-    from jaxrl_envs.registry import list_ids
-
-    print("algorithms")
-    for algorithm in algorithms().values():
-        print(f"  {algorithm.name:<12} {algorithm.summary}")
-    print("\nenvironments")
-    for env_id in list_ids():
-        print(f"  {env_id}")
 
 
 def examine(options: argparse.Namespace) -> None:

@@ -69,10 +69,10 @@ class Loop:
             while run_state.iteration < stop and self.stopped is None:
                 self.train(run_state, stop)
                 if run_state.iteration < stop and self.stopped is None:
-                    self.pause(run_state)
+                    self.save_if_due(run_state)
             self.evaluate(run_state)
             if self.stopped is None and run_state.iteration < training.num_iterations:
-                self.pause(run_state)
+                self.save_if_due(run_state)
             if self.stopped is not None:
                 break
         self.save(run_state)
@@ -186,7 +186,7 @@ class Loop:
             },
         )
 
-    def pause(self, run_state: RunState) -> None:
+    def save_if_due(self, run_state: RunState) -> None:
         """Saves the run if it is time to, and raises Interrupted if a signal was received."""
         asked = self.asked_to_end()
         if asked or time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:

@@ -17,7 +17,7 @@ import jaxrl
 import jaxrl_envs
 from jaxrl.agents import PPO
 from jaxrl.analysis.statistics import summarize
-from jaxrl.cli import command_line
+from jaxrl.cli import command_line, listing
 from jaxrl.cli import train as train_command
 from jaxrl.registry import algorithms
 from jaxrl.runs import checkpoint, fit
@@ -357,7 +357,7 @@ def test_an_interruption_anywhere_else_is_one_line_too(monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "list_all", interrupted)
+    monkeypatch.setattr(listing, "list_all", interrupted)
     assert run_in_process("list") == (130, [], ["jaxrl: interrupted"])
 
 

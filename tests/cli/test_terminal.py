@@ -13,7 +13,7 @@ from helpers.agents.idle import Idle
 from helpers.commands import run_in_process
 from helpers.environments import Counter
 
-from jaxrl.cli import command_line, terminal
+from jaxrl.cli import listing, terminal
 from jaxrl.runs.checkpoint import Checkpoints
 from jaxrl.runs.directory import read_metrics
 from jaxrl.runs.events import Progress
@@ -155,13 +155,13 @@ def test_the_process_ends_as_if_it_had_been_heard(tmp_path, name):
     """Python would end with 120 where it cannot write what it has kept for standard output."""
     redirection, status = SHELL[name]
     code = (
-        "from jaxrl.cli import command_line, main, terminal; import os\n"
+        "from jaxrl.cli import listing, main, terminal; import os\n"
         "def told(options):\n"
         "    with terminal.outlived():\n"
         "        print('a' * 100_000); print('b')\n"
         "    with open('file', 'w') as file:\n"
         "        os.write(1, b'from C')\n"
-        "command_line.list_all = told\n"
+        "listing.list_all = told\n"
         "main.main(['list'])\n"
     )
     run = subprocess.run(
@@ -219,5 +219,5 @@ def test_other_commands_end_with_their_reader(monkeypatch):
         def told(options, error=error):
             raise error
 
-        monkeypatch.setattr(command_line, "list_all", told)
+        monkeypatch.setattr(listing, "list_all", told)
         assert run_in_process("list") == (status, [], message)

@@ -19,7 +19,7 @@ from helpers.plans import equal
 from matplotlib.figure import Figure
 
 from jaxrl.analysis.curves import read_curves
-from jaxrl.cli import runs
+from jaxrl.cli import run_commands
 from jaxrl.cli.command_line import parse_command_line
 from jaxrl.runs import directory, disk
 from jaxrl.runs.checkpoint import Checkpoints
@@ -153,7 +153,7 @@ def test_commands_name_the_file_and_end_with_1(tmp_path, monkeypatch):
     training = space(eval_envs=space(env=None))
     policy = space(training=training, episode=lambda key, **options: ((), np.zeros(2)))
     with pytest.raises(WriteError, match=r"cannot write run/episode\.gif: No space left"):
-        runs._render(policy, KEY, Path("run"), None)
+        run_commands._render(policy, KEY, Path("run"), None)
     monkeypatch.undo()
     status, _, err = run_in_process("plot", RUN, "--out", tmp_path / "none" / "x.png")
     assert status == 2  # which the user can mend
