@@ -1,224 +1,174 @@
-"""Checkpoints of a run, with orbax: atomic, written in the background, without pickle.
+"""What a checkpoint holds: how it is filled, and how a run is restored from it.
 
 A checkpoint has two parts, so that acting does not need to read a replay buffer:
 
     learned     the agent's state and the statistics that normalise its observations
     progress    environments, recurrent carry, replay buffer, keys, metrics not yet reported
 
-and a JSON record: the progress of the run, its configuration, and name, shape, dtype and checksum
-of every array. Arrays are checked against this record and against a template when they are read.
+and a record, `Contents.record`, of everything else. With `keep_best`, the directory `best` holds
+the learned part of the best evaluation, for acting, evaluation and export, but not for resuming.
 
-With `keep_best`, the directory `best` holds the learned part of the best evaluation, for acting,
-evaluation and export, but not for resuming.
+`jaxrl.runs.checkpoint_files` writes and reads the files.
 """
 
-import contextlib
-import functools
-import json
-import logging
-import shutil
-import sys
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
 from jaxrl.engine.learners import TrainState
-from jaxrl.errors import InvalidValue, JaxrlError
-from jaxrl.runs.directory import plain
-from jaxrl.runs.disk import writing
+from jaxrl.errors import InvalidValue
+from jaxrl.runs.directory import read_summary, versions
+from jaxrl.runs.events import Diverged, Evaluation
+from jaxrl.runs.members import Members
+from jaxrl.runs.run_state import RunState
 from jaxrl.trees import named_leaves
-from jaxrl.types import PyTree
+from jaxrl.types import Mean, PyTree
 
 SCHEMA_VERSION = 3
-RECORD = "record"
-
-
+"""Schema of the parts and of the record; 1 had a single part, 2 other names (`RENAMED`)."""
 RENAMED = {"finals": "final_obs", "final": "final_index", "num_finals": "num_truncated"}
 """Fields of the replay buffer in schemas 1 and 2, and their names since."""
-NOT_DAMAGE = (MemoryError, PermissionError)
-"""Errors of the machine rather than of the checkpoint."""
 
 
-class DamagedCheckpoint(JaxrlError):
-    """A checkpoint is damaged; the message says how."""
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """Fills and restores the checkpoints of one run.
 
+    Attributes:
+      path: the run directory.
+      members: the members of the run.
+      config: the content of config.json.
+      environment: fingerprints of the environment (`jaxrl.runs.fingerprint`).
+    """
 
-class Checkpoints:
-    """The checkpoints in one directory, each named by its number of environment steps per seed."""
+    path: Path
+    members: Members
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
 
-    def __init__(self, path: Path | str, *, keep: int | None = None):
-        """Uses the directory `path`, created if missing; keeps the newest `keep`, None for all."""
-        self.path = Path(path).absolute()
-        self._shown = path  # in messages
-        self._keep = keep
-        self._open = contextlib.ExitStack()
+    def parts(self, run_state: RunState) -> dict[str, PyTree]:
+        """The arrays, by part."""
+        return {"learned": learned(run_state.state), "progress": self._progress(run_state)}
 
-    @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
-            enable_async_checkpointing=True,
-            create=True,
-            cleanup_tmp_directories=True,  # left by a process that was killed while writing
-        )
-        self._open.enter_context(_quiet_threads())
-        return ocp.CheckpointManager(self.path, options=options)
-
-    def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, newest first."""
-        if not self.path.is_dir():
-            return []
-        found = (int(p.name) for p in self.path.iterdir() if p.name.isdecimal())
-        return sorted(found, reverse=True)
-
-    def save(self, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]) -> None:
-        """Copies the arrays in `parts` and writes them in the background.
-
-        The checkpoint appears once it is complete. Arrays may be donated as soon as this returns.
-
-        Raises:
-          WriteError: this checkpoint, or the one before, cannot be written.
-        """
-        copies = {name: _arrays(tree) for name, tree in parts.items()}
-        leaves = {name: _described(arrays) for name, arrays in copies.items()}
-        record = plain({**record, "schema_version": SCHEMA_VERSION, "leaves": leaves})
-        items = {
-            # orbax cannot store empty arrays; their shape is in the record
-            name: ocp.args.StandardSave({k: x for k, x in arrays.items() if x.size})
-            for name, arrays in copies.items()
+    def record(self, run_state: RunState) -> dict[str, Any]:
+        """Everything else; `Checkpoints` adds the schema version and the names of the arrays."""
+        return {
+            **self._shared_record(run_state.iteration, run_state.train_seconds),
+            "diverged": {i: dataclasses.asdict(x) for i, x in run_state.diverged.items()},
+            "stopped": run_state.stopped,
         }
-        sealed = ocp.args.JsonSave({"record": record, "crc32": _checksum(record)})
-        with writing(self._shown):
-            self._manager.save(step, args=ocp.args.Composite(record=sealed, **items))
 
-    def put_aside(self, step: int) -> Path:
-        """Moves a damaged checkpoint out of the way and returns its new path."""
-        aside = self.path.parent / f"damaged-checkpoint-{step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        return (self.path / str(step)).rename(aside)
+    def best_record(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The record of a best evaluation."""
+        iteration = evaluation.steps // self.members.training.agent.plan.steps_per_iteration
+        return {
+            **self._shared_record(iteration, evaluation.train_seconds),
+            "return_mean": evaluation.return_mean,
+        }
 
-    def wait(self) -> None:
-        """Waits until everything is written; raises like `save`."""
-        if "_manager" in self.__dict__:
-            with writing(self._shown):
-                self._manager.wait_until_finished()
+    def _shared_record(self, iteration: int, train_seconds: float) -> dict[str, Any]:
+        return {
+            "iteration": iteration,
+            "train_seconds": train_seconds,
+            "num_iterations": self.members.training.num_iterations,
+            "config": self.config,
+            "versions": versions(),
+            "environment": self.environment,
+        }
 
-    def close(self) -> None:
-        """Waits and stops the writer threads; raises like `save`."""
-        if "_manager" in self.__dict__:  # otherwise nothing was saved, and nothing to create
-            with self._open, writing(self._shown):
-                try:
-                    self._manager.wait_until_finished()
-                finally:
-                    self._manager.close()
+    def _progress(self, run_state: RunState) -> dict[str, Any]:
+        key = np.asarray(jax.random.key_data(self.members.key))
+        return {**progress(run_state.state), "key": key, "since": run_state.since}
 
-    def record(self, step: int) -> dict[str, Any]:
-        """The checkpoint's record.
-
-        Raises:
-          DamagedCheckpoint: it cannot be read.
-          ValueError: a newer jaxrl wrote it.
-        """
-        directory = self.path / str(step)
-        if (directory / "_METADATA").exists():  # schema 1: only the final TrainState
-            return {"schema_version": 1}
-        try:
-            handler = ocp.JsonCheckpointHandler()
-            sealed = handler.restore(directory / RECORD, args=ocp.args.JsonRestore())
-            record, checksum = sealed["record"], sealed["crc32"]
-            version = record["schema_version"]
-        except NOT_DAMAGE:
-            raise
-        except Exception as error:  # anything that orbax and json may raise
-            raise DamagedCheckpoint(_first_line(error)) from error
-        if _checksum(record) != checksum:
-            raise DamagedCheckpoint("its record differs from what was written")
-        if version > SCHEMA_VERSION:
-            raise InvalidValue(
-                f"{directory} has schema version {version}, but this jaxrl reads up to "
-                f"{SCHEMA_VERSION}: use the jaxrl that wrote it"
-            )
-        return record
-
-    def load(self, step: int, part: str, like: PyTree) -> PyTree:
-        """Loads one part of the checkpoint, structured like `like`.
+    def restore(
+        self,
+        run_state: RunState,
+        step: int,
+        record: dict[str, Any],
+        load: Callable[[str, PyTree], PyTree],
+    ) -> None:
+        """Puts a checkpoint into `run_state`.
 
         Args:
+          run_state: the state of a new run, with the structure that is expected.
           step: step of the checkpoint.
-          part: name of the part.
-          like: template of structure, shapes and dtypes: arrays, or results of `jax.eval_shape`.
-            NumPy arrays are loaded as NumPy arrays, all others on the first device.
+          record: its record.
+          load: loads a part by name, structured like a template (`Checkpoints.load`).
 
         Raises:
-          DamagedCheckpoint: an array is missing, cannot be read, or differs from what was written.
-          ValueError: structure, shapes or dtypes differ from `like`.
+          DamagedCheckpoint: a part is damaged.
+          ValueError: the checkpoint is of another run.
         """
-        record = self.record(step)
-        if record["schema_version"] == 1:
-            arrays = self._read_schema_1(step, part, like)
-        else:
-            arrays = self._read(step, part, record["leaves"][part])
-        return _filled(like, arrays, f"the checkpoint {self.path / str(step)}")
-
-    def _read(self, step: int, part: str, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        blank = {name: np.zeros(x["shape"], _dtype(x["dtype"])) for name, x in leaves.items()}
-        try:
-            handler = ocp.StandardCheckpointHandler()
-            arrays = handler.restore(
-                self.path / str(step) / part,
-                args=ocp.args.StandardRestore({k: x for k, x in blank.items() if x.size}),
+        state = run_state.state
+        parts = statistics_in(record)
+        if parts not in (None, len(state.stats.obs)):
+            raise InvalidValue(
+                f"{self.path} normalised {parts} parts of the observation, but this jaxrl "
+                f"normalises {len(state.stats.obs)}, integers too: start a new run, or resume "
+                "with the jaxrl that wrote it"
             )
-        except NOT_DAMAGE:
-            raise
-        except Exception as error:  # as above
-            raise DamagedCheckpoint(_first_line(error)) from error
-        arrays = {**blank, **{name: np.asarray(x) for name, x in arrays.items()}}
-        changed = [k for k, x in _described(arrays).items() if x["crc32"] != leaves[k]["crc32"]]
-        if changed:
-            raise DamagedCheckpoint(f"{changed[0]} differs from what was written")
-        return {_name_today(name): x for name, x in arrays.items()}
+        part = load("learned", learned(state))
+        if record["schema_version"] == 1:  # of the end of a run, just after an evaluation
+            rest = load("progress", progress(state))
+            summary = read_summary(self.path) or {"train_seconds": 0.0}
+            record |= {
+                "iteration": step // self.members.training.agent.plan.steps_per_iteration,
+                "train_seconds": summary["train_seconds"],
+            }
+        else:
+            rest = self._restore_progress(run_state, record, load)
+        run_state.state = state.replace(**part, **rest)
+        run_state.iteration = record["iteration"]
+        run_state.train_seconds = record["train_seconds"]
+        run_state.diverged = {
+            int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
+            for i, x in record.get("diverged", {}).items()
+        }
+        end = read_summary(self.path) or {}
+        has_ended = end.get("env_steps") == step * len(self.members)
+        run_state.stopped = None if has_ended else record.get("stopped")
 
-    def _read_schema_1(self, step: int, part: str, like: PyTree) -> dict[str, np.ndarray]:
-        """Reads schema 1: one nested tree, a `TrainState`, with the same names as today's parts."""
-        try:
-            with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # about reading saved shardings
-                tree = checkpointer.restore(self.path / str(step))
-        except Exception as error:  # as above
-            raise DamagedCheckpoint(_first_line(error)) from error
-        flat = {_name_today(name): np.asarray(x) for name, x in _leaves(tree).items()}
-        return {name: flat[name] for name in _leaves(like) if name in flat}
+    def _restore_progress(
+        self, run_state: RunState, record: Mapping[str, Any], load: Callable[[str, PyTree], PyTree]
+    ) -> dict[str, PyTree]:
+        """Puts the metrics of `progress` into `run_state`; returns what belongs to its state."""
+        saved = leaves_in(record, "progress")
+        wanted = self._progress(run_state)
+        self._check_buffer(saved, wanted["buffer"])
+        now = run_state.since
 
+        def known(part: str, means: dict[str, Mean]) -> dict[str, Mean]:
+            return {k: x for k, x in means.items() if f"since.{part}.{k}.total" in saved}
 
-def replace_by(
-    path: Path, step: int, parts: Mapping[str, PyTree], record: Mapping[str, Any]
-) -> None:
-    """Replaces all checkpoints in the directory `path` by a new one, once it is fully written.
+        wanted["since"] = now.replace(
+            episodes=now.episodes.replace(info=known("episodes.info", now.episodes.info)),
+            updates=known("updates", now.updates),
+        )
+        rest = load("progress", wanted)
+        if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
+            raise InvalidValue(f"{self.path} contains a run with another key: pass that key")
+        since = rest.pop("since")  # a metric that an older jaxrl did not have starts here
+        run_state.since = since.replace(
+            episodes=since.episodes.replace(info=now.episodes.info | since.episodes.info),
+            updates=now.updates | since.updates,
+        )
+        return rest
 
-    Raises:
-      WriteError: it cannot be written; the previous ones are kept.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed while writing
-    try:
-        with writing(path / str(step)):
-            with contextlib.closing(Checkpoints(partial)) as checkpoints:
-                checkpoints.save(step, parts, record)
-            path.mkdir(exist_ok=True)
-            shutil.rmtree(path / str(step), ignore_errors=True)
-            (partial / str(step)).rename(path / str(step))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    for older in Checkpoints(path).steps():
-        if older != step:
-            shutil.rmtree(path / str(older), ignore_errors=True)
+    def _check_buffer(self, saved: Mapping[str, Any], buffer: PyTree) -> None:
+        """Raises ValueError if the saved replay buffer has other shapes for final observations."""
+        then = {name: tuple(x["shape"]) for name, x in saved.items()}
+        now = {f"buffer.{name}": tuple(x.shape) for name, x in named_leaves(buffer).items()}
+        finals = [{k: x for k, x in y.items() if k.startswith("buffer.final")} for y in (then, now)]
+        if finals[0] != finals[1]:
+            raise InvalidValue(
+                f"{self.path} contains a replay buffer with other room for final observations: the "
+                "environment's spec.truncates was different, or jaxrl was older. Declare truncates "
+                "as it was, or start a new run, for instance from this agent"
+            )
 
 
 def learned(state: TrainState) -> PyTree:
@@ -231,11 +181,6 @@ def progress(state: TrainState) -> PyTree:
     return {"envs": state.envs, "carry": state.carry, "buffer": state.buffer}
 
 
-def leaves_in(record: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Shape, dtype and checksum of the arrays of a part, by their current names."""
-    return {_name_today(name): x for name, x in record["leaves"][part].items()}
-
-
 def statistics_in(record: Mapping[str, Any]) -> int | None:
     """Number of observation leaves with statistics in the checkpoint; None if not recorded."""
     if record["schema_version"] == 1:
@@ -244,100 +189,13 @@ def statistics_in(record: Mapping[str, Any]) -> int | None:
     return sum(name.startswith("stats.obs.") and name.endswith(".count") for name in names)
 
 
-@contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Suppresses what orbax's threads print about errors, which are raised here as well."""
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-
-    def is_news(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
-
-    def quieter(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":  # from writes that came too late
-            hook(unraisable)
-
-    logger.addFilter(is_news)
-    sys.unraisablehook = quieter
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_news)
-        if sys.unraisablehook is quieter:
-            sys.unraisablehook = hook
+def leaves_in(record: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Shape, dtype and checksum of the arrays of a part, by their current names."""
+    return {current_name(name): x for name, x in record["leaves"][part].items()}
 
 
-def _name_today(name: str) -> str:
+def current_name(name: str) -> str:
+    """The name of an array of `progress`, which may have been written by an older jaxrl."""
     part, _, rest = name.partition(".")
     field, dot, rest = rest.partition(".")
     return f"{part}.{RENAMED[field]}{dot}{rest}" if part == "buffer" and field in RENAMED else name
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _impl(key: Any) -> Any:
-    return jax.random.key_impl(jnp.empty((), key.dtype))  # works for shapes, too
-
-
-def _leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves by name, with "value" for a single leaf."""
-    return {name or "value": x for name, x in named_leaves(tree).items()}
-
-
-def _arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """The leaves by name, copied to the host; keys as key data."""
-    return {
-        name: np.array(jax.random.key_data(x) if _is_key(x) else x)
-        for name, x in _leaves(tree).items()
-    }
-
-
-def _described(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        name: {
-            "shape": list(x.shape),
-            "dtype": x.dtype.name,
-            "crc32": zlib.crc32(np.ascontiguousarray(x).view(np.uint8).reshape(-1).data),
-        }
-        for name, x in arrays.items()
-    }
-
-
-def _checksum(record: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _dtype(name: str) -> np.dtype:
-    return jnp.dtype(name)  # NumPy's does not know bfloat16
-
-
-def _filled(like: PyTree, arrays: Mapping[str, np.ndarray], what: str) -> PyTree:
-    """`like` with its leaves replaced by the arrays of the same names."""
-
-    def one(name: str, leaf: Any) -> Any:
-        key = _is_key(leaf)
-        words = jax.eval_shape(jax.random.key_data, leaf) if key else leaf
-        if name not in arrays:
-            raise InvalidValue(f"{what} has no {name}")
-        x = arrays[name]
-        if (x.shape, x.dtype) != (words.shape, words.dtype):
-            raise InvalidValue(
-                f"{what} has {name} as {x.dtype}{list(x.shape)}, expected "
-                f"{words.dtype}{list(words.shape)}"
-            )
-        if isinstance(leaf, np.ndarray):
-            return x
-        array = jnp.array(x, copy=True)  # shares no memory, so it can be donated
-        return jax.random.wrap_key_data(array, impl=_impl(leaf)) if key else array
-
-    leaves = _leaves(like)
-    filled = [one(name, leaf) for name, leaf in leaves.items()]
-    if unused := arrays.keys() - leaves.keys():
-        raise InvalidValue(f"{what} has {min(unused)}, which is not expected")
-    return jax.tree.unflatten(jax.tree.structure(like), filled)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -21,7 +21,8 @@ from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import Environment
 from jaxrl.errors import InvalidValue
 from jaxrl.normalization import Normalizer, normalized_leaves
-from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint, learned, statistics_in
+from jaxrl.runs.checkpoint import learned, statistics_in
+from jaxrl.runs.checkpoint_files import Checkpoints, DamagedCheckpoint
 from jaxrl.runs.directory import RunDirectory, read_config
 from jaxrl.runs.disk import user_path
 from jaxrl.runs.members import Members, keys_of

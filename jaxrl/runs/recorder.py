@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -13,15 +14,8 @@ from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import of_episodes, summarize
 from jaxrl.errors import InvalidValue
 from jaxrl.runs import fingerprint
-from jaxrl.runs.checkpoint import (
-    Checkpoints,
-    DamagedCheckpoint,
-    learned,
-    leaves_in,
-    progress,
-    replace_by,
-    statistics_in,
-)
+from jaxrl.runs.checkpoint import Contents, learned
+from jaxrl.runs.checkpoint_files import Checkpoints, DamagedCheckpoint, replace_by
 from jaxrl.runs.description import configuration, of_schedules
 from jaxrl.runs.directory import (
     RunDirectory,
@@ -29,14 +23,11 @@ from jaxrl.runs.directory import (
     plain,
     read_config,
     read_metrics,
-    read_summary,
-    versions,
 )
 from jaxrl.runs.disk import writing
 from jaxrl.runs.events import (
     Best,
     Compiled,
-    Diverged,
     Evaluation,
     Event,
     Result,
@@ -49,8 +40,6 @@ from jaxrl.runs.members import Members
 from jaxrl.runs.run_config import Origin, changes
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.runs.run_state import RunState
-from jaxrl.trees import named_leaves
-from jaxrl.types import Mean, PyTree
 
 
 class Recorder:
@@ -74,7 +63,9 @@ class Recorder:
         if options.wandb is not None:
             check_wandb()
         self.config = plain(configuration(members, options, self.origin))
-        self.environment = fingerprint.of(training)
+        self.contents = Contents(
+            directory.path, members, self.config, environment=fingerprint.of(training)
+        )
         self.checkpoints = Checkpoints(directory.checkpoints, keep=options.keep_checkpoints)
         self.best: Best | None = None
         self.told_until = -1  # the last step that metrics.jsonl has already
@@ -123,10 +114,9 @@ class Recorder:
 
     def _keep(self, event: Evaluation) -> None:
         """Keeps what was learned instead of the best so far, which stays until this is whole."""
-        iteration = event.steps // self.members.training.agent.plan.steps_per_iteration
-        record = {**self._record(iteration, event.train_seconds), "return_mean": event.return_mean}
         assert event.state is not None
-        replace_by(self.directory.best, event.steps, {"learned": learned(event.state)}, record)
+        parts = {"learned": learned(event.state)}
+        replace_by(self.directory.best, event.steps, parts, self.contents.best_record(event))
         self.best = Best(event.steps, event.return_mean)
 
     def _begin_logs(self) -> list[Logger]:
@@ -165,33 +155,9 @@ class Recorder:
     def save(self, run_state: RunState) -> Saved:
         """Hands a checkpoint to the thread that writes it."""
         steps = self.members.training.steps_after(run_state.iteration)
-        self.checkpoints.save(
-            steps,
-            {
-                "learned": learned(run_state.state),
-                "progress": self._progress(run_state),
-            },
-            {
-                **self._record(run_state.iteration, run_state.train_seconds),
-                "diverged": {i: dataclasses.asdict(x) for i, x in run_state.diverged.items()},
-                "stopped": run_state.stopped,
-            },
-        )
+        contents = self.contents
+        self.checkpoints.save(steps, contents.parts(run_state), contents.record(run_state))
         return Saved(steps)
-
-    def _record(self, iteration: int, train_seconds: float) -> dict[str, Any]:
-        return {
-            "iteration": iteration,
-            "train_seconds": train_seconds,
-            "num_iterations": self.members.training.num_iterations,
-            "config": self.config,
-            "versions": versions(),
-            "environment": self.environment,
-        }
-
-    def _progress(self, run_state: RunState) -> dict[str, Any]:
-        key = np.asarray(jax.random.key_data(self.members.key))
-        return {**progress(run_state.state), "key": key, "since": run_state.since}
 
     def finish(self, result: Result) -> None:
         """Draws the learning curve and, last, writes summary.json: with it the run is complete."""
@@ -236,7 +202,9 @@ class Recorder:
                 f"{self.directory.path} was to take {before} steps: a horizon can only grow, and "
                 f"total_steps is {now}"
             )
-        fingerprint.check(record.get("environment"), self.environment, record.get("versions", {}))
+        fingerprint.check(
+            record.get("environment"), self.contents.environment, record.get("versions", {})
+        )
 
     def _newest_record(self) -> dict[str, Any]:
         for step in self.checkpoints.steps():
@@ -253,7 +221,8 @@ class Recorder:
         for step in self.checkpoints.steps():
             try:
                 record = self.checkpoints.record(step)
-                self._restore(run_state, step, record)
+                load = functools.partial(self.checkpoints.load, step)
+                self.contents.restore(run_state, step, record, load)
             except DamagedCheckpoint as damage:
                 aside = self.checkpoints.put_aside(step)
                 self.directory.copy_metrics(aside)
@@ -275,70 +244,6 @@ class Recorder:
             with contextlib.suppress(DamagedCheckpoint):
                 return Best(step, bests.record(step)["return_mean"])
         return None
-
-    def _restore(self, run_state: RunState, step: int, record: dict[str, Any]) -> None:
-        plan = self.members.training.agent.plan
-        state = run_state.state
-        parts = statistics_in(record)
-        if parts not in (None, len(state.stats.obs)):
-            raise InvalidValue(
-                f"{self.directory.path} normalised {parts} parts of the observation, and this "
-                f"jaxrl {len(state.stats.obs)}, integers too: train anew, or resume with the jaxrl "
-                "that wrote it"
-            )
-        part = self.checkpoints.load(step, "learned", learned(state))
-        if record["schema_version"] == 1:  # of the end of a run, just after an evaluation
-            rest = self.checkpoints.load(step, "progress", progress(state))
-            summary = read_summary(self.directory.path) or {"train_seconds": 0.0}
-            record |= {
-                "iteration": step // plan.steps_per_iteration,
-                "train_seconds": summary["train_seconds"],
-            }
-        else:
-            saved = leaves_in(record, "progress")
-            wanted = self._progress(run_state)
-            self._check_memory(saved, wanted["buffer"])
-            now = run_state.since
-
-            def told(part: str, means: dict[str, Mean]) -> dict[str, Mean]:
-                return {k: x for k, x in means.items() if f"since.{part}.{k}.total" in saved}
-
-            info = told("episodes.info", now.episodes.info)
-            wanted["since"] = now.replace(
-                episodes=now.episodes.replace(info=info), updates=told("updates", now.updates)
-            )
-            rest = self.checkpoints.load(step, "progress", wanted)
-            if not np.array_equal(rest.pop("key"), jax.random.key_data(self.members.key)):
-                raise InvalidValue(
-                    f"{self.directory.path} holds a run with another key: give it that"
-                )
-            since = rest.pop("since")  # a metric that an older jaxrl did not have begins here
-            run_state.since = since.replace(
-                episodes=since.episodes.replace(info=now.episodes.info | since.episodes.info),
-                updates=now.updates | since.updates,
-            )
-        run_state.state = state.replace(**part, **rest)
-        run_state.iteration = record["iteration"]
-        run_state.train_seconds = record["train_seconds"]
-        run_state.diverged = {
-            int(i): Diverged(**{**x, "metrics": tuple(x["metrics"])})
-            for i, x in record.get("diverged", {}).items()
-        }
-        end = read_summary(self.directory.path) or {}
-        has_ended = end.get("env_steps") == step * len(self.members)
-        run_state.stopped = None if has_ended else record.get("stopped")
-
-    def _check_memory(self, saved: dict[str, Any], buffer: PyTree) -> None:
-        """Raises ValueError where final observations had another room in the replay memory."""
-        then = {name: tuple(x["shape"]) for name, x in saved.items()}
-        now = {f"buffer.{name}": tuple(x.shape) for name, x in named_leaves(buffer).items()}
-        finals = [{k: x for k, x in y.items() if k.startswith("buffer.final")} for y in (then, now)]
-        if finals[0] != finals[1]:
-            raise InvalidValue(
-                f"{self.directory.path} holds a replay memory with other room for final "
-                "observations: the environment's spec.truncates was another, or jaxrl an older "
-                "one. Declare truncates as it was, or train anew, from its agent if you like"
-            )
 
     def _notes(self, record: dict[str, Any], run_state: RunState) -> list[str]:
         notes = []

@@ -21,7 +21,7 @@ from jaxrl.cli import command_line, listing
 from jaxrl.cli import train as train_command
 from jaxrl.registry import algorithms
 from jaxrl.runs import checkpoint, fit
-from jaxrl.runs.checkpoint import Checkpoints
+from jaxrl.runs.checkpoint_files import Checkpoints
 from jaxrl.runs.directory import SCHEMA_VERSION, read_metrics
 from jaxrl_envs import gymnax as family
 from jaxrl_envs.registry import list_ids

@@ -14,7 +14,7 @@ from helpers.commands import run_in_process
 from helpers.environments import Counter
 
 from jaxrl.cli import listing, terminal
-from jaxrl.runs.checkpoint import Checkpoints
+from jaxrl.runs.checkpoint_files import Checkpoints
 from jaxrl.runs.directory import read_metrics
 from jaxrl.runs.events import Progress
 from jaxrl.runs.fit import fit

@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant(
         "a-checkpoint-that-is-believed",
         "A bit that turned on the disk is read as if it had been written.",
-        "jaxrl/runs/checkpoint.py",
+        "jaxrl/runs/checkpoint_files.py",
         'if x["crc32"] != leaves[k]["crc32"]]',
         "if False]",
         ("tests/runs/test_runs.py::test_every_damage_is_noticed",),
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         "a-checkpoint-without-the-environments",
         "A resumed run begins new episodes instead of going on with those it had (most libraries).",
-        "jaxrl/runs/recorder.py",
+        "jaxrl/runs/checkpoint.py",
         "run_state.state = state.replace(**part, **rest)",
         "run_state.state = state.replace(**part, **rest | {'envs': state.envs})",
         (GOES_ON,),
@@ -150,7 +150,7 @@ MUTANTS = (
     Mutant(
         "a-checkpoint-without-replay",
         "A resumed run has an empty replay memory (most libraries).",
-        "jaxrl/runs/recorder.py",
+        "jaxrl/runs/checkpoint.py",
         "run_state.state = state.replace(**part, **rest)",
         "run_state.state = state.replace(**part, **rest | {'buffer': state.buffer})",
         (f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[replay]",),
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         "resume-at-iteration-zero",
         "A resumed run starts its schedules and its counts anew.",
-        "jaxrl/runs/recorder.py",
+        "jaxrl/runs/checkpoint.py",
         'run_state.iteration = record["iteration"]',
         "run_state.iteration = 0",
         (GOES_ON,),

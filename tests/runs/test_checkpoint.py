@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxrl.agent import Replay
 from jaxrl.replay import ReplayBuffer
-from jaxrl.runs import checkpoint
-from jaxrl.runs.checkpoint import Checkpoints, leaves_in
+from jaxrl.runs import checkpoint_files
+from jaxrl.runs.checkpoint import leaves_in
+from jaxrl.runs.checkpoint_files import Checkpoints
 from jaxrl.types import Discrete, EnvSpec, Transition
 
 PLAN = Replay(num_envs=2, num_steps=2, num_updates=1, batch_size=2, capacity=40)
@@ -31,7 +32,7 @@ def test_the_replay_memory_of_schema_2(tmp_path, monkeypatch):
         "final": state.final_index,
         "num_finals": state.num_truncated,
     }
-    monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(checkpoint_files, "SCHEMA_VERSION", 2)
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.save(4, {"progress": {"buffer": then, "final": jnp.ones(2)}}, {})
     monkeypatch.undo()

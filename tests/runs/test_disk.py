@@ -22,7 +22,7 @@ from jaxrl.analysis.curves import read_curves
 from jaxrl.cli import run_commands
 from jaxrl.cli.command_line import parse_command_line
 from jaxrl.runs import directory, disk
-from jaxrl.runs.checkpoint import Checkpoints
+from jaxrl.runs.checkpoint_files import Checkpoints
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.disk import WriteError, replace, user_path
 from jaxrl.runs.fit import fit

@@ -119,7 +119,9 @@ def test_a_run_that_normalised_floats_alone_is_still_read(tmp_path, monkeypatch)
     obs = jax.vmap(env.reset)(jax.random.split(KEY, 50))[1]
     _, expected, _ = result.training.policy(result.state)((), obs, KEY)
     np.testing.assert_array_equal(policy(obs), expected)
-    with pytest.raises(ValueError, match="normalised 1 parts of the observation, and this jaxrl 2"):
+    with pytest.raises(
+        ValueError, match="normalised 1 parts of the observation, but this jaxrl normalises 2"
+    ):
         fit(agent, env, KEY, total_steps=32, run_dir=tmp_path / "run", resume=True, **options)
 
 

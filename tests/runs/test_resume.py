@@ -35,7 +35,7 @@ from jaxrl.normalization import Normalizer
 from jaxrl.replay.buffer import ReplayBuffer
 from jaxrl.runs import loop
 from jaxrl.runs.callbacks import stop_at_return
-from jaxrl.runs.checkpoint import Checkpoints, replace_by
+from jaxrl.runs.checkpoint_files import Checkpoints, replace_by
 from jaxrl.runs.directory import RunDirectory, read_metrics
 from jaxrl.runs.disk import WriteError
 from jaxrl.runs.events import Diverged, Evaluation, Progress, Resumed, Saved
@@ -479,7 +479,7 @@ def test_other_versions_are_told(begun):
     for step in checkpoints.steps():  # sealed again, as another version would have
         record = checkpoints.record(step)
         record["versions"] = {**record["versions"], "jax": "0.1.2"}
-        from jaxrl.runs.checkpoint import _checksum
+        from jaxrl.runs.checkpoint_files import _checksum
 
         file = begun / "checkpoints" / str(step) / "record" / "metadata"
         file.write_text(json.dumps({"record": record, "crc32": _checksum(record)}))

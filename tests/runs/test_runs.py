@@ -36,7 +36,7 @@ from jaxrl.analysis.statistics import bootstrap_interval, iqm, mean_of_finished,
 from jaxrl.cli import progress
 from jaxrl.engine.training import Training
 from jaxrl.runs import fit, loop, programs
-from jaxrl.runs.checkpoint import Checkpoints, DamagedCheckpoint
+from jaxrl.runs.checkpoint_files import Checkpoints, DamagedCheckpoint
 from jaxrl.runs.description import describe
 from jaxrl.runs.directory import SCHEMA_VERSION, RunDirectory, read_metrics
 from jaxrl.runs.events import Compiled, Evaluation, Progress, Result
