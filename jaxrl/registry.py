@@ -1,8 +1,8 @@
-"""Command-line flags from the hyper-parameters of the agents, read from their source.
+"""The algorithms and their hyper-parameters, as flags of the command line.
 
-`--help` and `list` must not wait for jax, and every agent module imports it. So the declarations
-(`jaxrl.hyper.hyper`) are read from the syntax tree; a test compares them with the classes. A field
-without one is documented by the text below it.
+Agent modules import jax, which `--help` and `list` must not wait for. So the declarations
+(`jaxrl.hyper.hyper`) are read from the syntax trees of the modules; a test compares them with the
+classes. A field without a declaration is documented by the string below it.
 """
 
 import ast
@@ -37,15 +37,15 @@ SHOWN_TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One hyper-parameter.
+    """A hyper-parameter.
 
     Attributes:
-      name: of the field.
-      type: the text of its annotation.
-      default: the value where none is given.
+      name: name of the field.
+      type: its annotation as text.
+      default: its default.
       help: its documentation, a sentence.
-      choices: the values of a `Literal`.
-      low, high, open_low: the range that it was declared with.
+      choices: values of a `Literal`; None for other types.
+      low, high, open_low: the declared range.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Flag:
 
     @property
     def range(self) -> str:
-        """The range in words, "" for any number."""
+        """The range in words; empty for any number."""
         if self.low is None:
             return "" if self.high is None else f"at most {self.high:g}"
         if self.open_low or self.high is None:
@@ -70,7 +70,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """One agent: the name on the command line, the class, a sentence and its hyper-parameters."""
+    """An agent: its name on the command line, class, one-line summary and hyper-parameters."""
 
     name: str
     module: str
@@ -78,13 +78,13 @@ class Algorithm:
     summary: str
     flags: tuple[Flag, ...]
     python_only: tuple[str, ...] = ()
-    """Fields that no text can give: a flax module, say."""
+    """Fields that cannot be written as text, such as a flax module."""
 
     def build(self, fields: Mapping[str, Any]) -> Any:
-        """The agent with these hyper-parameters, as `parse` reads them; imports jax."""
+        """Builds the agent with these fields, as `value_text.parse` returns them; imports jax."""
         agent = getattr(importlib.import_module(self.module), self.class_name)
         built = {k: v.build() if isinstance(v, ScheduleText) else v for k, v in fields.items()}
-        for flag in self.flags:  # a choice among names or None
+        for flag in self.flags:  # an optional choice
             if built.get(flag.name) == "none" and flag.type.endswith("| None"):
                 built[flag.name] = None
         return agent(**built)
@@ -92,7 +92,7 @@ class Algorithm:
 
 @functools.cache
 def algorithms() -> dict[str, Algorithm]:
-    """Every module of `jaxrl.agents` that defines a class of its own name, by that name."""
+    """The agents of `jaxrl.agents`, by module name: modules that define a class of their name."""
     found = {}
     for path in sorted(AGENTS.glob("*.py")):
         for node in _syntax(path):
@@ -104,10 +104,10 @@ def algorithms() -> dict[str, Algorithm]:
 
 
 def algorithm(name: str) -> Algorithm:
-    """One of `algorithms`, or a class of your own: `mypackage.module:MyAgent`, which imports it.
+    """Looks up an algorithm, or imports a user's class given as `mypackage.module:MyAgent`.
 
     Raises:
-      ValueError: there is none of that name, or it is no agent.
+      ValueError: the name is unknown, or the class is not an agent.
     """
     if name in algorithms():
         return algorithms()[name]
@@ -118,7 +118,7 @@ def algorithm(name: str) -> Algorithm:
 
 @functools.cache
 def _own(name: str) -> Algorithm:
-    """The agent at an import path; its annotations and comments are read from its source."""
+    """The agent at an import path; annotations and documentation are read from its source."""
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -134,12 +134,12 @@ def _own(name: str) -> Algorithm:
 
     cls = getattr(module, class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, Agent)):
-        raise InvalidValue(f"{name} is no agent: name a subclass of jaxrl.Agent")
+        raise InvalidValue(f"{name} is not an agent: give a subclass of jaxrl.Agent")
     nodes = [_node_of(base) for base in cls.__mro__ if issubclass(base, Agent) and base != Agent]
     written = {flag.name: flag for flag in _fields(nodes, _literals() | _literals_in(module))}
     declared, flags = declarations(cls), []
     for field in dataclasses.fields(cls):
-        if field.name not in written:  # of `Agent` itself
+        if field.name not in written:  # a field of `Agent` itself
             continue
         default: Any = field.default
         if default is dataclasses.MISSING:
@@ -169,7 +169,7 @@ def _described(
 
 
 def _node_of(cls: type) -> ast.ClassDef:
-    """The syntax of a class that was imported."""
+    """The syntax tree of an imported class."""
     path = inspect.getsourcefile(cls)
     nodes = [] if path is None else _syntax(Path(path))
     return next(n for n in nodes if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
@@ -182,13 +182,13 @@ def _syntax(path: Path) -> list[ast.stmt]:
 
 @functools.cache
 def _classes() -> dict[str, ast.ClassDef]:
-    """Every class of `jaxrl.agents`, by its name."""
+    """All classes of `jaxrl.agents`, by name."""
     nodes = [node for path in AGENTS.rglob("*.py") for node in _syntax(path)]
     return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
 
 
 def _lineage(node: ast.ClassDef) -> list[ast.ClassDef]:
-    """A class and its bases in `jaxrl.agents`, in the order in which Python looks names up."""
+    """A class and its bases in `jaxrl.agents`, in method resolution order."""
     bases = [_classes()[ast.unparse(b)] for b in node.bases if ast.unparse(b) in _classes()]
     found = [node, *(above for base in bases for above in _lineage(base))]
     return [x for i, x in enumerate(found) if x not in found[i + 1 :]]
@@ -199,7 +199,7 @@ def _can_be_typed(field: Flag) -> bool:
 
 
 def _fields(lineage: list[ast.ClassDef], literals: Mapping[str, tuple[str, ...]]) -> list[Flag]:
-    """The fields of a class and, after them, of its bases; `literals` are choices by name."""
+    """The fields of a class, then of its bases; `literals` maps names of types to choices."""
     found: dict[str, Flag] = {}
     for cls in lineage:
         for field, after in zip(cls.body, [*cls.body[1:], None], strict=True):
@@ -208,7 +208,7 @@ def _fields(lineage: list[ast.ClassDef], literals: Mapping[str, tuple[str, ...]]
             if not ast.unparse(field.annotation).startswith("ClassVar"):
                 flag = _flag(field.target.id, field, after, literals)
                 nearer = found.setdefault(flag.name, flag)
-                if not nearer.help:  # another default only, of what a base declares
+                if not nearer.help:  # the subclass only changes the default
                     declared = dataclasses.replace(flag, type=nearer.type, default=nearer.default)
                     found[flag.name] = declared
     return list(found.values())
@@ -220,7 +220,7 @@ def _flag(
     after: ast.stmt | None,
     literals: Mapping[str, tuple[str, ...]],
 ) -> Flag:
-    """A field by its syntax and by the statement after it, which may be its documentation."""
+    """Parses a field and the statement after it, which may be its documentation."""
     kind = re.sub(r"(\w+\.)+(?=\w)", "", ast.unparse(field.annotation))  # types.Scalar
     kind = re.sub(r"\bfloat\b", "Scalar", kind)
     choices = _choices(field.annotation, literals)
@@ -238,7 +238,7 @@ def _flag(
 def _choices(
     annotation: ast.expr, literals: Mapping[str, tuple[str, ...]]
 ) -> tuple[str, ...] | None:
-    """The values of a `Literal`, also of one in a union, and "none" where None is allowed."""
+    """The values of a `Literal`, also inside a union, and "none" if None is allowed."""
     if isinstance(annotation, ast.BinOp):
         parts = [_choices(part, literals) for part in (annotation.left, annotation.right)]
         found = [choice for part in parts if part for choice in part]
@@ -248,12 +248,12 @@ def _choices(
 
 
 def _call(value: ast.expr | None) -> str | None:
-    """The name of the function that is called, if one is."""
+    """The name of the called function; None if it is not a call."""
     return ast.unparse(value.func) if isinstance(value, ast.Call) else None
 
 
 def _constant(node: ast.expr) -> Any:
-    """A literal, or a constant of `jaxrl.validation`."""
+    """The value of a literal, or of a constant of `jaxrl.validation`."""
     if isinstance(node, ast.Name):
         for other in _syntax(AGENTS.parent / "validation.py"):
             if isinstance(other, ast.Assign) and ast.unparse(other.targets[0]) == node.id:
@@ -263,7 +263,7 @@ def _constant(node: ast.expr) -> Any:
 
 @functools.cache
 def _literals() -> dict[str, tuple[str, ...]]:
-    """Every `Name = Literal["a", "b"]` of the library, by its name."""
+    """The choices of all `Name = Literal["a", "b"]` in the library, by name."""
     found = {}
     for path in [
         AGENTS.parent / "optimizers.py",
@@ -279,13 +279,13 @@ def _literals() -> dict[str, tuple[str, ...]]:
 
 
 def _literals_in(module: Any) -> dict[str, tuple[str, ...]]:
-    """The same of a module that was imported."""
+    """`_literals` for an imported module."""
     named = {name: x for name, x in vars(module).items() if typing.get_origin(x) is typing.Literal}
     return {name: typing.get_args(x) for name, x in named.items()}
 
 
 def _literal(node: ast.expr) -> tuple[str, ...] | None:
-    """The texts in `Literal[...]`, None for anything else."""
+    """The strings in `Literal[...]`; None for anything else."""
     if not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"):
         return None
     values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
@@ -293,7 +293,7 @@ def _literal(node: ast.expr) -> tuple[str, ...] | None:
 
 
 def _default(value: ast.expr | None) -> Any:
-    """The literal default, also from `hyper(...)` or `static(default=...)`, or a schedule."""
+    """The default of a field: a literal or a schedule, possibly inside `hyper` or `static`."""
     kind = (_call(value) or "").lower()
     if isinstance(value, ast.Call) and kind not in SCHEDULES:
         default = next((k.value for k in value.keywords if k.arg == "default"), None)

@@ -1,4 +1,4 @@
-"""Values of settings as text: read from the command line and files, and written. Imports no jax."""
+"""Converts values of settings to and from text, for command line and files. No jax import."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from jaxrl.errors import InvalidValue
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleText:
-    """A schedule as typed, `linear:2.5e-4:0`; built once jax is there."""
+    """A parsed schedule such as `linear:2.5e-4:0`, which `build` turns into a `Schedule`."""
 
     kind: str
     numbers: tuple[float, ...]
@@ -26,14 +26,14 @@ class ScheduleText:
 
 
 SCHEDULES = {"linear": (1, 3), "exponential": (2, 2), "cosine": (1, 2)}
-"""Kinds of schedules to the least and the most numbers they take."""
+"""Minimum and maximum count of numbers for each kind of schedule."""
 
 
 def parse(kind: str, text: str) -> Any:
-    """The value of a flag of type `kind`.
+    """Parses the value of a flag of type `kind`.
 
     Raises:
-      ValueError: the text is no such value; the message says what would be.
+      ValueError: the text is invalid; the message says what is expected.
     """
     match kind:
         case _ if kind.endswith("| None") and text.lower() == "none":
@@ -50,12 +50,12 @@ def parse(kind: str, text: str) -> Any:
 
 
 def plain_value(text: str) -> Any:
-    """What a text means where no type is known: a number, true or false, or else the text itself.
+    """Parses a value of unknown type: a number, true, false, or else text.
 
-    In double quotes, as JSON writes them, it is a text whatever is in it.
+    Text in double quotes, as in JSON, is always text.
 
     Raises:
-      ValueError: a number that is not finite.
+      ValueError: it is a number that is not finite.
     """
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -68,7 +68,7 @@ def plain_value(text: str) -> Any:
 
 
 def text_of_plain(value: bool | float | str) -> str:
-    """The text of which `plain_value` makes this value."""
+    """The inverse of `plain_value`."""
     if not isinstance(value, str):
         return str(value).lower()
     try:
@@ -86,7 +86,7 @@ def _unquoted(text: str) -> str:
 
 
 def whole_number(text: str) -> int:
-    """An integer, also written 500_000 or 5e5."""
+    """Parses an integer, which may also be written 500_000 or 5e5."""
     try:
         number: float = int(text)
     except ValueError:
@@ -99,7 +99,7 @@ def whole_number(text: str) -> int:
 
 
 def finite_number(text: str) -> float:
-    """A float that is neither NaN nor infinite."""
+    """Parses a float that is neither NaN nor infinite."""
     try:
         number = float(text)
     except ValueError:
@@ -112,7 +112,7 @@ def finite_number(text: str) -> float:
 def _schedule(text: str) -> ScheduleText:
     kind, *numbers = text.split(":")
     if kind not in SCHEDULES:
-        raise InvalidValue(f"{text!r} is no schedule: write a number, or linear:START:END")
+        raise InvalidValue(f"{text!r} is not a schedule: write a number, or linear:START:END")
     least, most = SCHEDULES[kind]
     if not least <= len(numbers) <= most:
         takes = f"{least} to {most}" if least < most else f"{least}"
@@ -124,7 +124,7 @@ SCHEDULE_FIELDS = ("start", "end", "share")
 
 
 def value_text(name: str, value: Any) -> str:
-    """A value of config.json as the command line writes it."""
+    """A value of config.json in the syntax of the command line."""
     if isinstance(value, dict):
         return _schedule_text(name, value)
     if isinstance(value, list | tuple):
@@ -133,14 +133,14 @@ def value_text(name: str, value: Any) -> str:
 
 
 def _schedule_text(name: str, value: dict[str, Any]) -> str:
-    """`{"linear": {"start": 1, "end": 0}}`, as config.json has it, in the form `linear:1:0`."""
+    """Converts a schedule of config.json, `{"linear": {"start": 1, "end": 0}}`, to `linear:1:0`."""
     example = '"linear:1e-3:0"'
     if len(value) != 1 or next(iter(value)) not in SCHEDULES:
-        raise InvalidValue(f"{name} is no schedule: write {example} say")
+        raise InvalidValue(f"{name} is not a schedule: write, for example, {example}")
     ((kind, numbers),) = value.items()
     fields = SCHEDULE_FIELDS[: SCHEDULES[kind][1]]
     if not isinstance(numbers, dict) or list(numbers) != list(fields[: len(numbers)]):
         raise InvalidValue(
-            f"{name}: {kind} takes {', '.join(fields)}, in this order: {example} say"
+            f"{name}: {kind} takes {', '.join(fields)}, in this order, for example {example}"
         )
     return ":".join([kind, *map(str, numbers.values())])

@@ -154,7 +154,7 @@ def test_text_becomes_a_value_of_the_type(kind, text, value):
         ("Scalar", "none", "'none' is not a number"),
         ("Scalar", "nan", "'nan' is not a finite number"),
         ("Scalar | None", "-inf", "'-inf' is not a finite number"),
-        ("Scheduled", "step:1:2", "is no schedule"),
+        ("Scheduled", "step:1:2", "is not a schedule"),
         ("Scheduled", "linear", "'linear' is not a number"),
         ("Scheduled", "exponential:1", "exponential takes 2 numbers"),
         ("Scheduled", "linear:1:2:3:4", "linear takes 1 to 3 numbers"),

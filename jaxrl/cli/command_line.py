@@ -1,4 +1,4 @@
-"""From the words of the command line to options."""
+"""Parses the command line, with the flags of the chosen algorithm and the settings of a file."""
 
 import argparse
 import itertools
@@ -15,11 +15,11 @@ from jaxrl.registry import Algorithm, algorithms
 
 
 def parse_command_line(argv: Sequence[str]) -> argparse.Namespace:
-    """The options; what is wrong or unknown ends in one line, with what is nearest to it."""
+    """Parses `argv`; a mistake ends in one line, with a suggestion if a name is unknown."""
     try:
         for flag, _, value in (word.partition("=") for word in argv):
             if flag.startswith("--") and value == "--":  # argparse drops such a value
-                raise InvalidValue(f"argument {flag}: '--' is no value")
+                raise InvalidValue(f"argument {flag}: '--' is not a value")
         path = _config_path(argv)
         return _parse(argv) if path is None else _parse_with_file(argv, path)
     except InvalidValue as error:
@@ -36,7 +36,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         fail(f"there is no command {argv[0]!r}: {did_you_mean(argv[0], commands)}")
     options, words = _known(parser, argv, algorithm)
     if words:
-        fail(f"{words[0]!r} is one word too many (see jaxrl {argv[0]} --help)")
+        fail(f"unexpected argument {words[0]!r} (see jaxrl {argv[0]} --help)")
     if getattr(options, "preset", False) and algorithm is not None:
         return _with_preset(parser, argv, options.env, algorithm) or options
     return options
@@ -45,7 +45,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _with_preset(
     parser: Parser, argv: Sequence[str], env: str, algorithm: Algorithm
 ) -> argparse.Namespace | None:
-    """The options over the preset for this algorithm and environment; None where there is none."""
+    """Parses again with the preset of this algorithm and environment; None if there is none."""
     from jaxrl.cli.config_file import words_of
     from jaxrl.cli.presets import preset
 
@@ -61,27 +61,28 @@ def _with_preset(
 
 
 def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
-    """The options of `train --config`: the file's, and over them those of the command line."""
+    """The options of `train --config`; the command line overrides the file."""
     from jaxrl.cli import config_file
 
     file = config_file.read(path)
     chosen = _chosen(argv) or (algorithm_named(file.algorithm) if file.algorithm else None)
     options, words = _known(build_parser(chosen, words=False)[0], argv, chosen)
     if len(words) > 2:
-        fail(f"{words[2]!r} is one word too many (see jaxrl train --help)")
+        fail(f"unexpected argument {words[2]!r} (see jaxrl train --help)")
     is_env = len(words) == 1 and ("/" in words[0] or ":" in words[0])
     algo = words[0] if words and not is_env else file.algorithm
     env = words[-1] if len(words) == 2 or is_env else file.environment
     if algo is None:
-        fail(f"{path} names no algorithm: add one, jaxrl train ppo --config {path} say")
+        fail(f"{path} names no algorithm: add one, for example jaxrl train ppo --config {path}")
     algorithm = algorithm_named(algo)
     if env is None or not (words or "/" in env or ":" in env):
-        named = "names no environment" if env is None else f"has {env}, no id of an environment"
-        fail(f"{path} {named}: add one, jaxrl train {algo} gymnax/CartPole-v1 --config {path} say")
+        named = "names no environment" if env is None else f"has {env}, not an environment's id"
+        example = f"jaxrl train {algo} gymnax/CartPole-v1 --config {path}"
+        fail(f"{path} {named}: add one, for example {example}")
     parser, _ = build_parser(algorithm, words=False)
     try:
         of_file = file.words(algorithm)
-        parser.parse_args(["train", *of_file])  # alone, so that the file is named in what is wrong
+        parser.parse_args(["train", *of_file])  # alone, so that errors name the file
     except InvalidValue as error:
         raise InvalidValue(f"{path}: {error}") from None
     options, _ = _known(parser, ["train", *of_file, *argv[1:]], algorithm)
@@ -92,7 +93,7 @@ def _parse_with_file(argv: Sequence[str], path: str) -> argparse.Namespace:
 def _known(
     parser: Parser, argv: Sequence[str], algorithm: Algorithm | None
 ) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and the words that belong to none; an unknown flag ends in one line."""
+    """The options and the unexpected arguments; an unknown flag ends in one line."""
     options, unknown = parser.parse_known_args(argv)
     flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     if flags:
@@ -102,16 +103,16 @@ def _known(
             known |= {spelled(flag.name) for a in chosen for flag in a.flags}
         if options.run is run_commands.resume_run and _is_of_train(flags[0], parser):
             fail(
-                f"resume has no {flags[0]}: a run goes on with the settings that it has. resume "
-                f"takes {', '.join(sorted(known - {'--help', '--path'}))}; to train what it has "
-                f"learned with other settings: jaxrl train ALGO ENV --warm-start RUN {flags[0]} ..."
+                f"resume has no {flags[0]}: a run continues with its own settings. resume takes "
+                f"{', '.join(sorted(known - {'--help', '--path'}))}; to train from what the run "
+                f"has learned: jaxrl train ALGO ENV --warm-start RUN {flags[0]} ..."
             )
         fail(f"there is no flag {flags[0]!r}: {did_you_mean(flags[0], sorted(known))}")
     return options, unknown
 
 
 def _is_of_train(flag: str, parser: Parser) -> bool:
-    """Whether `train` has this flag, for some algorithm."""
+    """Whether `train` has this flag for any algorithm."""
     options, _ = parser.parse_known_args(["train", "ALGO", "ENV"])
     names = {name for name in vars(options) if name not in NOT_FLAGS}
     names |= {flag.name for algorithm in algorithms().values() for flag in algorithm.flags}
@@ -119,14 +120,16 @@ def _is_of_train(flag: str, parser: Parser) -> bool:
 
 
 NOT_FLAGS = ("run", "algo", "env", "from_preset")
-"""What the options hold besides flags."""
+"""Entries of the options that are not flags."""
 
 
 def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Parser, list[str]]:
-    """The parser, in which `train` has the flags of `algorithm`, and the commands it knows.
+    """The parser and the names of the commands.
 
-    Without an algorithm it reads the flags of them all, so that what is wrong can be named. Without
-    `words` it leaves ALGO and ENV unread: argparse cannot have them optional among flags.
+    Args:
+      algorithm: adds its flags to `train` and `sweep`; None adds the flags of all algorithms, for
+        better error messages.
+      words: whether to parse ALGO and ENV; argparse cannot make them optional among flags.
     """
     parser = Parser(
         prog="jaxrl",
@@ -142,9 +145,9 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
     listing.add(verbs)
     doctor = verbs.add_parser(
         "doctor",
-        help="Show versions and devices, and look for known problems",
-        description="Shows versions, devices and settings, and looks for known problems; exits "
-        "with 1 where one of them would prevent training.",
+        help="Show versions and devices, and check for known problems",
+        description="Shows versions, devices and settings, and checks for known problems. Exits "
+        "with status 1 if one of them would prevent training.",
         allow_abbrev=False,
     )
     doctor.set_defaults(run=examine)
@@ -152,7 +155,7 @@ def build_parser(algorithm: Algorithm | None, *, words: bool = True) -> tuple[Pa
 
 
 def _config_path(argv: Sequence[str]) -> str | None:
-    """The file after `train ... --config`; None without one, and where only help is wanted."""
+    """The file of `train --config`; None without one, or if only help is requested."""
     if argv[:1] != ["train"] or {"-h", "--help"} & set(argv):
         return None
     named = [word for flag, word in itertools.pairwise(argv) if flag == "--config"]
@@ -163,9 +166,9 @@ def _config_path(argv: Sequence[str]) -> str | None:
 
 
 def _chosen(argv: Sequence[str]) -> Algorithm | None:
-    """The algorithm that `train` or `sweep` is asked for; its flags may come before it.
+    """The algorithm that `train` or `sweep` names; flags may come before it.
 
-    A word after a flag is likely the value of the flag, so the others are looked at first.
+    A word after a flag is probably its value, so such words are tried last.
     """
     if argv[:1] not in (["train"], ["sweep"]) or len(argv) == 1:
         return None
@@ -175,12 +178,12 @@ def _chosen(argv: Sequence[str]) -> Algorithm | None:
         if word in algorithms():
             return algorithms()[word]
     if ":" in argv[1] and not argv[1].startswith("-") and "--config" not in argv:
-        return algorithm_named(argv[1])  # a class of your own
+        return algorithm_named(argv[1])  # a user's class
     return None
 
 
 def joined(argv: Sequence[str]) -> list[str]:
-    """`--flag -1e-3` as `--flag=-1e-3`: argparse takes such a number for a flag."""
+    """Joins `--flag -1e-3` to `--flag=-1e-3`, since argparse takes such a number for a flag."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1].startswith("--") and word.startswith("-") and _is_number(word):
@@ -199,7 +202,7 @@ def _is_number(word: str) -> bool:
 
 
 def examine(options: argparse.Namespace) -> None:
-    """Prints what `jaxrl doctor` finds; exits with 1 where it would prevent training."""
+    """Prints the report of `jaxrl doctor`; exits with 1 if a finding would prevent training."""
     from jaxrl.cli import doctor
 
     host = doctor.probe()

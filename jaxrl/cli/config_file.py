@@ -1,8 +1,7 @@
-"""Files of settings for `jaxrl train --config`: TOML or JSON, or the config.json of earlier runs.
+"""Files for `jaxrl train --config`: TOML, JSON, or the config.json of an earlier run.
 
-What they hold becomes words of the command line, which the command line's own parser reads: a
-setting means the same, and a mistake is found in the same way, wherever it is written. Imports no
-jax.
+Their settings are converted to command-line arguments and parsed like those, so that values and
+errors are the same in both. It does not import jax.
 """
 
 import dataclasses
@@ -22,17 +21,12 @@ from jaxrl.runs.run_config import Records
 from jaxrl.value_text import text_of_plain, value_text
 
 RECORDS = (*declared(Records), "key_type")
-"""What config.json notes about a run without being a setting of it."""
-
-
+"""Entries of config.json that are not settings."""
 TABLES = {"hyper_parameters": "learning_rate = 1e-3", "environment_parameters": "length = 0.7"}
-
-
+"""Settings that are tables, with an example."""
 SHORT = {"algo": "algorithm", "env": "environment", "env_param": "environment_parameters"}
-"""The command line's words for them."""
-
-
-ALL = "jaxrl train ALGO --help has them all"
+"""Names on the command line that differ from those in config.json."""
+ALL = "jaxrl train ALGO --help lists them all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +34,12 @@ class ConfigFile:
     """The settings of one file.
 
     Attributes:
-      path: where they were read.
-      algorithm: its name on the command line, or what the file has in its place.
-      environment: the environment's id.
-      settings: the other flags by name.
-      environment_parameters: those to change.
-      records: what the file notes about an earlier run.
+      path: the file.
+      algorithm: name on the command line, or whatever the file has instead; None if missing.
+      environment: id of the environment; None if missing.
+      settings: all other flags, by name.
+      environment_parameters: parameters of the environment to set.
+      records: the entries that are not settings.
     """
 
     path: Path
@@ -57,22 +51,22 @@ class ConfigFile:
 
     @property
     def key_type(self) -> str | None:
-        """The generator of the earlier run's random numbers; None for the default."""
+        """Random number generator of the earlier run; None for the default."""
         return self.records.get("key_type")
 
     @property
     def other_versions(self) -> str:
-        """Versions of the earlier run that are not those of today, in words; empty for none."""
+        """A text that lists versions that differ from the earlier run's; empty if none."""
         return other_versions(self.records.get("versions", {}))
 
     def words(self, algorithm: Algorithm) -> list[str]:
-        """The settings as words of the command line.
+        """The settings as command-line arguments.
 
         Args:
-          algorithm: whose hyper-parameters they may name.
+          algorithm: its hyper-parameters may be set.
 
         Raises:
-          ValueError: a name that is unknown, or a value that no flag can have.
+          ValueError: a name is unknown, or a flag cannot have a value.
         """
         return words_of(self.settings, self.environment_parameters, algorithm)
 
@@ -80,15 +74,15 @@ class ConfigFile:
 def words_of(
     settings: Mapping[str, Any], environment_parameters: Mapping[str, Any], algorithm: Algorithm
 ) -> list[str]:
-    """Settings by name as words of the command line; see `ConfigFile.words`."""
+    """Settings by name as command-line arguments; see `ConfigFile.words`."""
     kinds = {**SETTINGS, **{flag.name: flag.type == "bool" for flag in algorithm.flags}}
     words = []
     for name, value in settings.items():
         if name in algorithm.python_only:
             if value is not None:
-                raise InvalidValue(f"{name} is an object of Python: repeat that run in Python")
+                raise InvalidValue(f"{name} is a Python object: repeat that run in Python")
         elif name not in kinds:
-            raise InvalidValue(f"there is no setting {name!r}: {did_you_mean(name, kinds, ALL)}")
+            raise InvalidValue(f"unknown setting {name!r}: {did_you_mean(name, kinds, ALL)}")
         elif name == "seeds" and isinstance(value, list):
             words += _seeds(value)
         elif value is not None or name not in SETTINGS:
@@ -98,17 +92,17 @@ def words_of(
             value = json.dumps(value)
         if not isinstance(value, bool | int | float | str):
             raise InvalidValue(
-                f"environment_parameters: {name} must be a number, true, false, a text or a list"
+                f"environment_parameters: {name} must be a number, true, false, text or a list"
             )
         words.append(f"--env-param={name}={text_of_plain(value)}")
     return words
 
 
 def read(path: Path | str) -> ConfigFile:
-    """Reads the file; its ending says what it is.
+    """Reads a file, whose format is given by its suffix.
 
     Raises:
-      ValueError: it cannot be read, or is no table of settings.
+      ValueError: it cannot be read, or is not a table of settings.
     """
     path = user_path(path)
     content = _content(path)
@@ -125,14 +119,14 @@ def read(path: Path | str) -> ConfigFile:
     records = {name: settings.pop(name) for name in RECORDS if name in settings}
     if (version := records.get("schema_version", 1)) > SCHEMA_VERSION:
         raise InvalidValue(
-            f"{path}: schema_version is {version}, and this jaxrl reads up to {SCHEMA_VERSION}: "
+            f"{path}: schema_version is {version}, but this jaxrl reads up to {SCHEMA_VERSION}: "
             "use the jaxrl that wrote it"
         )
     for name in ("algorithm", "environment"):
         if not isinstance(settings.get(name, ""), str):
-            raise InvalidValue(f"{path}: {name} must be a text")
+            raise InvalidValue(f"{path}: {name} must be text")
     changed = settings.pop("environment_parameters", {})
-    written = settings.pop("algorithm", None)  # from Python, runs are named by their class
+    written = settings.pop("algorithm", None)  # runs started from Python store the class name
     by_class = {a.class_name: a.name for a in algorithms().values()}
     return ConfigFile(
         path,
@@ -150,15 +144,15 @@ def _content(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidValue(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise InvalidValue(f"cannot read {path}: it is no text") from None
+        raise InvalidValue(f"cannot read {path}: it is not text") from None
     if path.suffix not in (".toml", ".json"):
-        raise InvalidValue(f"{path}: give a file that ends in .toml or .json")
+        raise InvalidValue(f"{path}: the file must end in .toml or .json")
     try:
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
-        raise InvalidValue(f"{path} is no {path.suffix[1:].upper()}: {error}") from None
+        raise InvalidValue(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(content, dict):
-        raise InvalidValue(f"{path} holds a {type(content).__name__}: write names and values")
+        raise InvalidValue(f"{path} contains a {type(content).__name__}: write names and values")
     return content
 
 
@@ -169,7 +163,7 @@ def _normalized(name: str) -> str:
 
 def _table(path: Path, name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidValue(f"{path}: {name} must be a table, {{{TABLES[name]}}} say")
+        raise InvalidValue(f"{path}: {name} must be a table, such as {{{TABLES[name]}}}")
     return value
 
 
@@ -183,7 +177,7 @@ def _word(name: str, value: Any, switch: bool) -> str:
 
 
 def _seeds(seeds: list[Any]) -> list[str]:
-    """A run's seeds as the first and how many."""
+    """A run's seeds as their first and their number."""
     if not seeds or seeds != [*range(seeds[0], seeds[0] + len(seeds))]:
-        raise InvalidValue(f"seeds is {seeds}: give how many, and the first one as seed")
+        raise InvalidValue(f"seeds is {seeds}: give their number, and the first one as seed")
     return [f"--seed={seeds[0]}", f"--seeds={len(seeds)}"]

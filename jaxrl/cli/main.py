@@ -1,4 +1,4 @@
-"""The command `jaxrl`. Imports jax only once there is something to train."""
+"""Entry point of the command `jaxrl`. It imports jax as late as possible."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxrl.runs.disk import WriteError, is_of_the_disk
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command with `argv`, by default the process's own arguments."""
+    """Runs the command with `argv`, by default the arguments of the process."""
     argv = joined(sys.argv[1:] if argv is None else argv)
     terminal.ensure()
     try:
@@ -23,16 +23,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(128 + getattr(end, "signal", 2)) from None
     except JaxrlError as error:
         fail(str(error), status=1 if isinstance(error, WriteError) else 2)
-    except BrokenPipeError:  # `jaxrl list | head`: the reader has seen enough
+    except BrokenPipeError:  # the reader has quit, as in `jaxrl list | head`
         terminal.silence(sys.stdout)
     except OSError as error:
         if not is_of_the_disk(error):
             raise
-        terminal.silence(sys.stdout)  # which may be what is full
+        terminal.silence(sys.stdout)  # in case its disk is full
         fail(f"{error.filename or 'standard output'}: {error.strerror}", status=1)
     except Exception:
         terminal.say(
-            "jaxrl: an error that it does not expect, in jaxrl or in your own code. If it is "
-            "jaxrl's, please report it with what `jaxrl doctor` prints"
+            "jaxrl: unexpected error, in jaxrl or in your own code. If it is a bug in jaxrl, "
+            "please report it with the output of `jaxrl doctor`"
         )
         raise

@@ -1,4 +1,4 @@
-"""Flags from the declared options of a run, and options from what was given. Imports no jax."""
+"""Command-line flags generated from the declared options of a run. It does not import jax."""
 
 import argparse
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from jaxrl.value_text import finite_number
 O = TypeVar("O", bound=Options)
 
 FLAGS = {name: option for name, option in SCHEMA.items() if option.is_flag}
-"""The options of a run that are flags, by name."""
+"""Options that are flags, by name."""
 OF_RESUME = {
     name: option
     for name, option in FLAGS.items()
     if option.may_grow or option.role is Role.FOLLOWING
 }
-"""Those that a run may have otherwise when it goes on."""
+"""Flags that may change on resume."""
 SETTINGS = {
     **{name: option.kind is Kind.SWITCH for name, option in FLAGS.items()},
     **dict.fromkeys(("seed", "seeds"), False),
 }
-"""What a file may set for a run, and whether it is on or off."""
+"""Settings that a file may contain, and whether each is a switch."""
 
 READ = {
     Kind.COUNT: (count, "INT"),
@@ -32,11 +32,11 @@ READ = {
     Kind.NUMBER: (kind(finite_number), "FLOAT"),
     Kind.TEXT: (str, "TEXT"),
 }
-"""How a flag's value is read, and what `--help` shows for it."""
+"""Parser and placeholder of each kind of value."""
 
 
 def add_flags(group: Any, options: Mapping[str, Option], *, anew: bool = True) -> None:
-    """Adds the flags of these options; those of a run that goes on have no defaults."""
+    """Adds flags for these options; without `anew`, for a resumed run, they have no defaults."""
     for name, option in options.items():
         default = option.for_command if anew else None
         shown = option.shown or _shown(default)
@@ -60,6 +60,6 @@ def _shown(default: Any) -> str:
 
 
 def options_of(kind: type[O], given: argparse.Namespace, otherwise: Mapping[str, Any] = {}) -> O:
-    """Options of this class, as given; what was not is as `otherwise` says, or the default."""
+    """Options of this class from `given`, then from `otherwise`, then from the defaults."""
     words = {name: value for name, value in vars(given).items() if value is not None}
     return kind.of({**otherwise, **words})

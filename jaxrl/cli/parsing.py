@@ -1,4 +1,4 @@
-"""What the command line's parsers share. Imports no jax."""
+"""Types and helpers shared by the command-line parsers. It does not import jax."""
 
 import argparse
 import errno
@@ -14,18 +14,18 @@ from jaxrl.value_text import finite_number, whole_number
 from jaxrl.xla import deadlock
 
 OBJECT = 200
-"""Bytes of a small Python object, at least: a dictionary of one entry, say."""
+"""Approximate size of a small Python object, such as a dictionary with one entry, in bytes."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises InvalidValue for a mistake instead of printing its usage."""
+    """Raises InvalidValue instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise InvalidValue(f"{message} (see {self.prog.removesuffix(' [flags]')} --help)")
 
 
 def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A converter whose own message reaches the user."""
+    """Wraps a converter so that argparse shows its error message."""
 
     def converter(text: str) -> Any:
         try:
@@ -37,28 +37,26 @@ def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def check_many(flag: str, number: int) -> None:
-    """Raises ValueError where so many Python objects do not fit into the machine's memory."""
+    """Raises ValueError if that many Python objects do not fit into memory."""
     limit = deadlock.memory()
     if limit is not None and number * OBJECT > limit:
         raise InvalidValue(
-            f"{flag} is {number}: that many do not fit into {limit / 2**30:,.1f} GiB of memory"
+            f"{flag} is {number}: that many do not fit into {limit / 2**30:,.1f} GiB of memory, "
+            "give fewer"
         )
 
 
 @kind
 def file_path(text: str) -> Path:
-    """A path that the system can name; whether something is there is not looked at.
-
-    Shells leave the `~` of `--run-dir=~/x` to the program.
-    """
+    """A valid path, which may not exist yet; `~` is expanded, as shells skip `--run-dir=~/x`."""
     try:
         path = user_path(text)
         os.lstat(path)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise InvalidValue(f"{text[:60]!r} is no path: {error.strerror}") from None
+            raise InvalidValue(f"{text[:60]!r} is not a valid path: {error.strerror}") from None
     except ValueError as error:  # a null character, or no home directory
-        raise InvalidValue(f"{text[:60]!r} is no path: {error}") from None
+        raise InvalidValue(f"{text[:60]!r} is not a valid path: {error}") from None
     return path
 
 
@@ -81,14 +79,15 @@ def seconds(text: str) -> float:
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Prints one clear line and exits: with 2 for bad input, with 1 where the machine failed."""
+    """Prints an error line and exits: with 2 for invalid input, with 1 if the machine failed."""
     terminal.say(f"jaxrl: error: {message}")
     raise SystemExit(status)
 
 
 HYPER = "hyper."
-"""Before the names of hyper-parameters among the options."""
+"""Prefix of the names of hyper-parameters in the parsed options."""
 
 
 def spelled(name: str) -> str:
+    """The flag of an option: `--num-envs` for `num_envs`."""
     return "--" + name.removeprefix(HYPER).replace("_", "-")

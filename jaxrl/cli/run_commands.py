@@ -1,4 +1,7 @@
-"""The commands on run directories: resume, evaluate, export, plot, compare. Import jax late."""
+"""The commands `resume`, `evaluate`, `export`, `plot` and `compare`.
+
+They work on run directories, and import jax as late as possible.
+"""
 
 import argparse
 import dataclasses
@@ -24,18 +27,17 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    """Adds the commands to those of the parser."""
-    run = {"metavar": "RUN", "type": file_path, "help": "The directory of a run"}
+    """Adds the commands to the parser's commands."""
+    run = {"metavar": "RUN", "type": file_path, "help": "Directory of a run"}
 
     resume = verbs.add_parser(
-        "resume", help="Go on with a run that was interrupted, or with a longer one",
-        description="Goes on with the run in a directory from its newest whole checkpoint. The "
-        "result is bit-identical to that of an uninterrupted run. What is not given stays as it "
-        "was.",
+        "resume", help="Resume a run that was interrupted, or extend one",
+        description="Resumes a run from its newest intact checkpoint. The result is bit-identical "
+        "to that of an uninterrupted run. Settings that are not given stay as they were.",
         allow_abbrev=False,
     )  # fmt: skip
     resume.add_argument("path", **run)
-    horizon = "A new horizon in environment steps of each seed; schedules stretch over it"
+    horizon = "New total number of environment steps per seed; schedules stretch over it"
     steps = dataclasses.replace(OF_RESUME["total_steps"], doc=horizon)
     add_flags(resume, {"total_steps": steps}, anew=False)
     following = resume.add_argument_group("following it")
@@ -43,66 +45,67 @@ def add(verbs: Any) -> None:
     resume.set_defaults(run=resume_run)
 
     evaluate = verbs.add_parser(
-        "evaluate", help="Play episodes with what a run has learned",
-        description="Plays whole episodes as the run's evaluations did, without exploration unless "
-        "--eval-mode says otherwise, and prints the mean return of each member of the run.",
+        "evaluate", help="Evaluate the policy of a run",
+        description="Plays whole episodes, in the mode of the run's own evaluations unless "
+        "--eval-mode is given, and prints the mean return of each member of the run.",
         allow_abbrev=False,
     )  # fmt: skip
     evaluate.add_argument("path", **run)
     evaluate.add_argument(
-        "--episodes", type=count, default=100, metavar="INT", help="Of each member (default: 100)"
-    )
+        "--episodes", type=count, default=100, metavar="INT",
+        help="Number of episodes per member (default: 100)",
+    )  # fmt: skip
     evaluate.add_argument(
         "--seed", type=kind(whole_number), default=0, metavar="INT",
-        help="Of starts and chances; not that of training (default: 0)",
+        help="Seed of the evaluation, independent of the training seed (default: 0)",
     )  # fmt: skip
     evaluate.add_argument(
         "--eval-mode", choices=("greedy", "sample"),
-        help="Act by the mean or most likely action, or by actions drawn from the policy (default: "
-        "as the run was evaluated)",
+        help="Take the mean or most likely action (greedy), or sample from the policy (default: "
+        "the run's own mode)",
     )  # fmt: skip
     evaluate.add_argument(
         "--render", action="store_true",
-        help="Draw an episode of the first member, too: RUN/episode.gif of gymnax's environments, "
-        "RUN/episode.html, a page for a browser, of brax's",
+        help="Also render an episode of the first member: RUN/episode.gif for gymnax, "
+        "RUN/episode.html (for a browser) for brax",
     )  # fmt: skip
     _add_step(evaluate)
     evaluate.set_defaults(run=evaluate_run)
 
     export = verbs.add_parser(
-        "export", help="Write what a run has learned as a program of its own",
-        description="Writes policy.jax, a program that jax.export reads and that needs no jaxrl "
-        "(it acts by the mean or most likely action, also where the run was evaluated by samples), "
-        "and policy.json, which says how to call it. An exported program is code: run only those "
-        "of people you trust.",
+        "export", help="Export the policy of a run as a stand-alone program",
+        description="Writes policy.jax, a program for jax.export that does not need jaxrl and "
+        "takes the mean or most likely action, and policy.json, which says how to call it. An "
+        "exported program is code: run only those of people you trust.",
         allow_abbrev=False,
     )  # fmt: skip
     export.add_argument("path", **run)
     export.add_argument(
-        "--out", type=file_path, metavar="DIR", help="Where to write (default: RUN/export)"
+        "--out", type=file_path, metavar="DIR", help="Output directory (default: RUN/export)"
     )
     export.add_argument(
         "--member", type=kind(whole_number), default=0, metavar="INT",
-        help="Which seed, counted from 0, or which point and seed of a sweep (default: 0)",
+        help="Index of the seed, or of the point and seed of a sweep, from 0 (default: 0)",
     )  # fmt: skip
     export.add_argument(
         "--onnx", action="store_true",
-        help="Write policy.onnx, too; needs pip install 'jaxrl[onnx]'",
+        help="Also write policy.onnx; needs pip install 'jaxrl[onnx]'",
     )  # fmt: skip
     _add_step(export)
     export.set_defaults(run=export_run)
 
     runs = {**run, "nargs": "+", "help": "Directories of runs"}
     plot = verbs.add_parser(
-        "plot", help="Draw the learning curves of runs",
-        description="Draws learning curves, by steps and by training time: for each configuration "
-        "the mean over its seeds, of all runs together, and its 95% interval from three seeds on.",
+        "plot", help="Plot the learning curves of runs",
+        description="Plots learning curves over steps and over training time. Seeds of the same "
+        "configuration are pooled across runs; the plot shows their mean and, from three seeds "
+        "on, its 95% interval.",
         allow_abbrev=False,
     )  # fmt: skip
     plot.add_argument("paths", **runs)
     plot.add_argument(
         "--out", type=file_path, default=Path("curves.png"), metavar="FILE",
-        help="The picture to write (default: curves.png)",
+        help="Output image (default: curves.png)",
     )  # fmt: skip
     plot.add_argument(
         "--metric", default="return_mean", metavar="NAME",
@@ -111,20 +114,20 @@ def add(verbs: Any) -> None:
     plot.set_defaults(run=plot_runs)
 
     compare = verbs.add_parser(
-        "compare", help="Compare what runs reached, with intervals",
-        description="Prints for each configuration the mean, median and interquartile mean over "
-        "its seeds at the end, with 95% intervals from three seeds on, and the probability that a "
-        "seed of it beats one of the first.",
+        "compare", help="Compare the final returns of runs, with intervals",
+        description="Prints, for each configuration, the mean, median and interquartile mean of "
+        "the final returns over seeds, with 95% intervals from three seeds on, and the "
+        "probability that one of its seeds beats one of the first configuration.",
         allow_abbrev=False,
     )  # fmt: skip
     compare.add_argument("paths", **runs)
     compare.add_argument(
         "--goal", type=kind(finite_number), metavar="FLOAT",
-        help="A return that would be enough: adds the optimality gap, how far below it seeds stay",
+        help="Target return: adds the optimality gap, the mean shortfall from it",
     )  # fmt: skip
     compare.add_argument(
         "--out", type=file_path, metavar="FILE",
-        help="Draw the intervals and the distributions of returns, too",
+        help="Also plot the intervals and the distributions of returns",
     )  # fmt: skip
     compare.set_defaults(run=compare_runs)
 
@@ -132,8 +135,8 @@ def add(verbs: Any) -> None:
 def _add_step(parser: Any) -> None:
     parser.add_argument(
         "--step", type=kind(_step), metavar="INT|best",
-        help="Which checkpoint: by its number in RUN/checkpoints, or the best one, which "
-        "--keep-best keeps (default: the newest)",
+        help="Checkpoint: its number in RUN/checkpoints, or best, which --keep-best saves "
+        "(default: the newest)",
     )  # fmt: skip
 
 
@@ -143,11 +146,11 @@ def _step(text: str) -> int | str:
     try:
         return whole_number(text)
     except ValueError:
-        raise InvalidValue(f"{text!r} is no checkpoint: give its number, or best") from None
+        raise InvalidValue(f"{text!r} is not a checkpoint: give its number, or best") from None
 
 
 def resume_run(options: argparse.Namespace) -> None:
-    """Goes on with a run, or with a sweep of them."""
+    """Resumes a run or a sweep."""
     from jaxrl.runs.directory import SWEEP, RunDirectory, read_summary
 
     if (options.path / SWEEP).exists():
@@ -155,10 +158,10 @@ def resume_run(options: argparse.Namespace) -> None:
         if given:
             flag = spelled(given[0])
             raise InvalidValue(
-                f"{flag} is for one run, and {options.path} is a sweep: leave it out"
+                f"{flag} is for single runs, but {options.path} is a sweep: leave it out"
             )
         return resume_sweep(options.path)
-    # claimed before its state is looked at
+    # claimed before it is read
     with terminal.outlived(), RunDirectory.resume(options.path) as directory:
         run_config = RunConfig.of_run(options.path)
         before = run_config.training
@@ -172,19 +175,17 @@ def resume_run(options: argparse.Namespace) -> None:
         ended = summary and not summary.get("stopped") and summary["env_steps"] >= steps
         if ended and run_config.training == before:
             print(
-                f"{options.path} is complete: {before.total_steps:,} steps; "
-                "--total-steps N would go further",
+                f"{options.path} is complete: {before.total_steps:,} steps; extend it with "
+                "--total-steps N",
                 flush=True,
             )
             return
-        print(
-            f"jaxrl: going on with {run_config.algorithm} on {run_config.environment}", flush=True
-        )
+        print(f"jaxrl: resuming {run_config.algorithm} on {run_config.environment}", flush=True)
         train(run_config, directory, resume=True)
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
-    """Plays episodes with each member of a run."""
+    """Evaluates each member of a run and prints the results."""
     keep_compiled_programs()
     run_config = RunConfig.of_run(options.path)
     print(
@@ -220,20 +221,20 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
 
 def _render(policy: "LoadedPolicy", key: Any, path: Path, eval_mode: Any) -> None:
-    """Draws an episode into a run's directory."""
+    """Renders an episode into the run directory."""
     from jaxrl_envs import render
 
     env = policy.training.eval_envs.env
     file = path / f"episode{render.ending(env)}"
     states, rewards = policy.episode(key, eval_mode=eval_mode)
-    print(f"drawing {len(rewards)} steps, return {rewards.sum():.1f} ...", flush=True)
+    print(f"rendering {len(rewards)} steps, return {rewards.sum():.1f} ...", flush=True)
     with writing(file):
         render.render(env, states, rewards, file)
     print(file)
 
 
 def export_run(options: argparse.Namespace) -> None:
-    """Writes what a member of a run has learned."""
+    """Exports the policy of a member of a run."""
     run_config, out = RunConfig.of_run(options.path), options.out or options.path / "export"
     print(
         f"jaxrl: {run_config.algorithm} on {run_config.environment}, from {options.path}",
@@ -245,14 +246,14 @@ def export_run(options: argparse.Namespace) -> None:
 
     policy = load_policy(options.path, options.member, step=options.step)
     if policy.training.options.eval_mode == "sample":
-        print("note: the run was evaluated by drawn actions, and the program takes the likeliest")
+        print("note: the run was evaluated with sampled actions, but the program acts greedily")
     export_policy(policy, out, onnx=options.onnx)
     for file in sorted(out.glob("policy.*")):
         print(f"{file}  {file.stat().st_size / 1024:,.0f} KiB")
 
 
 def plot_runs(options: argparse.Namespace) -> None:
-    """Draws learning curves."""
+    """Plots learning curves."""
     from jaxrl.analysis.curves import read_curves
 
     curves = read_curves(options.paths, options.metric)
@@ -263,7 +264,7 @@ def plot_runs(options: argparse.Namespace) -> None:
 
 
 def compare_runs(options: argparse.Namespace) -> None:
-    """Prints a table, and draws it."""
+    """Prints a table of results, and optionally plots it."""
     from jaxrl.analysis.curves import read_curves
 
     curves = read_curves(options.paths)
@@ -278,7 +279,7 @@ def compare_runs(options: argparse.Namespace) -> None:
 def _written(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(path)
-    except (OSError, ValueError) as error:  # ValueError: an ending of no picture
+    except (OSError, ValueError) as error:  # ValueError: not an image format
         if isinstance(error, OSError) and is_of_the_disk(error):
             raise WriteError.of(path, error) from error
         raise InvalidValue(f"cannot write {path}: {error}") from error

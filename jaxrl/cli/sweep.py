@@ -1,4 +1,4 @@
-"""The command `jaxrl sweep`: hyper-parameters by grid or at random. Imports jax late."""
+"""The command `jaxrl sweep`: grid and random search. It imports jax as late as possible."""
 
 import argparse
 import dataclasses
@@ -35,22 +35,20 @@ if TYPE_CHECKING:
 
 BATCHED = ("Scalar", "Scalar | None", "Scheduled", "Scheduled | None")
 """Types of flags that vmap can batch."""
-
-
 FRESH_SEEDS = 5
-"""How many are proposed to judge the best point by, at least."""
+"""Minimum number of new seeds that is proposed to evaluate the best point."""
 
 
 def add_sweep(verbs: Any, algorithm: Algorithm | None) -> None:
     sweep = verbs.add_parser(
         "sweep",
-        help="Train many hyper-parameters side by side, and rank them",
+        help="Train with many hyper-parameters in parallel, and rank them",
         usage=f"jaxrl sweep {algorithm.name if algorithm else 'ALGO'} ENV [flags]",
         description=(
-            "Trains ALGO on ENV with hyper-parameters from a grid or drawn at random, every point "
-            "with every seed: real numbers side by side in one program, one program for each "
-            "choice of the others. Ends with a ranked table and a heat map; `jaxrl resume DIR` "
-            "goes on with a sweep that was interrupted."
+            "Trains ALGO on ENV with hyper-parameters from a grid or sampled at random, each point "
+            "with each seed. Points that differ only in real numbers are vmapped in one program; "
+            "other values get a program each. Ends with a ranked table and a heat map. `jaxrl "
+            "resume DIR` resumes an interrupted sweep."
         ),
         allow_abbrev=False,
     )
@@ -61,7 +59,7 @@ def add_sweep(verbs: Any, algorithm: Algorithm | None) -> None:
 
 
 def sweep_agents(options: argparse.Namespace) -> None:
-    """Trains every point of a sweep, and ranks them."""
+    """Trains all points of a new sweep, and ranks them."""
     from jaxrl.runs.sweeps import SweepDirectory
     from jaxrl_envs.registry import check_id
 
@@ -74,7 +72,7 @@ def sweep_agents(options: argparse.Namespace) -> None:
 
 
 def resume_sweep(path: Path) -> None:
-    """Goes on with the sweep in a directory."""
+    """Resumes the sweep in a directory."""
     from jaxrl.runs.sweeps import SweepDirectory
 
     with terminal.outlived(), SweepDirectory.resume(path) as directory:
@@ -89,7 +87,7 @@ def resume_sweep(path: Path) -> None:
 
 
 def sweep_of(options: argparse.Namespace) -> "Sweep":
-    """What the flags ask for."""
+    """The sweep that the options describe."""
     from jaxrl.runs.sweeps import Sweep
 
     points = points_of(options, algorithm_named(options.algo))
@@ -98,7 +96,7 @@ def sweep_of(options: argparse.Namespace) -> "Sweep":
 
 
 def sweep_of_words(words: Sequence[str]) -> "Sweep":
-    """What the words of a command line ask for, which an older sweep.json has."""
+    """The sweep of an older sweep.json, which stores the words of the command line."""
     algorithm = next(algorithms()[word] for word in words if word in algorithms())
     parser = Parser(prog="jaxrl", allow_abbrev=False)
     add_sweep(parser.add_subparsers(), algorithm)
@@ -106,49 +104,49 @@ def sweep_of_words(words: Sequence[str]) -> "Sweep":
 
 
 def add_own_flags(sweep: Any) -> None:
-    """Adds the flags that `sweep` has besides those of `train`."""
+    """Adds the flags that `sweep` has and `train` does not."""
     group = sweep.add_argument_group("the sweep")
     group.add_argument(
         "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE,...",
-        help="Values of a hyper-parameter, learning_rate=1e-4,3e-4 say; may be repeated, for all "
-        "combinations (lists are separated by /: hidden_sizes=64,64/128,128)",
+        help="Values of a hyper-parameter, such as learning_rate=1e-4,3e-4; if repeated, all "
+        "combinations are trained (separate lists by /: hidden_sizes=64,64/128,128)",
     )  # fmt: skip
     group.add_argument(
         "--range", action="append", default=[], metavar="NAME=LOW:HIGH[:log]",
-        help="Where --random draws a hyper-parameter from, learning_rate=1e-5:1e-2:log say; may be "
-        "repeated",
+        help="Range from which --random samples a hyper-parameter, such as "
+        "learning_rate=1e-5:1e-2:log; may be repeated",
     )  # fmt: skip
     group.add_argument(
         "--random", type=count, metavar="INT",
-        help="Draw so many points, from every --range and among the values of every --grid",
+        help="Number of points to sample, from each --range and from the values of each --grid",
     )  # fmt: skip
     group.add_argument(
         "--max-memory", type=kind(_memory), metavar="GIB",
-        help="Memory that one program may take: more is split (default: half of the machine's)",
+        help="Memory limit of a program; larger programs are split (default: half of the memory)",
     )  # fmt: skip
     group.add_argument(
         "--confirm-seeds", type=count, metavar="INT",
-        help="Train the best point again with so many fresh seeds, into SWEEP/confirmed: the mean "
-        "that made it the best of many is likely too high, and theirs is not",
+        help="Train the best point again with this many new seeds, into SWEEP/confirmed: the mean "
+        "that selected it is biased upwards, the new one is not",
     )  # fmt: skip
     group.add_argument(
         "--sweep-dir", type=file_path, metavar="DIR",
-        help="Directory to make (default: runs/sweep-ALGO-ENV-seedSEED-TIME)",
+        help="Directory to create (default: runs/sweep-ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
 
 
 def _memory(text: str) -> float:
     size = finite_number(text)
     if size <= 0:
-        raise InvalidValue(f"{text} is too small: give GiB, 4 say")
+        raise InvalidValue(f"{text} is too small: give a positive number of GiB, such as 4")
     return size
 
 
 def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]":
-    """The points that the flags ask for.
+    """The points that the flags describe.
 
     Raises:
-      ValueError: a name that the algorithm does not have, or a value that it cannot take.
+      ValueError: the algorithm lacks a hyper-parameter, or cannot take a value.
     """
     from jaxrl.runs.sweeps import grid, random_points
 
@@ -157,13 +155,11 @@ def points_of(options: argparse.Namespace, algorithm: Algorithm) -> "list[Point]
     if twice := choices.keys() & ranges.keys():
         raise InvalidValue(f"--grid and --range both give {min(twice)}: leave one out")
     if len(choices) < len(options.grid) or len(ranges) < len(options.range):
-        raise InvalidValue(
-            "a hyper-parameter is given twice: put all of its values into one --grid"
-        )
+        raise InvalidValue("a hyper-parameter is given twice: put all its values into one --grid")
     if not choices and not ranges:
-        raise InvalidValue("nothing to sweep: add --grid learning_rate=1e-4,3e-4 say")
+        raise InvalidValue("nothing to sweep: add, for example, --grid learning_rate=1e-4,3e-4")
     if ranges and options.random is None:
-        raise InvalidValue("--range needs --random N: how many points to draw")
+        raise InvalidValue("--range needs --random N, the number of points to sample")
     if options.random is None:
         return grid(choices)
     check_many("--random", options.random)
@@ -187,7 +183,7 @@ def _choices(text: str, algorithm: Algorithm) -> tuple[str, list[Any]]:
     words = rest.split("/" if flag.type.startswith("tuple") else ",")
     values = [_value(flag, word.strip()) for word in words]
     if len({str(value) for value in values}) < len(values):
-        raise InvalidValue(f"--grid {text}: a value is there twice")
+        raise InvalidValue(f"--grid {text}: a value is repeated")
     return flag.name, values
 
 
@@ -197,7 +193,8 @@ def _value(flag: Any, word: str) -> Any:
             raise InvalidValue(f"--grid {flag.name}: {word!r} is neither true nor false")
         return word == "true"
     if flag.choices and word not in flag.choices:
-        raise InvalidValue(f"--grid {flag.name}: {word!r} is none of {', '.join(flag.choices)}")
+        choices = ", ".join(flag.choices)
+        raise InvalidValue(f"--grid {flag.name}: {word!r} is not one of {choices}")
     try:
         return parse(flag.type, word)
     except InvalidValue as error:
@@ -210,17 +207,17 @@ def _range(text: str, algorithm: Algorithm) -> "tuple[str, Range]":
     flag, rest = _named(text, "range", "NAME=LOW:HIGH or NAME=LOW:HIGH:log", algorithm)
     low_text, *others = rest.split(":")
     if flag.type not in BATCHED:
-        raise InvalidValue(f"--range: {flag.name} is no real number: give its values by --grid")
+        raise InvalidValue(f"--range: {flag.name} is not a real number: list its values in --grid")
     if len(others) not in (1, 2) or others[1:] not in ([], ["log"]):
         raise InvalidValue(f"--range {text}: write NAME=LOW:HIGH or NAME=LOW:HIGH:log")
     low, high = finite_number(low_text), finite_number(others[0])
     if not low < high or (len(others) == 2 and low <= 0):
-        raise InvalidValue(f"--range {text}: LOW must be below HIGH, and with log above 0")
+        raise InvalidValue(f"--range {text}: LOW must be below HIGH, and above 0 with log")
     return flag.name, Range(low, high, len(others) == 2)
 
 
 def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
-    """Trains every point, or goes on with what is missing; prints and draws what came of it."""
+    """Trains all points that are not complete yet; prints and plots the results."""
     from jaxrl.analysis.sweep_report import (
         caveat,
         draw,
@@ -248,7 +245,7 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
     find_own_modules()
     from jaxrl.runs.load import build
 
-    for of_group, _, rest in groups:  # what does not fit is said before anything is left behind
+    for of_group, _, rest in groups:  # invalid points raise before any file is written
         build(dataclasses.replace(of_group, points=tuple(rest)))
     directory.begin(sweep)
     path = directory.path
@@ -291,7 +288,7 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
 def _confirm(
     run_config: "RunConfig", point: "Point", sweep: "SweepDirectory", num_seeds: int
 ) -> None:
-    """Trains a point with seeds that the sweep did not have, or goes on with that."""
+    """Trains a point with new seeds, or resumes that run."""
     from jaxrl.runs.directory import read_summary
 
     path = sweep.path / "confirmed"
@@ -307,7 +304,7 @@ def _confirm(
 
 
 def _on_fresh_seeds(run_config: "RunConfig", point: "Point", num_seeds: int) -> "RunConfig":
-    """The run of a point with seeds that the sweep did not have."""
+    """The run of a point with seeds that the sweep has not used."""
     first = run_config.seeds[-1] + 1
     return dataclasses.replace(
         run_config,
@@ -317,7 +314,7 @@ def _on_fresh_seeds(run_config: "RunConfig", point: "Point", num_seeds: int) -> 
 
 
 def train_words(run_config: "RunConfig") -> list[str]:
-    """The words of `jaxrl train` that ask for this run; what is a default is left out."""
+    """The arguments of `jaxrl train` for this run, without those that are defaults."""
     content = run_config.config()
     changed = {k: content[k] for k, x in FLAGS.items() if content[k] not in (x.for_command, None)}
     settings = {**changed, **plain(run_config.hyper_parameters), "seeds": list(run_config.seeds)}
@@ -330,7 +327,7 @@ def train_words(run_config: "RunConfig") -> list[str]:
 
 
 def _train(run_config: "RunConfig", path: Path) -> None:
-    """Trains a run of a sweep, or goes on with it; one in which all diverged is no error."""
+    """Trains or resumes a run of a sweep; it is not an error if all of its members diverge."""
     from jaxrl.runs.directory import RunDirectory, read_summary
 
     begun = (path / "config.json").exists()
@@ -350,5 +347,5 @@ def _said(fixed: "Point", part: "list[Point]") -> str:
     words = [f"{name}={text_of(value)}" for name, value in fixed.items()]
     if part:
         names = ", ".join(part[0])
-        words.append(f"{len(part)} point{'s' if len(part) > 1 else ''} of {names} side by side")
+        words.append(f"{len(part)} point{'s' if len(part) > 1 else ''} of {names} in parallel")
     return ", ".join(words)

@@ -1,4 +1,4 @@
-"""The command `jaxrl train`. Imports jax late."""
+"""The command `jaxrl train`. It imports jax as late as possible."""
 
 import argparse
 import signal
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 def add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
     train = verbs.add_parser(
         "train",
-        help="Train an agent and leave a run directory",
+        help="Train an agent and write a run directory",
         usage=f"jaxrl train {algorithm.name if algorithm else 'ALGO'} ENV [flags]",
         description=(
-            "Trains ALGO on ENV and leaves a run directory with config.json, metrics.jsonl, "
-            "summary.json, learning_curve.png and, in checkpoints, the final state."
+            "Trains ALGO on ENV and writes a run directory with config.json, metrics.jsonl, "
+            "summary.json, learning_curve.png and checkpoints."
         ),
         epilog=(
-            "FLOAT|SCHEDULE: a number, or a change over training such as linear:2.5e-4:0."
+            "FLOAT|SCHEDULE: a number, or a schedule over training such as linear:2.5e-4:0."
             if algorithm
-            else "The hyper-parameters of an algorithm: jaxrl train ALGO --help, for example "
+            else "For the hyper-parameters of an algorithm: jaxrl train ALGO --help, such as "
             "jaxrl train ppo --help"
         ),
         allow_abbrev=False,
@@ -53,16 +53,16 @@ def add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
     run = train.add_argument_group("the run")
     run.add_argument(
         "--config", metavar="FILE",
-        help="Read settings from a .toml or .json file, for example a run's config.json; it may "
-        "name ALGO and ENV, too; what is on the command line wins",
+        help="Read settings from a .toml or .json file, such as a run's config.json; it may also "
+        "name ALGO and ENV. The command line overrides it",
     )  # fmt: skip
     run.add_argument(
         "--dry-run", action="store_true",
-        help="Build and compile everything, show sizes, memory and operations, and train nothing",
+        help="Compile everything and report sizes, memory and operations, without training",
     )  # fmt: skip
     run.add_argument(
         "--run-dir", type=file_path, metavar="DIR",
-        help="Directory to make (default: runs/ALGO-ENV-seedSEED-TIME)",
+        help="Directory to create (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
     add_training_flags(train, run, algorithm)
 
@@ -71,36 +71,37 @@ def add_words(parser: Any) -> None:
     parser.add_argument(
         "algo",
         metavar="ALGO",
-        help=f"One of: {', '.join(algorithms())}; or your own class, mypackage.module:MyAgent",
+        help=f"One of: {', '.join(algorithms())}; or your own class, as mypackage.module:MyAgent",
     )
     parser.add_argument(
         "env", metavar="ENV",
-        help="An id from `jaxrl list`, gymnax/CartPole-v1 say, or your package.module:make_env",
+        help="An id from `jaxrl list`, such as gymnax/CartPole-v1, or your own factory, as "
+        "mypackage.module:make_env",
     )  # fmt: skip
 
 
 def add_training_flags(train: Any, run: Any, algorithm: Algorithm | None) -> None:
-    """Adds the flags of one run to the group `run`, and the hyper-parameters of the algorithm."""
+    """Adds the flags of a single run to the group `run`, and the algorithm's hyper-parameters."""
     run.add_argument(
         "--preset", action=argparse.BooleanOptionalAction, default=True,
-        help="Use the tuned settings for this algorithm and environment, where there are some and "
-        "no --config (default: yes)",
+        help="Use the tuned settings for this algorithm and environment, if there are any and "
+        "there is no --config (default: yes)",
     )  # fmt: skip
     add_flags(run, {k: x for k, x in FLAGS.items() if x.role is not Role.FOLLOWING})
     run.add_argument(
         "--seed", type=kind(whole_number), default=0, metavar="INT",
-        help="The seed, or the first of several (default: 0)",
+        help="Seed, or the first of several (default: 0)",
     )  # fmt: skip
     run.add_argument(
         "--seeds", type=count, default=1, metavar="INT",
-        help="How many seeds to train at once: seed, seed + 1, ... (default: 1)",
+        help="Number of seeds to train at once: SEED, SEED + 1, ... (default: 1)",
     )  # fmt: skip
     run.add_argument(
         "--env-param", action="append", default=[], metavar="NAME=VALUE", type=kind(_env_param),
-        help="Change a parameter of the environment, for example length=0.7, backend=spring or "
-        "pays=false; may be repeated. Its type decides what it takes; where that is unknown, "
-        "numbers, true and false are read as such, all else (and what is in double quotes) as a "
-        "text",
+        help="Set a parameter of the environment, such as length=0.7, backend=spring or "
+        "pays=false; may be repeated. The parameter's type decides how the value is read; if the "
+        "type is unknown, it is a number, true, false or otherwise text (in double quotes, always "
+        "text)",
     )  # fmt: skip
     following = train.add_argument_group("following it")
     add_flags(following, {k: x for k, x in FLAGS.items() if x.role is Role.FOLLOWING})
@@ -144,12 +145,12 @@ def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
 def _env_param(text: str) -> tuple[str, bool | float | str]:
     name, _, value = text.partition("=")
     if not (name and value):
-        raise InvalidValue(f"{text!r}: write NAME=VALUE, length=0.7 say")
+        raise InvalidValue(f"{text!r}: write NAME=VALUE, such as length=0.7")
     return name, plain_value(value)
 
 
 def algorithm_named(name: str) -> Algorithm:
-    """As `registry.algorithm`; a class of your own is looked for from the working directory."""
+    """Like `registry.algorithm`, but finds users' classes from the working directory."""
     if ":" in name:
         keep_compiled_programs()  # its module imports jax
         find_own_modules()
@@ -157,7 +158,7 @@ def algorithm_named(name: str) -> Algorithm:
 
 
 def train_agent(options: argparse.Namespace) -> None:
-    """Trains, shows progress, writes the run directory; or shows what that would take."""
+    """Trains an agent, or makes a dry run."""
     from jaxrl.runs.directory import RunDirectory
     from jaxrl_envs.registry import check_id
 
@@ -173,18 +174,18 @@ def train_agent(options: argparse.Namespace) -> None:
 
 
 def announce(options: argparse.Namespace, what: str) -> None:
-    """The first lines, before anything slow: what, a preset, whether a repeated run may differ."""
+    """Prints the first lines: the run, its preset, and versions that differ from the file's."""
     print(f"jaxrl {__version__}: {options.algo} on {options.env}, {what}", flush=True)
     if options.from_preset:
         said = " ".join(options.from_preset)
-        print(f"preset: {said} (what you give wins; --no-preset leaves it out)", flush=True)
+        print(f"preset: {said} (your flags override it; --no-preset disables it)", flush=True)
     if options.config is not None and (others := options.config.other_versions):
         print(f"note: {options.config.path} ran on {others}: results may differ", flush=True)
 
 
 def _show_dry_run(run_config: RunConfig) -> None:
     find_own_modules()
-    from jaxrl.runs.dry_run import dry_run  # here, and not earlier: they import jax
+    from jaxrl.runs.dry_run import dry_run  # deferred: they import jax
     from jaxrl.runs.load import build
 
     members = build(run_config)
@@ -195,9 +196,9 @@ def _show_dry_run(run_config: RunConfig) -> None:
 
 
 def run_config_of(options: argparse.Namespace) -> RunConfig:
-    """What is to be trained, and how."""
+    """The configuration of the run that the options describe."""
     if not 0 <= options.seed <= 2**32 - options.seeds:
-        raise InvalidValue(f"--seed is {options.seed}: seeds lie between 0 and 2**32 - 1")
+        raise InvalidValue(f"--seed is {options.seed}: seeds must lie between 0 and 2**32 - 1")
     check_many("--seeds", options.seeds)
     return RunConfig(
         algorithm=options.algo,
@@ -217,7 +218,7 @@ def run_config_of(options: argparse.Namespace) -> RunConfig:
 
 
 def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str = "") -> Any:
-    """A new directory of this kind: the one that was asked for, or one with a name of its own."""
+    """Creates a directory of this kind: at `path`, or else with a name made from the options."""
     if path is not None:
         return kind.create(path)
     env = options.env.rpartition("/")[2].replace(":", "-")
@@ -228,7 +229,7 @@ def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str
 
 
 def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = False) -> None:
-    """Trains, and shows what happens and what came of it."""
+    """Trains or resumes a run, and prints its progress and result."""
     keep_compiled_programs()
     from jaxrl.analysis.intervals import MIN_SEEDS
     from jaxrl.cli.progress import reporter
@@ -252,13 +253,13 @@ def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = Fa
             )
     except Interrupted:
         raise
-    except KeyboardInterrupt:  # without patience: a second Ctrl-C
+    except KeyboardInterrupt:  # a second Ctrl-C
         if not (directory.path / "config.json").exists():
             raise
-        how = f"{directory.path} is incomplete; go on with: {directory.resume_command}"
+        how = f"{directory.path} is incomplete; resume with: {directory.resume_command}"
         raise Interrupted(how, signal.SIGINT) from None
     if result.stopped is not None:
-        print(f"stopped: {result.stopped}; go on with: {directory.resume_command}")
+        print(f"stopped: {result.stopped}; resume with: {directory.resume_command}")
     final = result.summary()["final_return"]
     counted = f"{final['seeds']} of " if final["diverged"] else ""
     ends = f"; 95% interval {final['ci_low']:.1f} to {final['ci_high']:.1f}"
@@ -267,7 +268,7 @@ def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = Fa
     over = f" over {counted}{len(members)} {who} (IQM {final['iqm']:.1f}{ends})"
     over = over if len(members) > 1 else ""
     if result.afresh is not None:
-        over += ", on episodes other than those that ended it,"
+        over += ", on new episodes,"
     print(
         f"final return {final['mean']:.1f}{over} after {result.env_steps:,} steps, "
         f"{result.steps_per_second:,.0f} steps/s\nlearning curve: {directory.plot}"
@@ -275,6 +276,6 @@ def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = Fa
     if result.best is not None:
         print(
             f"best evaluation {result.best.return_mean:.1f} after {result.best.step:,} steps, "
-            "kept; as the highest of many it is likely too high, so judge it on other episodes: "
+            "saved; as a maximum it is biased upwards, so evaluate it on new episodes: "
             f"jaxrl evaluate {directory.path} --step best"
         )

@@ -1,4 +1,4 @@
-"""What config.json says of a run."""
+"""The content of config.json."""
 
 import dataclasses
 from typing import Any
@@ -15,22 +15,28 @@ from jaxrl.schedules import Schedule
 
 
 def of_schedules(agent: Any, iteration: int, then: int, now: int) -> str:
-    """What another horizon does to the schedules of an agent, at this iteration."""
+    """A text that says how a new horizon changes the agent's schedules at this iteration.
+
+    Args:
+      agent: an agent without an axis of members.
+      iteration: iterations so far.
+      then, now: the old and the new number of iterations.
+    """
     lines = []
     for field in dataclasses.fields(agent):
         schedule = getattr(agent, field.name)
         if isinstance(schedule, Schedule):
             old, new = (float(np.mean(schedule(jnp.float32(iteration / n)))) for n in (then, now))
-            lines.append(f"{field.name} was {old:.4g} here and is {new:.4g}")
+            lines.append(f"{field.name} changes from {old:.4g} to {new:.4g} at this step")
     if not lines:
-        return "no schedule depends on it"
-    return "schedules stretch over it, " + ", ".join(lines)
+        return "the agent has no schedules"
+    return "schedules stretch over it; " + ", ".join(lines)
 
 
 def describe(x: Any) -> Any:
-    """A tree of dataclasses as plain values: arrays as numbers, schedules by name and numbers."""
+    """Converts a tree of dataclasses to plain values: arrays to numbers, schedules to dicts."""
     if isinstance(x, jax.Array):
-        # float32's own shortest text: 0.99 and not 0.9900000095367432
+        # the shortest text of a float32: 0.99 instead of 0.9900000095367432
         return float(str(np.asarray(x)[()])) if x.ndim == 0 else x.tolist()
     if not isinstance(x, struct.PyTreeNode):
         return x
@@ -45,7 +51,7 @@ def describe(x: Any) -> Any:
 
 
 def configuration(members: Members, options: RunOptions, origin: Origin) -> dict[str, Any]:
-    """What config.json says: everything that repeats the run, and where it ran."""
+    """The content of config.json: everything needed to repeat the run, and where it ran."""
     config = RunConfig(
         **Origin.of(origin.values()).values(),
         hyper_parameters=describe(members.base),

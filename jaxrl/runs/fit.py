@@ -1,4 +1,4 @@
-"""A host loop over the same compiled chunk as `train`: progress, logs and files between calls."""
+"""`fit`: training as a host loop over the compiled chunk of `train`, with logs and files."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -35,43 +35,41 @@ class FitArguments(RunOptions, TrainingArguments):
 
 @called_with(FitArguments)
 def fit(given: FitArguments) -> Result:
-    """Trains as `train` does, with checkpoints and files; prints nothing itself.
+    """Trains like `train`, with progress events, checkpoints and files; prints nothing.
 
-    Called as `fit(agent, env, key, total_steps=..., **options)`, where options are the fields of
-    `jaxrl.engine.options.TrainingOptions`, of `jaxrl.runs.run_options.RunOptions` and those below.
+    Called as `fit(agent, env, key, total_steps=..., **options)`. Options are the arguments below
+    and the fields of `jaxrl.engine.options.TrainingOptions` and
+    `jaxrl.runs.run_options.RunOptions`.
 
-    On a CPU the two give equal bits, where `train` is jitted as a function of the agent, the
-    environment and the key. A function that closes over them makes their numbers constants, which
-    XLA computes with beforehand: the last digit may differ.
+    On a CPU, `fit` and a jitted `train` give equal bits if the agent, the environment and the key
+    are arguments of the jitted function. If it closes over them, XLA folds their numbers as
+    constants, and the last digit may differ.
 
     Args:
       agent, env: as for `train`.
-      key: one typed key, or `[seeds]` of them for as many runs in one program.
-      points: hyper-parameters to train with besides, `[{"learning_rate": 1e-3}, ...]`: every point
-        with every key, in the same program. Float fields of the agent, as for `sweep`.
-      run_dir: a directory to make, for the configuration, the metrics, checkpoints, a summary and
-        a learning curve. `~` is the home directory. It belongs to this process until the run ends.
-      resume: go on where the run in `run_dir` was saved last, bit-identical to an uninterrupted
-        run; begin, where there is none. `total_steps` may have grown.
-      callbacks: called with each `Event`; one that returns a text ends the run
-        (`jaxrl.runs.callbacks`).
+      key: a typed key, or keys `[seeds]` to train several seeds in one program.
+      points: hyper-parameters to sweep, `[{"learning_rate": 1e-3}, ...]`: each point is trained
+        with each key, in the same program. Float fields of the agent, as for `sweep`.
+      run_dir: directory to create for the configuration, metrics, checkpoints, summary and
+        learning curve; `~` is expanded. It belongs to this process until the run ends.
+      resume: continue the run in `run_dir` from its newest checkpoint, bit-identical to an
+        uninterrupted run; start it if there is none. `total_steps` may be larger than before.
+      callbacks: called with each `Event`; a returned text ends the run (`jaxrl.runs.callbacks`).
 
     Raises:
-      ValueError, TypeError: a field does not fit, `run_dir` holds files already, is written by
-        another process or cannot be written, or holds a run of another configuration or
-        environment; before anything is compiled.
-      WriteError: the disk is full, say; what was saved last can be resumed.
-      DivergenceError: no member's metrics are finite any more.
-      Interrupted: by Ctrl-C, SIGTERM or SIGHUP; with `run_dir`, after the state was saved.
+      ValueError, TypeError: an argument is invalid; or `run_dir` is not empty, cannot be written
+        to, is in use by another process, or contains a run with another configuration or
+        environment. Raised before anything is compiled.
+      WriteError: a disk error, such as a full disk; the newest checkpoint can be resumed.
+      DivergenceError: all members have diverged.
+      Interrupted: Ctrl-C, SIGTERM or SIGHUP; with `run_dir`, the state has been saved.
     """
     check_key(given.key)
     run_dir, resume = given.run_dir, given.resume
     if resume and run_dir is None:
-        raise InvalidValue("resume asks for a run_dir: that of the run to go on with")
+        raise InvalidValue("resume needs run_dir: pass the directory of the run to resume")
     if given.keep_best and run_dir is None:
-        raise InvalidValue(
-            "keep_best asks for a run_dir; without one, copy event.state in a callback"
-        )
+        raise InvalidValue("keep_best needs run_dir: pass one, or copy event.state in a callback")
     options, callbacks = RunOptions.of(given.values()), given.callbacks
     members = Members.of(Training.of(given), given.key, given.points)
     if run_dir is None:
@@ -91,13 +89,14 @@ def run(
     origin: Origin | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result:
-    """The loop behind `fit`, for members and a directory that have been made.
+    """Runs `fit` with existing members and directory.
 
     Args:
-      members, options: who trains, and how it is followed.
-      directory: where to record the run.
-      resume: whether the directory holds it already.
-      origin: names for the record; those of the classes unless given.
+      members: the members of the run.
+      options: how it is evaluated, saved and logged.
+      directory: where to record it; None for nowhere.
+      resume: whether to resume the run in the directory.
+      origin: names of the algorithm and the environment; by default those of their classes.
       callbacks: as for `fit`.
     """
     if directory is None:
@@ -122,11 +121,11 @@ def run(
                     recorder.retract()
                     raise
                 recorder.finish(result)
-                if number := asked():  # too late to end it early: whoever called is to end
+                if number := asked():  # too late to end early, but the caller should end
                     raise Interrupted(f"the run {directory.path} is complete", number)
     except WriteError as error:
         left = "" if recorder is None else recorder.what_is_left()
         raise WriteError(error.errno, f"{error}{left}") from error
     finally:
-        directory.discard()  # if nothing was written into it
+        directory.discard()  # only if nothing was written into it
     return result

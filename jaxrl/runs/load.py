@@ -1,4 +1,4 @@
-"""What a run has learned, read from its directory: to act, evaluate, start from, export."""
+"""Loads trained agents from run directories, to act, evaluate, warm-start or export."""
 
 import dataclasses
 import functools
@@ -36,13 +36,13 @@ from jaxrl.xla.transfers import transfers_allowed
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A run that was read.
+    """A loaded checkpoint of a run.
 
     Attributes:
-      members: who trained.
-      learned: the agents' states and their statistics, leaves `[M, ...]` where there are several.
-      iteration: after how many iterations.
-      steps: environment steps of each member until then.
+      members: the members of the run.
+      learned: agent states and observation statistics; leaves `[M, ...]` for several members.
+      iteration: number of finished iterations.
+      steps: environment steps per member.
       path: the run directory.
     """
 
@@ -53,23 +53,23 @@ class Trained:
     path: Path
 
     def agent_state(self, member: int = 0) -> PyTree:
-        """The state of one member's agent, without its statistics."""
+        """The agent state of a member, without observation statistics."""
         return self.start(member).agent
 
     def start(self, member: int = 0) -> Learned:
-        """What one member has learned, with its statistics: `train(..., agent_state=...)`.
+        """The agent state of a member with its statistics, for `train(..., agent_state=...)`.
 
         Raises:
-          ValueError: there is no such member.
+          ValueError: `member` is out of range.
         """
         _, state = self._alone(member)
         return Learned(state["agent"], state["stats"])
 
     def policy(self, member: int = 0) -> "LoadedPolicy":
-        """What one member has learned, without exploration.
+        """The policy of a member, without exploration.
 
         Raises:
-          ValueError: there is no such member.
+          ValueError: `member` is out of range.
         """
         training, state = self._alone(member)
         return LoadedPolicy(training, state["agent"], state["stats"], self.iteration)
@@ -93,21 +93,21 @@ def load_run(
     env: Environment | None = None,
     data: PyTree = None,
 ) -> Trained:
-    """Reads a checkpoint of the run in `path`.
+    """Loads a checkpoint of the run in `path`.
 
     Args:
       path: the run directory.
-      step: which checkpoint, by the environment steps of each seed before it was taken, or "best":
-        at the best evaluation, which `keep_best` keeps; None for the newest that is whole.
-      agent, env: what was trained and where, of a run that was started from Python.
-      data: what an offline agent learned from; its shapes matter, and nothing else.
+      step: the checkpoint, by its environment steps per seed; "best" for the best evaluation
+        (saved with `keep_best`); None for the newest intact checkpoint.
+      agent, env: the agent and the environment of a run that was started from Python.
+      data: the data of an offline agent; only its shapes matter.
 
     Raises:
-      ValueError: there is no run, no such checkpoint, or one of another agent.
+      ValueError: there is no such run or checkpoint, or it belongs to another agent.
     """
     path = user_path(path)
     if (agent is None) != (env is None):
-        raise InvalidValue("give agent and env both, or neither")
+        raise InvalidValue("pass both agent and env, or neither")
     if agent is None or env is None:
         members = RunConfig.of_run(path).build()
     else:
@@ -123,27 +123,27 @@ def load_run(
         iteration = at // members.training.agent.plan.steps_per_iteration
         return Trained(members, state, iteration, at, path)
     if step is not None:
-        raise InvalidValue(f"the checkpoint {step} of {path} is damaged")
+        raise InvalidValue(f"checkpoint {step} of {path} is damaged: choose another step")
     raise InvalidValue(
-        f"{path} has no whole checkpoint yet: start or continue it by {resume_command(path)}"
+        f"{path} has no intact checkpoint: start or continue the run with {resume_command(path)}"
     )
 
 
 def build(run_config: RunConfig) -> Members:
-    """The members of a run that begins, with what they start from.
+    """The members of a new run, warm-started if the configuration says so.
 
     Raises:
-      ValueError, TypeError: something does not fit.
+      ValueError, TypeError: the configuration is invalid.
     """
     start = None if run_config.warm_start is None else load_run(run_config.warm_start).start()
     return run_config.build(start)
 
 
 def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]:
-    """The checkpoints that are asked for, in the order in which to try them.
+    """The requested checkpoints, in the order in which to try them.
 
     Raises:
-      ValueError: one is asked for that is not there.
+      ValueError: the requested one does not exist.
     """
     directory = RunDirectory(path)
     newest, best = Checkpoints(directory.checkpoints), Checkpoints(directory.best)
@@ -151,7 +151,7 @@ def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]
         return [(newest, at) for at in newest.steps()]
     if step == "best":
         if not best.steps():
-            raise InvalidValue(f"{path} has kept no best checkpoint: train with --keep-best")
+            raise InvalidValue(f"{path} has no best checkpoint: train with --keep-best")
         return [(best, at) for at in best.steps()]
     chosen = [(of, at) for of in (newest, best) for at in of.steps() if at == step]
     if not chosen:
@@ -163,7 +163,7 @@ def _chosen(path: Path, step: int | str | None) -> list[tuple[Checkpoints, int]]
 
 
 def _with_statistics_of(record: Mapping[str, Any], members: Members) -> Members:
-    """The members, who normalise floats alone where those did who wrote the checkpoint."""
+    """The members, normalising only floats if the checkpoint has statistics only for those."""
     training = members.training
     saved = statistics_in(record)
     if saved is None or not training.options.normalize_observations:
@@ -192,28 +192,28 @@ def load_policy(
     env: Environment | None = None,
     data: PyTree = None,
 ) -> "LoadedPolicy":
-    """The policy that a run has learned: `action = load_policy("runs/x")(obs)`.
+    """Loads the policy of a run: `action = load_policy("runs/x")(obs)`.
 
     Args:
       path: the run directory.
-      member: which seed, from 0, or which point and seed of a sweep.
-      step, agent, env, data: as for `load_run`; `step="best"` say.
+      member: index of the seed, or of the point and seed of a sweep.
+      step, agent, env, data: as for `load_run`.
 
     Raises:
-      ValueError: as `load_run`; or there is no such member.
+      ValueError: as for `load_run`; or `member` is out of range.
     """
     return load_run(path, step=step, agent=agent, env=env, data=data).policy(member)
 
 
 def batch_size(obs: PyTree, like: PyTree) -> int | None:
-    """How many observations there are in a batch `[N, ...]`; None for one alone.
+    """The size of a batch of observations `[N, ...]`; None for a single observation.
 
     Args:
-      obs: what was given.
+      obs: an observation or a batch.
       like: shapes of one observation.
 
     Raises:
-      ValueError: it is neither, with the reason.
+      ValueError: it is neither; the message says why.
     """
     wanted = ", ".join(
         f"{name} {x.dtype}{list(x.shape)}".strip() for name, x in named_leaves(like).items()
@@ -223,11 +223,11 @@ def batch_size(obs: PyTree, like: PyTree) -> int | None:
     if structure != jax.tree.structure(obs):
         hint = ""
         if isinstance(obs, list):
-            hint = ": make an array of the list"
+            hint = ": convert the list to an array"
         elif isinstance(obs, tuple) and obs and structure == jax.tree.structure(obs[0]):
-            hint = ": pass the observation alone, obs of (obs, info)"
+            hint = ": pass only obs of (obs, info)"
         raise InvalidValue(
-            f"this {type(obs).__name__} is no observation of the environment{hint}; {asked}"
+            f"this {type(obs).__name__} is not an observation of the environment{hint}; {asked}"
         )
     sizes_found = set()
     for x, one in zip(jax.tree.leaves(obs), jax.tree.leaves(like), strict=True):
@@ -242,14 +242,14 @@ def batch_size(obs: PyTree, like: PyTree) -> int | None:
 
 
 class LoadedPolicy:
-    """Acts on raw observations, greedily or by the mean; normalisation is inside.
+    """A trained policy that maps raw observations to greedy or mean actions.
 
-    So it does whatever the run's `eval_mode`; `evaluate` and `episode` can draw actions, too.
+    `policy(obs)` takes an observation of the environment, or a batch `[N, ...]`, and returns an
+    action or a batch of actions. It normalises observations itself, and raises ValueError for
+    invalid ones. A recurrent policy keeps its carry, for one batch size, until `reset()`.
 
-    `policy(obs)` takes one observation of the environment, or a batch `[N, ...]`, and returns an
-    action, or `[N, ...]` of them. A recurrent policy remembers what it saw since `reset()`, and
-    takes one batch size until then. What does not fit raises ValueError. `policy.act` is the same
-    as a pure function, to jit and vmap.
+    `policy.act` is the same as a pure function, for jit and vmap. `evaluate` and `episode` can also
+    sample actions.
     """
 
     def __init__(self, training: Training, state: PyTree, stats: Normalizer, iteration: int):
@@ -262,24 +262,24 @@ class LoadedPolicy:
 
     @property
     def spec(self) -> EnvSpec:
-        """Of the environment that it was trained in."""
+        """The spec of the training environment."""
         return self.training.envs.spec
 
     @property
     def recurrent(self) -> bool:
-        """Whether it remembers."""
+        """Whether the policy has a carry."""
         return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
 
     @in_float32
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
-        """For observations `[N, ...]` actions `[N, ...]` within bounds, and the next carry."""
+        """Maps observations `[N, ...]` to actions `[N, ...]` within bounds, and the next carry."""
         clock = self.training.clock(self.iteration)
         policy = policy_of(self.training.agent, self.state, self.stats, clock, explore=False)
         carry, action, _ = policy(carry, obs, jax.random.key(0))
         return jax.vmap(functools.partial(into_bounds, self.spec.action))(action), carry
 
     def reset(self) -> None:
-        """Forgets: an episode begins."""
+        """Resets the carry at the start of an episode."""
         self._carry: PyTree = None
 
     @transfers_allowed
@@ -295,14 +295,14 @@ class LoadedPolicy:
         for leaf in jax.tree.leaves(self._carry):
             if leaf.shape[0] != (size or 1):
                 raise InvalidValue(
-                    f"{size or 1} observations, and this policy remembers what {leaf.shape[0]} "
-                    "environments showed it: call reset() before another batch"
+                    f"the batch has {size or 1} observations, but the carry of this recurrent "
+                    f"policy has {leaf.shape[0]}: call reset() before changing the batch size"
                 )
         action, self._carry = self._act(obs, self._carry)
         return jax.tree.map(lambda x: x[0], action) if alone else action
 
     def _policy(self, eval_mode: EvalMode | None) -> Policy:
-        """`act` as a `Policy`, or one that draws its actions."""
+        """`act` as a `Policy`, or a policy that samples actions."""
         training = self.training.in_eval_mode(eval_mode)
 
         def greedy(carry: PyTree, obs: PyTree, key: Key) -> tuple[PyTree, PyTree, PyTree]:
@@ -319,17 +319,17 @@ class LoadedPolicy:
     def evaluate(
         self, key: Key, *, num_episodes: int = 100, eval_mode: EvalMode | None = None
     ) -> Episodes:
-        """Plays whole episodes, each in a copy of the environment of its own.
+        """Plays whole episodes, each in its own copy of the environment.
 
         Args:
-          key: for starts, steps and drawn actions.
-          num_episodes: how many.
-          eval_mode: "greedy" as `__call__` acts, or "sample" for actions drawn from the policy;
-            None for what the run was evaluated by.
+          key: for resets, steps and sampled actions.
+          num_episodes: number of episodes.
+          eval_mode: "greedy", as `__call__` acts, or "sample" to sample from the policy; None for
+            the run's own mode.
 
         Raises:
-          ValueError: the agent cannot be evaluated in that mode, `num_episodes` is less than 1, or
-            so many copies do not fit into memory.
+          ValueError: the agent does not support the mode, `num_episodes` is less than 1, or that
+            many copies do not fit into memory.
         """
         sizes.check_episodes(self.training.eval_envs.env, num_episodes)
         envs, policy = VectorEnv(self.training.eval_envs.env, num_episodes), self._policy(eval_mode)
@@ -339,10 +339,13 @@ class LoadedPolicy:
     @transfers_allowed
     @in_float32
     def episode(self, key: Key, *, eval_mode: EvalMode | None = None) -> tuple[PyTree, np.ndarray]:
-        """One episode: the environment's state before each step, leaves `[T, ...]`, rewards `[T]`.
+        """Plays one episode, of at most 10,000 steps if the environment has no time limit.
 
-        `eval_mode` is as for `evaluate`. Without an end it is cut at the environment's limit, or
-        after 10,000 steps.
+        Args:
+          key, eval_mode: as for `evaluate`.
+
+        Returns:
+          The environment's state before each step, leaves `[T, ...]`, and the rewards `[T]`.
         """
         envs = VectorEnv(self.training.eval_envs.env, 1)
         limit = envs.spec.max_steps or PATIENCE

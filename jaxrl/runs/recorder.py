@@ -1,4 +1,4 @@
-"""Writes a run into its directory while it happens, and reads where it stood."""
+"""Records a run in its directory: metrics, checkpoints, best state and summary; and restores it."""
 
 import contextlib
 import dataclasses
@@ -43,7 +43,10 @@ from jaxrl.runs.run_state import RunState
 
 
 class Recorder:
-    """Turns the events of a run into the files of its directory. A context: it ends its threads."""
+    """Writes the files of a run directory from the events of the run.
+
+    As a context manager, it stops its writer threads at the end.
+    """
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Recorder:
         )
         self.checkpoints = Checkpoints(directory.checkpoints, keep=options.keep_checkpoints)
         self.best: Best | None = None
-        self.told_until = -1  # the last step that metrics.jsonl has already
+        self.recorded_until = -1  # the last step in metrics.jsonl
         self._begun = self._compiled = False
         self._loggers: list[Logger] = []
 
@@ -76,33 +79,35 @@ class Recorder:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Where the run has failed, what fails now besides is left out: likely it is the same."""
+        """Closes everything; after an error, disk errors are ignored, as they are probably it."""
         with contextlib.ExitStack() as stack:
             for close in (self.checkpoints.close, *(logger.close for logger in self._loggers)):
                 if error is not None:
                     stack.enter_context(contextlib.suppress(OSError))
                 stack.callback(close)
 
-    # While it happens ----------------------------------------------------------------------------
+    # Recording ------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Writes config.json: a run that is killed from here on, compiling say, can be resumed."""
+        """Writes config.json, so that the run can be resumed even if killed while it compiles."""
         self.directory.write_config(self.config, new=True)
         self._begun = True
 
     def retract(self) -> None:
-        """Takes config.json away again where nothing was compiled: it will not be the next time."""
+        """Removes config.json if compilation failed, since it would fail again."""
         if self._begun and not self._compiled:
             self.directory.retract_config()
 
     def __call__(self, event: Event) -> None:
-        """Writes a line a member of metrics.jsonl for an evaluation. Other events pass, but that a
-        run which goes on gets its new config.json once it is compiled."""
+        """Records an evaluation, one line of metrics.jsonl per member, and keeps the best state.
+
+        A resumed run gets its new config.json once it is compiled. Other events are ignored.
+        """
         if isinstance(event, Compiled):
             self._compiled = True
             if not self._begun:
                 self.directory.write_config(self.config)
-        if isinstance(event, Evaluation) and event.steps > self.told_until:
+        if isinstance(event, Evaluation) and event.steps > self.recorded_until:
             rows = self._rows(event)
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
@@ -113,18 +118,18 @@ class Recorder:
                 self._keep(event)
 
     def _keep(self, event: Evaluation) -> None:
-        """Keeps what was learned instead of the best so far, which stays until this is whole."""
+        """Replaces the best state so far, once the new one is fully written."""
         assert event.state is not None
         parts = {"learned": learned(event.state)}
         replace_by(self.directory.best, event.steps, parts, self.contents.best_record(event))
         self.best = Best(event.steps, event.return_mean)
 
     def _begin_logs(self) -> list[Logger]:
-        """The loggers that the settings ask for, begun when there is something to log."""
+        """The loggers, started when there is something to log."""
         if not self._loggers:
             path, options = self.directory.path, self.options
             if options.tensorboard:
-                logs = TensorBoard(self.directory.tensorboard, self.labels, self.told_until)
+                logs = TensorBoard(self.directory.tensorboard, self.labels, self.recorded_until)
                 self._loggers.append(logs)
             if options.wandb is not None:
                 self._loggers.append(
@@ -143,7 +148,7 @@ class Recorder:
                 **{f"info/{name}": values[i] for name, values in event.info.items()},
                 "diverged": i in event.diverged,
                 "train_seconds": event.train_seconds,
-                # a swept hyper-parameter and what became of it may have one name
+                # a metric may have the name of a swept hyper-parameter
                 **{
                     f"training_{name}" if name in label else name: values[i]
                     for name, values in event.training.items()
@@ -153,14 +158,14 @@ class Recorder:
         ]
 
     def save(self, run_state: RunState) -> Saved:
-        """Hands a checkpoint to the thread that writes it."""
+        """Saves a checkpoint in the background."""
         steps = self.members.training.steps_after(run_state.iteration)
         contents = self.contents
         self.checkpoints.save(steps, contents.parts(run_state), contents.record(run_state))
         return Saved(steps)
 
     def finish(self, result: Result) -> None:
-        """Draws the learning curve and, last, writes summary.json: with it the run is complete."""
+        """Plots the learning curve and writes summary.json, which marks the run as complete."""
         self.checkpoints.wait()
         steps, returns, diverged = curve(list(read_metrics(self.directory.path)))
         title = f"{self.origin.algorithm} on {self.origin.environment}"
@@ -169,7 +174,7 @@ class Recorder:
         self.directory.write_summary(result.summary())
 
     def give_up(self, why: str, run_state: RunState) -> None:
-        """Writes summary.json of a run that cannot go on: nothing was reached."""
+        """Writes summary.json for a run that cannot continue, with NaN as its final return."""
         steps = self.members.training.steps_after(run_state.iteration)
         self.directory.write_summary(
             {
@@ -184,23 +189,23 @@ class Recorder:
             }
         )
 
-    # Where it stood -------------------------------------------------------------------------------
+    # Resuming -------------------------------------------------------------------------------------
 
     def check_resumable(self) -> None:
-        """Raises ValueError, with the names, where the run in the directory was another one."""
+        """Raises ValueError, naming the differences, if the directory contains another run."""
         record, declared = self._newest_record(), read_config(self.directory.path)
         then = record.get("config") or declared
         if changed := list(changes(then, self.config)):
             raise InvalidValue(
-                f"{self.directory.path} holds a run of another configuration: "
+                f"{self.directory.path} contains a run with another configuration: "
                 + ", ".join(changed)
-                + "; give it as it was, or train anew in another directory"
+                + "; restore it, or start a new run in another directory"
             )
         before, now = declared["total_steps"], self.members.training.total_steps
         if now < before:
             raise InvalidValue(
-                f"{self.directory.path} was to take {before} steps: a horizon can only grow, and "
-                f"total_steps is {now}"
+                f"total_steps is {now}, but the run in {self.directory.path} has {before}: it can "
+                "only grow"
             )
         fingerprint.check(
             record.get("environment"), self.contents.environment, record.get("versions", {})
@@ -213,9 +218,9 @@ class Recorder:
         return {}
 
     def restore(self, run_state: RunState, tell: Callable[[Event], None]) -> None:
-        """Puts the newest whole checkpoint into `run_state`, which stays as it is without one.
+        """Restores `run_state` from the newest intact checkpoint, if there is one.
 
-        Tells what one should know: damaged checkpoints, other versions, another horizon.
+        Sends `Resumed` with notes about damaged checkpoints, other versions or a new horizon.
         """
         notes, restored = [], -1
         for step in self.checkpoints.steps():
@@ -226,19 +231,19 @@ class Recorder:
             except DamagedCheckpoint as damage:
                 aside = self.checkpoints.put_aside(step)
                 self.directory.copy_metrics(aside)
-                notes.append(f"the checkpoint {step} is damaged ({damage}), now {aside}")
+                notes.append(f"checkpoint {step} is damaged ({damage}), moved to {aside}")
                 continue
             restored = step
             notes += self._notes(record, run_state)
             break
         else:
-            notes.append("there is no checkpoint yet: beginning anew, with the same seeds")
+            notes.append("no checkpoint yet: starting over with the same seeds")
         self.best = self._best_so_far()
-        self.told_until = self.directory.keep_metrics(restored)
+        self.recorded_until = self.directory.keep_metrics(restored)
         tell(Resumed(max(restored, 0), tuple(notes)))
 
     def _best_so_far(self) -> Best | None:
-        """What was kept before, also after the newest checkpoint: what comes must be better."""
+        """The best evaluation so far, which may be later than the newest checkpoint."""
         bests = Checkpoints(self.directory.best)
         for step in bests.steps():
             with contextlib.suppress(DamagedCheckpoint):
@@ -248,18 +253,18 @@ class Recorder:
     def _notes(self, record: dict[str, Any], run_state: RunState) -> list[str]:
         notes = []
         if others := other_versions(record.get("versions", {})):
-            notes.append(f"it ran on {others}: results may differ in rounding")
+            notes.append(f"the run used {others}: results may differ in rounding")
         training, then = self.members.training, record.get("num_iterations")
         if then is not None and then != training.num_iterations:
             now, steps = training.num_iterations, training.steps_after(then)
             notes.append(
-                f"the horizon is {training.total_steps:,} steps and was {steps:,}: "
+                f"the horizon is now {training.total_steps:,} steps instead of {steps:,}: "
                 + of_schedules(self.members.base, run_state.iteration, then, now)
             )
         return notes
 
     def last_good_checkpoint(self, run_state: RunState) -> str:
-        """A phrase on what is left of a run that cannot go on."""
+        """A phrase that names the newest checkpoint without non-finite numbers."""
         self.checkpoints.wait()
         for step in self.checkpoints.steps():
             try:
@@ -272,7 +277,7 @@ class Recorder:
         return "there is no good checkpoint"
 
     def how_to_resume(self, run_state: RunState) -> str:
-        """A sentence for someone who has just interrupted the run."""
+        """A message for a user who has interrupted the run."""
         self.checkpoints.wait()
         steps = self.members.training.steps_after(run_state.iteration)
         return f"saved after {steps:,} steps; {self._go_on}"
@@ -280,24 +285,28 @@ class Recorder:
     @property
     def _go_on(self) -> str:
         path = self.directory.path
-        if self._is_of_python:  # of which the command knows neither agent nor environment
-            return f"go on with: fit(..., run_dir={str(path)!r}, resume=True)"
-        return f"go on with: {self.directory.resume_command}"
+        if self._is_of_python:  # the command knows neither its agent nor its environment
+            return f"resume with: fit(..., run_dir={str(path)!r}, resume=True)"
+        return f"resume with: {self.directory.resume_command}"
 
     def what_is_left(self) -> str:
-        """What there is of a run that could not be written on, and how it goes on; or nothing."""
+        """A message about a run that could not be written any further; empty if nothing is left."""
         if not (self.directory.path / "config.json").exists():
             return ""
         steps = self.checkpoints.steps()
-        last = "there is no checkpoint yet"
+        last = "no checkpoint yet"
         if steps:
-            last = f"the last whole checkpoint is {self.directory.checkpoints / str(steps[0])}"
+            last = f"the last checkpoint is {self.directory.checkpoints / str(steps[0])}"
         return f"; {last}; {self._go_on}"
 
 
 def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The lines of metrics.jsonl as steps `[E]`, mean returns `[E, members]`, NaN for null, and
-    which members had diverged, `[E, members]`."""
+    """Converts the lines of metrics.jsonl to arrays.
+
+    Returns:
+      Steps `[E]`, mean returns `[E, members]` (NaN for null), and whether a member had diverged,
+      `[E, members]`.
+    """
     steps = list(dict.fromkeys(row["step"] for row in rows))
     returns = [row["return_mean"] for row in rows]
     filled = np.array([np.nan if x is None else x for x in returns], np.float64)

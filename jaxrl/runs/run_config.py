@@ -1,4 +1,4 @@
-"""What a run is made of, as words and numbers: what the command line or a config.json says."""
+"""The configuration of a run as plain values, as in config.json. It does not import jax."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -25,37 +25,37 @@ from jaxrl.value_text import parse, value_text
 
 @options_class
 class Origin(Options):
-    """What the record of a run calls its algorithm and its environment."""
+    """Names of the algorithm and the environment, and what the run started from."""
 
-    algorithm: str = option(role=Role.TRAINING, doc="Its name on the command line, or its class")
-    environment: str = option(role=Role.TRAINING, doc="The environment's id, or its class")
+    algorithm: str = option(role=Role.TRAINING, doc="Name on the command line, or class name")
+    environment: str = option(role=Role.TRAINING, doc="Id of the environment, or class name")
     environment_parameters: Mapping[str, Any] = option(
-        factory=dict, role=Role.TRAINING, doc="Those that were changed"
+        factory=dict, role=Role.TRAINING, doc="Parameters that differ from their defaults"
     )
     warm_start: str | None = option(
         default=None, role=Role.TRAINING, kind=Kind.TEXT, metavar="RUN",
-        doc="Start from the agent and the statistics of observations that this run has learned "
-        "(its first seed)",
+        doc="Start from the agent and the observation statistics of this run (its first seed)",
     )  # fmt: skip
 
 
 @options_class
 class RunConfig(Origin):
-    """A run, before anything is imported for it; config.json holds the same, flat.
+    """The complete configuration of a run; config.json has the same fields, flat.
 
     Attributes:
-      training, options: what is trained and how it is followed.
+      training: training options.
+      options: evaluation, saving and logging.
     """
 
     hyper_parameters: Mapping[str, Any] = option(
-        role=Role.TRAINING, doc="Those that were given, or all; as `registry.parse` reads them"
+        role=Role.TRAINING, doc="All or some hyper-parameters, as `value_text.parse` returns them"
     )
     points: tuple[Mapping[str, Any], ...] = option(
         default=(), role=Role.SAMPLE, doc="Hyper-parameters to sweep, as for `fit`"
     )
-    seeds: tuple[int, ...] = option(role=Role.SAMPLE, doc="Those of the members")
+    seeds: tuple[int, ...] = option(role=Role.SAMPLE, doc="Seeds of the members")
     key_type: str | None = option(
-        default=None, role=Role.SAMPLE, doc="The generator of random numbers; None for jax's own"
+        default=None, role=Role.SAMPLE, doc="Random number generator; None for jax's default"
     )
     training: TrainingOptions
     options: RunOptions = field(default_factory=RunOptions)
@@ -65,14 +65,14 @@ class RunConfig(Origin):
         """The configuration of the run in a directory.
 
         Raises:
-          ValueError: there is no run, or one that was started from Python, of which config.json
-            cannot know everything.
+          ValueError: there is no run, or it was started from Python, so that config.json does not
+            fully describe it.
         """
         return cls.of_config(read_config(path), path)
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], path: Path | str) -> Self:
-        """What `config` says, which was read in `path`; see `of_run`."""
+        """The configuration in the content of a config.json; `path` is for messages."""
         by_class = {a.class_name: a.name for a in algorithms().values()}
         name = by_class.get(config["algorithm"], config["algorithm"])
         if not (name in algorithms() or ":" in name) or not (
@@ -80,7 +80,7 @@ class RunConfig(Origin):
         ):
             raise InvalidValue(
                 f"{path} was started from Python, with {config['algorithm']} on "
-                f"{config['environment']}: pass agent= and env= there"
+                f"{config['environment']}: pass agent= and env= from Python"
             )
         return cls(
             algorithm=name,
@@ -89,27 +89,27 @@ class RunConfig(Origin):
             warm_start=config.get("warm_start"),
             hyper_parameters=parsed(algorithm(name), config["hyper_parameters"]),
             points=tuple(config.get("points", ())),
-            seeds=tuple(seed % 2**32 for seed in config["seeds"]),  # the words of rbg repeat it
+            seeds=tuple(seed % 2**32 for seed in config["seeds"]),  # rbg's key data repeats it
             key_type=config.get("key_type"),
             training=TrainingOptions.of(config),
             options=RunOptions.of(config),
         )
 
     def config(self) -> dict[str, Any]:
-        """What config.json says of it, flat."""
+        """The fields as in config.json, flat."""
         own = self.values()
         if not self.points:
             own.pop("points")
         return {**own, **self.training.settings(), **self.options.settings()}
 
     def build(self, start: Any = None) -> Any:
-        """The `Members` that train; imports jax and the environment.
+        """Builds the `Members`; imports jax and the environment.
 
         Args:
-          start: what they start from, a `Learned`; see `jaxrl.runs.load.build`.
+          start: a `Learned` to start from; see `jaxrl.runs.load.build`.
 
         Raises:
-          ValueError, TypeError: something does not fit.
+          ValueError, TypeError: the configuration is invalid.
         """
         import jaxrl_envs
         from jaxrl.engine import sizes
@@ -129,17 +129,19 @@ class RunConfig(Origin):
 
 @options_class
 class Records(Options):
-    """What config.json says besides. The versions and the revision are the directory's to write."""
+    """Other entries of config.json; `RunDirectory` writes the versions and the revision."""
 
     vmapped: bool = option(role=Role.SAMPLE, doc="Whether arrays have an axis of members")
-    device: str = option(role=Role.RECORD, doc="The kind of the first device")
-    platform: str = option(role=Role.RECORD, doc="The backend of jax")
-    schema_version: int | None = option(default=None, role=Role.RECORD, doc="Of config.json")
+    device: str = option(role=Role.RECORD, doc="Kind of the first device")
+    platform: str = option(role=Role.RECORD, doc="Backend of jax")
+    schema_version: int | None = option(
+        default=None, role=Role.RECORD, doc="Schema version of config.json"
+    )
     versions: Mapping[str, str] | None = option(
-        default=None, role=Role.RECORD, doc="Of Python and of the packages"
+        default=None, role=Role.RECORD, doc="Versions of Python and of packages"
     )
     revision: Mapping[str, Any] | None = option(
-        default=None, role=Role.RECORD, doc="The commit of the working directory"
+        default=None, role=Role.RECORD, doc="Git commit of the working directory"
     )
 
 
@@ -149,23 +151,23 @@ SCHEMA: Mapping[str, Option] = {
     for name, option in declared(options).items()
     if option.role is not Role.PYTHON
 }
-"""All that config.json holds."""
+"""All entries of config.json."""
 
 
 def role_of(name: str) -> Role:
-    """The role of a name in config.json. One that is not ours is compared wherever it can be."""
+    """The role of an entry of config.json; unknown entries are compared like training options."""
     return SCHEMA[name].role if name in SCHEMA else Role.TRAINING
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a config.json, with what it is too old to say."""
+    """The content of a config.json, completed by options that are newer than the file."""
     assumed = {name: x.assumed for name, x in SCHEMA.items() if name not in config}
     return {**config, **{name: x for name, x in assumed.items() if x is not UNSET}}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Phrases on what a resumed run has otherwise and may not, from its two config.json."""
-    old_schema = then.get("schema_version") == 1  # whose algorithms had fewer hyper-parameters
+    """Phrases for the forbidden changes between a run's config.json and the one it resumes with."""
+    old_schema = then.get("schema_version") == 1  # its algorithms had fewer hyper-parameters
     then, now = completed(then), completed(now)
     for name in {**then, **now}:
         if not _may_change(name) and (name not in SCHEMA or (name in then and name in now)):
@@ -183,14 +185,14 @@ def _differences(name: str, old: Any, new: Any, old_schema: bool) -> Iterator[st
             if part in old or not (old_schema or new[part] is None):
                 yield from _differences(f"{name}.{part}", old.get(part), new.get(part), old_schema)
     elif old != new:
-        yield f"{name} was {old} and is {new}"
+        yield f"{name} was {old} and is now {new}"
 
 
 def parsed(algorithm: Algorithm, described: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters as JSON has them, in the form that the command line reads.
+    """Converts hyper-parameters from JSON to values, as the command line parses them.
 
     Raises:
-      ValueError: one is an object of Python.
+      ValueError: one of them is a Python object.
     """
     kinds = {flag.name: flag for flag in algorithm.flags}
     found = {}
@@ -198,7 +200,7 @@ def parsed(algorithm: Algorithm, described: Mapping[str, Any]) -> dict[str, Any]
         flag = kinds.get(name)
         if flag is None:
             if value is not None:
-                raise InvalidValue(f"{name} is an object of Python: pass agent= and env= there")
+                raise InvalidValue(f"{name} is a Python object: pass agent= and env= from Python")
         elif flag.type == "bool" or flag.choices:
             found[name] = value
         else:

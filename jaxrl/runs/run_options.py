@@ -1,4 +1,7 @@
-"""How a run is followed and recorded, which does not change what it learns. Imports no jax."""
+"""Options of `fit` that do not change what is learned: saving, stopping, logging.
+
+It does not import jax.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -11,33 +14,33 @@ if TYPE_CHECKING:
 
 @options_class
 class RunOptions(EvaluationOptions):
-    """What `fit` is asked for besides training.
+    """How a run is evaluated, saved, stopped and logged.
 
     Raises:
-      ValueError: a field has no possible value.
+      ValueError: a field has an invalid value.
     """
 
     checkpoint_seconds: float = option(
         default=60.0, role=Role.FOLLOWING, kind=Kind.SECONDS, shown="60",
-        doc="Time between checkpoints, at least; the end is saved in any case",
+        doc="Minimum time between checkpoints; the final state is always saved",
     )  # fmt: skip
     keep_checkpoints: int = option(
-        default=3, role=Role.FOLLOWING, kind=Kind.COUNT, doc="How many checkpoints stay"
+        default=3, role=Role.FOLLOWING, kind=Kind.COUNT, doc="Number of newest checkpoints to keep"
     )
     keep_best: bool = option(
         default=False, role=Role.FOLLOWING, kind=Kind.SWITCH,
-        doc="Keep what was learned at the best evaluation, too: the highest mean over the seeds "
-        "that have not diverged, for `jaxrl evaluate RUN --step best` or "
+        doc="Also save the state at the best evaluation, by the mean return over the seeds that "
+        "have not diverged; for `jaxrl evaluate RUN --step best` or "
         "`load_policy(run_dir, step=\"best\")`",
     )  # fmt: skip
     stop_at_return: float | None = option(
         default=None, role=Role.FOLLOWING, kind=Kind.NUMBER,
-        doc="End when an evaluation's return, the mean over the seeds that have not diverged, is "
-        "that high; what was reached is then judged on other episodes",
+        doc="Stop when the mean return of an evaluation, over the seeds that have not diverged, "
+        "reaches this value; the result is then evaluated on new episodes",
     )  # fmt: skip
     time_budget: float | None = option(
         default=None, role=Role.FOLLOWING, kind=Kind.SECONDS, metavar="SECONDS",
-        doc="End after so much time, compilation not counted; the run can be resumed",
+        doc="Stop after this much time, not counting compilation; the run can be resumed",
     )  # fmt: skip
     tensorboard: bool = option(
         default=True, role=Role.FOLLOWING, kind=Kind.SWITCH,
@@ -45,19 +48,19 @@ class RunOptions(EvaluationOptions):
     )  # fmt: skip
     wandb: str | None = option(
         default=None, role=Role.FOLLOWING, kind=Kind.TEXT, metavar="PROJECT",
-        doc="Log to this project of Weights & Biases, too; needs pip install 'jaxrl[wandb]'",
+        doc="Also log to this Weights & Biases project; needs pip install 'jaxrl[wandb]'",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_evaluations < 1:  # `train` can do without
+        if self.num_evaluations < 1:  # `train` allows 0
             number = self.num_evaluations
             raise InvalidValue(
                 f"num_evaluations is {number}: it must be a whole number, at least 1"
             )
 
     def ends(self) -> "list[Callback]":
-        """Those that end the run where the options say so."""
+        """The callbacks that stop the run early."""
         from jaxrl.runs.callbacks import stop_at_return, time_budget
 
         ends: list[Callback] = []

@@ -1,9 +1,9 @@
-"""A sweep as a directory of runs: what vmap can batch side by side, the rest one after the other.
+"""Sweeps: points of hyper-parameters, split into vmapped runs, in a directory.
 
-sweep.json     the configuration of its runs, the points, and how they were split
-000/, 001/     runs, each of some points with every seed
-results.json   every point with its result, the best first
-confirmed/     the best point with seeds that did not choose it, where that was asked for
+sweep.json     configuration of the runs, points, and how they are split
+000/, 001/     runs, each with some of the points and all seeds
+results.json   all points with their results, the best first
+confirmed/     the best point trained with new seeds (--confirm-seeds)
 sweep.png      a heat map of two hyper-parameters, or a curve of one
 """
 
@@ -26,7 +26,7 @@ from jaxrl.runs.text import resume_command
 from jaxrl.value_text import ScheduleText
 
 Point = dict[str, Any]
-"""Names of hyper-parameters to values, as `registry.parse` reads them."""
+"""Hyper-parameters by name, as `value_text.parse` returns them."""
 
 
 def grid(choices: Mapping[str, Sequence[Any]]) -> list[Point]:
@@ -38,13 +38,13 @@ def grid(choices: Mapping[str, Sequence[Any]]) -> list[Point]:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What is swept.
+    """The configuration of a sweep.
 
     Attributes:
-      run_config: what the runs have in common.
-      points: in the order in which they are trained.
-      max_memory: GiB that one program may take; None for half of the machine's.
-      confirm_seeds: how many fresh seeds the best point is trained with again; None for none.
+      run_config: the configuration that its runs share.
+      points: hyper-parameters, in the order of training.
+      max_memory: memory limit of a program in GiB; None for half of the memory.
+      confirm_seeds: number of new seeds with which to train the best point again; None for none.
     """
 
     run_config: RunConfig
@@ -53,7 +53,7 @@ class Sweep:
     confirm_seeds: int | None = None
 
     def content(self) -> dict[str, Any]:
-        """What sweep.json says of it."""
+        """The content of sweep.json."""
         return {
             "config": self.run_config.config(),
             "points": self.points,
@@ -63,7 +63,7 @@ class Sweep:
 
     @classmethod
     def of_content(cls, content: Mapping[str, Any], path: Path) -> Self:
-        """The sweep that sweep.json says."""
+        """The sweep with this content of sweep.json; `path` is for messages."""
         run_config = RunConfig.of_config(content["config"], path)
         of = algorithm(run_config.algorithm)
         return cls(
@@ -76,7 +76,7 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """From `low` to `high`, uniformly, or uniformly in the logarithm."""
+    """A range to sample from, uniformly or, with `log`, uniformly in the logarithm."""
 
     low: float
     high: float
@@ -91,9 +91,9 @@ class Range:
 def random_points(
     ranges: Mapping[str, Range], choices: Mapping[str, Sequence[Any]], num: int, seed: int
 ) -> list[Point]:
-    """`num` points: each name from its range, or one of its choices. A seed has its points.
+    """Samples `num` points from ranges and choices; duplicates are dropped.
 
-    A point that is drawn twice is there once.
+    The same seed gives the same points.
     """
     rng = np.random.default_rng(seed)
     drawn = [
@@ -105,10 +105,14 @@ def random_points(
 
 
 def split(points: Sequence[Point], batched: Sequence[str]) -> list[tuple[Point, list[Point]]]:
-    """Points by what vmap cannot batch: (that, the rest of each point).
+    """Groups points that can be vmapped in one program.
 
-    `batched` names the hyper-parameters that it can, where they are numbers: a schedule or none is
-    another program.
+    Args:
+      points: the points.
+      batched: hyper-parameters that vmap can batch if they are numbers, not schedules or None.
+
+    Returns:
+      For each program, the values that its points share and the rest of each point.
     """
     found: dict[str, tuple[Point, list[Point]]] = {}
     for point in points:
@@ -124,7 +128,7 @@ def split(points: Sequence[Point], batched: Sequence[str]) -> list[tuple[Point, 
 
 
 def memory_budget() -> int:
-    """Bytes that a sweep may take unless told otherwise: half of what is there."""
+    """The default memory limit of a sweep, in bytes: half of the device's memory."""
     import jax
 
     stats = jax.devices()[0].memory_stats() or {}
@@ -134,7 +138,7 @@ def memory_budget() -> int:
 
 
 def batches(run_config: RunConfig, points: Sequence[Point], budget: int) -> list[list[Point]]:
-    """The points in parts, as equal as can be, whose programs keep within `budget` bytes each."""
+    """Splits points evenly into parts whose programs take at most `budget` bytes each."""
     from jaxrl.runs.load import build
     from jaxrl.runs.programs import Programs, memory_of
 
@@ -148,19 +152,18 @@ def batches(run_config: RunConfig, points: Sequence[Point], budget: int) -> list
 
 
 class SweepDirectory(RunDirectory):
-    """The directory of a sweep, and the runs in it. It is claimed as that of a run is."""
+    """The directory of a sweep and its runs, claimed like a `RunDirectory`."""
 
     @classmethod
     def create(cls, path: Path | str) -> Self:
-        """Makes the directory, or takes an empty one, and claims it.
+        """Creates the directory, or uses an empty one, and claims it.
 
         Raises:
-          ValueError: it holds a sweep or other files, another process writes it, or it cannot be
-            written.
+          ValueError: it is not empty, another process is using it, or it cannot be written to.
         """
         if (user_path(path) / SWEEP).exists():
             go_on = resume_command(user_path(path))
-            raise InvalidValue(f"{path} holds a sweep: go on with it by {go_on}")
+            raise InvalidValue(f"{path} contains a sweep: resume it with {go_on}")
         return super().create(path)
 
     @classmethod
@@ -168,32 +171,32 @@ class SweepDirectory(RunDirectory):
         """Claims the directory of an earlier sweep.
 
         Raises:
-          ValueError: another process writes it.
+          ValueError: another process is using it.
         """
         directory = cls(path)
         directory.lock()
         return directory
 
     def begin(self, sweep: Sweep) -> None:
-        """Writes sweep.json, unless it is there."""
+        """Writes sweep.json if it does not exist."""
         if not (self.path / SWEEP).exists():
             self._write_sweep({**sweep.content(), "batches": {}})
 
     def read(self) -> Sweep | list[str]:
-        """What was asked; of an older sweep.json, the words of the command line that began it.
+        """The sweep, or the command-line words that an older sweep.json stores instead.
 
         Raises:
-          ValueError: there is no sweep here.
+          ValueError: the directory contains no sweep.
         """
         content = self._read()
         if "words" in content:
             return content["words"]
         if missing := {"config", "points"} - content.keys():
-            raise InvalidValue(f"{self.path} is no sweep: its {SWEEP} has no {min(missing)}")
+            raise InvalidValue(f"{self.path} is not a sweep: its {SWEEP} has no {min(missing)}")
         return Sweep.of_content(content, self.path)
 
     def batches(self, group: int, make: Any) -> list[list[Point]]:
-        """The parts of a group's points, made once and kept: runs are resumed by their points."""
+        """The parts of a group's points, stored on first use so that its runs can be resumed."""
         content = self._read()
         if str(group) not in content["batches"]:
             content["batches"][str(group)] = make()
@@ -201,7 +204,7 @@ class SweepDirectory(RunDirectory):
         return content["batches"][str(group)]
 
     def run(self, number: int) -> tuple[Path, bool]:
-        """The directory of a run, and whether it has ended, late or early."""
+        """The directory of a run, and whether the run has ended."""
         path = self.path / f"{number:03}"
         return path, read_summary(path) is not None
 
@@ -209,7 +212,7 @@ class SweepDirectory(RunDirectory):
         try:
             return json.loads((self.path / SWEEP).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InvalidValue(f"{self.path} is no sweep: {error}") from None
+            raise InvalidValue(f"{self.path} is not a sweep: {error}") from None
 
     def _write_sweep(self, content: dict[str, Any]) -> None:
         self.replace(SWEEP, json.dumps(plain(content), indent=2) + "\n")

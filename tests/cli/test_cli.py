@@ -145,7 +145,7 @@ def test_help_is_written_as_it_is_meant(without_jax):
         ("unknown flag, first", "no flag '--learning_rate': did you mean --learning-rate"),
         ("unknown flag of list", "there is no flag '--all': did you mean --help?"),
         ("missing environment", "the following arguments are required: ENV"),
-        ("a word too many", "'more' is one word too many"),
+        ("a word too many", "unexpected argument 'more'"),
         ("not a number", "--learning-rate: 'fast' is not a number"),
         ("nan", "--learning-rate: 'nan' is not a finite number"),
         ("not whole", "--num-steps: '1.5' is not a whole number"),
@@ -154,17 +154,20 @@ def test_help_is_written_as_it_is_meant(without_jax):
         ("choice", "--activation: invalid choice: 'tanhh' (choose from"),
         ("no steps", "--total-steps: 0 is too small"),
         ("no seeds", "--seeds: -1 is too small"),
-        ("seed", "--seed is 4294967295: seeds lie between 0 and 2**32 - 1"),
+        ("seed", "--seed is 4294967295: seeds must lie between 0 and 2**32 - 1"),
         ("negative seed", "--seed is -1"),
         ("parameter", "--env-param: 'length': write NAME=VALUE"),
         ("parameter's number", "--env-param: 'nan' is not a finite number"),
         ("full directory", "the run directory full is not empty"),
         ("a file for a directory", "cannot write to the run directory full/mine/run"),
-        ("resume, a hyper-parameter", "resume has no --learning-rate: a run goes on with the"),
+        (
+            "resume, a hyper-parameter",
+            "resume has no --learning-rate: a run continues with its own settings",
+        ),
         ("resume, a hyper-parameter", "resume takes --checkpoint-seconds, --keep-"),
         (
             "resume, a hyper-parameter",
-            "with other settings: jaxrl train ALGO ENV --warm-start RUN --learning-",
+            "has learned: jaxrl train ALGO ENV --warm-start RUN --learning-",
         ),
         ("resume, a switch", "resume has no --no-normalize-rewards"),
         ("resume, a typing error", "no flag '--total-step': did you mean --total-steps"),
@@ -172,7 +175,7 @@ def test_help_is_written_as_it_is_meant(without_jax):
         ("no config's name", "--config: expected one argument"),
         ("two configs", "--config is given twice"),
         ("config, no flag", "no flag '--lerning-rate': did you mean --learning-rate"),
-        ("config, too many", "'more' is one word too many"),
+        ("config, too many", "unexpected argument 'more'"),
         ("config, unknown algorithm", "there is no algorithm 'pppo': did you mean ppo"),
         ("config, a full directory", "the run directory full is not empty"),
     ],
@@ -348,7 +351,7 @@ def test_an_interruption_is_one_line(tmp_path, monkeypatch, written):
     run_dir = tmp_path / "run"
     status, _, err = run_in_process("train", "ppo", ENV, "--run-dir", run_dir)
     assert status == 130
-    kept = f": {run_dir} is incomplete; go on with: jaxrl resume {run_dir}" if written else ""
+    kept = f": {run_dir} is incomplete; resume with: jaxrl resume {run_dir}" if written else ""
     assert err == [f"jaxrl: interrupted{kept}"]
     assert run_dir.exists() == written
 

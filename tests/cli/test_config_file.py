@@ -170,10 +170,10 @@ BASE = f'algorithm = "ppo"\nenvironment = "{ENV}"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lerning_rate = 1e-3", "there is no setting 'lerning_rate': did you mean learning_rate"),
-        ("[hyper_parameters]\nnum_env = 3", "no setting 'num_env': did you mean num_envs"),
-        ("dry_run = true", "there is no setting 'dry_run'"),
-        ("qqqqqq = 1", "'qqqqqq': jaxrl train ALGO --help has them all"),
+        ("lerning_rate = 1e-3", "unknown setting 'lerning_rate': did you mean learning_rate"),
+        ("[hyper_parameters]\nnum_env = 3", "unknown setting 'num_env': did you mean num_envs"),
+        ("dry_run = true", "unknown setting 'dry_run'"),
+        ("qqqqqq = 1", "'qqqqqq': jaxrl train ALGO --help lists them all"),
         ("num_envs = 1.5", "argument --num-envs: '1.5' is not a whole number"),
         ("num_envs = true", "argument --num-envs: 'True' is not a number"),
         ("total_steps = 0", "argument --total-steps: 0 is too small"),
@@ -181,18 +181,30 @@ BASE = f'algorithm = "ppo"\nenvironment = "{ENV}"\n'
         ("activation = 'tanhh'", "argument --activation: invalid choice: 'tanhh'"),
         ("clip_value = 'yes'", "clip_value is 'yes': it must be true or false"),
         ("normalize_rewards = 1", "normalize_rewards is 1: it must be true or false"),
-        ("learning_rate = {linear = {end = 0}}", "linear takes start, end, share, in this order"),
-        ("learning_rate = {stepwise = {start = 1}}", 'no schedule: write "linear:1e-3:0" say'),
+        (
+            "learning_rate = {linear = {end = 0}}",
+            "linear takes start, end, share, in this order, for",
+        ),
+        (
+            "learning_rate = {stepwise = {start = 1}}",
+            'not a schedule: write, for example, "linear:1e-3:0"',
+        ),
         ("learning_rate = 'linear:1:2:3:4'", "linear takes 1 to 3 numbers"),
-        ("torso = 'CNN'", "torso is an object of Python: repeat that run in Python"),
-        ("seeds = [1, 3]", "seeds is [1, 3]: give how many, and the first one as seed"),
+        ("torso = 'CNN'", "torso is a Python object: repeat that run in Python"),
+        ("seeds = [1, 3]", "seeds is [1, 3]: give their number, and the first one as seed"),
         ("seeds = []", "seeds is []"),
         ("seed = 1\n[hyper_parameters]\nseed = 2", "seed is given twice"),
-        ("environment_parameters = 3", "must be a table, {length = 0.7} say"),
-        ("[environment_parameters]\na = {b = 1}", "a must be a number, true, false, a text or a l"),
-        ("hyper_parameters = 3", "hyper_parameters must be a table, {learning_rate = 1e-3} say"),
-        ("schema_version = 99", "schema_version is 99, and this jaxrl reads"),
-        ("= 3", "is no TOML: "),
+        ("environment_parameters = 3", "must be a table, such as {length = 0.7}"),
+        (
+            "[environment_parameters]\na = {b = 1}",
+            "a must be a number, true, false, text or a list",
+        ),
+        (
+            "hyper_parameters = 3",
+            "hyper_parameters must be a table, such as {learning_rate = 1e-3}",
+        ),
+        ("schema_version = 99", "schema_version is 99, but this jaxrl reads"),
+        ("= 3", "is not valid TOML: "),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_that_names_it(tmp_path, text, message):
@@ -204,16 +216,20 @@ def test_a_mistake_in_a_file_is_one_line_that_names_it(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("run.json", "{'a': 1}", "is no JSON: "),
-        ("run.json", "[1]", "holds a list: write names and values"),
-        ("run.yaml", "a: 1", "give a file that ends in .toml or .json"),
-        ("run.json", '{"algorithm": 3}', "algorithm must be a text"),
-        ("run.json", "{}", "names no algorithm: add one, jaxrl train ppo --config "),
-        ("run.json", '{"algorithm": "ppo"}', "names no environment: add one, jaxrl train ppo "),
+        ("run.json", "{'a': 1}", "is not valid JSON: "),
+        ("run.json", "[1]", "contains a list: write names and values"),
+        ("run.yaml", "a: 1", "the file must end in .toml or .json"),
+        ("run.json", '{"algorithm": 3}', "algorithm must be text"),
+        ("run.json", "{}", "names no algorithm: add one, for example jaxrl train ppo --config "),
+        (
+            "run.json",
+            '{"algorithm": "ppo"}',
+            "names no environment: add one, for example jaxrl train ppo ",
+        ),
         (
             "run.json",
             '{"algorithm": "PPO", "environment": "GymnaxEnv"}',
-            "has GymnaxEnv, no id of an environment: add one",
+            "has GymnaxEnv, not an environment's id: add one",
         ),
     ],
 )
@@ -226,7 +242,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, name, text, message):
 def test_what_is_no_text_is_refused(tmp_path):
     path = tmp_path / "run.toml"
     path.write_bytes(b"\xff\xfe")
-    assert_refused("it is no text", path, "--config", path)
+    assert_refused("it is not text", path, "--config", path)
     assert_refused("cannot read", tmp_path, "--config", tmp_path)
 
 

@@ -79,4 +79,4 @@ def test_the_command_says_what_it_picked_up():
     status, out, err = run_in_process(*CARTPOLE, "--dry-run", "--num-steps", 8)
     assert (status, err) == (0, [])
     assert out[1].startswith("preset: --total-steps=500000 --num-envs=4 ")
-    assert out[1].endswith("(what you give wins; --no-preset leaves it out)")
+    assert out[1].endswith("(your flags override it; --no-preset disables it)")

@@ -238,4 +238,4 @@ def test_a_boolean_of_gymnax_is_set():
 def test_the_help_says_how_values_are_read():
     _, out, _ = run_in_process("train", "ppo", "--help")
     helped = " ".join(" ".join(out).split())
-    assert "numbers, true and false are read as such" in helped
+    assert "it is a number, true, false or otherwise text" in helped

@@ -175,8 +175,8 @@ def test_its_flags_are_those_of_its_fields(package):
     ("name", "message"),
     [
         ("nowhere.at_all:Agent", "no module 'nowhere.at_all' is found from here"),
-        ("mine.agent:State", "mine.agent:State is no agent: name a subclass of jaxrl.Agent"),
-        ("mine.agent:Missing", "mine.agent:Missing is no agent"),
+        ("mine.agent:State", "mine.agent:State is not an agent: give a subclass of jaxrl.Agent"),
+        ("mine.agent:Missing", "mine.agent:Missing is not an agent"),
     ],
 )
 def test_what_is_no_agent_is_said_in_one_line(package, monkeypatch, name, message):

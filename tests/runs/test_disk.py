@@ -75,8 +75,8 @@ def test_a_full_disk_ends_a_run_which_goes_on_to_the_same_bits(tmp_path, monkeyp
             fit(Idle(), Counter(), KEY, run_dir=path, checkpoint_seconds=0.0, **OPTIONS)
     last = Checkpoints(path / "checkpoints").steps()[0]
     assert str(caught.value) == (
-        f"cannot write {path / name}: No space left on device; the last whole checkpoint is "
-        f"{path}/checkpoints/{last}; go on with: fit(..., run_dir='{path}', resume=True)"
+        f"cannot write {path / name}: No space left on device; the last checkpoint is "
+        f"{path}/checkpoints/{last}; resume with: fit(..., run_dir='{path}', resume=True)"
     )
     assert caught.value.errno == errno.ENOSPC
     assert last in {4: (60, 70), 1: (100,)}[nth]

@@ -56,12 +56,18 @@ def test_a_loaded_policy_takes_one_observation_or_a_batch():
 @pytest.mark.parametrize(
     ("obs", "message"),
     [
-        ([0.0, 0.0, 0.0, 0.0], r"^this list is no observation .*: make an array of the list; one "),
+        (
+            [0.0, 0.0, 0.0, 0.0],
+            r"^this list is not an observation .*: convert the list to an array; one ",
+        ),
         (
             (np.zeros(4), {}),
-            r"^this tuple is .*: pass the observation alone, obs of \(obs, info\)",
+            r"^this tuple is .*: pass only obs of \(obs, info\)",
         ),
-        ({"obs": np.zeros(4)}, "^this dict is no observation of the environment; one is float32"),
+        (
+            {"obs": np.zeros(4)},
+            "^this dict is not an observation of the environment; one is float32",
+        ),
         (
             np.zeros(3),
             r"^an observation has the shape \[3\]; one is float32\[4\], a batch has one more",
@@ -94,7 +100,7 @@ def test_what_fit_learned_is_what_is_loaded(tmp_path):
     np.testing.assert_array_equal(policy(obs), expected)
     with pytest.raises(ValueError, match="was started from Python, with PPO on Counter"):
         load_policy(tmp_path / "run")
-    with pytest.raises(ValueError, match="give agent and env both, or neither"):
+    with pytest.raises(ValueError, match="pass both agent and env, or neither"):
         load_policy(tmp_path / "run", agent=agent)
     with pytest.raises(ValueError, match="has no member 1: give a number from 0 to 0"):
         load_policy(tmp_path / "run", 1, agent=agent, env=env)
@@ -106,11 +112,8 @@ def test_what_fit_learned_is_what_is_loaded(tmp_path):
 def test_a_run_that_normalised_floats_alone_is_still_read(tmp_path, monkeypatch):
     """An older version did, whose integers and bytes passed: its policy acts as it was trained."""
     agent, env = PPO(num_envs=2, num_steps=4, num_epochs=1, hidden_sizes=(4,)), Picture()
-    create = Training.create
-    as_then = {"normalized": "floats"}
-    monkeypatch.setattr(
-        Training, "create", lambda *args, **options: create(*args, **options).replace(**as_then)
-    )
+    of = Training.of
+    monkeypatch.setattr(Training, "of", lambda given: of(given).replace(normalized="floats"))
     options = dict(num_eval_episodes=2, tensorboard=False, normalize_observations=True)
     result = fit(agent, env, KEY, total_steps=16, run_dir=tmp_path / "run", **options)
     monkeypatch.undo()
@@ -167,9 +170,11 @@ def test_a_recurrent_policy_takes_one_batch_size_until_it_is_reset():
     policy = untrained(RecurrentPolicyGradient(num_envs=2, num_steps=4, size=3), Recall())
     obs = np.zeros((3, 2), np.float32)
     policy(obs)
-    with pytest.raises(ValueError, match=r"^2 observations, and this policy remembers what 3 en"):
+    with pytest.raises(ValueError, match=r"^the batch has 2 observations, but the carry .* has 3"):
         policy(obs[:2])
-    with pytest.raises(ValueError, match=r"^1 observations, .*: call reset\(\) before another"):
+    with pytest.raises(
+        ValueError, match=r"^the batch has 1 observations, .*: call reset\(\) before"
+    ):
         policy(obs[0])
     policy.reset()
     assert policy(obs[:2]).shape == (2,)

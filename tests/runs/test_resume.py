@@ -236,7 +236,7 @@ def test_a_signal_ends_the_chunk_saves_and_says_how_to_go_on(tmp_path, number):
     assert process.returncode == 128 + number
     (step,) = Checkpoints(tmp_path / "run" / "checkpoints").steps()[:1]
     assert err == (
-        f"jaxrl: interrupted: saved after {step:,} steps; go on with: jaxrl resume run\n"
+        f"jaxrl: interrupted: saved after {step:,} steps; resume with: jaxrl resume run\n"
     ), out
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -353,13 +353,13 @@ def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
     result = fit(Idle(), Counter(), KEY, run_dir=path, resume=True, callbacks=[events.append],
                  **OPTIONS)  # fmt: skip
     (resumed,) = (event for event in events if isinstance(event, Resumed))
-    assert resumed.notes == ("there is no checkpoint yet: beginning anew, with the same seeds",)
+    assert resumed.notes == ("no checkpoint yet: starting over with the same seeds",)
     assert equal(result.state, fit(Idle(), Counter(), KEY, **OPTIONS).state)
     assert [row["step"] for row in read_metrics(path)] == [20, 40, 60, 80, 100]
 
 
 def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, monkeypatch):
-    """Its directory has a blank: the command to go on with can be pasted into a shell."""
+    """Its directory has a blank: the resume command can be pasted into a shell."""
     monkeypatch.chdir(tmp_path)
 
     def interrupted(members):
@@ -372,23 +372,23 @@ def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, 
         patch.setattr(loop, "Programs", interrupted)
         status, _, err = run_in_process(*words)
     command = "jaxrl resume 'my run'"
-    go_on = f"go on with: {command}"
+    go_on = f"resume with: {command}"
     assert (status, err) == (130, [f"jaxrl: interrupted: my run is incomplete; {go_on}"])
     for verb, message in (
         ("plot", "my run has no evaluation yet"),
         ("compare", "my run has no evaluation yet"),
-        ("evaluate", f"my run has no whole checkpoint yet: start or continue it by {command}"),
+        ("evaluate", f"my run has no intact checkpoint: start or continue the run with {command}"),
     ):
         status, _, err = run_in_process(verb, "my run")
         assert (status, err) == (2, [f"jaxrl: error: {message}"])
-    status, out, err = run_in_process(*shlex.split(go_on)[4:])
+    status, out, err = run_in_process(*shlex.split(go_on)[3:])
     assert (status, err) == (0, [])
-    assert "there is no checkpoint yet: beginning anew, with the same seeds" in out
+    assert "no checkpoint yet: starting over with the same seeds" in out
     assert [row["step"] for row in read_metrics("my run")] == [64]
 
 
 def test_resume_begins_where_there_is_nothing(tmp_path):
-    with pytest.raises(ValueError, match="resume asks for a run_dir"):
+    with pytest.raises(ValueError, match="resume needs run_dir: pass"):
         fit(Idle(), Counter(), KEY, resume=True, **OPTIONS)
     result = fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", resume=True, **OPTIONS)
     assert result.env_steps == 100
@@ -417,9 +417,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_newest_whole_one(begun, tmp_path
         assert note.startswith(f"the checkpoint {step} is damaged (")
         assert (begun / f"damaged-checkpoint-{step}").is_dir()
     if damaged == len(steps):
-        assert (
-            resumed.notes[-1] == "there is no checkpoint yet: beginning anew, with the same seeds"
-        )
+        assert resumed.notes[-1] == "no checkpoint yet: starting over with the same seeds"
 
 
 def test_a_torn_line_of_metrics_is_written_again(begun):
@@ -467,8 +465,8 @@ def test_a_longer_horizon_says_what_it_does_to_schedules(begun):
     (resumed,) = (event for event in events if isinstance(event, Resumed))
     at = resumed.steps
     assert resumed.notes == (
-        "the horizon is 200 steps and was 100: schedules stretch over it, "
-        f"decay was {1 - at / 100:.4g} here and is {1 - at / 200:.4g}",
+        "the horizon is now 200 steps instead of 100: schedules stretch over it; "
+        f"decay changes from {1 - at / 100:.4g} to {1 - at / 200:.4g} at this step",
     )
     steps = [row["step"] for row in read_metrics(begun)]
     assert steps == [*range(20, 201, 20)]
@@ -486,7 +484,7 @@ def test_other_versions_are_told(begun):
     events = []
     fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, callbacks=[events.append], **OPTIONS)
     (resumed,) = (event for event in events if isinstance(event, Resumed))
-    assert resumed.notes[0].startswith("it ran on jax 0.1.2 (now ")
+    assert resumed.notes[0].startswith("the run used jax 0.1.2 (now ")
 
 
 # Ends that were asked for -------------------------------------------------------------------------
@@ -714,9 +712,9 @@ def test_the_best_state_is_kept_and_comes_back(tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint of step 60: it has 100, best \(40\)"):
         load_run(path, step=60, agent=agent, env=env)
     fit(agent, env, KEY, **OPTIONS | {"run_dir": tmp_path / "without"})
-    with pytest.raises(ValueError, match="has kept no best checkpoint: train with --keep-best"):
+    with pytest.raises(ValueError, match="has no best checkpoint: train with --keep-best"):
         load_run(tmp_path / "without", step="best", agent=agent, env=env)
-    with pytest.raises(ValueError, match="keep_best asks for a run_dir"):
+    with pytest.raises(ValueError, match="keep_best needs run_dir: pass"):
         fit(agent, env, KEY, keep_best=True, **OPTIONS)
 
 
@@ -776,7 +774,7 @@ def test_the_command_keeps_evaluates_and_exports_the_best(tmp_path):
     assert out[-1].startswith(f"seed=0, {step} steps: return ")
     status, _, _ = run_in_process("export", path, "--step", step, "--out", tmp_path / "out")
     assert status == 0
-    for word, message in (("7", "has no checkpoint of step 7"), ("x", "is no checkpoint: give")):
+    for word, message in (("7", "has no checkpoint of step 7"), ("x", "is not a checkpoint: give")):
         status, _, err = run_in_process("evaluate", path, "--step", word)
         assert status == 2
         assert message in err[-1]
@@ -891,11 +889,11 @@ def test_a_complete_run_says_so(tmp_path):
     status, out, _ = run_in_process("resume", path)
     assert (status, out) == (
         0,
-        [f"{path} is complete: 640 steps; --total-steps N would go further"],
+        [f"{path} is complete: 640 steps; extend it with --total-steps N"],
     )
     status, _, err = run_in_process("resume", path, "--total-steps", 320)
     assert status == 2
-    assert "a horizon can only grow" in err[0]
+    assert "total_steps is 320, but the run in" in err[0]
     status, _, err = run_in_process("resume", tmp_path)
     assert (status, err) == (2, [f"jaxrl: error: {tmp_path} is not a run: it has no config.json"])
     (tmp_path / "config.json").write_text("{}")
@@ -973,7 +971,7 @@ def test_a_metric_with_the_name_of_what_is_swept_has_another_one(tmp_path):
 
 
 def test_a_horizon_can_only_grow(begun):
-    with pytest.raises(ValueError, match="was to take 100 steps: a horizon can only grow"):
+    with pytest.raises(ValueError, match=r"total_steps is 50, but .* has 100: it can only grow"):
         fit(Idle(), Counter(), KEY, run_dir=begun, resume=True, **OPTIONS | {"total_steps": 50})
 
 

@@ -172,7 +172,7 @@ def test_a_run_goes_on_with_the_sweep_that_it_is_part_of(tmp_path):
         sweep.begin(types.SimpleNamespace(content=dict))
     run = RunDirectory(sweep.path / "000")
     assert run.resume_command == sweep.resume_command == f"jaxrl resume '{tmp_path}/a sweep'"
-    with pytest.raises(ValueError, match="holds a sweep: go on with it by jaxrl resume '"):
+    with pytest.raises(ValueError, match="contains a sweep: resume it with jaxrl resume '"):
         SweepDirectory.create(sweep.path)
 
 

@@ -81,25 +81,28 @@ def test_one_program_for_each_choice_that_vmap_cannot_batch():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing to sweep: add --grid"),
+        ([], "nothing to sweep: add, for example, --grid"),
         (["--grid", "learning_rate"], "--grid learning_rate: write NAME=VALUE,VALUE"),
         (["--grid", "learning_rat=1"], "no hyper-parameter 'learning_rat': did you mean learning_"),
         (["--grid", "learning_rate=1,x"], "--grid learning_rate: 'x' is not a number"),
-        (["--grid", "learning_rate=1,1.0"], "a value is there twice"),
-        (["--grid", "core=gruu"], "'gruu' is none of none, gru, lstm"),
+        (["--grid", "learning_rate=1,1.0"], "a value is repeated"),
+        (["--grid", "core=gruu"], "'gruu' is not one of none, gru, lstm"),
         (["--grid", "clip_value=yes"], "'yes' is neither true nor false"),
         (["--grid", "discount=.9", "--grid", "discount=.8"], "given twice"),
         (["--range", "discount=0.9:1"], "--range needs --random N"),
         (["--range", "discount=0.9", "--random", 3], "write NAME=LOW:HIGH or NAME=LOW:HIGH:log"),
         (["--range", "discount=1:0.9", "--random", 3], "LOW must be below HIGH"),
-        (["--range", "discount=0:0.9:log", "--random", 3], "with log above 0"),
-        (["--range", "num_steps=1:9", "--random", 3], "num_steps is no real number"),
+        (["--range", "discount=0:0.9:log", "--random", 3], "above 0 with log"),
+        (["--range", "num_steps=1:9", "--random", 3], "num_steps is not a real number"),
         (
             ["--grid", "discount=0.9", "--range", "discount=0:1", "--random", 2],
             "both give discount",
         ),
         (["--grid", "num_steps=16,33", "--num-envs", 3], "num_minibatches is 4, which does not"),
-        (["--grid", "discount=0.9", "--max-memory", 0], "0 is too small: give GiB"),
+        (
+            ["--grid", "discount=0.9", "--max-memory", 0],
+            "0 is too small: give a positive number of GiB",
+        ),
         (["--gird", "discount=0.9"], "there is no flag '--gird': did you mean --grid"),
     ],
 )
@@ -127,7 +130,7 @@ def test_what_is_stored_is_what_was_asked():
 def test_a_file_of_another_kind_is_no_sweep(tmp_path):
     for content in ("{}", '{"config": {}}', "["):
         (tmp_path / "sweep.json").write_text(content)
-        with pytest.raises(ValueError, match=f"{tmp_path} is no sweep: "):
+        with pytest.raises(ValueError, match=f"{tmp_path} is not a sweep: "):
             sweeps.SweepDirectory(tmp_path).read()
 
 
@@ -194,10 +197,10 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, tmp_path):
     assert (again / "results.json").read_text() == (path / "results.json").read_text()
     status, _, err = run_in_process(*BASE, "--grid", "discount=0.9", "--sweep-dir", again)
     assert status == 2
-    assert err == [f"jaxrl: error: {again} holds a sweep: go on with it by jaxrl resume {again}"]
+    assert err == [f"jaxrl: error: {again} contains a sweep: resume it with jaxrl resume {again}"]
     status, _, err = run_in_process("resume", again, "--total-steps", 999)
     assert status == 2
-    assert "--total-steps is for one run" in err[0]
+    assert "--total-steps is for single runs" in err[0]
     stored = json.loads((again / "sweep.json").read_text())
     of_older = {"words": [str(word) for word in SWEPT], "batches": stored["batches"]}
     (again / "sweep.json").write_text(json.dumps(of_older))
