@@ -6,7 +6,7 @@ from mutants.tests import BY_HAND, PPO_LOSS, PRIORITISED, PROMISE, TARGET_MOVES,
 MUTANTS = (
     Mutant(
         "the-actor-climbs-the-least-critic",
-        "TD3's actor maximises the minimum of the critics, as SAC's does, not the first.",
+        "TD3's actor maximises the minimum of the critics, like SAC's, instead of the first one.",
         "jaxrl/agents/ddpg.py",
         "return -mean(values[0]), (carried, None)",
         "return -mean(jnp.min(values, axis=0)), (carried, None)",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-critic-of-two",
-        "The target takes the first critic's value, not the least.",
+        "The target uses the first critic instead of the minimum.",
         "jaxrl/agents/ddpg.py",
         "self.bellman_target(rows, jnp.min(next_q, axis=0))",
         "self.bellman_target(rows, next_q[0])",
@@ -24,7 +24,7 @@ MUTANTS = (
     ),
     Mutant(
         "targets-almost-copies",
-        "Polyak's weights are exchanged: targets go 1 - tau of the way.",
+        "The weights of Polyak averaging are swapped: targets move by 1 - tau instead of tau.",
         "jaxrl/agents/ddpg.py",
         "polyak_update(params, state.target, self.tau)",
         "polyak_update(params, state.target, 1.0 - self.tau)",
@@ -32,7 +32,7 @@ MUTANTS = (
     ),
     Mutant(
         "target-noise-not-clipped",
-        "The noise on the target's actions has no bound.",
+        "The noise on target actions is not clipped.",
         "jaxrl/agents/ddpg.py",
         "noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)",
         "noise = 1.0 * noise",
@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "policy-never-delayed",
-        "`policy_delay` is accepted and the policy moves with every update.",
+        "`policy_delay` is accepted but ignored: every update changes the policy.",
         "jaxrl/agents/ddpg.py",
         "self.policy_delay, clock, lambda",
         "1, clock, lambda",
@@ -52,7 +52,7 @@ MUTANTS = (
     ),
     Mutant(
         "double-q-of-one-network",
-        "`double` is accepted and the target network chooses the action.",
+        "`double` is accepted, but the target network also selects the action.",
         "jaxrl/agents/dqn.py",
         'selector = fixed if self.double == "target" else None',
         "selector = None",
@@ -60,7 +60,7 @@ MUTANTS = (
     ),
     Mutant(
         "target-moves-always",
-        "The target network follows with every update.",
+        "Every update changes the target network.",
         "jaxrl/agents/bases/learning.py",
         "due = (clock.update + 1) % period == 0",
         "due = clock.update >= 0",
@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     Mutant(
         "priority-exponent-never-read",
-        "`priority_exponent` is accepted and the error itself is the priority.",
+        "`priority_exponent` is accepted but ignored: the error itself is the priority.",
         "jaxrl/agents/dqn.py",
         "priorities = (error + 1e-6) ** self.priority_exponent",
         "priorities = error + 1e-6",
@@ -76,7 +76,7 @@ MUTANTS = (
     ),
     Mutant(
         "importance-exponent-never-annealed",
-        "The share of the bias that is weighted away stays where it began.",
+        "The exponent of the importance weights stays at its initial value.",
         "jaxrl/agents/dqn.py",
         "at(self.importance_exponent, clock)",
         "at(self.importance_exponent, Clock.start())",
@@ -84,7 +84,7 @@ MUTANTS = (
     ),
     Mutant(
         "fitted-target-never-moves",
-        "Every fit is to the values of the first network.",
+        "Every fit uses the values of the first network as targets.",
         "jaxrl/agents/fitted_q.py",
         "opens = clock.update % self.num_updates == 0",
         "opens = clock.update < 0",
@@ -92,8 +92,8 @@ MUTANTS = (
     ),
     Mutant(
         "root-of-a-divergence-below-zero",
-        "NPG takes the root of a divergence, which rounding brings below zero where the policy is "
-        "sure: it is NaN from then on (ours, once).",
+        "NPG takes the square root of a KL divergence that rounding makes negative for a "
+        "near-deterministic policy, which gives NaN (jaxrl, once).",
         "jaxrl/agents/npg.py",
         "share = jnp.clip(kl / at(self.kl_radius, clock), 1.0)\n"
         "            scale = jnp.where(jnp.isfinite(share), scale / jnp.sqrt(share), 0.0)",
@@ -103,7 +103,7 @@ MUTANTS = (
     ),
     Mutant(
         "online-q-looks-behind-the-end",
-        "Online Q looks up a value where the episode is over.",
+        "Online Q bootstraps after termination.",
         "jaxrl/agents/online_q.py",
         "rows = Replayed.once(batch.steps)",
         "rows = Replayed.once(batch.steps).replace(terminated=batch.steps.truncated)",
@@ -119,8 +119,8 @@ MUTANTS = (
     ),
     Mutant(
         "advantages-not-standardised",
-        "`normalize_advantages` centres and does not scale, so that the step depends on the "
-        "unit of the rewards.",
+        "`normalize_advantages` centres without scaling, so that the step depends on the scale of "
+        "rewards.",
         "jaxrl/agents/bases/actor_critic.py",
         "return standardize(sample.advantage) if",
         "return sample.advantage - jnp.mean(sample.advantage) if",
@@ -128,7 +128,7 @@ MUTANTS = (
     ),
     Mutant(
         "target-kl-stops-for-good",
-        "Once stopped by `target_kl`, later iterations stay stopped: a flag never reset.",
+        "`target_kl` also stops all later iterations, because a flag is never reset.",
         "jaxrl/agents/ppo.py",
         "stopped = state.stopped & ~opens_iteration",
         "stopped = state.stopped",
@@ -136,8 +136,8 @@ MUTANTS = (
     ),
     Mutant(
         "target-kl-never-restores",
-        "The step that is found to lie too far away is taken all the same (akin to line "
-        "searches of TRPO ports that never restore parameters).",
+        "A step that exceeds `target_kl` is kept (akin to line searches of TRPO ports that never "
+        "restore parameters).",
         "jaxrl/agents/ppo.py",
         "jnp.where(too_far, old, new), state, new_state",
         "new, state, new_state",
@@ -145,7 +145,7 @@ MUTANTS = (
     ),
     Mutant(
         "clipping-never-annealed",
-        "A schedule of clip_epsilon is read at its start.",
+        "A schedule of `clip_epsilon` is read only at its start.",
         "jaxrl/agents/ppo.py",
         "clip_epsilon = at(self.clip_epsilon, clock)",
         "clip_epsilon = at(self.clip_epsilon, Clock.start())",
@@ -153,7 +153,7 @@ MUTANTS = (
     ),
     Mutant(
         "entropy-never-annealed",
-        "A schedule of entropy_coefficient is read at its start.",
+        "A schedule of `entropy_coefficient` is read only at its start.",
         "jaxrl/agents/bases/actor_critic.py",
         "at(self.entropy_coefficient, clock) * entropy",
         "at(self.entropy_coefficient, Clock.start()) * entropy",
@@ -163,7 +163,7 @@ MUTANTS = (
     ),
     Mutant(
         "pqn-runs-on-after-truncation",
-        "Q(lambda) carries the next episode's return over a cut.",
+        "Q(lambda) carries the next episode's return across a truncation.",
         "jaxrl/agents/pqn.py",
         "            steps.truncated,\n            self.discount,",
         "            steps.truncated & False,\n            self.discount,",
@@ -171,7 +171,7 @@ MUTANTS = (
     ),
     Mutant(
         "pqn-without-layer-norm",
-        "PQN has no target network and no layer norm in its place.",
+        "PQN has neither a target network nor layer normalisation.",
         "jaxrl/agents/pqn.py",
         "layer_norm: bool = True",
         "layer_norm: bool = False",
@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     Mutant(
         "search-around-the-worst",
-        "The search refines around the candidates of the lowest value.",
+        "The search refines around the candidates with the lowest values.",
         "jaxrl/agents/q_search.py",
         "jax.lax.top_k(q, self.num_elites)",
         "jax.lax.top_k(-q, self.num_elites)",
@@ -187,7 +187,7 @@ MUTANTS = (
     ),
     Mutant(
         "rainbow-without-noise",
-        "One of the six parts of Rainbow is off.",
+        "One of the six parts of Rainbow is switched off.",
         "jaxrl/agents/rainbow.py",
         "noisy: bool = True",
         "noisy: bool = False",
@@ -195,7 +195,8 @@ MUTANTS = (
     ),
     Mutant(
         "baseline-from-its-own-episode",
-        "The mean that is subtracted holds the episode's own return: a biased gradient.",
+        "The mean that serves as baseline includes the episode's own return, which biases the "
+        "gradient.",
         "jaxrl/agents/bases/baselines.py",
         "others = jnp.sum(total, 1, keepdims=True) - total\n"
         "    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True) - number, 1.0)",
@@ -205,7 +206,7 @@ MUTANTS = (
     ),
     Mutant(
         "whole-return-never-given",
-        "`credit='return'` is accepted and rewards to go are taken.",
+        "`credit='return'` is accepted, but rewards to go are used.",
         "jaxrl/agents/reinforce.py",
         "returns = jnp.broadcast_to(returns[:1], returns.shape)",
         "returns = 1.0 * returns",
@@ -213,8 +214,8 @@ MUTANTS = (
     ),
     Mutant(
         "states-never-discounted",
-        "`discount_states` is accepted and not read: no gradient of the discounted return (A2C's "
-        "kin).",
+        "`discount_states` is accepted but ignored: this is not the gradient of the discounted "
+        "return.",
         "jaxrl/agents/reinforce.py",
         "weight = weight * jnp.asarray(self.discount, jnp.float32) ** age",
         "weight = 1.0 * weight",
@@ -222,7 +223,7 @@ MUTANTS = (
     ),
     Mutant(
         "steps-of-the-next-episode-count",
-        "What follows the end of an episode counts as part of it.",
+        "Steps after the end of an episode count as part of it.",
         "jaxrl/agents/bases/baselines.py",
         "return ended_before == 0, time",
         "return ended_before >= 0, time",
@@ -230,7 +231,7 @@ MUTANTS = (
     ),
     Mutant(
         "optimal-baseline-from-its-own-episode",
-        "E[g^2 R] / E[g^2] is estimated with the episode that it is subtracted from.",
+        "The estimate of E[g^2 R] / E[g^2] includes the episode from which it is subtracted.",
         "jaxrl/agents/bases/baselines.py",
         "return jnp.sum(x, axis=0, keepdims=True) - x",
         "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
@@ -238,7 +239,7 @@ MUTANTS = (
     ),
     Mutant(
         "temperature-runs-away",
-        "The temperature moves against the entropy it should keep.",
+        "The temperature changes in the wrong direction, away from the target entropy.",
         "jaxrl/agents/sac.py",
         "mean(entropy - self._wanted_entropy(rows.obs))",
         "mean(self._wanted_entropy(rows.obs) - entropy)",
@@ -248,7 +249,7 @@ MUTANTS = (
     ),
     Mutant(
         "soft-target-without-entropy",
-        "The policy is paid for its entropy now, and the critics' target leaves out what follows.",
+        "The policy maximises its entropy, but the critics' targets leave out future entropy.",
         "jaxrl/agents/sac.py",
         "next_policy, state.target, rows.next_obs, next_key, temperature",
         "next_policy, state.target, rows.next_obs, next_key, 0.0 * temperature",
@@ -256,7 +257,7 @@ MUTANTS = (
     ),
     Mutant(
         "soft-value-of-few-actions-without-entropy",
-        "The value of a choice among few actions lacks its entropy.",
+        "The soft value of discrete actions leaves out the entropy.",
         "jaxrl/agents/bases/soft_policy.py",
         "return expected + temperature * entropy, entropy",
         "return expected, entropy",
@@ -264,7 +265,7 @@ MUTANTS = (
     ),
     Mutant(
         "first-critic-of-sac",
-        "The soft value is that of the first critic, not the least.",
+        "The soft value uses the first critic instead of the minimum.",
         "jaxrl/agents/bases/soft_policy.py",
         "jnp.min(q, axis=0) - temperature * log_prob, -log_prob",
         "q[0] - temperature * log_prob, -log_prob",
@@ -272,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "targets-of-sac-almost-copies",
-        "Polyak's weights are exchanged: targets go 1 - tau of the way.",
+        "The weights of Polyak averaging are swapped: targets move by 1 - tau instead of tau.",
         "jaxrl/agents/sac.py",
         "polyak_update(critic, state.target, self.tau)",
         "polyak_update(critic, state.target, 1.0 - self.tau)",
@@ -288,7 +289,7 @@ MUTANTS = (
     ),
     Mutant(
         "line-search-without-the-surrogate",
-        "The line search checks only the KL divergence (of the kind in TRPO ports).",
+        "The line search checks only the KL divergence (akin to TRPO ports).",
         "jaxrl/agents/trpo.py",
         "(new_surrogate > surrogate) & (kl <= kl_radius)",
         "kl <= kl_radius",
@@ -296,7 +297,7 @@ MUTANTS = (
     ),
     Mutant(
         "kl-the-wrong-way-round",
-        "The trust region is of the KL divergence of the old policy from the new one.",
+        "The trust region uses KL(new, old) instead of KL(old, new).",
         "jaxrl/agents/trpo.py",
         "mean(old_policy.kl(self.policy(candidate, batch)))",
         "mean(self.policy(candidate, batch).kl(old_policy))",
@@ -304,8 +305,8 @@ MUTANTS = (
     ),
     Mutant(
         "kl-of-a-policy-with-itself",
-        "The KL divergence is of the new policy from itself, always 0 (akin to the missing "
-        "stop_gradient of TRPO ports).",
+        "The KL divergence compares the new policy with itself and is always 0 (akin to the "
+        "missing stop_gradient of TRPO ports).",
         "jaxrl/agents/trpo.py",
         "mean(old_policy.kl(self.policy(candidate, batch)))",
         "mean(self.policy(candidate, batch).kl(self.policy(candidate, batch)))",

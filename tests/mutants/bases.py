@@ -6,7 +6,7 @@ from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PROMISE, VALUES
 MUTANTS = (
     Mutant(
         "n-step-target-discounted-once",
-        "The value after n steps is discounted by gamma, not gamma**n (Stoix Rainbow, D4PG).",
+        "The value after n steps is discounted by gamma instead of gamma**n (Stoix Rainbow, D4PG).",
         "jaxrl/agents/bases/learning.py",
         "weight = discount ** rows.num_steps.astype(jnp.float32)",
         "weight = discount + 0.0 * rows.num_steps",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "target-masked-with-done",
-        "The target of a cut step has no value (most libraries).",
+        "The target of a truncated step does not bootstrap (most libraries).",
         "jaxrl/agents/bases/learning.py",
         "rows.terminated.reshape(per_row)",
         "(rows.terminated | rows.truncated).reshape(per_row)",
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "target-network-unused",
-        "The target comes from the online parameters (rejax IQN).",
+        "Targets use the online parameters (rejax IQN).",
         "jaxrl/agents/bases/action_values.py",
         "following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)",
         "following, _ = self.outputs(params, rows.next_obs, evaluate_key)",
@@ -30,7 +30,7 @@ MUTANTS = (
     ),
     Mutant(
         "masked-actions-looked-up",
-        "The best next action may be one that is not available.",
+        "The best next action may be an unavailable one.",
         "jaxrl/agents/bases/action_values.py",
         "jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)",
         "q",
@@ -38,7 +38,7 @@ MUTANTS = (
     ),
     Mutant(
         "importance-weights-upside-down",
-        "Rows that are drawn often weigh more.",
+        "Rows that are sampled more often get larger weights.",
         "jaxrl/agents/bases/action_values.py",
         "jnp.maximum(rows.relative_probability, 1e-20) ** -exponent",
         "jnp.maximum(rows.relative_probability, 1e-20) ** exponent",
@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "backed-up-too-sure",
-        "C51 backs up a distribution that is narrower than what the network says.",
+        "C51 backs up a narrower distribution than the network predicts.",
         "jaxrl/agents/bases/action_values.py",
         "jax.nn.softmax(following), support",
         "jax.nn.softmax(2.0 * following), support",
@@ -56,7 +56,8 @@ MUTANTS = (
     ),
     Mutant(
         "iqn-believes-its-own-draw",
-        "IQN looks an action up at the quantile levels by which it was chosen, and finds too much.",
+        "IQN evaluates an action at the same quantile levels that selected it, which "
+        "overestimates its value.",
         "jaxrl/agents/bases/action_values.py",
         "self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)",
         "self.outputs(evaluator, rows.next_obs, evaluate_key)",
@@ -64,7 +65,7 @@ MUTANTS = (
     ),
     Mutant(
         "every-quantile-is-the-median",
-        "The levels of quantile regression are not read: right wherever the return is certain.",
+        "Quantile regression ignores the levels: correct only for deterministic returns.",
         "jaxrl/agents/bases/action_values.py",
         "quantile_huber(predicted, levels, target, kappa)",
         "quantile_huber(predicted, 0.0 * levels + 0.5, target, kappa)",
@@ -74,8 +75,8 @@ MUTANTS = (
     ),
     Mutant(
         "time-limit-bootstraps-from-here",
-        "At a time limit discount V(s_t) is added where V(s_{t+1}) belongs "
-        "(brax `bootstrap_on_timeout`).",
+        "At a time limit, discount V(s_t) is added instead of discount V(s_{t+1}) (brax "
+        "`bootstrap_on_timeout`).",
         "jaxrl/agents/bases/actor_critic.py",
         "next_values = jnp.where(steps.truncated, at_cuts, following)",
         "next_values = jnp.where(steps.truncated, values, following)",
@@ -83,8 +84,8 @@ MUTANTS = (
     ),
     Mutant(
         "time-limit-bootstraps-from-the-next-start",
-        "At a time limit the value of the next episode's start is added, which is all that one "
-        "`values[T+1]` can say under auto-reset (rlax GAE).",
+        "At a time limit, the value of the next episode's start is added, as a single "
+        "`values[T+1]` does under auto-reset (rlax GAE).",
         "jaxrl/agents/bases/actor_critic.py",
         "next_values = jnp.where(steps.truncated, at_cuts, following)",
         "next_values = following",
@@ -92,7 +93,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-advantage-standardised",
-        "Minibatches of one step are accepted, though one advantage standardises to 0.",
+        "Minibatches of one step are accepted, although a single advantage standardises to 0.",
         "jaxrl/agents/bases/actor_critic.py",
         "plan.steps_per_iteration == plan.num_minibatches",
         "plan.steps_per_iteration < plan.num_minibatches",
@@ -100,7 +101,7 @@ MUTANTS = (
     ),
     Mutant(
         "copies-in-one-group",
-        "A torso sees `[T, N, ...]`: a layer that takes axis 0 for the batch mixes environments.",
+        "A torso sees `[T, N, ...]`: a layer that treats axis 0 as the batch mixes environments.",
         "jaxrl/agents/bases/actor_critic.py",
         "call_torso=call(self.torso)",
         "call_torso=call_directly",
@@ -108,8 +109,8 @@ MUTANTS = (
     ),
     Mutant(
         "action-axes-squeezed",
-        "`squeeze` drops one-dimensional action axes and the axis of a single environment "
-        "(rejax `act`).",
+        "`squeeze` drops action axes of size one and the axis of a single environment (rejax "
+        "`act`).",
         "jaxrl/agents/bases/actor_critic.py",
         "return carry, action, policy.log_prob(action)",
         "return carry, jax.tree.map(jnp.squeeze, action), policy.log_prob(action)",
@@ -117,8 +118,7 @@ MUTANTS = (
     ),
     Mutant(
         "critic-gives-in-to-nan",
-        "After five gradients in a row that are not finite, the critic's optimiser lets them "
-        "through.",
+        "The critic's optimiser accepts non-finite gradients after five in a row.",
         "jaxrl/agents/bases/critic.py",
         "max_consecutive_errors=2**31 - 1",
         "max_consecutive_errors=5",
@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "critic-learns-advantages",
-        "The critic is fitted to the advantages, not to the value targets.",
+        "The critic is fitted to the advantages instead of the value targets.",
         "jaxrl/agents/bases/critic.py",
         "return value_loss(values, sample.target, sample.valid)",
         "return value_loss(values, sample.advantage, sample.valid)",
@@ -134,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "torso-moved-behind-the-policy",
-        "`shared_torso` is not refused: the critic's optimiser moves the policy's torso too.",
+        "`shared_torso` is accepted: the critic's optimiser also changes the policy's torso.",
         "jaxrl/agents/bases/critic.py",
         "if self.shared_torso:",
         "if self.shared_torso and self.critic_epochs < 1:",
@@ -142,7 +142,7 @@ MUTANTS = (
     ),
     Mutant(
         "critic-forgets-no-episode",
-        "In learning, the recurrent critic goes on from the episode before.",
+        "In learning, the recurrent critic carries its state across episodes.",
         "jaxrl/agents/bases/critic.py",
         'apply(critic, sample.obs, part.carry, part.first, method="value")',
         'apply(critic, sample.obs, part.carry, part.first & False, method="value")',
@@ -150,7 +150,7 @@ MUTANTS = (
     ),
     Mutant(
         "critic-starts-without-memory",
-        "In learning, the recurrent critic begins every rollout with an empty memory.",
+        "In learning, the recurrent critic starts each rollout from an empty state.",
         "jaxrl/agents/bases/critic.py",
         'apply(critic, sample.obs, part.carry, part.first, method="value")',
         "apply(critic, sample.obs, jax.tree.map(jax.numpy.zeros_like, part.carry), part.first, "
@@ -159,7 +159,7 @@ MUTANTS = (
     ),
     Mutant(
         "critic-vector-on-every-device",
-        "The critic is one vector on accelerators, too.",
+        "The critic's parameters are flattened on accelerators, too.",
         "jaxrl/agents/bases/critic.py",
         "start = Flattened.of(critic) if layout.is_cpu() else critic",
         "start = Flattened.of(critic)",
@@ -167,7 +167,7 @@ MUTANTS = (
     ),
     Mutant(
         "npg-step-of-the-wrong-length",
-        "The step is delta / x^T F x long, without the root and the 2.",
+        "The step length is delta / x^T F x, without the square root and the factor 2.",
         "jaxrl/agents/bases/natural_gradient.py",
         "scale = jnp.sqrt(2.0 * kl_radius / curvature)",
         "scale = kl_radius / curvature",
@@ -175,7 +175,7 @@ MUTANTS = (
     ),
     Mutant(
         "nan-step-without-curvature",
-        "Where x^T F x is not positive, the step is NaN (TRPO ports).",
+        "The step is NaN if x^T F x is not positive (TRPO ports).",
         "jaxrl/agents/bases/natural_gradient.py",
         "return jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)",
         "return scale",
@@ -183,7 +183,7 @@ MUTANTS = (
     ),
     Mutant(
         "every-row-for-the-fisher-matrix",
-        "`fisher_stride` is accepted and not read.",
+        "`fisher_stride` is accepted but ignored.",
         "jaxrl/agents/bases/natural_gradient.py",
         "part = self._part_for_fisher(batch)",
         "part = batch",
@@ -191,7 +191,8 @@ MUTANTS = (
     ),
     Mutant(
         "surrogate-of-the-logarithm",
-        "The surrogate takes log ratio for ratio: the same gradient at first, another line search.",
+        "The surrogate uses the log ratio instead of the ratio: the first gradient is the same, "
+        "but not the line search.",
         "jaxrl/agents/bases/natural_gradient.py",
         "return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)",
         "return mean((log_prob - sample.log_prob) * sample.advantage)",
@@ -199,7 +200,7 @@ MUTANTS = (
     ),
     Mutant(
         "advantages-never-standardised",
-        "`normalize_advantages` is accepted and not read.",
+        "`normalize_advantages` is accepted but ignored.",
         "jaxrl/agents/bases/actor_critic.py",
         "if self.normalize_advantages else",
         "if self.normalize_advantages and self.num_envs < 1 else",
@@ -207,7 +208,7 @@ MUTANTS = (
     ),
     Mutant(
         "empirical-fisher-never-used",
-        "`fisher='empirical'` is accepted and the exact matrix taken.",
+        "`fisher='empirical'` is accepted, but the exact matrix is used.",
         "jaxrl/agents/bases/natural_gradient.py",
         'if self.fisher == "exact":',
         "if self.fisher:",
@@ -217,7 +218,7 @@ MUTANTS = (
     ),
     Mutant(
         "policy-forgets-no-episode",
-        "In learning, the recurrent policy goes on from the episode before.",
+        "In learning, the recurrent policy carries its state across episodes.",
         "jaxrl/agents/bases/natural_gradient.py",
         'apply(actor, sample.obs, batch.carry, batch.first, method="policy")',
         'apply(actor, sample.obs, batch.carry, jnp.zeros_like(batch.first), method="policy")',

@@ -1,7 +1,7 @@
-"""All mutants: one defect each, as a change of a few lines, and the tests that must notice it.
+"""All mutants: each is one defect in a few lines, with the tests that must notice it.
 
-A snippet that no longer occurs once in its file fails a fast test: follow the code, so that the
-defect stays what its sentence says. A new algorithm brings the defects of its kind along.
+A fast test checks that each snippet occurs exactly once in its file: when the code changes, change
+the snippet so that the defect stays the same. A new algorithm adds typical defects of its kind.
 """
 
 from mutants import (

@@ -6,7 +6,7 @@ from mutants.tests import ONE_LOOP
 MUTANTS = (
     Mutant(
         "a-mask-that-broadcasts",
-        "A mask of one entry goes with four actions, and forbidden ones are taken.",
+        "A mask with one entry broadcasts to four actions and allows forbidden ones.",
         "jaxrl/spaces.py",
         'if getattr(mask, "shape", None) != (size,) or mask.dtype != np.bool_:',
         'if getattr(mask, "shape", None) not in ((size,), (1,)) or mask.dtype != np.bool_:',
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-box-of-no-width",
-        "An entry of a box whose ends are equal is taken for an action.",
+        "A box with equal bounds is accepted as an action space.",
         "jaxrl/spaces.py",
         "if not (low < high).all():",
         "if not (low <= high).all():",
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "unfinished-episodes-are-zeros",
-        "Steps that end no episode are averaged in as returns of zero (many).",
+        "Steps that end no episode count as returns of zero in the mean (many libraries).",
         "jaxrl/types.py",
         "count = condition.astype(jnp.float32)",
         "count = jnp.ones_like(condition, jnp.float32)",
@@ -38,7 +38,7 @@ MUTANTS = (
     ),
     Mutant(
         "info-of-every-step",
-        "The environment's own metrics are averaged over steps, not over episodes.",
+        "Metrics of the environment are averaged over steps instead of episodes.",
         "jaxrl/types.py",
         "{name: Mean.where(ended, x) for name, x in (info or {}).items()}",
         "{name: Mean.where(ended | ~ended, x) for name, x in (info or {}).items()}",
@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "sticky-actions-ignore-the-mask",
-        "An action that is not available any more is repeated.",
+        "A sticky action is repeated although it is no longer available.",
         "jaxrl/wrappers/action.py",
         "sticks = sticks & is_available(self.env.spec.action, mask, previous)",
         "sticks = jnp.bool_(sticks)",
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "frames-without-the-newest",
-        "The stack of frames ends with the observation before the last one.",
+        "The frame stack ends with the second-newest observation.",
         "jaxrl/wrappers/observation.py",
         "jnp.concatenate([old[..., new.shape[-1] :], new], axis=-1)",
         "old",
@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "time-limit-terminates",
-        "The time limit is reported as a death (most libraries).",
+        "The time limit counts as termination (most libraries).",
         "jaxrl/wrappers/time.py",
         "timestep.replace(truncated=truncated)",
         "timestep.replace(terminated=timestep.terminated | truncated)",
@@ -72,7 +72,7 @@ MUTANTS = (
     ),
     Mutant(
         "repeats-beyond-the-end",
-        "A repeated action goes on after the end of the episode and collects its rewards.",
+        "A repeated action continues after the end of an episode and collects its rewards.",
         "jaxrl/wrappers/time.py",
         "over = timestep.terminated | timestep.truncated\n            following =",
         "over = jnp.bool_(False)\n            following =",

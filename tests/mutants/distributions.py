@@ -6,7 +6,7 @@ from mutants.tests import FISHER
 MUTANTS = (
     Mutant(
         "masks-missing-from-the-log-probability",
-        "Unavailable actions are never sampled, but have a probability in the loss.",
+        "Unavailable actions are never sampled but have a probability in the loss.",
         "jaxrl/distributions/categorical.py",
         "blocks = minor_axis.split(self._masked_logits())",
         "blocks = minor_axis.split(at_least_float32(self.logits))",
@@ -24,7 +24,7 @@ MUTANTS = (
     ),
     Mutant(
         "fisher-of-unavailable-actions",
-        "The Fisher matrix counts actions that the mask forbids.",
+        "The Fisher matrix includes masked actions.",
         "jaxrl/distributions/categorical.py",
         "p = jax.nn.softmax(self._masked_logits(), axis=-1)",
         "p = jax.nn.softmax(self.parameters, axis=-1)",
@@ -32,7 +32,7 @@ MUTANTS = (
     ),
     Mutant(
         "an-action-that-is-none-is-certain",
-        "log p of an action that does not exist is the 0 of an empty sum: probability one.",
+        "The log-probability of an out-of-range action is 0, an empty sum, instead of -inf.",
         "jaxrl/distributions/categorical.py",
         "return jnp.where(known, log_prob, -jnp.inf)",
         "return jnp.where(known, log_prob, log_prob)",
@@ -40,7 +40,7 @@ MUTANTS = (
     ),
     Mutant(
         "gaussian-fisher-without-its-scale",
-        "The Fisher matrix of a normal variable's mean is 1, not 1 / std^2.",
+        "The Fisher matrix of a Gaussian's mean is 1 instead of 1 / std^2.",
         "jaxrl/distributions/gaussian.py",
         "return tangent[0] * jnp.exp(-2 * log_std), 2 * tangent[1]",
         "return tangent[0], 2 * tangent[1]",
@@ -48,7 +48,7 @@ MUTANTS = (
     ),
     Mutant(
         "log-std-missing-from-the-vector",
-        "`log_std` is not among the parameters that the Fisher matrix is of (TRPO ports).",
+        "The parameters of the Fisher matrix leave out `log_std` (TRPO ports).",
         "jaxrl/distributions/gaussian.py",
         '"""Mean and log_std, both float [..., *event]."""\n        return self._parameters()',
         '"""Mean and log_std, both float [..., *event]."""\n'
@@ -57,8 +57,8 @@ MUTANTS = (
     ),
     Mutant(
         "likelihood-by-inversion",
-        "tanh's likelihood inverts the action, which is NaN or infinite where it saturates (SAC "
-        "ports).",
+        "The likelihood of a tanh policy inverts the action, which is NaN or infinite at "
+        "saturation (SAC ports).",
         "jaxrl/distributions/gaussian.py",
         "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(u)",
         "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(jnp.arctanh(jnp.tanh(u)))",
@@ -66,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         "likelihood-without-its-slope",
-        "The change of variables is left out.",
+        "The log-determinant of the change of variables is missing.",
         "jaxrl/distributions/gaussian.py",
         "return self._gaussian._sum_event(slope)",
         "return 0.0 * self._gaussian._sum_event(slope)",

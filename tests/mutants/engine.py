@@ -6,8 +6,8 @@ from mutants.tests import FRESH_STARTS, KEYS, LONG_EVALUATION, ONCE, ONE_LOOP, R
 MUTANTS = (
     Mutant(
         "evaluation-of-fixed-length",
-        "Evaluation plays a fixed number of steps, in which short episodes count more than once "
-        "(many).",
+        "Evaluation runs a fixed number of steps, which counts short episodes more than once "
+        "(many libraries).",
         "jaxrl/engine/evaluate.py",
         "counts = ~ended_before & ~played.finished[None] & in_time[:, None]",
         "counts = jnp.broadcast_to(in_time[:, None], done.shape)",
@@ -15,7 +15,7 @@ MUTANTS = (
     ),
     Mutant(
         "unfinished-episodes-are-finished",
-        "An episode cut by the evaluation's own limit passes for a whole one.",
+        "Episodes cut off by the evaluation's own limit count as finished.",
         "jaxrl/engine/evaluate.py",
         "finished=played.finished | jnp.any(done & counts, axis=0),",
         "finished=played.finished | jnp.any(done & counts, axis=0) | ~in_time[-1],",
@@ -25,8 +25,8 @@ MUTANTS = (
     ),
     Mutant(
         "evaluation-repeats-its-noise",
-        "A key is used twice in an evaluation, so that after some steps the same noise comes "
-        "again (of the kind in rejax, brax and PureJaxQL).",
+        "A key is reused during an evaluation, so that the same noise repeats (akin to rejax, "
+        "brax and PureJaxQL).",
         "jaxrl/engine/evaluate.py",
         "jax.random.fold_in(stream(key, Stream.ROLLOUT), step)",
         "stream(key, Stream.ROLLOUT)",
@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     Mutant(
         "next-obs-not-normalised",
-        "Observations are normalised, the ones that values are bootstrapped from are not.",
+        "Observations are normalised, but the next observations for bootstrapping are not.",
         "jaxrl/engine/learners.py",
         "next_obs=stats.normalize_obs(steps.next_obs),",
         "next_obs=steps.next_obs,",
@@ -51,7 +51,7 @@ MUTANTS = (
     ),
     Mutant(
         "replay-not-normalised",
-        "Actions are chosen on normalised observations and learned from raw ones.",
+        "The agent acts on normalised observations and learns from raw ones.",
         "jaxrl/engine/learners.py",
         "obs=stats.normalize_obs(rows.obs), next_obs=stats.normalize_obs(rows.next_obs)",
         "obs=rows.obs, next_obs=rows.next_obs",
@@ -59,7 +59,7 @@ MUTANTS = (
     ),
     Mutant(
         "vector-on-every-device",
-        "Parameters are one vector on accelerators, too.",
+        "Parameters are flattened on accelerators, too.",
         "jaxrl/engine/learners.py",
         "fields = agent.flattened if layout.is_cpu() else ()",
         "fields = agent.flattened",
@@ -67,7 +67,8 @@ MUTANTS = (
     ),
     Mutant(
         "memory-chosen-from-two",
-        "Each iteration chooses between the memory before it and the one after: both are there.",
+        "Each iteration selects between the old and the new replay buffer, so that both are in "
+        "memory.",
         "jaxrl/engine/learners.py",
         "agent=agent_state, stats=stats, buffer=memory)",
         "agent=agent_state, stats=stats, buffer=jax.tree.map(lambda new, old: jnp.where("
@@ -76,7 +77,8 @@ MUTANTS = (
     ),
     Mutant(
         "updates-of-an-iteration-at-one-time",
-        "All updates of an iteration read the clock of its first: what is due between is missed.",
+        "All updates of an iteration use the clock of the first, so that periodic actions within "
+        "it are skipped.",
         "jaxrl/engine/learners.py",
         "fold_in(update_key, index)\n        now = clock.replace(update=clock.update + index)",
         "fold_in(update_key, index)\n        now = clock",
@@ -87,8 +89,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-key-for-all-updates",
-        "Every update of an iteration gets the same key (of the kind in rejax, brax and "
-        "PureJaxQL).",
+        "All updates of an iteration get the same key (akin to rejax, brax and PureJaxQL).",
         "jaxrl/engine/learners.py",
         "key_i = jax.random.fold_in(key, index)",
         "key_i = key",
@@ -96,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-shuffle-for-all-seeds",
-        "Every seed goes through its data in the same order (akin to PureJaxRL DQN).",
+        "All seeds shuffle their data in the same order (akin to PureJaxRL DQN).",
         "jaxrl/engine/learners.py",
         "minibatch_indices(stream(key, Stream.SHUFFLE), rows",
         "minibatch_indices(stream(jax.random.key(0), Stream.SHUFFLE), rows",
@@ -104,7 +105,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-draw-for-all-seeds",
-        "Every seed replays the same slots of its memory (akin to PureJaxRL DQN).",
+        "All seeds sample the same slots of the replay buffer (akin to PureJaxRL DQN).",
         "jaxrl/engine/learners.py",
         "memory, stream(key_i, Stream.SAMPLE), iterations",
         "memory, stream(jax.random.key(0), Stream.SAMPLE), iterations",
@@ -112,7 +113,7 @@ MUTANTS = (
     ),
     Mutant(
         "no-fresh-starts-each-iteration",
-        "Rollouts of whole episodes begin in the middle of what went on before.",
+        "Rollouts of whole episodes start in the middle of earlier episodes.",
         "jaxrl/engine/learners.py",
         "state = state.replace(envs=envs.reset(key))",
         "pass",
@@ -120,7 +121,8 @@ MUTANTS = (
     ),
     Mutant(
         "late-short-episodes-count",
-        "Of a rollout from fresh starts every episode counts that ends: too many short ones.",
+        "In a rollout from fresh starts, every finished episode counts, which over-represents "
+        "short ones.",
         "jaxrl/engine/learners.py",
         "episodes = episodes.first()",
         "pass",
@@ -128,7 +130,7 @@ MUTANTS = (
     ),
     Mutant(
         "warmup-by-remainder",
-        "`step % k == 0` decides who learns, and is almost never true (PureJaxRL DQN).",
+        "`step % k == 0` decides whether to learn, and is almost never true (PureJaxRL DQN).",
         "jaxrl/engine/learners.py",
         "length = jnp.where(buffer.is_ready(iterations), plan.num_updates, 0)",
         "ready = iterations * plan.steps_per_iteration % plan.warmup == 0\n"
@@ -137,7 +139,7 @@ MUTANTS = (
     ),
     Mutant(
         "updates-not-counted",
-        'The count of updates stands still within an iteration, and with it "every k updates" '
+        'The update count does not advance within an iteration, which breaks "every k updates" '
         "(akin to PureJaxRL DQN).",
         "jaxrl/engine/learners.py",
         "now = clock.replace(update=clock.update + index)\n        agent_state, new = agent.update",
@@ -146,7 +148,7 @@ MUTANTS = (
     ),
     Mutant(
         "divergence-without-its-beginning",
-        "Of numbers that are not finite the last iteration is named, not the first.",
+        "The last iteration with non-finite metrics is reported instead of the first.",
         "jaxrl/engine/learners.py",
         "jnp.where(fine & jnp.any(bad), iteration, self.iteration)",
         "jnp.where(jnp.any(bad), iteration, self.iteration)",
@@ -162,7 +164,7 @@ MUTANTS = (
     ),
     Mutant(
         "carry-kept-across-episodes",
-        "The recurrent state of one episode is carried into the next in acting.",
+        "In acting, the recurrent state is carried across episodes.",
         "jaxrl/engine/rollout.py",
         "        carry = tree_where(env_state.first, initial_carry, carry)\n",
         "",
@@ -172,7 +174,7 @@ MUTANTS = (
     ),
     Mutant(
         "carry-of-the-wrong-end",
-        "Sequences are replayed from the recurrent state at their end.",
+        "Sequences are replayed from their final recurrent state.",
         "jaxrl/engine/rollout.py",
         "Trajectory(steps, first, carry), ended",
         "Trajectory(steps, first, last_carry), ended",
@@ -182,7 +184,7 @@ MUTANTS = (
     ),
     Mutant(
         "episodes-cut-off-are-forgotten",
-        "An episode that a time limit ends is in no statistics.",
+        "Episodes that end by truncation are missing from the statistics.",
         "jaxrl/engine/rollout.py",
         "steps.terminated | steps.truncated",
         "steps.terminated",
@@ -190,8 +192,8 @@ MUTANTS = (
     ),
     Mutant(
         "one-key-for-all-actions",
-        "Every step of a rollout draws its actions with the same key (of the kind in rejax, "
-        "brax and PureJaxQL).",
+        "All steps of a rollout sample actions with the same key (akin to rejax, brax and "
+        "PureJaxQL).",
         "jaxrl/engine/rollout.py",
         "jax.random.split(stream(key, Stream.ACT), num_steps)",
         "jax.numpy.broadcast_to(stream(key, Stream.ACT), (num_steps,))",
@@ -199,8 +201,8 @@ MUTANTS = (
     ),
     Mutant(
         "acting-and-stepping-share-keys",
-        "The environment's noise comes of the keys that drew the actions (of the kind in "
-        "rejax, brax and PureJaxQL).",
+        "The environment's noise uses the keys that sampled the actions (akin to rejax, brax and "
+        "PureJaxQL).",
         "jaxrl/engine/rollout.py",
         "jax.random.split(stream(key, Stream.STEP), (num_steps, num_envs))",
         "jax.random.split(stream(key, Stream.ACT), (num_steps, num_envs))",
@@ -208,7 +210,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-size-in-int32",
-        "The bytes that a run needs overflow: more of them look like few.",
+        "The memory estimate overflows int32, so that too large a run looks small.",
         "jaxrl/engine/sizes.py",
         "size * math.prod(counts.values())",
         "size * math.prod(counts.values()) % 2**31",
@@ -216,7 +218,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-size-counted-twice",
-        "Next observations are counted, which nothing has to keep: runs that fit are refused.",
+        "Next observations are counted although they are not stored: runs that fit are rejected.",
         "jaxrl/engine/sizes.py",
         "step = obs + action + 6",
         "step = 2 * obs + action + 6",
@@ -224,7 +226,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-plain-sum-of-metrics",
-        "Metrics of millions of iterations are added up in float32.",
+        "Metrics of millions of iterations are summed in plain float32.",
         "jaxrl/engine/sums.py",
         "return self.replace(value=value, lost=lost)",
         "return self.replace(value=total, lost=0.0 * lost)",
@@ -232,7 +234,7 @@ MUTANTS = (
     ),
     Mutant(
         "grids-of-the-setting",
-        "Under `jax_enable_x64` a sweep is a grid of float64.",
+        "Under `jax_enable_x64`, a sweep is a grid of float64.",
         "jaxrl/engine/sweep.py",
         "return narrow(grid)",
         "return grid",
@@ -243,7 +245,7 @@ MUTANTS = (
     ),
     Mutant(
         "schedule-in-the-wrong-unit",
-        "Annealing counts iterations against steps, so that it hardly moves.",
+        "A schedule divides iterations by steps, so that it hardly changes.",
         "jaxrl/engine/training.py",
         "/ float(self.num_iterations)",
         "/ float(self.total_steps)",
@@ -251,7 +253,7 @@ MUTANTS = (
     ),
     Mutant(
         "evaluation-explores",
-        "Evaluation plays the exploring policy.",
+        "Evaluation uses the exploring policy.",
         "jaxrl/engine/training.py",
         'self.options.eval_mode == "sample"',
         "True",
@@ -259,8 +261,8 @@ MUTANTS = (
     ),
     Mutant(
         "every-evaluation-the-same",
-        "All evaluations of a run share one key, so that their errors do not average out (of "
-        "the kind in rejax, brax and PureJaxQL).",
+        "All evaluations of a run use the same key, so that their errors do not average out (akin "
+        "to rejax, brax and PureJaxQL).",
         "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
         "stream(fast(key), Stream.EVALUATE)",
@@ -268,8 +270,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-key-for-all-iterations",
-        "Every iteration repeats the noise of the first (of the kind in rejax, brax and "
-        "PureJaxQL).",
+        "All iterations use the noise of the first (akin to rejax, brax and PureJaxQL).",
         "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
         "stream(fast(key), Stream.ITERATION)",
@@ -277,7 +278,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-seed-is-overwritten",
-        "`PRNGKey(0)` overwrites the seed: vmapped seeds share everything (PureJaxRL DQN).",
+        "`PRNGKey(0)` overwrites the seed, so that vmapped seeds are identical (PureJaxRL DQN).",
         "jaxrl/engine/training.py",
         "(self.agent, stream(key, Stream.INIT))",
         "(self.agent, stream(jax.random.key(0), Stream.INIT))",
@@ -285,7 +286,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-seed-is-overwritten-in-training",
-        "Rollouts and updates of every seed are those of `PRNGKey(0)`, whatever the start (akin "
+        "Rollouts and updates of all seeds use `PRNGKey(0)`; only the initial state differs (akin "
         "to PureJaxRL DQN).",
         "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
@@ -294,8 +295,8 @@ MUTANTS = (
     ),
     Mutant(
         "the-seed-is-overwritten-in-evaluation",
-        "Every seed is judged by the episodes of `PRNGKey(0)`, so that their errors do not "
-        "average out (akin to PureJaxRL DQN).",
+        "All seeds are evaluated with `PRNGKey(0)`, so that their errors do not average out (akin "
+        "to PureJaxRL DQN).",
         "jaxrl/engine/training.py",
         "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
         "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
@@ -303,7 +304,7 @@ MUTANTS = (
     ),
     Mutant(
         "memory-grows-with-training",
-        "An entry is kept of every iteration, and added up at the end (akin to PureJaxRL).",
+        "Metrics of every iteration are kept and summed at the end (akin to PureJaxRL).",
         "jaxrl/engine/training.py",
         "        state, metrics, divergence = jax.lax.fori_loop(start, stop, one, loop)",
         "        def kept(i, both):\n"
@@ -317,7 +318,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-mixed-policy-judged-by-its-mode",
-        "Evaluation takes the most likely action, whatever it was asked for (most libraries).",
+        "Evaluation takes the most likely action whatever the evaluation mode (most libraries).",
         "jaxrl/engine/training.py",
         'self.options.eval_mode == "sample"',
         "False",
@@ -325,7 +326,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-cached-start",
-        "One cached start is replayed for the whole run (brax, Playground auto-reset).",
+        "A single cached start is reused for the whole run (brax, Playground auto-reset).",
         "jaxrl/engine/vector_env.py",
         "keys = jax.random.split(key, (num_steps, self.num_envs))",
         "keys = jnp.broadcast_to(\n"
@@ -336,7 +337,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-pool-of-one",
-        "The pool holds one start for all copies (akin to brax, Playground auto-reset).",
+        "The pool contains one start for all copies (akin to brax, Playground auto-reset).",
         "jaxrl/engine/vector_env.py",
         "size = self.pool_size or max(self.num_envs, 64)",
         "size = 1",
@@ -344,7 +345,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-pool-for-the-whole-run",
-        "The pool of starts is drawn once and never again (akin to brax, Playground auto-reset).",
+        "The pool of starts is drawn once for the whole run (akin to brax, Playground auto-reset).",
         "jaxrl/engine/vector_env.py",
         "self._pool(stream(key, Stream.POOL))",
         "self._pool(jax.random.key(0))",
@@ -352,7 +353,7 @@ MUTANTS = (
     ),
     Mutant(
         "episode-return-never-reset",
-        "The return of an episode contains those before it.",
+        "The return of an episode includes those of earlier episodes.",
         "jaxrl/engine/vector_env.py",
         "episode_return=jnp.where(done, 0.0, episode_return),",
         "episode_return=episode_return,",

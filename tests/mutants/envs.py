@@ -5,7 +5,7 @@ from mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         "brax-rewards-of-one-step",
-        "brax's parts of the reward are those of the last step.",
+        "brax's reward components are those of the last step only.",
         "envs/jaxrl_envs/brax.py",
         "jax.tree.map(jnp.add, rewards, added)",
         "added",
@@ -13,7 +13,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-fallen-pendulum-timed-out",
-        "A fallen pendulum counts as timed out, not as dead (brax's `time_out`).",
+        "A fallen pendulum counts as timed out instead of terminated (brax's `time_out`).",
         "envs/jaxrl_envs/brax.py",
         "            terminated=stepped.done > 0,\n            truncated=jnp.bool_(False),",
         "            terminated=jnp.bool_(False),\n            truncated=stepped.done > 0,",
@@ -21,7 +21,7 @@ MUTANTS = (
     ),
     Mutant(
         "an-early-cut-keeps-its-promise",
-        "An episode may be cut before the time limit, though the spec promises that none is.",
+        "An episode may be truncated before the time limit although the spec rules that out.",
         "envs/jaxrl_envs/conformance.py",
         "else truncated & (age < spec.max_steps)",
         "else truncated & (age > spec.max_steps)",
@@ -29,7 +29,8 @@ MUTANTS = (
     ),
     Mutant(
         "bound-with-the-older-constant",
-        "TRPO's bound with 2 epsilon discount / (1 - discount)^2 beside the total variation.",
+        "TRPO's bound combines the constant 2 epsilon discount / (1 - discount)^2 with the total "
+        "variation.",
         "envs/jaxrl_envs/exact/gradients.py",
         "penalty = 4.0 * epsilon",
         "penalty = 2.0 * epsilon",
@@ -37,7 +38,7 @@ MUTANTS = (
     ),
     Mutant(
         "gymnax-time-limit-terminates",
-        "gymnax's time limit is reported as a death (most libraries).",
+        "gymnax's time limit counts as termination (most libraries).",
         "envs/jaxrl_envs/gymnax.py",
         "terminated = jnp.asarray(terminated, bool)",
         "terminated = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)",
@@ -45,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-boolean-is-any-text",
-        "A text reaches a boolean parameter of an environment, where any text is true.",
+        "A boolean environment parameter accepts text, and any text is true.",
         "envs/jaxrl_envs/parameters.py",
         'case str() if "text" in kinds:',
         'case str() if "text" in kinds or "bool" in kinds:',

@@ -6,7 +6,7 @@ from mutants.tests import ENDS, IDENTITIES
 MUTANTS = (
     Mutant(
         "gae-done-is-terminated",
-        "GAE takes a time limit for a death (most libraries).",
+        "GAE treats a time limit as termination (most libraries).",
         "jaxrl/estimators.py",
         "deltas = rewards + discount * jnp.where(terminated, 0, next_values) - values",
         "deltas = rewards + discount * jnp.where(cut, 0, next_values) - values",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "n-step-done-is-terminated",
-        "n-step returns take a time limit for a death (most libraries).",
+        "n-step returns treat a time limit as termination (most libraries).",
         "jaxrl/estimators.py",
         "return rewards + discount * jnp.where(terminated, 0, tail)",
         "return rewards + discount * jnp.where(cut, 0, tail)",
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "lambda-done-is-terminated",
-        "Lambda-returns take a time limit for a death (most libraries).",
+        "Lambda-returns treat a time limit as termination (most libraries).",
         "jaxrl/estimators.py",
         "bootstrap = weight * jnp.where(terminated, 0, next_values)",
         "bootstrap = weight * jnp.where(cut, 0, next_values)",
@@ -30,7 +30,7 @@ MUTANTS = (
     ),
     Mutant(
         "vtrace-done-is-terminated",
-        "V-trace takes a time limit for a death (most libraries).",
+        "V-trace treats a time limit as termination (most libraries).",
         "jaxrl/estimators.py",
         "    bootstrap = jnp.where(terminated, 0, next_values)\n",
         "    bootstrap = jnp.where(cut, 0, next_values)\n",
@@ -38,7 +38,7 @@ MUTANTS = (
     ),
     Mutant(
         "gae-runs-on-after-truncation",
-        "GAE's sum runs on into the next episode after a time limit.",
+        "After a time limit, GAE's sum continues into the next episode.",
         "jaxrl/estimators.py",
         "jnp.where(cut, 0, discount * lambda_)",
         "jnp.where(terminated, 0, discount * lambda_)",
@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "n-step-runs-on-after-truncation",
-        "n-step returns run on into the next episode after a time limit.",
+        "After a time limit, n-step returns continue into the next episode.",
         "jaxrl/estimators.py",
         "stop = cut | _is_last(rewards)",
         "stop = terminated | _is_last(rewards)",
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "lambda-runs-on-after-truncation",
-        "Lambda-returns run on into the next episode after a time limit.",
+        "After a time limit, lambda-returns continue into the next episode.",
         "jaxrl/estimators.py",
         "lambda_ = jnp.where(cut, 0,",
         "lambda_ = jnp.where(terminated, 0,",
@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "vtrace-runs-on-after-truncation",
-        "V-trace's sum runs on into the next episode after a time limit.",
+        "After a time limit, V-trace's sum continues into the next episode.",
         "jaxrl/estimators.py",
         "errors = _accumulate(deltas, jnp.where(cut, 0, discount * c))",
         "errors = _accumulate(deltas, jnp.where(terminated, 0, discount * c))",
@@ -70,7 +70,7 @@ MUTANTS = (
     ),
     Mutant(
         "n-step-discount-without-its-power",
-        "The n-step bootstrap is discounted by gamma, not gamma**n (Stoix Rainbow, D4PG).",
+        "The n-step bootstrap is discounted by gamma instead of gamma**n (Stoix Rainbow, D4PG).",
         "jaxrl/estimators.py",
         "jax.lax.scan(one_step_more, next_values, length",
         "jax.lax.scan(one_step_more, next_values / discount ** (num_steps - 1), length",
@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     Mutant(
         "lambda-starts-with-the-wrong-carry",
-        "The last step of a sequence loses the part lambda of its bootstrap (akin to the wrong "
+        "The last step of a sequence loses the lambda part of its bootstrap (akin to the wrong "
         "carry of rejax PQN, PureJaxQL).",
         "jaxrl/estimators.py",
         "weight = jnp.where(_is_last(rewards), 1, 1 - lambda_)",
@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     Mutant(
         "vtrace-rho-without-its-bound",
-        "V-trace's rho is not clipped: an argument accepted and not read.",
+        "V-trace's rho is not clipped: the argument is accepted but ignored.",
         "jaxrl/estimators.py",
         'rho = jnp.minimum(ratios, _per_step(rewards, "clip_rho", clip_rho))',
         "rho = ratios",
@@ -103,7 +103,7 @@ MUTANTS = (
     ),
     Mutant(
         "vtrace-advantage-with-the-wrong-bound",
-        "The bound of the advantage's weight is not read (akin to rlax's test, which sets "
+        "The bound on the advantage's weight is ignored (akin to rlax's test, which sets "
         "`clip_pg_rho` and never passes it).",
         "jaxrl/estimators.py",
         'pg_rho = jnp.minimum(ratios, _per_step(rewards, "clip_pg_rho", clip_pg_rho))',
@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         "retrace-with-the-ratio-of-now",
-        "Retrace weighs the correction by the ratio of the action before it.",
+        "Retrace weights a correction by the ratio of the previous action.",
         "jaxrl/estimators.py",
         "c = jnp.concatenate([c[1:], c[-1:]])",
         "c = jnp.concatenate([c[:1], c[1:]])",

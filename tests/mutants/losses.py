@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "ratio-without-its-lower-bound",
-        "The probability ratio is clipped from above only.",
+        "The probability ratio is clipped only from above.",
         "jaxrl/losses.py",
         "jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon)",
         "jnp.minimum(ratio, 1.0 + clip_epsilon)",
@@ -22,8 +22,8 @@ MUTANTS = (
     ),
     Mutant(
         "surrogate-takes-the-larger",
-        "The surrogate takes the larger of the two terms, so that nothing is clipped where it "
-        "matters.",
+        "The surrogate takes the maximum of the two terms instead of the minimum, which disables "
+        "clipping.",
         "jaxrl/losses.py",
         "jnp.minimum(ratio * advantages, clipped * advantages)",
         "jnp.maximum(ratio * advantages, clipped * advantages)",
@@ -31,7 +31,7 @@ MUTANTS = (
     ),
     Mutant(
         "value-clipping-takes-the-smaller",
-        "The clipped value loss takes the smaller error, which lets values run away.",
+        "The clipped value loss takes the smaller error, which lets values drift without bound.",
         "jaxrl/losses.py",
         "jnp.maximum(jnp.square(values - targets), jnp.square(clipped - targets))",
         "jnp.minimum(jnp.square(values - targets), jnp.square(clipped - targets))",
@@ -39,7 +39,7 @@ MUTANTS = (
     ),
     Mutant(
         "targets-are-learned",
-        "Gradients flow into the value targets: a stop_gradient forgotten.",
+        "Gradients flow into the value targets, because stop_gradient is missing.",
         "jaxrl/losses.py",
         "jnp.square(values - jax.lax.stop_gradient(targets))",
         "jnp.square(values - targets)",
@@ -47,7 +47,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-column-against-a-row",
-        "[N, 1] against [N] becomes [N, N] without a word.",
+        "[N, 1] against [N] silently broadcasts to [N, N].",
         "jaxrl/losses.py",
         "if jnp.shape(y) != jnp.shape(x):",
         "if jnp.size(y) != jnp.size(x):",
@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "masked-mean-over-everything",
-        "Entries that are masked out count as zeros in the mean.",
+        "Masked entries count as zeros in the mean.",
         "jaxrl/losses.py",
         "/ jnp.maximum(count, 1)",
         "/ jnp.maximum(where.size if axis is None else where.shape[axis], 1)",
@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "mass-lost-beyond-the-support",
-        "C51's projection drops what lies beyond its ends.",
+        "C51's projection drops probability mass outside the support.",
         "jaxrl/losses.py",
         "inside = jnp.clip(atoms, support[0], support[-1])[..., None, :]",
         "inside = atoms[..., None, :]",
@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     Mutant(
         "quantiles-upside-down",
-        "The levels of quantile regression are those of the other tail.",
+        "The levels of quantile regression are reversed.",
         "jaxrl/losses.py",
         "(jax.lax.stop_gradient(error) < 0)",
         "(jax.lax.stop_gradient(error) > 0)",

@@ -1,4 +1,4 @@
-"""What a mutant is."""
+"""The class `Mutant`."""
 
 import dataclasses
 
@@ -9,13 +9,13 @@ class Mutant:
 
     Attributes:
       name: a few words with hyphens.
-      defect: one sentence, and the library that shipped it or its like, where one is known.
-      file: the source file, from the root of the repository.
-      old: what is replaced; occurs once in the file.
-      new: by what.
-      tests: pytest's ids of the tests that look; at least one must fail.
-      error: how the message of that failure begins, if it is no failed assertion: a mutant that
-        merely crashes proves nothing.
+      defect: one sentence, with the library that shipped it or something similar, if known.
+      file: path of the source file in the repository.
+      old: the code to replace; occurs once in the file.
+      new: the code to replace it with.
+      tests: pytest ids of the tests to run; at least one must fail.
+      error: how the failure's message begins, if it is not a failed assertion; by default, a mutant
+        that crashes proves nothing.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Mutant:
     error: str | None = None
 
     def apply(self, source: str) -> str:
-        """The mutated text of the file; ValueError where the snippet does not occur just once."""
+        """The mutated source; raises ValueError unless the snippet occurs exactly once."""
         if (count := source.count(self.old)) != 1:
             raise ValueError(f"{self.name}: its snippet occurs {count} times in {self.file}")
         return source.replace(self.old, self.new)

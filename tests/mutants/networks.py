@@ -6,7 +6,7 @@ from mutants.tests import OWN_MODULES
 MUTANTS = (
     Mutant(
         "divergence-of-rows-the-wrong-way-round",
-        "The KL divergence of a user's policy over several axes is taken the wrong way round.",
+        "The KL divergence of a user's policy over several axes has its arguments swapped.",
         "jaxrl/networks/own_modules.py",
         "self.rows.kl(other.rows)",
         "other.rows.kl(self.rows)",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "never-in-training-mode",
-        "Modules are never told that they learn: BatchNorm keeps its first statistics.",
+        "Modules never get `train=True`, so that BatchNorm keeps its initial statistics.",
         "jaxrl/networks/own_modules.py",
         "train=None if self.train is None else True",
         "train=None if self.train is None else False",
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "batch-statistics-in-a-policy-that-must-not-change",
-        "An on-policy agent takes a module with batch statistics.",
+        "An on-policy agent accepts a module with batch statistics.",
         "jaxrl/networks/own_modules.py",
         "if names and not trains:",
         "if names and not trains and module is None:",
@@ -30,7 +30,7 @@ MUTANTS = (
     ),
     Mutant(
         "advantages-not-centred",
-        "Dueling streams are added as they are.",
+        "Dueling streams are added without centring the advantages.",
         "jaxrl/networks/q_networks.py",
         "per_action = value + per_action - jnp.mean(per_action, axis=-2, keepdims=True)",
         "per_action = value + per_action",
@@ -38,7 +38,8 @@ MUTANTS = (
     ),
     Mutant(
         "advantages-less-the-largest",
-        "Dueling takes the largest advantage away, not the mean (equation 8 of its paper for 9).",
+        "Dueling subtracts the maximum advantage instead of the mean (equation 8 of the paper "
+        "instead of 9).",
         "jaxrl/networks/q_networks.py",
         "- jnp.mean(per_action, axis=-2, keepdims=True)",
         "- jnp.max(per_action, axis=-2, keepdims=True)",
@@ -46,8 +47,8 @@ MUTANTS = (
     ),
     Mutant(
         "noise-not-factorised",
-        "Every weight of a noisy layer draws noise of its own, of another size than the paper "
-        "says.",
+        "Each weight of a noisy layer gets independent noise, with a different scale than in the "
+        "paper.",
         "jaxrl/networks/q_networks.py",
         "kernel_std * into[:, None] * out[None]",
         'kernel_std * jax.random.normal(self.make_rng("noise"), kernel.shape)',
@@ -55,8 +56,8 @@ MUTANTS = (
     ),
     Mutant(
         "unrolled-carry-kept-across-episodes",
-        "The recurrent state is dropped in acting and not in learning, so that the first ratio "
-        "is not 1.",
+        "The recurrent state is reset in acting but not in learning, so that the first ratio is "
+        "not 1.",
         "jaxrl/networks/recurrent.py",
         "cell(tree_where(first, start, carry), x)",
         "cell(carry, x)",
@@ -66,7 +67,7 @@ MUTANTS = (
     ),
     Mutant(
         "targets-keep-their-first-statistics",
-        "A target network gets new parameters and keeps the statistics of `init`.",
+        "Target networks get new parameters but keep the batch statistics of `init`.",
         "jaxrl/networks/variables.py",
         'return x | {"params": optax.incremental_update',
         'return target | {"params": optax.incremental_update',

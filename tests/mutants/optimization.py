@@ -6,7 +6,7 @@ from mutants.tests import FISHER, OWN_MODULES, RESUME
 MUTANTS = (
     Mutant(
         "shuffle-repeats-rows",
-        "Some rows come twice in a pass over the data, others never.",
+        "A pass over the data repeats some rows and omits others.",
         "jaxrl/minibatches.py",
         "i = (i + shifts[:side][j]) % other",
         "i = jax.random.randint(key, i.shape, 0, other)",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "shuffle-of-too-few-rounds",
-        "The cheap shuffle mixes badly: minibatches are of neighbours.",
+        "The fast shuffle mixes poorly: minibatches consist of neighbouring rows.",
         "jaxrl/minibatches.py",
         "NUM_ROUNDS = 3",
         "NUM_ROUNDS = 1",
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "shuffle-of-two-rounds",
-        "Pairs of rows keep their distance more often than in a random order.",
+        "Pairs of rows keep their distance more often than in a uniform shuffle.",
         "jaxrl/minibatches.py",
         "NUM_ROUNDS = 3",
         "NUM_ROUNDS = 2",
@@ -30,7 +30,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-order-for-all-epochs",
-        "Every pass over the data takes them in the same minibatches.",
+        "All epochs use the same minibatches.",
         "jaxrl/minibatches.py",
         "jax.vmap(lambda k: permutation(k, num_rows))(jax.random.split(key, num_epochs))",
         "permutation(key, num_rows)[None].repeat(num_epochs, 0)",
@@ -38,7 +38,7 @@ MUTANTS = (
     ),
     Mutant(
         "carries-not-shuffled",
-        "Sequences are shuffled and their recurrent states are not.",
+        "Sequences are shuffled, but their recurrent states are not.",
         "jaxrl/minibatches.py",
         "take(x, 0), trajectory.carry)",
         "x[jnp.sort(index)], trajectory.carry)",
@@ -46,8 +46,8 @@ MUTANTS = (
     ),
     Mutant(
         "terminal-reward-leaks",
-        "The reward that ends an episode leaks into the running return of the next "
-        "(PureJaxRL, rejax reward scaling).",
+        "The last reward of an episode leaks into the running return of the next (PureJaxRL, "
+        "rejax reward scaling).",
         "jaxrl/normalization.py",
         "jax.lax.scan(accumulate, so_far, (reward, first))",
         "jax.lax.scan(accumulate, so_far, (reward, jnp.roll(first, -1, axis=0)))",
@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "running-return-never-reset",
-        "The running return crosses the ends of episodes.",
+        "The running return is not reset at the end of an episode.",
         "jaxrl/normalization.py",
         "discount * jnp.where(first, 0.0, running) + reward",
         "discount * running + reward",
@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "variances-merged-without-the-means",
-        "Merged variances forget the difference of the means.",
+        "Merging variances ignores the difference of the means.",
         "jaxrl/normalization.py",
         "weight * batch_variance + between",
         "weight * batch_variance",
@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     Mutant(
         "integers-are-not-normalised",
-        "Integers pass as they are, though observations are said to be normalised (jaxrl once).",
+        "Integer observations are not normalised although normalisation is on (jaxrl, once).",
         "jaxrl/normalization.py",
         'return _is_float(x) or (normalized == "numbers" and',
         'return _is_float(x) or (normalized == "all" and',
@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-warm-start-without-statistics",
-        "A run that starts from another one's agent sees observations on another scale.",
+        "A warm-started run does not take over the observation statistics.",
         "jaxrl/normalization.py",
         "obs=self.obs if self.obs == () else earlier.obs,",
         "obs=self.obs,",
@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     Mutant(
         "gradients-clipped-by-element",
-        '"max_grad_norm" clips element-wise (rejax, all agents).',
+        "`max_grad_norm` clips element-wise (rejax, all agents).",
         "jaxrl/optimizers.py",
         "optax.clip_by_global_norm(max_grad_norm)",
         "optax.clip(max_grad_norm)",
@@ -95,7 +95,8 @@ MUTANTS = (
     ),
     Mutant(
         "optimizer-without-params",
-        "`optimizer.update(grads, state)` without params: AdamW breaks (several).",
+        "`optimizer.update(grads, state)` is called without params, which breaks AdamW (several "
+        "libraries).",
         "jaxrl/optimizers.py",
         ".update(gradient, optimizer, tree)",
         ".update(gradient, optimizer)",
@@ -103,7 +104,7 @@ MUTANTS = (
     ),
     Mutant(
         "learning-rate-never-annealed",
-        "A schedule is read once, at its start.",
+        "A schedule of the learning rate is read only at its start.",
         "jaxrl/optimizers.py",
         "optax.adam(at(learning_rate, clock)",
         "optax.adam(at(learning_rate, Clock.start())",
@@ -111,7 +112,7 @@ MUTANTS = (
     ),
     Mutant(
         "rmsprop-decay-the-other-way",
-        "RMSprop keeps 1 - decay of its mean of squared gradients.",
+        "RMSprop swaps decay and 1 - decay.",
         "jaxrl/optimizers.py",
         "optax.rmsprop(rate, decay, epsilon",
         "optax.rmsprop(rate, 1 - decay, epsilon",
@@ -119,7 +120,7 @@ MUTANTS = (
     ),
     Mutant(
         "rmsprop-epsilon-beside-the-root",
-        "RMSprop adds epsilon to the root instead of below it (PyTorch's, for which "
+        "RMSprop adds epsilon outside the square root instead of inside (PyTorch, for which "
         "Stable-Baselines3 offers a replacement).",
         "jaxrl/optimizers.py",
         "initial_scale=1.0)",
@@ -128,7 +129,8 @@ MUTANTS = (
     ),
     Mutant(
         "rmsprop-begins-at-zero",
-        "RMSprop's mean of squared gradients begins at 0: first steps are ten times the step size.",
+        "RMSprop's mean of squared gradients starts at 0, so that the first steps are ten times "
+        "too large.",
         "jaxrl/optimizers.py",
         "initial_scale=1.0)",
         "initial_scale=0.0)",
@@ -136,7 +138,7 @@ MUTANTS = (
     ),
     Mutant(
         "statistics-thrown-away",
-        "The statistics of a learning pass are not stored.",
+        "The batch statistics of a learning pass are discarded.",
         "jaxrl/optimizers.py",
         "new = merged(tree, params, carried)",
         "new = merged(tree, params)",
@@ -144,7 +146,7 @@ MUTANTS = (
     ),
     Mutant(
         "conjugate-gradient-is-steepest-descent",
-        "The new direction has the wrong share, beta, of the old one: none.",
+        "Conjugate gradient sets beta to 0, which makes it steepest descent.",
         "jaxrl/solvers.py",
         "z + (new_rz / rz) * p",
         "z",
@@ -152,7 +154,7 @@ MUTANTS = (
     ),
     Mutant(
         "conjugate-gradient-never-done",
-        "Conjugate gradient goes on after it has converged, on rounding errors.",
+        "Conjugate gradient continues after convergence, on rounding errors.",
         "jaxrl/solvers.py",
         "active = taken & (_norm(r) > tolerance * norm_b)",
         "active = taken",
@@ -160,7 +162,7 @@ MUTANTS = (
     ),
     Mutant(
         "negative-curvature-followed",
-        "Conjugate gradient steps along directions of negative curvature, uphill.",
+        "Conjugate gradient follows directions of negative curvature.",
         "jaxrl/solvers.py",
         "curved = (curvature > 0) & (curvature > ROUNDING * largest * squared)",
         "curved = jnp.isfinite(alpha)",
@@ -168,7 +170,7 @@ MUTANTS = (
     ),
     Mutant(
         "division-by-no-curvature",
-        "Where p^T A p is 0, conjugate gradient divides by it (TRPO ports).",
+        "Conjugate gradient divides by p^T A p even if it is 0 (TRPO ports).",
         "jaxrl/solvers.py",
         "taken = active & curved & jnp.all(jnp.isfinite(new_x)) & jnp.isfinite(new_rz)",
         "taken = active & ~(curvature < 0)",
@@ -179,8 +181,8 @@ MUTANTS = (
     ),
     Mutant(
         "fisher-summed-over-rows",
-        "The Fisher matrix is a sum over the rows, the gradient a mean, so that the step depends "
-        "on the size of the batch.",
+        "The Fisher matrix is a sum over rows but the gradient a mean, so that the step depends "
+        "on the batch size.",
         "jaxrl/solvers.py",
         "return mean(_row_inner(push(v), outputs, batch_ndim))",
         "return jnp.sum(_row_inner(push(v), outputs, batch_ndim))",
@@ -188,7 +190,8 @@ MUTANTS = (
     ),
     Mutant(
         "gauss-newton-for-fisher",
-        "J^T J of the network's outputs, without the metric of the distribution.",
+        "The Fisher matrix is J^T J of the network's outputs, without the metric of the "
+        "distribution.",
         "jaxrl/solvers.py",
         "outputs = metric(push(v))",
         "outputs = push(v)",
@@ -196,7 +199,7 @@ MUTANTS = (
     ),
     Mutant(
         "refused-steps-not-undone",
-        "The last point that a line search has refused is where the parameters stay (TRPO ports).",
+        "After a failed line search, the parameters stay at the last rejected point (TRPO ports).",
         "jaxrl/solvers.py",
         "x=chosen(point, x),",
         "x=point,",
@@ -204,7 +207,7 @@ MUTANTS = (
     ),
     Mutant(
         "line-search-skips-the-whole-step",
-        "The first point that a line search looks at is a shortened step already.",
+        "The line search starts with a shortened step.",
         "jaxrl/solvers.py",
         "jnp.asarray(shrink, jnp.float32) ** search.num_tries",
         "jnp.asarray(shrink, jnp.float32) ** (search.num_tries + 1)",

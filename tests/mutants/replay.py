@@ -6,7 +6,7 @@ from mutants.tests import DECLARED, HAPPENED
 MUTANTS = (
     Mutant(
         "rows-cross-the-write-head",
-        "Rows of several steps are drawn so near the newest that they go on with the oldest.",
+        "n-step rows are sampled so close to the newest step that they continue with the oldest.",
         "jaxrl/replay/buffer.py",
         "num_starts = self.num_written(iterations) - (plan.n_step - 1)",
         "num_starts = self.num_written(iterations)",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "rows-cross-episodes",
-        "The sum of rewards goes on past the end of an episode.",
+        "n-step rewards are summed across the end of an episode.",
         "jaxrl/replay/buffer.py",
         "goes_on, weight = goes_on & ~ended, weight * discount",
         "goes_on, weight = goes_on | ended, weight * discount",
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "cut-leads-to-the-next-start",
-        "After a cut, the next episode's first observation is taken for the last of this one.",
+        "After a truncation, the next observation is the first of the next episode.",
         "jaxrl/replay/buffer.py",
         "following = tree_where(truncated, cut, following)",
         "following = tree_where(truncated, following, following)",
@@ -30,7 +30,8 @@ MUTANTS = (
     ),
     Mutant(
         "no-room-for-cuts-before-the-limit",
-        "Room for final observations by the time limit alone, whatever else truncates.",
+        "Room for final observations is sized by the time limit even if episodes can be truncated "
+        "earlier.",
         "jaxrl/replay/buffer.py",
         'if spec.truncates != "at_max_steps":',
         "if spec.max_steps is None:",
@@ -38,7 +39,7 @@ MUTANTS = (
     ),
     Mutant(
         "too-little-room-for-cuts",
-        "Room for half of the truncations that a time limit can make.",
+        "There is room for only half of the final observations that a time limit can produce.",
         "jaxrl/replay/buffer.py",
         "-(-slots // spec.max_steps)",
         "slots // spec.max_steps // 2",
@@ -46,7 +47,7 @@ MUTANTS = (
     ),
     Mutant(
         "lost-observations-made-up",
-        "Where the observation of a cut has been written over, another's is taken for it.",
+        "If a final observation was overwritten, another one is used in its place.",
         "jaxrl/replay/buffer.py",
         "valid=has_mass & ~lost,",
         "valid=has_mass,",
@@ -54,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-unwritten-is-drawn",
-        "Slots that hold nothing yet are drawn.",
+        "Slots that were never written are sampled.",
         "jaxrl/replay/buffer.py",
         "age = jax.random.randint(age_key, size, 0, jnp.maximum(num_starts, 1))",
         "age = jax.random.randint(age_key, size, -self.num_slots + 1, num_starts)",
@@ -62,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "new-steps-without-priority",
-        "New steps enter with priority 1, however high the others are.",
+        "New steps get priority 1 instead of the largest priority.",
         "jaxrl/replay/buffer.py",
         "jnp.where(new[:, None], state.top_priority, 0.0)",
         "jnp.where(new[:, None], jnp.minimum(state.top_priority, 1.0), 0.0)",
@@ -72,7 +73,7 @@ MUTANTS = (
     ),
     Mutant(
         "priorities-squared",
-        "Draws do not follow the stated probabilities.",
+        "Sampling does not follow the stated probabilities.",
         "jaxrl/replay/sum_tree.py",
         "children = level.reshape(-1, WIDTH)[node]",
         "children = level.reshape(-1, WIDTH)[node] ** 1.2",
@@ -80,7 +81,7 @@ MUTANTS = (
     ),
     Mutant(
         "sums-not-carried-up",
-        "An update stops below the root.",
+        "An update of the sum tree does not reach the root.",
         "jaxrl/replay/sum_tree.py",
         'levels.append(above.at[index].set(sums, mode="drop"))',
         "levels.append(above + 0.0 * sums[0])",

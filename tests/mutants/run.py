@@ -3,9 +3,9 @@
     make mutants
     PYTHONPATH=tests python -m mutants.run [NAME ...] [--part 1/4] [--jobs 2] [--write FILE]
 
-First the same tests must pass on an unchanged copy: a test that fails anyway proves nothing. Then
-one of them must fail for each mutant, by an assertion; an import that fails, a syntax error or an
-exception inside the mutated code are no proof either. Exit code 1 if a mutant survived.
+First, the same tests must pass on an unchanged copy: a test that fails anyway proves nothing. Then,
+for each mutant, one of its tests must fail with an assertion; a failed import, a syntax error or an
+exception in the mutated code do not count. The exit code is 1 if a mutant survived.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ASSERTIONS = ("assert ", "AssertionError", "Failed: DID NOT RAISE")
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: `caught_by` a test, or the `complaint` that none did."""
+    """The outcome for a mutant: the test that caught it, or a complaint."""
 
     mutant: Mutant
     caught_by: str = ""
@@ -50,27 +50,27 @@ def copy_of_the_library(folder: Path) -> None:
 
 
 SERVER = multiprocessing.get_context("forkserver")
-"""Its processes begin with what takes seconds to import: of gymnax only what it imports itself,
-since it starts jax's backend, which must not be forked."""
+"""Starts processes with slow imports preloaded; not gymnax, which starts jax's backend on import,
+and that must not be forked."""
 SERVER.set_forkserver_preload(["pytest", "jax", "flax.linen", "optax", "seaborn"])
 
 
 def prepare(work: Path) -> None:
-    """Sets the environment that all tests run in; before the first of them."""
+    """Sets environment variables; call it before any test runs."""
     os.environ |= {
         "PYTHONDONTWRITEBYTECODE": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    # Most of what a mutant compiles, the unchanged library has compiled: programs are found by
-    # their content.
+    # Most programs of a mutant are those of the unchanged library, and the cache finds them by
+    # content.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
 
 
 def pytest(folder: Path, *arguments: str, seconds: float) -> int | None:
-    """Runs tests of the copy in `folder`: pytest's exit code, None where it found no end.
+    """Runs tests of the copy in `folder`; returns pytest's exit code, or None on a timeout.
 
-    The report is `report.xml` in the folder, what was printed `output.txt`.
+    Writes `report.xml` and `output.txt` into the folder.
     """
     process = SERVER.Process(target=_pytest, args=(folder, arguments))
     process.start()
@@ -83,9 +83,9 @@ def pytest(folder: Path, *arguments: str, seconds: float) -> int | None:
 
 
 def _pytest(folder: Path, arguments: tuple[str, ...]) -> None:
-    """In a process of its own: what is imported from now on is the copy."""
+    """Runs pytest in a process of its own, which imports the copy."""
     packages = [str(folder), str(folder / "envs")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(packages)  # of the tests' own processes
+    os.environ["PYTHONPATH"] = os.pathsep.join(packages)  # for subprocesses of the tests
     sys.path[:0] = packages
     os.chdir(folder)
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -94,7 +94,7 @@ def _pytest(folder: Path, arguments: tuple[str, ...]) -> None:
     import pytest
 
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--junitxml=report.xml"]
-    # Another process may be writing the compiled program that this one finds: it compiles its own.
+    # Another process may be writing the same cache entry; then this one compiles by itself.
     for verb in ("reading", "writing"):
         options += ["-W", f"ignore:Error {verb} persistent compilation cache"]
     code = int(pytest.main([*options, *arguments]))
@@ -103,31 +103,31 @@ def _pytest(folder: Path, arguments: tuple[str, ...]) -> None:
 
     for module in (jaxrl, jaxrl_envs):
         if module.__file__ is None or not module.__file__.startswith(str(folder)):
-            print(f"not the copy was tested, but {module.__file__}")
+            print(f"tested {module.__file__} instead of the copy")
             code = NOT_THE_COPY
     sys.stdout.flush()
     os._exit(code)  # threads of jax may outlive the tests
 
 
 def check_the_unchanged_copy(mutants: tuple[Mutant, ...], folder: Path, jobs: int) -> str:
-    """Why the mutants would prove nothing; empty where all their tests pass without them."""
+    """An error message if a test fails without any mutant; empty if all pass."""
     copy_of_the_library(folder)
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     code = pytest(folder, "-n", str(jobs), *tests, seconds=5 * SECONDS)
     if code is None:
-        return f"OUT OF TIME: no answer in {5 * SECONDS} s without any mutant"
+        return f"TIMEOUT: not finished in {5 * SECONDS} s without any mutant"
     printed = (folder / "output.txt").read_text(encoding="utf-8")
     return "" if code == 0 else f"fails without any mutant:\n{printed}"
 
 
 def verdict_on(mutant: Mutant, folder: Path) -> Verdict:
-    """Runs the mutant's tests on a copy that contains it, made in `folder`."""
+    """Runs the mutant's tests on a mutated copy in `folder`."""
     copy_of_the_library(folder)
     file = folder / mutant.file
     file.write_text(mutant.apply(file.read_text(encoding="utf-8")), encoding="utf-8")
     code = pytest(folder, "--exitfirst", *mutant.tests, seconds=SECONDS)
     if code is None:
-        return Verdict(mutant, complaint=f"OUT OF TIME: no answer in {SECONDS} s")
+        return Verdict(mutant, complaint=f"TIMEOUT: not finished in {SECONDS} s")
     if code == 0:
         return Verdict(mutant, complaint="SURVIVED: its tests pass")
     if code != 1:  # 2: not collected, 4: no such test, 5: no test
@@ -140,7 +140,7 @@ def _verdict_of_the_report(mutant: Mutant, report: Path) -> Verdict:
         for failure in case.iter("failure"):
             message = failure.get("message", "")
             names = iter(case.get("classname", "").split("."))
-            module = next(name for name in names if name.startswith("test_"))  # behind its folders
+            module = next(name for name in names if name.startswith("test_"))  # after its folders
             test = "::".join((f"{module}.py", *names, case.get("name", "")))
             if message.startswith(mutant.error or ASSERTIONS):
                 return Verdict(mutant, caught_by=test)
@@ -150,7 +150,7 @@ def _verdict_of_the_report(mutant: Mutant, report: Path) -> Verdict:
 
 
 def report_of(verdicts: list[Verdict]) -> str:
-    """The mutants as a page of Markdown."""
+    """A Markdown page with all verdicts."""
     rows = [
         f"| {v.mutant.name} | {v.mutant.defect} | {_code(v.caught_by) or v.complaint} |"
         for v in verdicts
@@ -160,14 +160,14 @@ def report_of(verdicts: list[Verdict]) -> str:
         (
             "# Mutants",
             "",
-            "Defects put into a copy of the library by `make mutants`, and the test that notices "
-            "each. A library in",
-            "parentheses shipped that defect or its like; the others are slips of the same kinds. "
-            "The changes are in",
+            "`make mutants` puts these defects into copies of the library, one at a time, and runs "
+            "the tests that must notice",
+            "them. A library in parentheses has shipped that defect or a similar one. The mutants "
+            "are defined in",
             "`tests/mutants/`; `make mutants MUTANTS_ARGS='--write docs/mutants.md'` "
             "writes this page.",
             "",
-            f"{caught} of {len(verdicts)} are noticed.",
+            f"{caught} of {len(verdicts)} mutants are noticed.",
             "",
             "| mutant | defect | noticed by |",
             "|---|---|---|",
@@ -182,7 +182,7 @@ def _code(text: str) -> str:
 
 
 def part(text: str) -> slice:
-    """Of "2/4": each fourth, from the second on."""
+    """Parses "2/4": every fourth mutant, starting with the second."""
     k, n = (int(number) for number in text.split("/"))
     if not 1 <= k <= n:
         raise ValueError(text)
@@ -190,24 +190,24 @@ def part(text: str) -> slice:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Do the tests notice the defects of others?")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all unless given")
+    parser = argparse.ArgumentParser(description="Checks that the tests notice known defects.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants (default: all)")
     parser.add_argument(
-        "--part", type=part, default=slice(None), metavar="K/N", help="each N-th, from the K-th on"
+        "--part", type=part, default=slice(None), metavar="K/N", help="every N-th, from the K-th on"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (%(default)s)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel processes (%(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the report to this file")
     options = parser.parse_args(arguments)
     known = {mutant.name: mutant for mutant in MUTANTS}
     for name in options.names:
         if name not in known:
-            parser.error(f"no mutant is called {name!r}; there are: {', '.join(known)}")
+            parser.error(f"unknown mutant {name!r}: use {', '.join(known)}")
     mutants = (tuple(known[name] for name in options.names) or MUTANTS)[options.part]
 
-    sys.stdout.reconfigure(line_buffering=True)  # each line is seen at once in a file, too
+    sys.stdout.reconfigure(line_buffering=True)  # to see each line at once in a file, too
     start = time.monotonic()
     verdicts = []
-    print(f"{len(mutants)} mutants; first their tests, without any")
+    print(f"{len(mutants)} mutants; first their tests without mutants")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name).resolve()
         prepare(work)

@@ -6,7 +6,7 @@ from mutants.tests import GOES_ON, ONCE, RESUME
 MUTANTS = (
     Mutant(
         "a-bootstrap-across-tasks",
-        "Resampled seeds of one task are scores of another.",
+        "The bootstrap mixes seeds of different tasks.",
         "jaxrl/analysis/intervals.py",
         "scores[rows, np.arange(num_tasks)]",
         "scores[rows, rng.integers(0, num_tasks, rows.shape)]",
@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-bootstrap-not-expanded",
-        "The bootstrap of few seeds has the normal quantile in place of Student's.",
+        "The bootstrap for few seeds uses the normal quantile instead of Student's.",
         "jaxrl/analysis/intervals.py",
         "factor = student_quantile(probability, num_seeds - 1) / ",
         "factor = NormalDist().inv_cdf(probability) / ",
@@ -22,7 +22,8 @@ MUTANTS = (
     ),
     Mutant(
         "an-interval-of-percentiles",
-        "The interval is the percentile bootstrap's, too narrow for few seeds (rliable).",
+        "The interval is the plain percentile bootstrap, which is too narrow for few seeds "
+        "(rliable).",
         "jaxrl/analysis/statistics.py",
         "if statistic is mean:\n        return intervals.student_interval(scores, level)",
         "if True:\n        low, high = stratified_interval(statistic, scores, level=level)\n"
@@ -34,7 +35,7 @@ MUTANTS = (
     ),
     Mutant(
         "ties-are-wins",
-        "The probability of improvement counts a tie as an improvement.",
+        "The probability of improvement counts ties as improvements.",
         "jaxrl/analysis/statistics.py",
         "np.mean(x == y, (-3, -2)) / 2",
         "np.mean(x == y, (-3, -2))",
@@ -45,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-checkpoint-that-is-believed",
-        "A bit that turned on the disk is read as if it had been written.",
+        "Checksums are not verified, so that a flipped bit on disk goes unnoticed.",
         "jaxrl/runs/checkpoint_files.py",
         'if x["crc32"] != leaves[k]["crc32"]]',
         "if False]",
@@ -53,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-directory-that-is-not-claimed",
-        "Two runs write into one directory: it was found empty by both (a check without a lock).",
+        "Two runs write into the same directory, because it is not locked.",
         "jaxrl/runs/directory.py",
         "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
@@ -63,8 +64,8 @@ MUTANTS = (
     ),
     Mutant(
         "a-diverged-member-counts",
-        "The mean that a target is compared with includes seeds that have diverged, and is never "
-        "reached.",
+        "The mean that is compared with `stop_at_return` includes diverged seeds, so that it is "
+        "never reached.",
         "jaxrl/runs/events.py",
         "counted(self.return_means, self.diverged)",
         "self.return_means",
@@ -72,7 +73,8 @@ MUTANTS = (
     ),
     Mutant(
         "a-stop-that-judges-itself",
-        "The evaluation that was high enough to end a run says what the run reached.",
+        "The evaluation that stopped the run is also reported as its result, which is biased "
+        "upwards.",
         "jaxrl/runs/events.py",
         "return self.afresh or self.evaluations[-1]",
         "return self.evaluations[-1]",
@@ -80,7 +82,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-configuration-written-late",
-        "A run killed while it compiles leaves nothing to resume.",
+        "A run killed during compilation leaves nothing to resume.",
         "jaxrl/runs/fit.py",
         "                recorder.begin()\n",
         "                pass\n",
@@ -88,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "an-export-without-normalisation",
-        "An exported policy sees raw observations (a common mistake of deployment).",
+        "An exported policy sees raw observations (a common deployment bug).",
         "jaxrl/runs/load.py",
         "policy_of(self.training.agent, self.state, self.stats, clock, explore=False)",
         "policy_of(self.training.agent, self.state, self.stats.replace(obs=()), clock, "
@@ -97,7 +99,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-member-stops-all",
-        "A run ends when one of its members diverges.",
+        "A run ends as soon as one of its members diverges.",
         "jaxrl/runs/loop.py",
         "if len(run_state.diverged) == num_members:",
         "if run_state.diverged:",
@@ -106,7 +108,7 @@ MUTANTS = (
     ),
     Mutant(
         "fresh-episodes-that-are-not",
-        "What is evaluated afresh is evaluated with the keys of the evaluation that ended the run.",
+        "The evaluation on new episodes reuses the keys of the evaluation that ended the run.",
         "jaxrl/runs/loop.py",
         "self.play(run_state, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))",
         "self.play(run_state, self.members.key)",
@@ -114,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-resume-with-other-seeds",
-        "A run goes on with a sample other than its own: more evaluation episodes, other seeds.",
+        "A resumed run accepts other seeds or another number of evaluation episodes.",
         "jaxrl/runs/run_config.py",
         "role_of(name) in (Role.FOLLOWING, Role.RECORD)",
         "role_of(name) in (Role.FOLLOWING, Role.RECORD, Role.SAMPLE)",
@@ -122,7 +124,8 @@ MUTANTS = (
     ),
     Mutant(
         "an-old-run-of-todays-defaults",
-        "What an old config.json lacks is taken for today's default, not for what it did then.",
+        "Options missing from an old config.json get today's default instead of the default of "
+        "that time.",
         "jaxrl/engine/options.py",
         "return self.default if self.before is UNSET else self.before",
         "return self.default",
@@ -133,7 +136,7 @@ MUTANTS = (
     ),
     Mutant(
         "memory-beside-its-successor",
-        "The state is not donated: the memory is there twice.",
+        "The state is not donated, so that it is in memory twice.",
         "jaxrl/runs/programs.py",
         "jax.jit(chunk, donate_argnums=1)",
         "jax.jit(chunk)",
@@ -141,7 +144,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-checkpoint-without-the-environments",
-        "A resumed run begins new episodes instead of going on with those it had (most libraries).",
+        "A resumed run starts new episodes instead of continuing the old ones (most libraries).",
         "jaxrl/runs/checkpoint.py",
         "run_state.state = state.replace(**part, **rest)",
         "run_state.state = state.replace(**part, **rest | {'envs': state.envs})",
@@ -149,7 +152,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-checkpoint-without-replay",
-        "A resumed run has an empty replay memory (most libraries).",
+        "A resumed run starts with an empty replay buffer (most libraries).",
         "jaxrl/runs/checkpoint.py",
         "run_state.state = state.replace(**part, **rest)",
         "run_state.state = state.replace(**part, **rest | {'buffer': state.buffer})",
@@ -157,7 +160,7 @@ MUTANTS = (
     ),
     Mutant(
         "resume-at-iteration-zero",
-        "A resumed run starts its schedules and its counts anew.",
+        "A resumed run restarts its schedules and counters.",
         "jaxrl/runs/checkpoint.py",
         'run_state.iteration = record["iteration"]',
         "run_state.iteration = 0",
@@ -165,7 +168,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-last-is-the-best",
-        "The state that is kept as the best is that of the last evaluation.",
+        "Every later evaluation replaces the best state.",
         "jaxrl/runs/recorder.py",
         "if event.return_mean > highest:",
         "if event.return_mean > -np.inf:",

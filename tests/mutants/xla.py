@@ -5,7 +5,7 @@ from mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         "columns-in-the-wrong-order",
-        "A narrow layer's outputs come out in reverse.",
+        "The outputs of a narrow layer are reversed.",
         "jaxrl/xla/columns.py",
         "dimensions, **options) for column in kernel.T]",
         "dimensions, **options) for column in kernel.T[::-1]]",
@@ -13,7 +13,7 @@ MUTANTS = (
     ),
     Mutant(
         "tiles-out-of-order",
-        "A convolution with a stride multiplies pixels of a tile by each other's weights.",
+        "A strided convolution multiplies the pixels of a tile by the wrong weights.",
         "jaxrl/xla/convolution.py",
         "kernel = _tiles(kernel, 0, strides)",
         "kernel = _tiles(kernel[::-1, ::-1], 0, strides)[::-1, ::-1]",
@@ -23,7 +23,7 @@ MUTANTS = (
     ),
     Mutant(
         "dilation-in-padding-only",
-        "A dilated kernel has the right padding, and its entries lie side by side.",
+        "A dilated kernel is padded correctly but applied without dilation.",
         "jaxrl/xla/convolution.py",
         "[(i * d, s, n) for i, d, s, n in axes]",
         "[(i, s, n) for i, d, s, n in axes]",
@@ -33,7 +33,7 @@ MUTANTS = (
     ),
     Mutant(
         "updates-at-the-wrong-parameters",
-        "The vector of the parameters and that of their updates are not in the same order.",
+        "The flattened parameters and their flattened updates are in different orders.",
         "jaxrl/xla/flatten.py",
         "self.vector + ravel_pytree(updates)[0]",
         "self.vector + ravel_pytree(updates)[0][::-1]",
@@ -41,7 +41,7 @@ MUTANTS = (
     ),
     Mutant(
         "accelerators-laid-out-as-cpus",
-        "The layout does not ask for the device.",
+        "The program layout ignores the device.",
         "jaxrl/xla/layout.py",
         'return jax.default_backend() == "cpu"',
         'return jax.default_backend() != "cpu"',
@@ -49,7 +49,7 @@ MUTANTS = (
     ),
     Mutant(
         "dtypes-left-to-the-setting",
-        "Under `jax_enable_x64` programs are traced with it on.",
+        "Programs are traced with `jax_enable_x64` switched on.",
         "jaxrl/xla/precision.py",
         "with jax.enable_x64(False),",
         "with jax.enable_x64(True),",

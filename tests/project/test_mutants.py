@@ -1,4 +1,4 @@
-"""The mutants are what they say: unique, in step with the source, and noticed by the suite."""
+"""The mutants are unique, match the source, and are noticed by the tests."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ def test_names_are_unique():
 
 @every_mutant
 def test_a_mutant_is_another_program(mutant):
-    """Its snippet is found, once, and what becomes of the file differs and can be parsed."""
+    """Its snippet occurs once, and the mutated file differs and can be parsed."""
     source = (ROOT / mutant.file).read_text(encoding="utf-8")
     mutated = mutant.apply(source)
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source))
