@@ -1,11 +1,11 @@
-"""What works of brax: every environment on every backend, each in a process of its own.
+"""Tests all brax environments on all backends, each pair in its own process.
 
-    python -m benchmarks.brax_support                       # all, some minutes
-    python -m benchmarks.brax_support hopper ant            # these only
-    python -m benchmarks.brax_support --write docs/brax.md  # and write the table there
+    python -m benchmarks.brax_support                       # all, takes some minutes
+    python -m benchmarks.brax_support hopper ant            # only these
+    python -m benchmarks.brax_support --write docs/brax.md  # also write the table to a file
 
-A pair works when it can be built, compiled and stepped with random actions, and what it shows is
-finite.
+A pair works if it can be built, compiled and stepped with random actions, and its observations and
+rewards are finite.
 """
 
 import argparse
@@ -51,12 +51,12 @@ print(json.dumps({{"seconds": seconds, "finite": bool(finite.all()), "size": obs
 
 
 def examine(name: str, backend: str) -> dict:
-    """What came of one pair."""
+    """Tests one pair and returns its result."""
     command = [sys.executable, "-c", PROGRAM, name, backend]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return {"error": f"no end in {PATIENCE} s"}
+        return {"error": f"not finished in {PATIENCE} s"}
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         said = [
@@ -67,7 +67,7 @@ def examine(name: str, backend: str) -> dict:
 
 
 def verdict(found: dict) -> str:
-    """One cell of the table."""
+    """The text of a cell of the table."""
     if "unsupported" in found:
         return "not supported by brax"
     if "error" in found:
@@ -84,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BRAX_IDS]
     if unknown:
-        parser.error(f"there is no environment {unknown[0]!r}: use {', '.join(BRAX_IDS)}")
+        parser.error(f"unknown environment {unknown[0]!r}: use {', '.join(BRAX_IDS)}")
 
     lines = [
         f"| environment | observation, action | {' | '.join(BACKENDS)} |",

@@ -1,10 +1,11 @@
-"""What a step of conjugate gradient costs TRPO: seconds of an update over the number of steps.
+"""The cost of a conjugate-gradient step in TRPO: time of an update over the number of steps.
 
     python -m benchmarks.conjugate_gradient_cost
 
-A step is one Fisher-vector product: one pass forward (J v) and one back (J^T u) through the
-policy, linearised once. So the time of an update is a straight line in the number of steps, and its
-slope is the time of one such pair, which is measured beside it. Variants take turns; medians count.
+A step is one Fisher-vector product: a forward pass (J v) and a backward pass (J^T u) through the
+policy, which is linearised once. So the time of an update is linear in the number of steps, and the
+slope should be the time of one product, which is also measured. Variants alternate, and medians are
+printed.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main() -> None:
         agent = base.replace(cg_iterations=num_steps)
         return jax.jit(lambda actor: agent.improve(actor, batch, Clock.start())[0])
 
-    def products(v):  # as many as make the loop's own cost small
+    def products(v):  # enough to make the loop's overhead small
         metric = base.policy(actor, batch).fisher
         product = gauss_newton_product(lambda p: base.policy(p, batch).parameters, actor, metric)
         return jax.lax.fori_loop(0, 20, lambda _, v: product(v), v)

@@ -1,12 +1,12 @@
-"""What a convolution costs on a CPU, alone and inside a loop: ours against lax's.
+"""The cost of convolutions on a CPU, alone and inside a loop: jaxrl's against lax's.
 
     python -m benchmarks.convolution
     python -m benchmarks.convolution --only-gradients
 
-Programs of one row take turns; medians are printed. First the gradient of a network by itself and
-as a step of a scan, in milliseconds; then the steps a second of PPO with `networks.CNN` on gymnax's
-Breakout-MinAtar. `jaxrl/xla/convolution.py` can be deleted when lax's columns "alone" and "in a
-scan" agree; `python -m benchmarks.workarounds convolution` asks that in short.
+First, the gradient of a network alone and as a step of a scan, in milliseconds; then steps per
+second of PPO with `networks.CNN` on gymnax's Breakout-MinAtar. The programs of a row alternate, and
+medians are printed. `jaxrl/xla/convolution.py` can be deleted when lax's columns "alone" and "in a
+scan" agree; `python -m benchmarks.workarounds convolution` is a short version.
 """
 
 import argparse
@@ -36,7 +36,7 @@ NETWORKS = {
 
 
 def compiled(function: Callable, *arguments: Any, ours: bool) -> Callable[[], Any]:
-    """The program, ready to run; with our convolution or with that of lax."""
+    """Compiles the function with jaxrl's or with lax's convolution."""
     with mock.patch.object(convolution, "layout") as patched:
         patched.is_cpu.return_value = ours
         program = jax.jit(lambda *x: function(*x)).lower(*arguments).compile()
@@ -44,7 +44,7 @@ def compiled(function: Callable, *arguments: Any, ours: bool) -> Callable[[], An
 
 
 def gradients(batch: int, shape: tuple[int, ...], layers: Any, num_seeds: int | None) -> dict:
-    """The four programs: alone and in a scan, with our convolution and with that of lax."""
+    """Four programs: alone and in a scan, with jaxrl's and with lax's convolution."""
     network, keys = CNN(layers), jax.random.split(jax.random.key(0), num_seeds or 1)
     images = jax.random.normal(jax.random.key(1), (batch, *shape))
     params = jax.vmap(lambda key: network.init(key, images[:1]))(keys)
@@ -69,7 +69,7 @@ def gradients(batch: int, shape: tuple[int, ...], layers: Any, num_seeds: int | 
 
 
 def training(num_iterations: int) -> tuple[dict, int]:
-    """PPO with pixels, with either convolution; and the steps that each program takes."""
+    """PPO from pixels with each convolution, and the number of steps per program."""
     agent = jaxrl.agents.PPO(num_envs=8, num_steps=128, torso=CNN())
     env = jaxrl_envs.make("gymnax/Breakout-MinAtar")
     steps = num_iterations * 8 * 128
@@ -82,8 +82,11 @@ def training(num_iterations: int) -> tuple[dict, int]:
 
 
 def seconds(programs: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
-    """The median time of each. Each turn begins with a run that does not count: the program before
-    has left other memory behind, whose pages cost a short program five times its own time."""
+    """The median time of each program.
+
+    An extra run before each measurement warms up memory, which the previous program has replaced;
+    without it, short programs appear five times slower.
+    """
     times: dict[Any, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, run in programs.items():
@@ -99,8 +102,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--iterations", type=int, default=1, help="of PPO, 1,024 steps each")
-    parser.add_argument("--only-gradients", action="store_true", help="leave PPO out")
+    parser.add_argument(
+        "--iterations", type=int, default=1, help="iterations of PPO, of 1,024 steps each"
+    )
+    parser.add_argument("--only-gradients", action="store_true", help="skip PPO")
     options = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.devices()[0].platform}")
     print("\n| gradient, ms | ours alone | ours in a scan | lax alone | lax in a scan |")
@@ -116,7 +121,7 @@ def main() -> None:
     if not options.only_gradients:
         programs, steps = training(options.iterations)
         times = seconds(programs, min(options.rounds, 2))
-        print("\n| PPO with pixels | steps a second |\n|---|---|")
+        print("\n| PPO from pixels | steps/s |\n|---|---|")
         for name, median in times.items():
             print(f"| {name} | {steps / median:,.0f} |")
 

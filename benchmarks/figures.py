@@ -1,4 +1,4 @@
-"""One way to draw a figure into a file."""
+"""Helpers for plots with matplotlib."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,14 @@ def figure(
     legend: dict[str, Any] | None = None,
     **settings,
 ) -> Iterator[Any]:
-    """Axes to draw on, in inches; what they are set to, a grid, a legend and the file follow."""
+    """Yields axes to draw on, then adds settings, grid and legend, and saves the figure.
+
+    Args:
+      path: image file to write.
+      size: width and height in inches.
+      legend: arguments of `axes.legend`.
+      **settings: arguments of `axes.set`.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,7 +36,7 @@ def figure(
 
 
 def label_ticks(axes: Any, values: Any) -> None:
-    """Just these ticks on the first axis, as they are; for a logarithmic one."""
+    """Makes the x axis logarithmic, with ticks only at these values."""
     axes.set_xscale("log")
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()

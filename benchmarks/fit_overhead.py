@@ -1,10 +1,10 @@
-"""What `fit` costs over `train`: the same run with logs and checkpoints, at P1's size.
+"""The overhead of `fit` over `train`: the same run with logs and checkpoints, at P1's size.
 
     python -m benchmarks.fit_overhead
 
-Both train PPO on CartPole, 2,048 environments x 32 steps, and evaluate as often; they take turns.
-`fit` writes metrics.jsonl, TensorBoard's files and checkpoints. Wall time without compiling, from
-the first step to the last file.
+Both train PPO on CartPole with 2,048 environments x 32 steps and the same evaluations; their runs
+alternate. `fit` writes metrics.jsonl, TensorBoard files and checkpoints. Measures wall-clock time
+from the first step to the last file, without compilation.
 """
 
 import argparse

@@ -1,15 +1,14 @@
-"""The time that the operations of P1, P2, P3, P7 and P8 take by themselves: the floor of each.
+"""A lower bound on the time of P1, P2, P3, P7 and P8, from their matrix products alone.
 
     python -m benchmarks.floor          all rows
-    python -m benchmarks.floor P3 P7    these
+    python -m benchmarks.floor P3 P7    only these
 
-Each product of the algorithm is timed by itself, in a compiled loop, at its own shape; times how
-often an iteration needs it, that is a bound for any program of these products. XLA computes a
-product of up to some thousand rows on one core, so two cores halve the bound at best, where
-independent products meet. The rest is what goes with them: an activation behind a product forward,
-its gradient before one back, a sum of the bias's gradient beside that of the weights, Adam, and
-off-policy the move of the target networks. The last columns are jaxrl's own time, and what part of
-it are the products and all of these.
+Each matrix product of an algorithm is timed separately, in a compiled loop and at its own shape,
+and multiplied by its count per iteration. The sum bounds any program with these products. XLA runs
+a product of up to a few thousand rows on one core, so two cores at most halve the bound, if
+independent products overlap. "The rest" is the elementwise work: activations, their gradients, sums
+for bias gradients, Adam, and the update of target networks. The last columns show jaxrl's own time,
+and the fraction of it that is explained by the products and by all of these.
 """
 
 import argparse
@@ -29,15 +28,15 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 HIDDEN = (64, 64)
 Product = tuple[str, int, int, int]
-"""Which of `KINDS`, rows, inputs and outputs of the layer."""
+"""The name of one of `KINDS`, and rows, inputs and outputs of the layer."""
 KINDS = {
     "forward": lambda x, w, y: x @ w,
     "inputs": lambda x, w, y: y @ w.T,
     "weights": lambda x, w, y: x.T @ y,
 }
-"""A layer's three products: its output `y`, the gradient of its inputs and that of its weights."""
+"""The three products of a layer: output `y`, gradient of the inputs, gradient of the weights."""
 TANH, RELU = (jnp.tanh, lambda y: 1 - y * y), (jax.nn.relu, lambda y: y > 0)
-"""An activation, and its derivative from its value."""
+"""An activation, and its derivative as a function of its value."""
 
 
 def layers(rows: int, inputs: int, outputs: int) -> list[tuple[int, int, int]]:
@@ -47,7 +46,7 @@ def layers(rows: int, inputs: int, outputs: int) -> list[tuple[int, int, int]]:
 
 
 def ppo(work: Workload) -> Counter[Product]:
-    """Actor and critic once over the rollout, and their gradients in 4 epochs of 4 minibatches."""
+    """Products of actor and critic in a rollout, and in 4 epochs of 4 minibatches."""
     products: Counter[Product] = Counter()
     for outputs in (2, 1):
         for layer in layers(work.num_envs, 4, outputs):
@@ -59,15 +58,15 @@ def ppo(work: Workload) -> Counter[Product]:
 
 
 def off_policy(work: Workload, actor_every: int, actor_outputs: int) -> Counter[Product]:
-    """One update of SAC or TD3: twin critics on observation and action (3 + 1), one actor."""
+    """Products of an update of SAC or TD3: twin critics on (observation, action), and an actor."""
     products: Counter[Product] = Counter()
     actor = layers(work.batch_size, 3, actor_outputs)
     critic = layers(work.batch_size, 4, 1)
     for i, layer in enumerate(actor):
-        products["forward", *layer] += 1 + 1 / actor_every  # for the target; for the actor's loss
+        products["forward", *layer] += 1 + 1 / actor_every  # in the target and the actor's loss
         products["weights", *layer] += 1 / actor_every
         products["inputs", *layer] += (i > 0) / actor_every
-    critics_of_the_actor = (2 if actor_outputs > 1 else 1) / actor_every  # TD3 asks the first only
+    critics_of_the_actor = (2 if actor_outputs > 1 else 1) / actor_every  # TD3 uses only the first
     for i, layer in enumerate(critic):
         products["forward", *layer] += 4 + critics_of_the_actor  # target, online; the actor's loss
         products["weights", *layer] += 2
@@ -76,7 +75,7 @@ def off_policy(work: Workload, actor_every: int, actor_outputs: int) -> Counter[
 
 
 def products_of(work: Workload) -> Counter[Product]:
-    """How often an iteration needs each product."""
+    """The count of each product per iteration."""
     if work.algorithm == "ppo":
         return ppo(work)
     sac = work.algorithm == "sac"
@@ -84,14 +83,14 @@ def products_of(work: Workload) -> Counter[Product]:
 
 
 def seconds_of(product: Product) -> float:
-    """Of one product by itself."""
+    """Time of one product, in seconds."""
     kind, rows, inputs, outputs = product
     x, w = jnp.ones((rows, inputs)), jnp.full((inputs, outputs), 1e-3)
 
     def once(operands):
         x, w, y, _ = operands
         product = KINDS[kind](x, w, y)
-        # One entry of an operand depends on the last product: no product can be left out.
+        # An entry of each operand depends on the previous product, so none can be optimised away.
         return x.at[0, 0].set(product[0, 0]), w.at[0, 0].set(product[0, 0]), y, product
 
     y = x @ w
@@ -99,7 +98,7 @@ def seconds_of(product: Product) -> float:
 
 
 def seconds_beside(product: Product, algorithm: str) -> float:
-    """Of what goes with one product: activation, its gradient, or the gradient of the bias."""
+    """Time of the elementwise work with a product: activation, its gradient, or bias gradient."""
     kind, rows, inputs, outputs = product
     function, slope = TANH if algorithm == "ppo" else RELU
     if kind == "weights":
@@ -115,7 +114,7 @@ def seconds_beside(product: Product, algorithm: str) -> float:
 
 
 def seconds_of_learning(work: Workload, products: Counter[Product]) -> float:
-    """Of Adam on all that has a gradient, and of the move of twin target critics, an iteration."""
+    """Time per iteration of Adam and of the Polyak updates of twin target critics."""
     num_updates = 16 if work.algorithm == "ppo" else 1
     learned = sum(n * (i + 1) * o for (kind, _, i, o), n in products.items() if kind == "weights")
     values = jnp.ones(int(learned / num_updates))
@@ -136,7 +135,7 @@ def seconds_of_learning(work: Workload, products: Counter[Product]) -> float:
 
 
 def seconds(once: Callable, carry: Any, operations: int) -> float:
-    """Of one turn of a loop, the median of five."""
+    """Time of one iteration of a loop, the median of five measurements."""
     length = max(20, min(2_000, int(2e9 / operations)))
     loop = jax.jit(lambda carry: jax.lax.fori_loop(0, length, lambda _, c: once(c), carry))
     jax.block_until_ready(loop(carry))

@@ -1,9 +1,9 @@
-"""The variance of policy-gradient estimators, by the horizon: writes docs/gradient_variance.png.
+"""The variance of policy-gradient estimators over the horizon: writes docs/gradient_variance.png.
 
     python -m benchmarks.gradient_variance
 
-Every estimator is the gradient that the agents themselves compute, from batches of rollouts on a
-random tabular MDP (Garnet), at the same policy. What each should be on average is known exactly
+All estimators are gradients computed by the agents themselves, from batches of rollouts on a random
+tabular MDP (Garnet) with the same policy. Their expectations are known exactly
 (`jaxrl_envs.exact`); `tests/agents/test_policy_gradients.py` compares the two.
 """
 
@@ -29,7 +29,7 @@ HORIZONS = (4, 8, 16, 32, 64)
 
 
 def estimators(horizon: int, num_envs: int = 4):
-    """Name -> (agent class, options, gradient): from the noisiest to the calmest."""
+    """Name -> (agent class, options, gradient), in order of decreasing variance."""
     whole = {
         "num_envs": num_envs,
         "num_steps": horizon,
@@ -58,7 +58,7 @@ def estimators(horizon: int, num_envs: int = 4):
 
 
 def variances(horizon: int, num_batches: int) -> dict[str, float]:
-    """The total variance of each estimator of the gradient per episode, at a random policy."""
+    """The total variance of each estimator per episode, at a random policy."""
     mdp = garnet.make(num_states=10, num_actions=3, max_steps=horizon, seed=1)
     mdp = mdp.replace(reward=mdp.reward + 1.0)  # as most rewards are: not centred
     logits = np.random.default_rng(0).standard_normal((10, 3))

@@ -1,9 +1,9 @@
 """PPO, SAC and TD3 on brax's hopper, by steps and by time: writes docs/locomotion_*.png.
 
-    python -m benchmarks.scores hopper-ppo hopper-sac hopper-td3    trains what is missing
-    python -m benchmarks.locomotion                                 draws what is there
+    python -m benchmarks.scores hopper-ppo hopper-sac hopper-td3    train missing seeds
+    python -m benchmarks.locomotion                                 plot the results
 
-Each row must have been trained on a quiet machine: its seconds are the second figure's axis.
+Train the rows on an idle machine, since the second figure shows training time.
 """
 
 from pathlib import Path
@@ -19,17 +19,17 @@ ALGORITHMS = ("ppo", "sac", "td3")
 
 
 def by_steps(batch: Batch) -> np.ndarray:
-    """`[E]`, thousands of steps at each evaluation."""
+    """Thousands of steps at each evaluation, `[E]`."""
     return np.array(batch.steps) / 1e3
 
 
 def by_time(batch: Batch) -> np.ndarray:
-    """`[E]`, minutes of training at each evaluation: neither compiling nor evaluating counts."""
+    """Minutes of training at each evaluation, without compilation and evaluation, `[E]`."""
     return np.array(batch.steps) / batch.steps[-1] * batch.train_seconds / 60
 
 
 def draw(name: str, xlabel: str, position, xscale: str) -> None:
-    """One figure: each seed a thin line, their mean a thick one."""
+    """Plots each seed as a thin line and their mean as a thick one."""
     with figure(
         DOCS / f"locomotion_{name}.png",
         xlabel=xlabel,

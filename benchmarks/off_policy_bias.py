@@ -1,10 +1,10 @@
-"""Two biases of learning off-policy, against exact values: writes two figures into docs/.
+"""Two biases of off-policy learning, compared with exact values: writes two figures to docs/.
 
     python -m benchmarks.off_policy_bias
 
-overestimation.png: how far DQN's and Double DQN's max Q(s, .) lies above the truth while they learn
-a random MDP with noisy rewards and many actions. stale_returns.png: the error of n-step returns
-that an older policy collected, taken for those of a new one, and of Retrace, which corrects it.
+overestimation.png: how far max Q(s, .) of DQN and Double DQN lies above the true values during
+training, on a random MDP with noisy rewards and many actions. stale_returns.png: the error of
+n-step returns from an older policy as targets for a new one, and of Retrace, which corrects it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ KINDS = {"DQN": "none", "Double DQN": "target", "two networks": "two_networks"}
 
 
 def overestimation(seeds: int, iterations: int) -> dict[str, np.ndarray]:
-    """Kind -> mean over states of max Q - V*, `[seeds, 20]`, while learning."""
+    """Name -> mean over states of max Q - V* during training, `[seeds, 20]`."""
     mdp = garnet.make(20, 10, branching=5, seed=1, reward_std=2.0, max_steps=50)
     best = values.optimal_action_value(mdp, DISCOUNT).max(-1)
     found = {}
@@ -60,9 +60,9 @@ def overestimation(seeds: int, iterations: int) -> dict[str, np.ndarray]:
 
 
 def stale_returns(num_envs: int, horizon: int = 40) -> tuple[list[int], dict[str, np.ndarray]]:
-    """n -> root mean square error, over states and actions, of the mean target against Q.
+    """n -> root mean square error of the mean target against Q, over states and actions.
 
-    The data are of the policy `old`; Q is that of `new`, whose exact values are looked up.
+    The data come from the policy `old`; Q and the bootstrapped values are the exact ones of `new`.
     """
     mdp = garnet.make(10, 3, branching=4, seed=2)
     rng = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def stale_returns(num_envs: int, horizon: int = 40) -> tuple[list[int], dict[str
 
 
 def _play(mdp, policy, num_envs: int, num_steps: int):
-    """States, actions `int[T, N]` and rewards `[T - 1, N]` of an endless MDP under a policy."""
+    """Plays a policy in an endless MDP: states, actions `int[T, N]` and rewards `[T - 1, N]`."""
     log_policy = jnp.log(jnp.asarray(policy, jnp.float32))
 
     def one(state, key):

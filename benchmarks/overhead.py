@@ -1,10 +1,10 @@
-"""What auto-reset and each wrapper cost: microseconds of a rollout with random actions.
+"""The overhead of auto-reset and of each wrapper, in a rollout with random actions.
 
     python -m benchmarks.overhead
     python -m benchmarks.overhead brax/hopper --env-param backend=spring --num-envs 256
 
-The variants take turns, and medians are printed: microseconds for one step of all copies, and the
-share of it that is not the bare environment's.
+The variants alternate, and medians are printed: microseconds per step of all copies, and the
+fraction that is not the bare environment.
 """
 
 import argparse
@@ -35,7 +35,7 @@ WRAPPERS = {
 
 
 def bare(env, num_envs, num_steps):
-    """Steps without reset: what any rollout has to pay."""
+    """Steps without resets, the minimum cost of any rollout."""
 
     def run(key):
         keys = jax.random.split(key, num_envs)
@@ -55,7 +55,7 @@ def bare(env, num_envs, num_steps):
 
 
 def with_resets(env, num_envs, num_steps, policy):
-    """The library's rollout."""
+    """jaxrl's rollout."""
     envs = jaxrl.VectorEnv(env, num_envs, policy)
 
     def act(carry, obs, key):

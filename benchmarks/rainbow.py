@@ -3,8 +3,8 @@
     python -m benchmarks.rainbow
 
 Three seeds of each under one vmap, 200,000 steps; hyper-parameters of Obando-Ceron and Castro,
-"Revisiting Rainbow", 2021, for MinAtar. Results are kept in benchmarks/results/rainbow.json beside
-what they were made with, so an interrupted command goes on with what is missing or has changed.
+"Revisiting Rainbow", 2021, for MinAtar. Results are stored in benchmarks/results/rainbow.json with
+their settings; a repeated command trains only what is missing or has changed.
 """
 
 import argparse
@@ -60,7 +60,7 @@ ABLATIONS = {
 
 
 def returns(name: str, total_steps: int, num_seeds: int) -> list[list[float]]:
-    """Mean returns of 10 evaluations of each seed."""
+    """Trains, and returns the mean returns of 10 evaluations for each seed."""
     agent = jaxrl.agents.Rainbow(**(RAINBOW | ABLATIONS[name]))
     env = jaxrl_envs.make("gymnax/Breakout-MinAtar")
 

@@ -1,9 +1,9 @@
-"""Replay memory against flashbax: the time to add 16 steps and draw 256, and the bytes it takes.
+"""jaxrl's replay buffer against flashbax: the time to add 16 steps and sample 256, and its memory.
 
     python -m benchmarks.replay
 
-Both run inside one compiled loop, as in training. flashbax's item buffer keeps every transition
-with both of its observations; ours keeps observations once, and looks up the next one.
+Both run inside a compiled loop, as in training. flashbax's item buffer stores both observations of
+each transition; jaxrl's stores each observation once.
 """
 
 import argparse
@@ -29,7 +29,7 @@ OBSERVATIONS = {
 
 
 def transition(observation, *leading: int) -> Transition:
-    """Zeros of that shape."""
+    """A transition of zeros with observations of this shape."""
     obs = jnp.zeros((*leading, *observation.shape), observation.dtype)
     flag = jnp.zeros(leading, bool)
     action, reward = jnp.zeros(leading, jnp.int32), jnp.zeros(leading, jnp.float32)
@@ -37,7 +37,7 @@ def transition(observation, *leading: int) -> Transition:
 
 
 def ours(observation, capacity: int, prioritized: bool, truncates: Truncates = "at_max_steps"):
-    """(memory, one round of (memory, key, iteration) -> (memory, number))."""
+    """jaxrl's buffer and one round: (buffer, key, iteration) -> (buffer, number)."""
     plan = Replay(NUM_ENVS, 1, 1, BATCH, capacity, prioritized=prioritized)
     spec = EnvSpec(observation, Discrete(2), LIMIT, truncates=truncates)
     ring = ReplayBuffer.of(plan, spec)
@@ -54,7 +54,7 @@ def ours(observation, capacity: int, prioritized: bool, truncates: Truncates = "
 
 
 def theirs(observation, capacity: int, prioritized: bool):
-    """The same by flashbax."""
+    """The same for flashbax."""
     if prioritized:
         buffer = flashbax.make_prioritised_flat_buffer(
             capacity, BATCH, BATCH, add_sequences=False, add_batch_size=NUM_ENVS
@@ -79,7 +79,7 @@ def theirs(observation, capacity: int, prioritized: bool):
 
 
 def compiled(init, one, rounds: int, seeds: int):
-    """A function of nothing that runs so many rounds, and the bytes of the memory."""
+    """A compiled function that runs `rounds` rounds, and the size of the buffer in bytes."""
 
     def run(key):
         def step(i, loop):

@@ -1,6 +1,6 @@
-"""The rows of the score table: what is trained, on what, for how long, and what was published.
+"""The rows of the score table: algorithm, environment, settings and published score.
 
-Plain values: nothing here imports jax, and what a row says can be written into its result.
+It does not import jax. Rows contain only plain values, which are stored with their results.
 """
 
 import dataclasses
@@ -11,23 +11,23 @@ from jaxrl.cli.presets import preset
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One algorithm on one environment.
+    """An algorithm on an environment.
 
     Attributes:
-      id: its name on the command line.
-      env: the environment's id.
+      id: name on the command line.
+      env: id of the environment.
       algorithm: as in `jaxrl train ALGORITHM`.
-      hyper: the hyper-parameters, as the command line writes them ("linear:2.5e-4:0") or as
-        numbers; the others are the agent's defaults.
-      total_steps: of each seed.
-      num_seeds: how many the verdict needs.
-      published: the figure to reach; None where there is none.
+      hyper: hyper-parameters that differ from the agent's defaults, as numbers or in the syntax of
+        the command line ("linear:2.5e-4:0").
+      total_steps: environment steps per seed.
+      num_seeds: number of seeds for the verdict.
+      published: the score to reach; None if there is none.
       source: where it was published, and what it means.
-      env_params: parameters of the environment that are not the default ones.
+      env_params: parameters of the environment that differ from the defaults.
       normalize_observations, normalize_rewards: as in `jaxrl.train`.
-      num_eval_episodes: that score the last state of each seed.
-      seeds_at_once: trained under one vmap; an interrupted command loses at most these.
-      needs_gpu: too long for a CPU.
+      num_eval_episodes: episodes to score the final state of each seed.
+      seeds_at_once: seeds trained under one vmap; an interruption loses at most these.
+      needs_gpu: whether it takes too long on a CPU.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Row:
     needs_gpu: bool = False
 
     def configuration(self) -> dict[str, Any]:
-        """What decides a seed's score; results of two configurations are never mixed."""
+        """Everything that affects a seed's score; results with different ones are never mixed."""
         return {
             "env": self.env,
             "env_params": self.env_params,
@@ -60,9 +60,9 @@ class Row:
 
 
 def _settings(algorithm: str, env: str) -> dict[str, Any]:
-    """A preset of the library as fields of a row; what is no field is a hyper-parameter."""
+    """A preset as fields of a row; all other settings are hyper-parameters."""
     hyper = {k: None if x == "none" else x for k, x in preset(algorithm, env).items()}
-    for name in ("num_evaluations", "num_eval_episodes"):  # those of the protocol, for every row
+    for name in ("num_evaluations", "num_eval_episodes"):  # the same for all rows
         hyper.pop(name, None)
     named = {"environment_parameters": "env_params"} | {
         name: name for name in ("total_steps", "normalize_observations", "normalize_rewards")
@@ -72,7 +72,7 @@ def _settings(algorithm: str, env: str) -> dict[str, Any]:
 
 
 def _preset(*, algorithm: str, env: str, **others: Any) -> Row:
-    """A row that trains by the preset, as `jaxrl train ALGORITHM ENV` does."""
+    """A row with the preset that `jaxrl train ALGORITHM ENV` uses."""
     return Row(algorithm=algorithm, env=env, **_settings(algorithm, env), **others)
 
 

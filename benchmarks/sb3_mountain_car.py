@@ -1,9 +1,9 @@
-"""Row S7-dqn in Stable-Baselines3: how its own seeds spread around the one published run.
+"""Row S7-dqn in Stable-Baselines3: the spread of its seeds around the single published run.
 
     PYTHON benchmarks/sb3_mountain_car.py --seeds 6
 
-PYTHON is that of an environment with `pip install stable-baselines3`. The settings are rl-zoo's,
-as in jaxrl's preset; the score is the mean return of 100 greedy episodes after the last step.
+PYTHON is an interpreter with `pip install stable-baselines3`. The settings are rl-zoo's, as in
+jaxrl's preset; the score is the mean return of 100 greedy episodes at the end.
 """
 
 import argparse

@@ -1,19 +1,19 @@
 """Trains the rows of the score table, and writes the table.
 
-    python -m benchmarks.scores S1              train what is missing of row S1
-    python -m benchmarks.scores S1 S9-ppo       rows one after the other
-    python -m benchmarks.scores S10 --seeds 1   fewer seeds than the row asks for: a first look
-    python -m benchmarks.scores S10 --at-once 3 train them under one vmap, as suits a GPU
-    python -m benchmarks.scores S1 --again      measure anew, also what is there
-    python -m benchmarks.scores                 write the table from what is there
+    python -m benchmarks.scores S1              train the missing seeds of row S1
+    python -m benchmarks.scores S1 S9-ppo       train several rows
+    python -m benchmarks.scores S10 --seeds 1   train fewer seeds than the row has
+    python -m benchmarks.scores S10 --at-once 3 train them under one vmap, as on a GPU
+    python -m benchmarks.scores S1 --again      replace existing results
+    python -m benchmarks.scores                 write the table
 
-Each seed is trained once, and the last state is scored: no best-of, mean or greedy action, whole
-episodes. The seeds are 100, 101, ...; tuning uses those below. A row's result is a file in
-benchmarks/results/, written whole after each batch of seeds, so the same command after an
-interruption continues with the seeds that are missing. The table goes into docs/scores.md.
+Each seed is trained once, and its final state is scored on whole episodes with mean or greedy
+actions, without selection. The seeds are 100, 101, ...; seeds below 100 are for tuning. The result
+of a row is a file in benchmarks/results/, written after each batch of seeds, so an interrupted
+command can be repeated to train the missing seeds. The table is in docs/scores.md.
 
-"Reached" means: both the mean over the seeds and their interquartile mean (IQM) are at or above the
-published figure, or that figure lies inside the 95% interval of the mean (Student's).
+"Reached" means that both the mean and the interquartile mean (IQM) over seeds are at or above the
+published figure, or that the figure lies inside the 95% interval of the mean (Student's).
 """
 
 import argparse
@@ -40,7 +40,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 TABLE = ROOT / "docs" / "scores.md"
 BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
 NUM_EVALUATIONS = 10
-"""Of the curve that a result keeps; the last one is the score."""
+"""Number of evaluations in the stored curve; the last one is the score."""
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -51,13 +51,13 @@ class Batch:
     """Seeds that were trained together.
 
     Attributes:
-      seeds: `[S]`.
-      returns: `[S]`, the score: the mean return of the episodes that finished; None without any.
-      unfinished: `[S]`, episodes that did not finish.
-      steps: `[E]`, environment steps of each seed at each evaluation.
-      curve: `[E, S]`, the mean returns there.
+      seeds: the seeds, `[S]`.
+      returns: scores `[S]`, mean returns of finished episodes; None if there are none.
+      unfinished: number of unfinished episodes, `[S]`.
+      steps: environment steps per seed at each evaluation, `[E]`.
+      curve: mean returns at each evaluation, `[E, S]`.
       train_seconds, compile_seconds: wall-clock time.
-      date, machine, versions: when, on what, with what.
+      date, machine, versions: when and where it was measured, and with which versions.
     """
 
     seeds: list[int]
@@ -74,7 +74,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What has been measured of a row so far."""
+    """The measurements of a row so far."""
 
     configuration: dict
     batches: tuple[Batch, ...] = ()
@@ -85,7 +85,7 @@ class Result:
 
     @property
     def per_seed(self) -> np.ndarray:
-        """`float64[seeds]`, in the order of `seeds`; NaN where no episode finished."""
+        """Scores `float64[seeds]`, in the order of `seeds`; NaN if no episode finished."""
         pairs = (p for b in self.batches for p in zip(b.seeds, b.returns, strict=True))
         return np.array([np.nan if x is None else x for _, x in sorted(pairs)], np.float64)
 
@@ -99,7 +99,7 @@ def path_of(row: Row) -> Path:
 
 
 def load(row: Row) -> Result | None:
-    """What is there of a row."""
+    """The stored result of a row; None if there is none."""
     try:
         content = json.loads(path_of(row).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def load(row: Row) -> Result | None:
 
 
 def save(row: Row, result: Result) -> None:
-    """Writes the file whole: an interruption leaves the one from before."""
+    """Writes the result atomically."""
     path = path_of(row)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -118,28 +118,28 @@ def save(row: Row, result: Result) -> None:
 
 
 def is_of(result: Result, row: Row) -> bool:
-    """Whether the result was measured with what the row says now."""
+    """Whether the result has the row's current configuration."""
     return result.configuration == json.loads(json.dumps(row.configuration()))
 
 
 class Changed(Exception):
-    """What is there was measured with another configuration."""
+    """The stored result has another configuration."""
 
 
 # Measuring ----------------------------------------------------------------------------------------
 
 
 def measure(row: Row, num_seeds: int, *, again: bool = False, at_once: int | None = None) -> Result:
-    """Trains the seeds that are missing, a batch after the other, and keeps each batch.
+    """Trains the missing seeds in batches, and saves after each batch.
 
     Args:
-      row: what to train.
-      num_seeds: how many seeds are wanted, with those that are there.
-      again: drops what is there.
-      at_once: seeds of a batch; the row's own number where None.
+      row: the row to train.
+      num_seeds: total number of seeds, including existing ones.
+      again: whether to discard existing seeds.
+      at_once: seeds per batch; None for the row's own number.
 
     Raises:
-      Changed: what is there was measured with another configuration.
+      Changed: the stored result has another configuration.
     """
     result = None if again else load(row)
     if result is not None and not is_of(result, row):
@@ -151,7 +151,7 @@ def measure(row: Row, num_seeds: int, *, again: bool = False, at_once: int | Non
     missing = [seed for seed in wanted if seed not in result.seeds]
     done = num_seeds - len(missing)
     if done:
-        print(f"{row.id}: {done} of {num_seeds} seeds are there already", flush=True)
+        print(f"{row.id}: {done} of {num_seeds} seeds exist already", flush=True)
     at_once = at_once or row.seeds_at_once
     for i in range(0, len(missing), at_once):
         seeds = missing[i : i + at_once]
@@ -166,7 +166,7 @@ def measure(row: Row, num_seeds: int, *, again: bool = False, at_once: int | Non
 
 
 def train_batch(row: Row, seeds: list[int]) -> Batch:
-    """Trains some seeds side by side and scores the last state of each."""
+    """Trains seeds under one vmap and scores their final states."""
     import jax  # deferred: `--help` and the table need none of it
     import jax.numpy as jnp
 
@@ -187,7 +187,7 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
     )
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     with reporter(len(seeds)) as show:
-        keys = keys if len(seeds) > 1 else keys[0]  # one seed alone: cond needs no select
+        keys = keys if len(seeds) > 1 else keys[0]  # vmap would turn cond into select
         settings = RunOptions(num_evaluations=NUM_EVALUATIONS)
         result = run(Members.of(training, keys), settings, callbacks=[show])
     last = result.evaluations[-1]
@@ -206,7 +206,7 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
 
 
 def agent_of(row: Row) -> object:
-    """The agent with the row's hyper-parameters, read as the command line reads them."""
+    """The agent with the row's hyper-parameters, parsed like command-line flags."""
     algorithm = algorithms()[row.algorithm]
     flags = {flag.name: flag for flag in algorithm.flags}
     fields = {}
@@ -218,7 +218,7 @@ def agent_of(row: Row) -> object:
 
 
 def machine() -> str:
-    """The kind of machine, "2 CPU cores" say."""
+    """The kind of machine, such as "2 CPU cores"."""
     import jax
 
     device = jax.devices()[0]
@@ -228,7 +228,7 @@ def machine() -> str:
 
 
 def _plain(x: np.ndarray) -> list[float | None]:
-    """Numbers that JSON has, to five digits behind the point."""
+    """Rounds to five decimal places; non-finite numbers become None."""
     return [round(float(v), 5) if math.isfinite(v) else None for v in x]
 
 
@@ -237,7 +237,7 @@ def _plain(x: np.ndarray) -> list[float | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Over seeds; the intervals are of 95%, NaN for too few seeds."""
+    """Statistics over seeds with 95% intervals, which are NaN for too few seeds."""
 
     mean: float
     std: float
@@ -256,16 +256,16 @@ class Statistics:
         )
 
     def reached(self, published: float) -> bool:
-        """Mean and IQM both at or above the figure, or the figure in the interval of the mean."""
+        """Whether mean and IQM reach the figure, or the interval of the mean contains it."""
         low, high = self.mean_interval
         above = self.mean >= published and self.iqm >= published
         return above or low <= published <= high
 
 
 def verdict(row: Row, result: Result) -> str:
-    """Whether the row is reached, or why that cannot be said."""
+    """Whether the row reaches its figure, or why that is undecided."""
     if not is_of(result, row):
-        return "the row has changed since"
+        return "the row has changed"
     if result.unfinished:
         return f"{result.unfinished} episodes did not finish"
     if len(result.seeds) < row.num_seeds:
@@ -279,7 +279,7 @@ def verdict(row: Row, result: Result) -> str:
 
 
 def table(results: dict[str, Result]) -> str:
-    """Two tables in Markdown: the scores, and how each came about."""
+    """Two Markdown tables: the scores, and how to reproduce them."""
     scores = [
         "| row | environment | agent | steps | seeds | mean ± deviation | its interval | IQM "
         "| its interval | published | reached |",
@@ -331,7 +331,7 @@ def table(results: dict[str, Result]) -> str:
 
 
 def _unlike(row: Row, result: Result) -> str:
-    """The options with which the seeds were trained where they are not the row's own."""
+    """Command-line options that differ from the row's defaults."""
     num_seeds, at_once = len(result.seeds), max(len(batch.seeds) for batch in result.batches)
     options = f" --seeds {num_seeds}" if num_seeds != row.num_seeds else ""
     return options + (f" --at-once {at_once}" if at_once > row.seeds_at_once else "")
@@ -360,13 +360,13 @@ def _versions(found: dict[str, str]) -> str:
 
 
 def write_table() -> None:
-    """Replaces what stands between the markers of docs/scores.md."""
+    """Replaces the tables between the markers in docs/scores.md."""
     results = {row.id: result for row in ROWS.values() if (result := load(row)) is not None}
     text = TABLE.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{TABLE} lacks the lines {BEGIN} and {END}, between which the table goes")
+        raise ValueError(f"{TABLE} lacks the markers {BEGIN} and {END}: add them for the table")
     new = f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}"
     if new != text:
         partial = TABLE.with_suffix(".partial")
@@ -395,31 +395,29 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to train, see below")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to train, see below")
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="how many seeds (default: those of the row)"
+        "--seeds", type=int, metavar="N", help="number of seeds (default: the row's)"
     )
     parser.add_argument(
         "--at-once",
         type=int,
         metavar="N",
-        help="how many of them under one vmap (default: what suits 2 CPU cores)",
+        help="seeds per vmap (default: the row's, for 2 CPU cores)",
     )
     parser.add_argument(
-        "--again", action="store_true", help="measure anew; the old result stays until a new one is"
+        "--again", action="store_true", help="replace the old result, once the new one is complete"
     )
-    parser.add_argument(
-        "--force", action="store_true", help="train rows that need a GPU on a CPU, too"
-    )
+    parser.add_argument("--force", action="store_true", help="train rows that need a GPU on a CPU")
     return parser
 
 
 def obstacle(row: Row, *, force: bool) -> str | None:
-    """Why the row cannot be trained here, None if it can."""
+    """Why the row cannot be trained here; None if it can."""
     from jaxrl_envs.registry import check_id
 
     try:
-        check_id(row.env)  # among others: whether its library is installed
+        check_id(row.env)  # also checks that its library is installed
     except ValueError as error:
         return str(error)
     if row.needs_gpu and not force:
@@ -431,12 +429,12 @@ def obstacle(row: Row, *, force: bool) -> str | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; 0, or 1 where a row could not be measured."""
+    """Runs the command; returns 1 if a row could not be measured, otherwise 0."""
     parser = build_parser()
     options = parser.parse_args(argv)
     for name in options.rows:
         if name not in ROWS:
-            parser.error(f"there is no row {name!r}: choose from {', '.join(ROWS)}")
+            parser.error(f"unknown row {name!r}: choose from {', '.join(ROWS)}")
     for flag, value in (("--seeds", options.seeds), ("--at-once", options.at_once)):
         if value is not None and value < 1:
             parser.error(f"{flag} is {value}: it must be at least 1")
@@ -459,8 +457,8 @@ def main(argv: list[str] | None = None) -> int:
                 kept = load(row)
                 write_table()
                 print(
-                    f"{row.id}: interrupted; {len(kept.seeds) if kept else 0} seeds are kept, the "
-                    "same command (without --again) goes on with the others",
+                    f"{row.id}: interrupted; {len(kept.seeds) if kept else 0} seeds are saved, the "
+                    "same command (without --again) trains the others",
                     file=sys.stderr,
                 )
                 return 130

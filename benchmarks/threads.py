@@ -1,9 +1,10 @@
-"""When XLA hands small operations to a second thread, and what that brings.
+"""When XLA runs small operations on a second thread, and how much that gains.
 
     python -m benchmarks.threads
 
-A loop whose body has one operation on which K others wait, each on 64 x 64 numbers: microseconds of
-a turn, and processor time over wall-clock time, which is above 1 where threads take part.
+The loop's body has one operation on which K others depend, each on 64 x 64 numbers. Prints
+microseconds per iteration, and processor time over wall-clock time, which is above 1 if several
+threads are used.
 """
 
 import time
@@ -16,7 +17,7 @@ TURNS = 2_000
 
 def turn(i, carry):
     first, others = carry
-    scale = jnp.sum(jnp.tanh(first))  # for which all others wait
+    scale = jnp.sum(jnp.tanh(first))  # all others depend on it
     others = [jnp.tanh(x * scale + k) for k, x in enumerate(others)]
     return first + 1e-9 * others[0][:1, :1], others
 

@@ -1,15 +1,15 @@
-"""Steps a second, compile time and peak memory of training on CartPole, beside other libraries.
+"""Training speed, compile time and peak memory on CartPole, compared with other libraries.
 
-Every library compiles in a process of its own and they then run in turn, A B C A B C ..., so that a
-machine that slows down slows all of them. Medians are printed; evaluation is in none of them.
+Each library compiles in its own process; then their runs alternate, A B C A B C ..., so that all of
+them suffer equally if the machine slows down. Medians are printed. There are no evaluations.
 
     python -m benchmarks.throughput P1 P2 P3 P4
     python -m benchmarks.throughput P1 --peer-path CHECKOUT_OF_PUREJAXRL --peer-python PYTHON
-    python -m benchmarks.throughput P1 G1       on a GPU; G1 trains 2,048 agents side by side
+    python -m benchmarks.throughput P1 G1       on a GPU; G1 trains 2,048 agents in parallel
 
-Peers need an environment of their own, since they fail on gymnax 1.0:
+The other libraries need a separate environment, since they fail on gymnax 1.0:
     pip install rejax==0.1.3 gymnax==0.0.9 distrax sb3-contrib
-What is absent is skipped, by name.
+Missing libraries are skipped with a message.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from pathlib import Path
 from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
-PATIENCE = 120  # seconds, after which a program that says nothing counts as hanging
-SECONDS_TO_END = 10  # by itself, once its input has ended
+PATIENCE = 120  # seconds without output after which a program counts as hanging
+SECONDS_TO_END = 10  # time to exit after the end of input
 
 
 class Worker:
-    """A library in a process of its own; see worker.py."""
+    """A library in its own process; see worker.py."""
 
     def __init__(self, program: str, python: str, workload: str, path: str):
         self.program = program
@@ -45,8 +45,8 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                start_new_session=True,  # so that all of it can be ended
-                # On a GPU the first process would otherwise take three quarters of its memory.
+                start_new_session=True,  # to kill its subprocesses, too
+                # Otherwise the first process would take three quarters of a GPU's memory.
                 env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
             )
         except OSError:
@@ -62,31 +62,31 @@ class Worker:
         assert self.process.stdout is not None
         with self.process.stdout as stdout:
             for line in stdout:
-                with contextlib.suppress(ValueError):  # what libraries print is none of ours
+                with contextlib.suppress(ValueError):  # printed by the library
                     said = json.loads(line)
                     if isinstance(said, dict):
                         self.lines.put(said)
         self.lines.put(None)
 
     def hear(self) -> dict:
-        """The next line, or RuntimeError where the process died or hangs."""
+        """The next line; raises RuntimeError if the process died or hangs."""
         try:
             line = self.lines.get(timeout=PATIENCE)
         except queue.Empty:
             self.kill()
             self.end()
-            raise RuntimeError(f"said nothing for {PATIENCE} s: it hangs") from None
+            raise RuntimeError(f"no output for {PATIENCE} s: it hangs") from None
         if line is None:
             raise RuntimeError(self.end())
         return line
 
     def kill(self) -> None:
-        """With all that it has started."""
+        """Kills the process and its subprocesses."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def end(self) -> str:
-        """Waits for the process to end, not for ever; its last words, else its exit code."""
+        """Waits for the process, with a time limit; returns its last error line or exit code."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -103,7 +103,7 @@ class Worker:
 
     def ask(self, command: str) -> dict:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # then `hear` says why
+        with contextlib.suppress(BrokenPipeError):  # `hear` reports the reason
             self.process.stdin.write(command + "\n")
             self.process.stdin.flush()
         return self.hear()
@@ -118,7 +118,7 @@ class Worker:
 
 
 def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) -> list[dict]:
-    """Runs the programs of one workload in turn; a row each."""
+    """Runs the programs of a workload alternately; returns one row per program."""
     workers = []
     for program, (python, path) in programs.items():
         try:
@@ -155,9 +155,9 @@ def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) ->
 
 
 def factors(rows: list[dict]) -> list[tuple[str, float, bool]]:
-    """Each peer's name, jaxrl's speed over its own, and whether both did the same work.
+    """For each other library: its name, jaxrl's relative speed, and whether the work was equal.
 
-    Empty where jaxrl itself was skipped.
+    Empty if jaxrl itself was skipped.
     """
     ours = next((row for row in rows if row["program"] == "jaxrl"), None)
     if ours is None:
@@ -177,15 +177,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workloads", nargs="*", metavar="ROW", help=f"of {', '.join(WORKLOADS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="measured runs of each (default: 5)")
-    parser.add_argument("--peer-path", default="", help="a checkout of PureJaxRL")
-    parser.add_argument("--peer-python", default="", help="the interpreter that has the peers")
-    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    names = ", ".join(WORKLOADS)
+    parser.add_argument("workloads", nargs="*", metavar="ROW", help=f"one of {names}")
+    parser.add_argument("--rounds", type=int, default=5, help="runs per program (default: 5)")
+    parser.add_argument("--peer-path", default="", help="checkout of PureJaxRL")
+    parser.add_argument("--peer-python", default="", help="interpreter with the other libraries")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     unknown = [w for w in options.workloads if w not in WORKLOADS]
     if unknown:
-        parser.error(f"there is no row {unknown[0]!r}: choose from {', '.join(WORKLOADS)}")
+        parser.error(f"unknown row {unknown[0]!r}: choose from {names}")
 
     programs = {"jaxrl": (sys.executable, "")}
     if options.peer_python:
@@ -216,7 +217,7 @@ def main() -> None:
             )
         for peer, factor, same_work in factors(of_workload):
             if not same_work:
-                print(f"     {peer} did other work: not comparable", file=sys.stderr)
+                print(f"     {peer} did different work: not comparable", file=sys.stderr)
             print(f"     jaxrl / {peer}: {factor:.2f}")
         rows += of_workload
     if options.json:

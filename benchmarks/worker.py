@@ -1,6 +1,6 @@
-"""One library in one process: compiles a workload, then runs it each time it is told to.
+"""Benchmarks one library in its own process: compiles a workload, then runs it on request.
 
-Runs under the library's own interpreter. Speaks JSON lines: first {"trace_seconds",
+It runs under the library's own interpreter and prints lines of JSON: first {"trace_seconds",
 "compile_seconds", "env_steps", "versions"}; then {"seconds"} for each line "run SEED" on stdin, and
 {"peak_mib"} for "quit".
 """
@@ -86,7 +86,7 @@ def purejaxrl_ppo(work: Workload, path: str):
 
 
 def rejax_ppo(work: Workload):
-    """rejax's PPO, its evaluation taken out (it cannot anneal, and clips element-wise)."""
+    """rejax's PPO without evaluations (it cannot anneal, and clips element-wise)."""
     import jax.numpy as jnp
     from rejax import PPO
 
@@ -112,7 +112,7 @@ def rejax_ppo(work: Workload):
 
 
 def rejax_off_policy(work: Workload):
-    """rejax's DQN, SAC or TD3, its evaluation taken out."""
+    """rejax's DQN, SAC or TD3 without evaluations."""
     import jax.numpy as jnp
     import rejax
 
@@ -135,7 +135,7 @@ def rejax_off_policy(work: Workload):
 
 
 def sb3_trpo(work: Workload):
-    """sb3-contrib's TRPO on gymnasium's environment: a function of the seed, and its parameters."""
+    """sb3-contrib's TRPO on Gymnasium: a function of the seed, and the number of parameters."""
     from sb3_contrib import TRPO
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -160,12 +160,12 @@ def sb3_trpo(work: Workload):
 
 
 def count_parameters(out) -> int:
-    """Array entries that learn: the same for every library, if the networks are."""
+    """The number of trained values, which is equal for all libraries if the networks are."""
     import jax
 
     def is_weight(path, leaf):
         names = [str(getattr(k, "name", getattr(k, "key", ""))) for k in path]
-        learns = "params" in names or "log_temperature" in names  # which rejax keeps as params
+        learns = "params" in names or "log_temperature" in names  # a parameter in rejax, too
         return learns and not {"opt_state", "optimizer"} & set(names)
 
     leaves = jax.tree_util.tree_leaves_with_path(out)
@@ -173,7 +173,11 @@ def count_parameters(out) -> int:
 
 
 def compiled_by_jax(train, work: Workload, make_key):
-    """A jitted program: a function of the seed, its parameters, tracing and compiling seconds."""
+    """Compiles a program.
+
+    Returns:
+      A function of the seed, the number of parameters, and tracing and compilation time.
+    """
     import jax
 
     def keys(seed: int):

@@ -1,4 +1,4 @@
-"""What is measured, the same for every library: the rows P1 to P10, and G1 for a GPU."""
+"""The workloads of the speed comparison, equal for all libraries: P1 to P10, and G1 for a GPU."""
 
 import dataclasses
 
@@ -14,14 +14,14 @@ class Workload:
 
     Attributes:
       algorithm: "ppo", "trpo", "sac", "td3" or "dqn".
-      num_envs, num_steps: of an iteration.
-      num_iterations: of a run.
-      num_seeds: trained side by side under one vmap.
-      critic_minibatches: of TRPO.
+      num_envs, num_steps: environments, and steps per iteration.
+      num_iterations: iterations per run.
+      num_seeds: seeds trained under one vmap.
+      critic_minibatches: minibatches per epoch of TRPO's critic.
       env: gymnax's name of the environment.
-      num_updates, batch_size, capacity, warmup: of off-policy algorithms, an iteration's.
-      sb3_sizes: num_envs and num_steps of sb3-contrib, where they are its own.
-      programs: who can do it.
+      num_updates, batch_size, capacity, warmup: options of off-policy algorithms.
+      sb3_sizes: num_envs and num_steps for sb3-contrib, if they differ.
+      programs: libraries that support it.
     """
 
     algorithm: str
@@ -81,7 +81,7 @@ WORKLOADS = {
     "P6-same": Workload("trpo", 64, 128, 8, critic_minibatches=64, programs=("jaxrl", "sb3")),
     "G1": Workload("ppo", 4, 128, 50, num_seeds=2048),
 }
-"""P5 is the compile time of P1. P6 gives sb3-contrib the 2 x 512 steps for which it is tuned, with
-the same counts of everything; P6-same gives it 64 x 128, and both take minibatches of 128 rows. P10
-is P9 with a buffer of a million. G1 is P4 with 2,048 agents and a quarter of the iterations: too
-long for a CPU, so it runs only where it is named."""
+"""P5 is the compile time of P1. In P6, sb3-contrib uses 2 x 512 steps, for which it is tuned, with
+the same total counts; in P6-same it uses 64 x 128. Both use minibatches of 128 rows. P10 is P9 with
+a buffer of a million steps. G1 is P4 with 2,048 agents and a quarter of the iterations; it takes
+too long on a CPU, so it runs only if named explicitly."""

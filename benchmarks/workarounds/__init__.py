@@ -1,1 +1,1 @@
-"""What each file of `jaxrl/xla` still brings; `python -m benchmarks.workarounds --help`."""
+"""Measurements of the workarounds in `jaxrl/xla`; see `python -m benchmarks.workarounds --help`."""

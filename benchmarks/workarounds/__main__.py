@@ -1,22 +1,22 @@
-"""Measure whether the workarounds of jaxrl for XLA and JAX are still needed.
+"""Measures whether jaxrl's workarounds for XLA and JAX are still needed.
 
     python -m benchmarks.workarounds                      all of them, some minutes
-    python -m benchmarks.workarounds convolution blocks   these only
-    python -m benchmarks.workarounds --list               their names, and what each compares
+    python -m benchmarks.workarounds convolution blocks   only these
+    python -m benchmarks.workarounds --list               names, and what each compares
     JAX_PLATFORMS=cuda python -m benchmarks.workarounds   those for accelerators
 
-Each file of jaxrl/xla works around a weakness of the compiler or of JAX. For each of them a small
-program runs with and without it. Where speed is the point, the two take turns and the table shows
-the median times, the median of "without / with" over the rounds and its quartiles. Where
-correctness is the point, each variant runs in a process of its own, and the table shows the fault.
+Each file of jaxrl/xla works around a weakness of the compiler or of JAX. For each of them, a small
+program runs with and without it. For speed, the two alternate, and the table shows the median times
+and the median ratio "without / with" with its quartiles. For correctness, each variant runs in its
+own process, and the table shows the fault.
 
 verdicts:
-  keeps paying       without it the program is at least 5% slower
-  still needed       without it the fault is there
+  keeps paying       without it, the program is at least 5% slower
+  still needed       without it, the fault occurs
   could be deleted   neither; the file says what replaces it
   unclear            the quartiles disagree: repeat on an idle machine
-  does not help      the fault is there in spite of it
-  only used on ...   not for the device that jax computes on here
+  does not help      the fault occurs in spite of it
+  only used on ...   not used on jax's current device
 
 Delete a workaround when the verdict is "could be deleted" with the oldest and the newest supported
 jax on each device that uses it. docs/workarounds.md has past measurements.
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(MODULES)}; default: all"
     )
-    parser.add_argument("--list", action="store_true", help="list the workarounds and end")
+    parser.add_argument("--list", action="store_true", help="list the workarounds and exit")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in MODULES]:
         parser.error(f"unknown workaround {unknown[0]!r}: use one of {', '.join(MODULES)}")
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def measure(name: str) -> int:
-    """Prints the rows of one workaround; 1 where it could not be measured."""
+    """Prints the rows of one workaround; returns 1 if it could not be measured, otherwise 0."""
     command = [sys.executable, "-m", f"benchmarks.workarounds.{name}"]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)

@@ -1,7 +1,7 @@
-"""Initial networks of eight seeds on two threads: one seed after the other, and batched.
+"""Initialising networks of eight seeds on two threads: sequentially, and batched.
 
-`jaxrl/xla/deadlock.py`. Whether a batched call hangs depends on how XLA schedules the program; this
-one does with jaxlib 0.10.2, where the same agent on CartPole does not.
+See `jaxrl/xla/deadlock.py`. Whether a batched call hangs depends on XLA's schedule: with jaxlib
+0.10.2 this program does, but the same agent on CartPole does not.
 """
 
 import jax
@@ -38,7 +38,7 @@ class Chain(struct.PyTreeNode):
 
 
 def program(is_applied: bool) -> None:
-    deadlock.is_affected = lambda: is_applied  # what `one_by_one` asks, whatever the version
+    deadlock.is_affected = lambda: is_applied  # decides in `one_by_one`, for any version
     agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=1)
 
     @jax.jit

@@ -1,6 +1,6 @@
-"""Compares a program with and without a workaround, by its time or by a fault.
+"""Compares a program with and without a workaround, by its speed or its correctness.
 
-A module of this package is run as a process of its own and prints a line of JSON for each `Row`.
+Each module of this package runs in its own process and prints a line of JSON for each `Row`.
 """
 
 import dataclasses
@@ -18,19 +18,19 @@ import jax
 import numpy as np
 
 PAYS = 1.05
-"""From this ratio on a workaround is worth its lines."""
+"""Minimum speed-up for which a workaround is worth keeping."""
 SECONDS = 5.0
-"""What the rounds of one comparison may take."""
+"""Time limit for the rounds of a comparison."""
 ROUNDS = range(5, 26)
 FINE = "fine"
 POLL, IDLE_POLLS, LONGEST = 5.0, 3, 240.0
-"""A process hangs that took no processor time over this many looks, one every `POLL` seconds, or
-that runs for `LONGEST` seconds."""
+"""A process counts as hanging if it uses no processor time over `IDLE_POLLS` polls, one every
+`POLL` seconds, or if it runs longer than `LONGEST` seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table; what was not measured is "-"."""
+    """A row of the table; "-" means not measured."""
 
     case: str
     with_it: str
@@ -43,8 +43,7 @@ class Row:
 
 
 def used_on(device: str) -> bool:
-    """Whether the workaround, used on a "CPU" or an "accelerator" only, is used here; prints why
-    nothing is measured where it is not."""
+    """Whether a workaround for "CPU" or "accelerator" is used here; prints a row if it is not."""
     is_used = (jax.default_backend() == "cpu") == (device == "CPU")
     if not is_used:
         Row("-", "-", "-", "-", f"only used on {device}s").print()
@@ -58,13 +57,13 @@ def compare_times(
     *arguments: Any,
     tolerance: float | None = 1e-3,
 ) -> None:
-    """Compiles two functions and prints how long each runs.
+    """Compiles two functions and prints the run time of each.
 
     Args:
-      case: what is computed.
+      case: name of the computation.
       with_it, without_it: functions of `arguments`.
-      tolerance: of the difference of their results relative to the largest; 0 for equal bits, None
-        where the results are meant to differ.
+      tolerance: allowed difference of their results, relative to the largest; 0 for equal bits,
+        None if the results may differ.
     """
     programs = [
         jax.jit(lambda *x, f=f: f(*x)).lower(*arguments).compile() for f in (with_it, without_it)
@@ -73,7 +72,7 @@ def compare_times(
         _check_equal(*(program(*arguments) for program in programs), tolerance)
 
     def run(program: Callable[..., Any]) -> float:
-        jax.block_until_ready(program(*arguments))  # after the other one has used the caches
+        jax.block_until_ready(program(*arguments))  # refills the caches
         began = time.perf_counter()
         jax.block_until_ready(program(*arguments))
         return time.perf_counter() - began
@@ -84,7 +83,7 @@ def compare_times(
 def compare_compile_times(
     case: str, with_it: Callable[..., Any], without_it: Callable[..., Any], *arguments: Any
 ) -> None:
-    """Prints how long it takes to trace and compile each of two functions of `arguments`."""
+    """Prints the time to trace and compile each of two functions of `arguments`."""
     jax.config.update("jax_enable_compilation_cache", False)
 
     def run(function: Callable[..., Any]) -> float:
@@ -96,7 +95,7 @@ def compare_compile_times(
 
 
 def _compare(case: str, timed: list[Callable[[], float]]) -> None:
-    """Runs the two in turns, each of them first in every other round, and prints the medians."""
+    """Runs the two alternately, starting each round with the other one, and prints medians."""
     rounds: list[list[float]] = []
     began = time.perf_counter()
     while len(rounds) < ROUNDS.start or (
@@ -112,7 +111,7 @@ def _compare(case: str, timed: list[Callable[[], float]]) -> None:
 
 
 def _verdict(low: float, high: float) -> str:
-    """From the quartiles of time without the workaround over time with it."""
+    """The verdict for quartiles of the time without the workaround over the time with it."""
     if low >= PAYS:
         return "keeps paying"
     return "could be deleted" if high < PAYS else "unclear: repeat on an idle machine"
@@ -133,12 +132,12 @@ def _check_equal(x: Any, y: Any, tolerance: float) -> None:
 
 
 def compare_faults(case: str, program: Callable[[bool], str | None], **environment: str) -> None:
-    """Runs the calling module twice, with and without the workaround, and prints what went wrong.
+    """Runs the calling module twice, with and without the workaround, and prints the faults.
 
     Args:
-      case: what is computed.
-      program: is called with whether to apply the workaround; returns the fault, None for none.
-      environment: variables of the two processes.
+      case: name of the computation.
+      program: takes whether to apply the workaround; returns a fault, or None.
+      environment: environment variables of the two processes.
     """
     if sys.argv[1:]:  # one of the two processes
         if sys.argv[1] == case:
@@ -157,8 +156,7 @@ def compare_faults(case: str, program: Callable[[bool], str | None], **environme
 
 
 def _outcome(command: list[str], environment: dict[str, str]) -> str:
-    """The last line that a process prints. It hangs where it takes no processor time, or too
-    long."""
+    """The last line that a process prints, or "hangs"."""
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
     began, used = time.monotonic(), [-1.0]
@@ -179,7 +177,7 @@ def _outcome(command: list[str], environment: dict[str, str]) -> str:
 
 
 def _processor_seconds(pid: int) -> float:
-    """What a process has used so far; where that is unknown, the time, as of one that works."""
+    """Processor time of a process; if unknown, the current time, as if it were busy."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

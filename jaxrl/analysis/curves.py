@@ -1,4 +1,4 @@
-"""Runs read back as curves: members of one configuration together, with a name for each group."""
+"""Learning curves read from run directories, with members grouped by configuration."""
 
 import dataclasses
 import json
@@ -16,22 +16,22 @@ from jaxrl.runs.disk import user_path
 from jaxrl.runs.run_config import completed, role_of
 
 AFRESH = "return_mean afresh"
-"""A column beside those of metrics.jsonl; summary.json has it."""
+"""An additional column, taken from summary.json."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Members of one configuration: seeds, of one run or of several.
+    """The curves of all members with one configuration: seeds of one or several runs.
 
     Attributes:
-      label: what tells it from the other groups.
+      label: the settings in which it differs from the other curves.
       algorithm, environment: their names.
-      steps: `int64[E]`, environment steps of each member.
-      seconds: `float64[E]`, of training until then, of all members of a run together.
+      steps: `int64[E]`, environment steps per member.
+      seconds: `float64[E]`, training time until then, of all members of a run together.
       values: `float64[E, members]`, a column of metrics.jsonl; NaN for null.
-      diverged: `bool[E, members]`, which members had diverged, and count no longer.
-      ends: `float64[members]`, the last values; returns of other episodes where the last evaluation
-        ended the run, and is likely too high for that.
+      diverged: `bool[E, members]`, whether a member had diverged; from then on it is left out.
+      ends: `float64[members]`, the last values; if the last evaluation ended the run and is
+        therefore biased upwards, returns of new episodes instead.
     """
 
     label: str
@@ -45,13 +45,13 @@ class Curve:
 
     @property
     def counted(self) -> list[np.ndarray]:
-        """For each evaluation the values of the members that had not diverged; one NaN without."""
+        """For each evaluation, the values of members that had not diverged; NaN if none is left."""
         rows = zip(self.values, self.diverged, strict=True)
         return [counted(row, np.flatnonzero(lost)) for row, lost in rows]
 
     @property
     def means(self) -> np.ndarray:
-        """`float64[E]`, over the members that had not diverged; NaN where a value is missing."""
+        """`float64[E]`, means over members that had not diverged; NaN if a value is missing."""
         return np.array([row.mean() for row in self.counted])
 
     @property
@@ -61,20 +61,20 @@ class Curve:
 
     @property
     def size(self) -> str:
-        """How many members count in the end: "5", or "4 of 5" where one has diverged."""
+        """The number of members at the end: "5", or "4 of 5" if one has diverged."""
         members, lost = self.values.shape[1], self.diverged[-1].sum()
         return f"{members - lost} of {members}" if lost else f"{members}"
 
 
 def read_curves(paths: Sequence[Path | str], metric: str = "return_mean") -> list[Curve]:
-    """The runs' curves, in the order of the paths.
+    """Reads the curves of runs, in the order of `paths`.
 
     Args:
       paths: run directories.
       metric: a column of metrics.jsonl.
 
     Raises:
-      ValueError: a path holds no run or no evaluation yet; a run has no such column.
+      ValueError: a path is not a run, or has no evaluation yet, or lacks the column.
     """
     found: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {}
     for path in dict.fromkeys(map(user_path, paths)):
@@ -119,7 +119,7 @@ def _members(
 
 
 def _judge_afresh(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds to the last rows of a run that an evaluation ended what other episodes returned."""
+    """Adds the evaluation on new episodes to the last rows of a run that its return ended."""
     summary = read_summary(path) or {}
     final = summary.get("final_return", {})
     members = len(final.get("per_seed", ()))
@@ -131,11 +131,11 @@ def _judge_afresh(path: Path, rows: list[dict[str, Any]]) -> None:
 def _curve(
     label: str, configuration: dict[str, Any], members: list[list[dict[str, Any]]], metric: str
 ) -> Curve:
-    """Members at the steps that they all have; a seed that was trained twice counts once."""
+    """Builds the curve at steps that all members have; a seed trained twice counts once."""
     members = list({rows[0]["seed"]: rows for rows in reversed(members)}.values())[::-1]
     common = set.intersection(*({row["step"] for row in rows} for rows in members))
     if not common:
-        raise InvalidValue(f"the runs of {label} have no step in common: compare them one by one")
+        raise InvalidValue(f"runs of {label} have no common step: plot or compare them separately")
     members = [[row for row in rows if row["step"] in common] for rows in members]
 
     def column(name: str) -> np.ndarray:
@@ -157,7 +157,7 @@ def _curve(
 
 
 def _tells_apart(name: str, value: Any) -> bool:
-    """Whether an entry of config.json is part of what a group has in common."""
+    """Whether runs that differ in this entry of config.json are different curves."""
     return role_of(name) is Role.TRAINING and value is not None
 
 
@@ -172,12 +172,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _labels(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each the values in which it differs from another; the algorithm where all are alike.
+    """The settings in which each configuration differs from the others, or else the algorithm.
 
-    The environment is left out: tables and pictures have a part for each.
+    The environment is left out, since tables and plots have a part for each.
     """
     names = dict.fromkeys(name for c in configurations for name in c if name != "environment")
-    # Hyper-parameters tell nothing between algorithms, which have others.
+    # Algorithms have different hyper-parameters, so these say nothing between them.
     one_algorithm = len({c["algorithm"] for c in configurations}) == 1
     differing = [
         name

@@ -3,8 +3,8 @@
 Works around: XLA's CPU backend computes a network layer by layer over all rows, so that each layer
 reads and writes main memory. A block stays in the cache from one layer to the next.
 
-Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Accelerators get all rows at once: each block would be
-kernels of its own, which cost a seventh of an iteration with 65,536 rows.
+Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Accelerators get all rows at once: each block would need
+its own kernels, which took a seventh of an iteration with 65,536 rows.
 
 Measured: `python -m benchmarks.workarounds blocks`. 65,536 rows took 13.5 ms whole and 3.3 ms in
 blocks; 8,192 rows are faster whole (2 cores).
@@ -23,7 +23,7 @@ ROWS_OF_A_BLOCK = 2048
 
 
 def map_blocks(f: Callable[[PyTree], Array], xs: PyTree) -> Array:
-    """`f(xs)` for a row-wise `f`, in blocks of whole time steps on a CPU.
+    """Computes `f(xs)` for a row-wise `f`; on a CPU, in blocks of whole time steps.
 
     Args:
       f: leaves `[B, N, ...]` -> `[B, N]`, each entry computed from its own row.

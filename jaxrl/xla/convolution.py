@@ -43,8 +43,8 @@ def conv_general_dilated(
 ) -> Array:
     """`jax.lax.conv_general_dilated`, as a matrix product on a CPU; equal but for rounding.
 
-    Arguments, result and errors are those of `jax.lax.conv_general_dilated`. A dilated input,
-    groups, and any device that is no CPU get exactly that function.
+    Arguments, result and errors are those of `jax.lax.conv_general_dilated`, which is used for
+    dilated inputs, for groups, and on other devices.
     """
 
     def by_lax(lhs: Array, rhs: Array) -> Array:

@@ -2,12 +2,12 @@
 
 Works around: a batched LAPACK call, such as the QR decomposition of orthogonal initialisation under
 `vmap`, splits its batch over XLA's thread pool and waits in a thread of that pool. As many
-independent calls as the pool has threads wait for each other forever, at 0% CPU. jaxrl makes no
-batched call: `one_by_one` initialises vmapped seeds in turn. An environment may (brax's physics
-does). An XLA flag runs such calls one after the other, at the price of a few percent of every
-program's speed, and must be set before the backend starts: `protect` sets it for brax and for
-environments by an import path; where it is needed and missing, training warns. A setting of the
-user's own is kept, and `JAXRL_NO_DEADLOCK_PROTECTION=1` turns flag and warning off.
+independent calls as the pool has threads wait for each other forever, at 0% CPU. jaxrl itself makes
+no batched call: `one_by_one` initialises vmapped seeds sequentially. Environments may (brax's
+physics does). An XLA flag serialises such calls, which slows every program by a few percent, and
+must be set before the backend starts: `protect` sets it for brax and for environments given by an
+import path, and training warns if it is needed and missing. A value set by the user is kept, and
+`JAXRL_NO_DEADLOCK_PROTECTION=1` turns flag and warning off.
 
 Versions: jaxlib 0.10.0 to 0.11.0, CPUs with fewer than 16 threads.
 
@@ -15,7 +15,7 @@ Measured: `python -m benchmarks.workarounds deadlock` trains eight vmapped seeds
 without this file 6 of 6 processes hung.
 
 Delete when: jaxlib 0.11.0 and older are no longer supported. `one_by_one(f)` becomes `f`; `cores`,
-`memory` and `primitives` are of general use and move elsewhere.
+`memory` and `primitives` are used elsewhere, too, and move.
 """
 
 import importlib.metadata
@@ -30,7 +30,7 @@ from typing import Any
 OPT_OUT = "JAXRL_NO_DEADLOCK_PROTECTION"
 FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 SMALL_HOST = 16
-"""Threads. Seen to hang: 2 with networks of two hidden layers, 4 and 6 with four hidden layers."""
+"""Threads. Hangs were seen at 2 with two hidden layers, and at 4 and 6 with four hidden layers."""
 LAPACK = frozenset(
     [
         *("cholesky", "cholesky_update", "eig", "eigh", "geqrf", "hessenberg"),
@@ -56,11 +56,11 @@ def protect() -> None:
 
 
 def protect_or_warn(what: str, jaxpr: Any) -> None:
-    """Protects from the LAPACK calls in a jaxpr; a RuntimeWarning where that is too late.
+    """Protects from the LAPACK calls in a jaxpr, or warns with RuntimeWarning if it is too late.
 
     Args:
-      what: is in it, "CartPole" say.
-      jaxpr: its program.
+      what: name of the program for the message, such as "CartPole".
+      jaxpr: the program.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if _leaves_us_out(flags) or not is_affected():
@@ -73,18 +73,18 @@ def protect_or_warn(what: str, jaxpr: Any) -> None:
         return
     where = f"add it to the file {flags}" if flags and not flags.startswith("-") else "set it"
     warnings.warn(
-        f"{what} calls LAPACK ({', '.join(calls)}), on which this version of jaxlib can hang where "
-        f"there are only {cores()} cores. XLA_FLAGS={FLAG}=false prevents it: {where} before jax "
-        f"starts, or call jaxrl.xla.deadlock.protect() first. {OPT_OUT}=1 silences this warning.",
+        f"{what} calls LAPACK ({', '.join(calls)}), which can hang with this version of jaxlib on "
+        f"only {cores()} cores. XLA_FLAGS={FLAG}=false prevents it: {where} before jax starts, or "
+        f"call jaxrl.xla.deadlock.protect() first. {OPT_OUT}=1 silences this warning.",
         RuntimeWarning,
         stacklevel=4,
     )
 
 
 def one_by_one(function: Callable) -> Callable:
-    """The same function, which under `vmap` runs for one member after the other where that matters.
+    """Runs a function sequentially under `vmap`, if batched LAPACK calls can hang here.
 
-    The numbers are the same; only the batch of a LAPACK call stays 1.
+    The results are the same.
     """
     if not is_affected():
         return function
@@ -94,7 +94,7 @@ def one_by_one(function: Callable) -> Callable:
 
 
 def jaxlib_is_affected(version: tuple[int, ...] | None) -> bool:
-    """Whether that version is known to hang: 0.10.0 to 0.11.0."""
+    """Whether a version is known to hang: 0.10.0 to 0.11.0."""
     return version is not None and (0, 10) <= version < (0, 11, 1)
 
 
@@ -105,14 +105,14 @@ def host_is_small() -> bool:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory() -> int | None:
-    """Bytes of main memory and swap that this process may use; None where that is unknown."""
+    """Main memory and swap available to this process, in bytes; None if unknown."""
     try:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on this system
@@ -121,7 +121,7 @@ def memory() -> int | None:
     found += 1024 * int(swap[1]) if swap else 0
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         limit = _content(file).strip()
-        if limit.isdigit():  # "max" where there is none
+        if limit.isdigit():  # "max" means no limit
             found = min(found, int(limit))
     return found
 
@@ -134,7 +134,7 @@ def _content(path: str) -> str:
 
 
 def _leaves_us_out(flags: str) -> bool:
-    """Whether the user wants no protection, or has decided about the flag."""
+    """Whether the user has opted out or set the flag."""
     return os.environ.get(OPT_OUT, "0") not in ("", "0") or FLAG in flags
 
 
@@ -152,7 +152,7 @@ def _backend_has_started() -> bool:
 
 
 def primitives(jaxpr: Any) -> Iterator[str]:
-    """The names of the primitives in a jaxpr, with those in its loops and branches."""
+    """Names of the primitives in a jaxpr, including its loops and branches."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield equation.primitive.name
         for inner in jaxprs_inside(equation):
@@ -160,7 +160,7 @@ def primitives(jaxpr: Any) -> Iterator[str]:
 
 
 def jaxprs_inside(equation: Any) -> Iterator[Any]:
-    """The jaxprs that an equation runs: the body of a loop, the branches of a `cond`."""
+    """The jaxprs inside an equation, such as the body of a loop or the branches of a `cond`."""
     for value in equation.params.values():
         for inner in value if isinstance(value, tuple | list) else (value,):
             inner = getattr(inner, "jaxpr", inner)

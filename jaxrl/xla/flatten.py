@@ -1,8 +1,8 @@
 """Keep parameters flattened across consecutive updates on a CPU.
 
 Works around: a loop over updates that carries a tree of parameters copies and adds a dozen small
-arrays in every turn, all ready at once. XLA's CPU backend then wakes a second thread for work of a
-microsecond each. A vector is one operation.
+arrays in each iteration, all at the same time. XLA's CPU backend then wakes a second thread for
+tasks of a microsecond each. A vector needs a single operation.
 
 Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Accelerators keep the tree: it is as fast for one agent,
 and 2,048 vmapped agents took 32.3 ms an iteration with vectors and 29.5 ms with trees (H100).

@@ -1,9 +1,8 @@
-"""Which program layout suits the device, and how often to unroll the rollout's loop.
+"""Device-specific program layout: whether jax runs on a CPU, and how far to unroll rollouts.
 
-Works around: XLA runs a loop as it is written. On an accelerator every turn of a loop costs kernels
-for its counters and copies, about as many as a small step of an environment. A CPU computes a step
-in its cache, and unrolling would only lengthen compilation. `is_cpu` decides for the other modules
-here, too.
+Works around: XLA does not unroll loops. On an accelerator, each iteration of a loop costs kernels
+for its counters and copies, about as many as a small environment step. A CPU computes a step in its
+cache, so unrolling would only lengthen compilation. Other modules here use `is_cpu`, too.
 
 Versions: jaxlib 0.11.2 on GPUs.
 
@@ -22,8 +21,8 @@ from jaxrl.xla.deadlock import primitives
 
 SCAN_UNROLL = 4
 SMALL_STEP = 1000
-"""Operations in a reset and a step up to which a loop is unrolled. gymnax's classic control has 100
-to 600, MinAtar's Breakout 400 and Freeway 3,200, brax's bodies 5,000 and more."""
+"""Maximum number of operations in a reset and a step for which a loop is unrolled. gymnax's classic
+control has 100 to 600, MinAtar's Breakout 400 and Freeway 3,200, brax 5,000 and more."""
 
 
 def is_cpu() -> bool:
@@ -32,14 +31,14 @@ def is_cpu() -> bool:
 
 
 def scan_unroll(jaxpr: Any) -> int:
-    """How many steps of an environment each turn of the rollout's loop takes.
+    """The number of environment steps per iteration of the rollout's loop.
 
     Args:
       jaxpr: a reset and a step of one copy.
 
     Returns:
       `SCAN_UNROLL` on an accelerator; 1 on a CPU, and for large steps, which would take minutes to
-      compile that often.
+      compile if unrolled.
     """
     is_small = sum(1 for _ in primitives(jaxpr)) <= SMALL_STEP
     return SCAN_UNROLL if is_small and not is_cpu() else 1

@@ -1,7 +1,7 @@
-"""Reductions over a last axis of a few entries, as arithmetic on separate arrays.
+"""Reductions over a short last axis, as arithmetic on separate arrays.
 
-Works around: XLA's CPU backend is slow at reducing a short last axis, such as the logits of a few
-actions, and at the gradient of that. Sums and maxima of whole arrays `[...]` are fast.
+Works around: XLA's CPU backend is slow at reducing a short last axis, such as the logits of
+discrete actions, and at the gradient. Sums and maxima of whole arrays `[...]` are fast.
 
 Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Applied on every device.
 
@@ -28,21 +28,21 @@ scan; at 7 a reduction rounds differently in the gradient of an update on jax 0.
 
 
 def split(x: Array) -> list[Array]:
-    """`[..., A]` as A blocks `[...]` where A is small, as one block `[..., A]` elsewhere."""
+    """Splits `[..., A]` into A blocks `[...]` if A is small, or else into one block `[..., A]`."""
     return list(jnp.unstack(x, axis=-1)) if 1 < x.shape[-1] <= MAX_UNROLLED else [x]
 
 
 def maximum(blocks: Sequence[Array]) -> Array:
-    """The maximum over the axis that `split` took apart, `[...]`."""
+    """The maximum over the split axis, `[...]`."""
     whole = len(blocks) == 1
     return jnp.max(blocks[0], axis=-1) if whole else functools.reduce(jnp.maximum, blocks)
 
 
 def total(blocks: Sequence[Array]) -> Array:
-    """The sum over the axis that `split` took apart, `[...]`, in a fixed order."""
+    """The sum over the split axis, `[...]`, in a fixed order."""
     return ordered_sum(blocks[0]) if len(blocks) == 1 else functools.reduce(operator.add, blocks)
 
 
 def subtract(blocks: Sequence[Array], x: Array) -> list[Array]:
-    """Every block minus `x`, `[...]`."""
+    """Subtracts `x`, `[...]`, from each block."""
     return [blocks[0] - x[..., None]] if len(blocks) == 1 else [block - x for block in blocks]

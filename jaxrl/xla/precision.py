@@ -1,10 +1,10 @@
 """Training in float32, also under `jax_enable_x64`, and under strict promotion of dtypes.
 
-Works around: `jax_enable_x64` changes the dtype of every array that was given none, in this
-library, in flax and optax, and in environments and agents of users; an int64 draw also consumes
-other random bits than an int32 one. `jax_numpy_dtype_promotion="strict"` refuses arithmetic in
-optax and in environments of others. What traces a training program switches both off while it
-traces, so programs and results are the same bits as without these settings.
+Works around: `jax_enable_x64` changes the dtype of every array without an explicit one, in this
+library, in flax and optax, and in users' environments and agents; an int64 draw also consumes other
+random bits than an int32 one. `jax_numpy_dtype_promotion="strict"` rejects arithmetic in optax and
+in third-party environments. Code that traces a training program switches both off while tracing, so
+that programs and results have the same bits as without these settings.
 
 Versions: all of jax; it is how the settings are meant to work.
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def in_float32(function: Callable[P, T]) -> Callable[P, T]:
-    """The same function, traced in 32 bits and with standard promotion of dtypes."""
+    """Decorator: traces the function in 32 bits and with standard dtype promotion."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:

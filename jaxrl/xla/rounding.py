@@ -1,8 +1,8 @@
 """Sums whose rounding the compiler may not change.
 
-Works around: XLA may simplify (x + y) - x to y, and may add the entries of an axis in another order
-in another program. The first removes the correction of a compensated sum; the second makes the
-log-probability that a rollout stores differ from the one that an update computes, so that the first
+Works around: XLA may simplify (x + y) - x to y, and may sum an axis in different orders in
+different programs. The first removes the correction of a compensated sum; the second makes the
+log-probability stored by a rollout differ from the one computed by an update, so that the first
 importance ratio is not exactly 1.
 
 Versions: the order of a sum differed between programs with jaxlib 0.10.2 and 0.11.2 on CPUs.

@@ -28,12 +28,12 @@ PARITY = 0x1BD11BDA
 
 
 def fast(key: Key) -> Key:
-    """The same key (or keys), drawn from by the generator of this module.
+    """The same key (or keys), but with the generator of this module.
 
-    Every draw, split and fold gives the bits that jax's own threefry gives. Keys of another kind
-    come back unchanged, as do threefry keys under `jax_threefry_partitionable=False`. An
-    environment whose state holds a key must keep one that it was given, or split from it: a key
-    made anew by `jax.random.key` is of another dtype.
+    Draws, splits and folds have the same bits as jax's own threefry. Keys of other generators are
+    returned unchanged, as are threefry keys under `jax_threefry_partitionable=False`. An
+    environment with a key in its state must derive it from the keys that it is given: a key from
+    `jax.random.key` has another dtype.
     """
     partitionable = getattr(jax.config, "jax_threefry_partitionable", False)
     if jax.random.key_impl(key) != "threefry2x32" or not partitionable:
@@ -61,7 +61,7 @@ def _hash(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
 
 
 def _hash_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """The hashes of 0, 1, 2, ... in an array of this shape."""
+    """Hashes of 0, 1, 2, ... in an array of this shape."""
     size = math.prod(shape)
     if size >= 2**32:
         raise InvalidValue(
@@ -72,7 +72,7 @@ def _hash_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _once(keys: Array) -> Array:
-    """The same keys, not computed anew wherever one of them is used."""
+    """The same keys, with a barrier so that they are computed only once."""
     return jax.lax.optimization_barrier(keys)
 
 

@@ -1,7 +1,7 @@
-"""Lets jaxrl move its own numbers between host and device under `jax.transfer_guard`.
+"""Allows jaxrl's own transfers between host and device under `jax.transfer_guard`.
 
-Works around: the guard forbids implicit transfers of Python's numbers, and hyper-parameters are
-Python's numbers and metrics end on the host. The guard stays in force for the user's own code.
+Works around: the guard forbids implicit transfers, but hyper-parameters are Python numbers and
+metrics end on the host. The guard still applies to the user's own code.
 
 Versions: all of jax; it is how the guard is meant to work.
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def transfers_allowed(function: Callable[P, T]) -> Callable[P, T]:
-    """The same function, with its transfers allowed."""
+    """Decorator: allows transfers within the function."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
