@@ -1,7 +1,7 @@
-"""What jaxrl raises on purpose. Imports no jax.
+"""Errors that jaxrl raises on purpose. It does not import jax.
 
-Each message names what is wrong, the value found and the remedy. The command line prints these as
-one line; any other exception is a defect of jaxrl or of your own code, and keeps its traceback.
+Each message names the field, its value and a remedy. The command line prints them as one line; any
+other exception is a bug in jaxrl or in user code, and keeps its traceback.
 """
 
 import difflib
@@ -13,24 +13,24 @@ class JaxrlError(Exception):
 
 
 class InvalidValue(JaxrlError, ValueError):
-    """A value that does not fit."""
+    """An invalid value."""
 
 
 class InvalidType(JaxrlError, TypeError):
-    """An object of the wrong kind."""
+    """An object of the wrong type."""
 
 
 class Unable(JaxrlError, RuntimeError):
-    """What was asked for cannot be done: a download fails, every seed diverges."""
+    """A valid request that failed, such as a download, or a run in which all seeds diverged."""
 
 
 def is_missing(module: str, error: ModuleNotFoundError) -> bool:
-    """Whether `module` was not found, or a package of its path; else something that it imports."""
+    """Whether `module` or a parent package is missing, rather than a module that it imports."""
     return error.name is not None and f"{module}.".startswith(f"{error.name}.")
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """A hint at the names nearest to `word`; without any, `otherwise`, or all of them."""
+    """A hint that names the closest matches of `word`, or else `otherwise`, or all known names."""
     known = list(known)
     near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
     if near:

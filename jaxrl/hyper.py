@@ -20,7 +20,7 @@ METADATA = "hyper"
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What a field says of itself; the arguments of `hyper`."""
+    """The declaration of a field; see `hyper` for its arguments."""
 
     low: float | None = None
     high: float | None = None
@@ -30,7 +30,7 @@ class Declaration:
     static: bool = False
 
     def check(self, owner: Any, name: str, kind: Any) -> None:
-        """Raises ValueError or TypeError unless `owner.name`, annotated `kind`, is as declared."""
+        """Raises ValueError or TypeError unless `owner.name`, annotated `kind`, is valid."""
         value, kinds = getattr(owner, name), _alternatives(kind)
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
@@ -59,21 +59,21 @@ def hyper(
     doc: str = "",
     static: bool = False,
 ) -> Any:
-    """A field of an agent: its default, what `bind` accepts, and what `--help` says of it.
+    """Declares a hyper-parameter: its default, valid values and documentation.
 
-    The annotation says the rest. `Scalar` and `Scheduled` are numbers that `jax.vmap` can sweep;
+    The annotation gives the type: `Scalar` and `Scheduled` are numbers that `jax.vmap` can sweep;
     with `static`, `int` is a whole number, and a `Literal` takes its choices. `| None` allows None.
-    A subclass that writes another default only, `num_envs: int = 8`, keeps the declaration.
+    A subclass that only changes the default, `num_envs: int = 8`, keeps the declaration.
 
     Args:
-      default: the value where none is given.
-      low: the least value; without it any, but 1 for a whole number.
-      high: the greatest value; without it any.
+      default: the default.
+      low: smallest value; by default 1 for whole numbers and no limit for others.
+      high: largest value; None for no limit.
       open_low: whether `low` itself is excluded.
-      may_end_low: whether a schedule may end at `low` nevertheless.
+      may_end_low: whether a schedule may nevertheless end at `low`.
       doc: a sentence for `--help`.
-      static: whether the value is structure (sizes, choices, flags, modules), compiled into the
-        program and not swept by `jax.vmap`.
+      static: whether the value is structure (sizes, choices, flags, modules), which is compiled
+        into the program and cannot be swept by `jax.vmap`.
     """
     declared = Declaration(low, high, open_low, may_end_low, doc, static)
     return struct.field(pytree_node=not static, default=default, metadata={METADATA: declared})
@@ -86,7 +86,7 @@ def declarations(agent: Any) -> dict[str, Declaration]:
 
 
 def inherit_declarations(cls: type) -> None:
-    """Completes the fields of a class under construction by what its bases declare of them."""
+    """Adds inherited declarations to the fields of a class under construction."""
     for name in inspect.get_annotations(cls):
         inherited = (vars(base).get("__dataclass_fields__", {}).get(name) for base in cls.__mro__)
         base = next((field for field in inherited if field is not None), None)
@@ -102,7 +102,7 @@ def inherit_declarations(cls: type) -> None:
 
 
 def check_declared(agent: Any) -> None:
-    """Raises ValueError or TypeError, naming it, for a hyper-parameter that is not as declared."""
+    """Raises ValueError or TypeError for an invalid hyper-parameter, naming it."""
     kinds = {field.name: field.type for field in dataclasses.fields(agent)}
     for name, declared in declarations(agent).items():
         kind = kinds[name]
@@ -136,14 +136,14 @@ def check_range(
       owner, name: the hyper-parameter.
       low, high: its range.
       open_low: whether `low` itself is excluded.
-      may_end_low: whether a schedule may end at `low` nevertheless.
+      may_end_low: whether a schedule may nevertheless end at `low`.
     """
     value: Scheduled = getattr(owner, name)
     start, *end = bounds(value)
     check_numbers(f"{name} is {value!r}: it", start, low, high, open_low)
     for bound in end:
         check_numbers(f"{name} is {value!r}: it", bound, low, high, open_low and not may_end_low)
-    match value:  # what would make a schedule NaN on its way between bounds that are fine
+    match value:  # a schedule can be NaN in between although both ends are valid
         case Linear(share=share):
             check_numbers(f"{name} is {value!r}: its share", share, 0.0, 1.0, open_low=True)
         case Exponential(start=start, end=end):

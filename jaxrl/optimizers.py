@@ -62,7 +62,7 @@ def rmsprop(
 
 OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
 Factory = Callable[[Any], optax.GradientTransformation]
-"""An optimiser of a learning rate, `optax.adamw` for example."""
+"""A function from a learning rate to an optimiser, such as `optax.adamw`."""
 
 
 def optimizer(
@@ -75,15 +75,15 @@ def optimizer(
     rmsprop_decay: Scalar = 0.99,
     rmsprop_epsilon: Scalar = 1e-5,
 ) -> optax.GradientTransformation:
-    """The optimiser of that name, or your own, on the gradient scaled to a global norm.
+    """An optimiser by name or from a factory, with gradient clipping by global norm.
 
     Args:
-      choice: a name, or what makes an optimiser of the learning rate.
+      choice: a name, or a function from a learning rate to an optimiser.
       learning_rate: the step size, a number or a schedule.
-      clock: where training stands.
-      max_grad_norm: global norm above which gradients are scaled down; None: never.
-      adam_epsilon: of Adam and AdamW.
-      rmsprop_decay, rmsprop_epsilon: of RMSprop.
+      clock: training progress.
+      max_grad_norm: global norm above which gradients are scaled down; None for no clipping.
+      adam_epsilon: epsilon of Adam and AdamW.
+      rmsprop_decay, rmsprop_epsilon: decay and epsilon of RMSprop.
     """
     match choice:
         case "adam":
@@ -106,12 +106,12 @@ def optimizer(
 
 
 def check_factory(choice: Any) -> None:
-    """Raises TypeError where a factory makes no optimiser of a learning rate."""
+    """Raises TypeError unless a factory maps a learning rate to an optimiser."""
     if callable(choice):
         made = choice(1e-3)
         if not isinstance(made, optax.GradientTransformation):
             raise InvalidType(
-                f"optimizer makes a {type(made).__name__} of a learning rate, which is no "
+                f"optimizer(learning_rate) returns a {type(made).__name__}, which is not an "
                 "optax.GradientTransformation: pass optax.adamw, for example"
             )
 

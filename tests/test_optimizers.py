@@ -95,5 +95,7 @@ def test_what_makes_no_optimizer_is_refused():
         PPO(optimizer="adan").bind(spec)
     with pytest.raises(InvalidValue, match=r"optimizer is GradientTransformation.*a function"):
         PPO(optimizer=optax.adam(1e-3)).bind(spec)
-    with pytest.raises(InvalidType, match=r"makes a float of a learning rate.* pass optax\.adamw"):
+    with pytest.raises(
+        InvalidType, match=r"\(learning_rate\) returns a float, .* pass optax\.adamw"
+    ):
         PPO(optimizer=float).bind(spec)

@@ -36,8 +36,8 @@ class Role(enum.Enum):
     TRAINING = "changes what is learned: the same on resume, and tells learning curves apart"
     SAMPLE = "how often it is measured, and by which seeds: the same on resume, pooled in curves"
     FOLLOWING = "how the run is followed and saved: may change on resume"
-    RECORD = "noted in config.json, never a setting"
-    PYTHON = "an object that only Python can give: in no file, and no flag"
+    RECORD = "recorded in config.json, but not a setting"
+    PYTHON = "a Python object, which neither files nor flags can hold"
 
 
 class Kind(enum.Enum):
@@ -49,7 +49,7 @@ class Kind(enum.Enum):
     NUMBER = "a number"
     SWITCH = "True or False"
     CHOICE = "one of `choices`"
-    TEXT = "a text"
+    TEXT = "text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Option:
             case Kind.SWITCH if value not in (True, False):
                 must = "it must be True or False"
             case Kind.CHOICE if value not in self.choices:
-                must = f"there is no such choice, use {' or '.join(map(repr, self.choices))}"
+                must = f"use {' or '.join(map(repr, self.choices))}"
         if must:
             raise InvalidValue(f"{name} is {value!r}: {must}")
         return value
@@ -196,62 +196,63 @@ class Options:
 
 @options_class
 class TrainingOptions(Options):
-    """What is trained, besides the agent and the environment, and how it is evaluated."""
+    """Options that affect what is learned, and how it is evaluated."""
 
     total_steps: int = option(
         role=Role.TRAINING, kind=Kind.STEPS, command_default=500_000, may_grow=True,
-        doc="Environment steps of each seed (updates, for an offline agent), rounded up to whole "
+        doc="Environment steps per seed (updates, for an offline agent), rounded up to whole "
         "iterations",
     )  # fmt: skip
     num_eval_episodes: int = option(
         default=64, role=Role.SAMPLE, kind=Kind.COUNT, command_default=128,
-        doc="Episodes of an evaluation, each in a copy of the environment of its own",
+        doc="Episodes per evaluation, each in its own copy of the environment",
     )  # fmt: skip
     eval_mode: "EvalMode | None" = option(
         default=None, role=Role.TRAINING, kind=Kind.CHOICE, choices=("greedy", "sample"),
         shown="greedy", before="greedy",
-        doc="How evaluations act: by the mean or most likely action (greedy), or by actions drawn "
-        "from the policy (sample), for games in which any predictable action loses",
+        doc="Actions in evaluations: the mean or most likely action (greedy), or samples from the "
+        "policy (sample), for games in which any predictable action loses",
     )  # fmt: skip
     normalize_observations: bool = option(
         default=False, role=Role.TRAINING, kind=Kind.SWITCH,
-        doc="Scale numbers in observations, integers and bytes included, by their running mean and "
-        "deviation; booleans and action masks pass unchanged",
+        doc="Standardise observations by running statistics, integers and bytes included; booleans "
+        "and action masks are unchanged",
     )  # fmt: skip
     normalize_rewards: bool = option(
         default=False, role=Role.TRAINING, kind=Kind.SWITCH,
-        doc="Scale rewards by the deviation of the running discounted return",
+        doc="Divide rewards by the standard deviation of the running discounted return",
     )  # fmt: skip
     reset_policy: "ResetPolicy | None" = option(
         default=None, role=Role.TRAINING, kind=Kind.CHOICE, choices=("fresh", "pool"),
-        shown="pool where resets are expensive, else fresh",
-        doc="Draw a start for every reset (fresh), or a pool of them once an iteration (pool)",
+        shown="pool if resets are expensive, otherwise fresh",
+        doc="Draw a new start state for every reset (fresh), or a pool of start states per "
+        "iteration (pool)",
     )  # fmt: skip
     pool_size: int | None = option(
         default=None, role=Role.TRAINING, kind=Kind.COUNT,
         shown="as many as environments, and at least 64",
-        doc="Starts in that pool",
+        doc="Number of start states in the pool",
     )  # fmt: skip
     batched_env: bool = option(
         default=False, role=Role.PYTHON, kind=Kind.SWITCH,
-        doc="Whether the leaves of `env` have a leading axis `[num_envs]`, parameters for each "
-        "copy",
+        doc="Whether the leaves of `env` have a leading axis `[num_envs]`, with separate "
+        "parameters for each copy",
     )  # fmt: skip
     eval_env: "Environment | None" = option(
         default=None, role=Role.PYTHON,
-        doc="Where to evaluate; `env` unless given. Its observations and actions are those of "
-        "`env`; its parameters, time limit and reset policy may be others",
+        doc="The environment for evaluations, by default `env`. It must have the same observations "
+        "and actions; parameters, time limit and reset policy may differ",
     )  # fmt: skip
     data: "PyTree" = option(
         default=None, role=Role.PYTHON,
-        doc="For offline agents, transitions with leaves `[D, ...]`",
+        doc="Transitions with leaves `[D, ...]`, for offline agents",
     )  # fmt: skip
     agent_state: "PyTree" = option(
         default=None, role=Role.PYTHON,
         doc="What to start from instead of `agent.init`: the `TrainState` of an earlier run, or "
-        "`load_run(path).start()`. The agent's state and the statistics of observations come "
-        "along, those of rewards where both runs have them. Or the agent's state alone, where no "
-        "observations are normalised",
+        "`load_run(path).start()`. The agent's state and the observation statistics are taken "
+        "over, and the reward statistics if both runs have them. Without normalised observations, "
+        "an agent's state alone also works",
     )  # fmt: skip
 
 
@@ -261,7 +262,7 @@ class EvaluationOptions(Options):
 
     num_evaluations: int = option(
         default=10, role=Role.FOLLOWING, kind=Kind.COUNT, least=0, command_default=20,
-        doc="Evaluations, evenly spaced",
+        doc="Number of evaluations, evenly spaced",
     )  # fmt: skip
 
 

@@ -17,14 +17,13 @@ from jaxrl.xla.transfers import transfers_allowed
 
 
 class TrainMetrics(struct.PyTreeNode):
-    """What `train` reports, one entry an evaluation (leading axis `[E]`).
+    """Metrics of `train`, one entry per evaluation (leading axis `[E]`).
 
     Attributes:
-      iterations: `int32[E]`, finished iterations (times `plan.steps_per_iteration`: steps).
-      training: the iterations since the entry before.
-      evaluation: the episodes played in the `eval_mode`, `[E, num_eval_episodes]`; None where
-        none were asked for.
-      divergence: whether a metric ceased to be finite since the entry before, and which.
+      iterations: `int32[E]`, finished iterations; multiply by `plan.steps_per_iteration` for steps.
+      training: metrics of the iterations since the previous entry.
+      evaluation: evaluation episodes, `[E, num_eval_episodes]`; None without evaluations.
+      divergence: the first non-finite metrics since the previous entry.
     """
 
     iterations: jax.Array
@@ -44,24 +43,25 @@ class TrainArguments(EvaluationOptions, TrainingArguments):
 @transfers_allowed
 @in_float32
 def train(given: TrainArguments) -> tuple[TrainState, TrainMetrics]:
-    """Trains an agent. Pure: jit it, vmap it over `key`, over `agent` (see `sweep`) or over `env`.
+    """Trains an agent; a pure function that can be jitted, and vmapped over `key`, agent or `env`.
 
-    Called as `train(agent, env, key, total_steps=..., **options)`, where options are the fields of
-    `jaxrl.engine.options.TrainingOptions` and `num_evaluations`.
+    Called as `train(agent, env, key, total_steps=..., **options)`. Options are `num_evaluations`
+    and the fields of `jaxrl.engine.options.TrainingOptions`.
 
     Args:
-      agent: the algorithm with its hyper-parameters.
+      agent: the algorithm with its hyper-parameters; see `sweep` to vmap over them.
       env: one copy of the environment; its leaves may be vmapped. An object of gymnax, brax,
         Jumanji, navix or Craftax is adapted, see `jaxrl_envs.adapt`.
-      key: a typed key; different keys differ in parameters, starts, noise and shuffles.
-      num_evaluations: entries of the metrics, evenly spaced; 0 for one without any episode played.
+      key: a typed key; different keys give different parameters, start states, noise and shuffles.
+      num_evaluations: number of entries in the metrics, evenly spaced; 0 for a single entry without
+        evaluation.
 
     Returns:
-      The final state and the metrics, leading axis `[num_evaluations]` (or as many as there are
-      iterations, where that is less).
+      The final state, and the metrics with leading axis `[num_evaluations]`, or fewer if there are
+      fewer iterations.
 
     Raises:
-      ValueError, TypeError: a field does not fit; before anything is compiled.
+      ValueError, TypeError: an argument is invalid; raised before anything is compiled.
     """
     check_key(given.key)
     training = Training.of(given)
@@ -79,6 +79,6 @@ def train(given: TrainArguments) -> tuple[TrainState, TrainMetrics]:
 
 
 def chunk_stops(num_iterations: int, num_chunks: int) -> list[int]:
-    """The iterations after which to look: at most `num_chunks`, evenly spaced, up to the last."""
+    """The last iterations of at most `num_chunks` evenly sized chunks."""
     num_chunks = min(num_chunks, num_iterations)
     return [num_iterations * (i + 1) // num_chunks for i in range(num_chunks)]

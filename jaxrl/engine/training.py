@@ -1,4 +1,4 @@
-"""What is trained, on what, for how long; its pure functions are composed by `train` and `fit`."""
+"""`Training`: agent, environments and options, with the functions behind `train` and `fit`."""
 
 import dataclasses
 from typing import Any, Self
@@ -41,12 +41,20 @@ class TrainingArguments(TrainingOptions):
 
 
 class Training(struct.PyTreeNode):
-    """Who learns, on what, for how long: everything but the key. Agent and environment are leaves.
-
-    `options` are those it was made with, settled: whole iterations, and no choice left open.
+    """A training setup: agent, environments, data and options; everything except the key.
 
     Build it with `Training.create`, which checks that the parts fit together. `init`, `chunk` and
     `evaluate` are pure; `train` composes them in one program, `fit` calls them from a host loop.
+
+    Attributes:
+      agent: the agent, bound to the environment.
+      envs: the copies of the environment for training.
+      eval_envs: the copies for evaluation.
+      data: transitions `[D, ...]` for offline agents, else None.
+      agent_state: what to start from; None for `agent.init`.
+      options: the options, with defaults resolved and `total_steps` rounded to whole iterations.
+      num_iterations: number of iterations.
+      normalized: which leaves of observations are normalised.
     """
 
     agent: Agent
@@ -71,14 +79,14 @@ class Training(struct.PyTreeNode):
     @transfers_allowed
     @in_float32
     def of(cls, given: TrainingArguments) -> Self:
-        """The training that these arguments ask for."""
+        """Like `create`, from an arguments object."""
         agent, env, eval_env, data = given.agent, given.env, given.eval_env, given.data
         total_steps, agent_state = given.total_steps, given.agent_state
         check_agent(agent)
         env = as_environment(env)
         eval_env = None if eval_env is None else as_environment(eval_env)
         env, eval_env, data = narrow((env, eval_env, data))
-        spec = env.spec  # which wrappers check
+        spec = env.spec  # wrappers raise here if they do not fit
         first_step = FirstStep.of(env, given.batched_env)
         deadlock.protect_or_warn(type(env).__name__, first_step.jaxpr)
         check_contract(type(env).__name__, first_step, spec)
@@ -101,19 +109,19 @@ class Training(struct.PyTreeNode):
             )
         if given.batched_env and eval_env is None:
             raise InvalidValue(
-                "batched_env gives each training copy parameters of its own, so evaluation needs "
-                "an environment too: pass eval_env"
+                "batched_env gives each training copy its own parameters, so evaluation needs a "
+                "separate environment: pass eval_env"
             )
         for name in ("normalize_rewards", "normalize_observations"):
             if getattr(given, name) and not isinstance(plan, OnPolicy | Replay):
                 raise InvalidValue(
-                    f"{name} takes its statistics from collected experience, and the plan of "
-                    f"{type(agent).__name__} ({type(plan).__name__}) has none: leave it off"
+                    f"{name} needs collected experience, which the plan of "
+                    f"{type(agent).__name__} ({type(plan).__name__}) does not have: leave it off"
                 )
         if given.normalize_observations and not normalized_leaves(spec):
             kinds = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
             raise InvalidValue(
-                "normalize_observations finds no number in the observation, only "
+                "normalize_observations needs numbers in the observation, which has only "
                 f"{' and '.join(sorted(kinds))}: leave it off"
             )
         if eval_env is not None:
@@ -121,9 +129,10 @@ class Training(struct.PyTreeNode):
         num_iterations = int(-(-total_steps // plan.steps_per_iteration))
         if num_iterations * plan.updates_per_iteration >= 2**31:  # the clock's int32
             raise InvalidValue(
-                f"total_steps is {total_steps}, which takes {num_iterations} iterations times "
-                f"{plan.updates_per_iteration} updates, and only 2**31 - 1 can be counted: take "
-                "fewer steps, or let an iteration collect more steps or make fewer updates"
+                f"total_steps is {total_steps}, which takes {num_iterations} iterations of "
+                f"{plan.updates_per_iteration} updates, but at most 2**31 - 1 updates can be "
+                "counted: reduce total_steps, or collect more steps or make fewer updates per "
+                "iteration"
             )
         reset_policy = given.reset_policy or env.spec.reset_policy
         envs = VectorEnv(
@@ -165,16 +174,19 @@ class Training(struct.PyTreeNode):
 
     @property
     def total_steps(self) -> int:
-        """The steps that will really be taken: whole iterations."""
+        """The number of environment steps, in whole iterations."""
         return self.steps_after(self.num_iterations)
 
     def steps_after(self, iterations: int) -> int:
-        """Environment steps (updates, for an offline agent) in so many iterations."""
+        """Environment steps (updates, for an offline agent) in this many iterations."""
         return iterations * self.agent.plan.steps_per_iteration
 
     def in_eval_mode(self, eval_mode: EvalMode | None) -> Self:
-        """The same with evaluations of another kind, or as it is for None; ValueError where the
-        agent has no such."""
+        """The same setup with another evaluation mode; unchanged for None.
+
+        Raises:
+          ValueError: the agent does not support the mode.
+        """
         if eval_mode is None:
             return self
         check_eval_mode(self.agent, eval_mode)
@@ -215,7 +227,7 @@ class Training(struct.PyTreeNode):
         return _tie_to_key(strong(state), key)
 
     def new_statistics(self) -> Normalizer:
-        """Of no data yet."""
+        """Statistics before any data."""
         return Normalizer.create(
             self.agent.bound_spec,
             self.agent.plan.num_envs,
@@ -225,7 +237,7 @@ class Training(struct.PyTreeNode):
         )
 
     def _transition_like(self) -> Any:
-        """One transition of zeros, with the shapes and dtypes that a rollout stores."""
+        """A transition of zeros with the shapes and dtypes that a rollout stores."""
 
         def one(key):
             policy = policy_of(
@@ -249,7 +261,7 @@ class Training(struct.PyTreeNode):
     def iteration(
         self, state: TrainState, key: Key, iteration: jax.Array
     ) -> tuple[TrainState, IterationMetrics]:
-        """One iteration of the agent's plan; `key` is the run's."""
+        """One iteration of the agent's plan; `key` is the key of the whole run."""
         key = jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)
         clock = self.clock(iteration)
         match self.agent.plan:
@@ -261,15 +273,19 @@ class Training(struct.PyTreeNode):
                 return learners.offline(self.agent, plan, self.data, state, key, clock)
             case Population() as plan:
                 return learners.population(self.agent, plan, self.envs, state, key, clock)
-        raise InvalidType(f"{type(self.agent.plan).__name__} is no plan the engine knows")
+        raise InvalidType(
+            f"the plan is a {type(self.agent.plan).__name__}: use OnPolicy, Replay, Offline or "
+            "Population"
+        )
 
     @in_float32
     def chunk(
         self, state: TrainState, key: Key, start: jax.Array, stop: jax.Array
     ) -> tuple[TrainState, IterationMetrics, Divergence]:
-        """Iterations `start` to `stop` (`int32[]`, not batched); one program for any length.
+        """Runs iterations `start` to `stop` (`int32[]`, not batched) in one program for any length.
 
-        Returns the state, the iterations' metrics added up, and where they ceased to be finite.
+        Returns:
+          The state, the sum of the metrics, and the first iteration with a non-finite metric.
         """
         metrics = jax.eval_shape(self.iteration, state, key, start)[1]
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
@@ -287,8 +303,12 @@ class Training(struct.PyTreeNode):
         return state, total, unflatten(divergence, ("metrics",))
 
     def policy(self, state: TrainState, iteration: jax.Array | int | None = None) -> Policy:
-        """What was learned after that iteration (None: the last), on raw observations: without
-        exploration, or drawing its actions where `eval_mode` is "sample"."""
+        """The trained policy on raw observations, acting in the `eval_mode`.
+
+        Args:
+          state: the training state.
+          iteration: number of finished iterations; None for all.
+        """
         if iteration is None:
             iteration = self.num_iterations
         clock, explore = self.clock(iteration), self.options.eval_mode == "sample"
@@ -296,7 +316,7 @@ class Training(struct.PyTreeNode):
 
     @in_float32
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
-        """Plays `num_eval_episodes` episodes in the `eval_mode`."""
+        """Plays `num_eval_episodes` episodes with the trained policy."""
         key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
         carry = self.agent.initial_carry(self.eval_envs.num_envs)
         return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
@@ -307,12 +327,11 @@ def _init_agent(agent: Agent, key: Key) -> PyTree:
 
 
 def _tie_to_key(state: TrainState, key: Key) -> TrainState:
-    """Returns the same state, but with every leaf depending on the key.
+    """Returns the same state, but makes every leaf depend on the key.
 
-    Under vmap over keys a constant leaf would stay unbatched inside one program and become batched
-    where it crosses the border of another: `train` and a host loop would then run different
-    arithmetic. The branch is never taken (as far as a compiler can tell, it may be), except for
-    the one key in 2**32 whose first word is all ones, for which it returns the state as well.
+    Under vmap over keys, a constant leaf would stay unbatched within a program and become batched
+    between programs, so `train` and a host loop would run different arithmetic. The condition is
+    almost never true, which the compiler cannot know, and both branches return the same values.
     """
     word = jax.random.key_data(key).reshape(-1)[0]
 
