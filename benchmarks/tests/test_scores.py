@@ -112,7 +112,7 @@ def test_the_interval_of_the_iqm_resamples_whole_seeds():
         (
             a_batch([100, 101, 102], [9.0, 9.0, 9.0]),
             dataclasses.replace(TINY, total_steps=64),
-            "the row has changed since",
+            "the row has changed",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_an_interruption_keeps_the_batches_before_it(place, trained, monkeypatch
 
     monkeypatch.setattr(scores, "train_batch", interrupted)
     assert scores.main(["T"]) == 130
-    assert "2 seeds are kept" in capsys.readouterr().err
+    assert "2 seeds are saved" in capsys.readouterr().err
     assert scores.load(TINY).seeds == [100, 101]
     assert "2 of 3 seeds so far" in (place / "scores.md").read_text()
     monkeypatch.setattr(scores, "train_batch", whole)
@@ -227,7 +227,7 @@ def test_the_command_that_repeats_a_row_has_its_options(place, batches, options)
 
 def test_a_wrong_word_is_named(place, capsys):
     for argv, said in (
-        (["S99"], "no row 'S99'"),
+        (["S99"], "unknown row 'S99'"),
         (["T", "--seeds", "0"], "--seeds is 0: it must be at least 1"),
         (["T", "--at-once", "0"], "--at-once is 0: it must be at least 1"),
     ):

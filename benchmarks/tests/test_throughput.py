@@ -85,7 +85,7 @@ def test_what_hangs_is_dropped_by_name(interpreter, capsys, monkeypatch):
     hanging = FAKE.replace("    print(", "    import time; time.sleep(60)\n    print(")
     found = measure("P3", {"purejaxrl": (interpreter("hanging", hanging), "")}, rounds=1)
     assert found == []
-    assert "purejaxrl: dropped (said nothing for 0.5 s: it hangs)" in capsys.readouterr().err
+    assert "purejaxrl: dropped (no output for 0.5 s: it hangs)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("runs", [0, 1, 2])

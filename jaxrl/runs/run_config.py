@@ -185,7 +185,7 @@ def _differences(name: str, old: Any, new: Any, old_schema: bool) -> Iterator[st
             if part in old or not (old_schema or new[part] is None):
                 yield from _differences(f"{name}.{part}", old.get(part), new.get(part), old_schema)
     elif old != new:
-        yield f"{name} was {old} and is now {new}"
+        yield f"{name} was {old} and is {new}"
 
 
 def parsed(algorithm: Algorithm, described: Mapping[str, Any]) -> dict[str, Any]:

@@ -807,8 +807,8 @@ def test_environment_parameters_can_be_vmapped():
 
 # Bad input ----------------------------------------------------------------------------------------
 
-MANY_UPDATES = "total_steps is 2147483648, which takes 536870912 iterations times 4 updates"
-MANY_ITERATIONS = "total_steps is 8589934592, which takes 2147483648 iterations times 1 updates"
+MANY_UPDATES = "total_steps is 2147483648, which takes 536870912 iterations of 4 updates"
+MANY_ITERATIONS = "total_steps is 8589934592, which takes 2147483648 iterations of 1 updates"
 
 
 class Flags(BestAction):
