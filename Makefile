@@ -42,7 +42,7 @@ test: $(STAMP)  ## Run all tests but the slow ones (JOBS processes; PYTEST_ARGS=
 test-slow: $(STAMP)  ## Run the tests in which agents learn (minutes)
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(PYTEST_ARGS)
 
-mutants: $(STAMP)  ## Put defects of others into copies of the code: the tests must notice each
+mutants: $(STAMP)  ## Check that the tests notice known defects, put into copies of the code
 	PYTHONPATH=tests $(BIN)/python -m mutants.run --jobs $(JOBS) $(MUTANTS_ARGS)
 
 lint: $(STAMP)  ## Check style, formatting and types
@@ -60,7 +60,7 @@ demo: $(BASE_STAMP)  ## Train PPO on CartPole and draw its learning curve (under
 	if test -f "$$run/learning_curve.png"; then echo "Learning curve: $$run/learning_curve.png"; \
 	else echo "No learning curve was written in $$run" >&2; exit 1; fi
 
-bench: $(STAMP)  ## Measure steps a second, compile time and memory (BENCH_ARGS="P1 --rounds 3")
+bench: $(STAMP)  ## Measure training speed, compile time and memory (BENCH_ARGS="P1 --rounds 3")
 	$(BIN)/python -m benchmarks.throughput $(BENCH_ARGS)
 
 build: $(STAMP)  ## Build the source distribution and the wheel into DIST

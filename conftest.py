@@ -4,8 +4,8 @@ import os
 import zlib
 from pathlib import Path
 
-# One CPU device, whatever the shell asks for; `JAX_PLATFORMS=cuda pytest -m gpu` chooses another.
-# A test of several devices starts its own process.
+# One CPU device, unless `JAX_PLATFORMS=cuda pytest -m gpu` asks for another. Tests of several
+# devices start their own process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ["JAX_PLATFORMS"] != "cpu":  # a GPU multiplies in TF32, unless told otherwise
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
@@ -19,7 +19,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxrl.xla import deadlock  # which imports no jax
 
-# Side by side, each worker of pytest-xdist gets its share of the cores, and XLA as many threads.
+# Each worker of pytest-xdist gets its share of the cores, and XLA as many threads.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = deadlock.cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("NPROC", str(max(1, share)))
@@ -49,11 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 LEARNERS = tuple(Path(__file__).parent / "tests" / x for x in ("agents", "networks", "replay"))
-"""Folders of tests about mathematics: half of all the time, and the same on every version."""
+"""Folders of tests about mathematics, which take half of the time and rarely depend on versions."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests of the other parts; a test's name says which is its part."""
+    """Deselects the tests of other parts; the name of a test determines its part."""
 
     def is_left_out(item: pytest.Item, option: str) -> bool:
         part, parts = map(int, config.getoption(option).split("/"))
@@ -75,10 +75,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a `gpu` test where there is no accelerator, and chooses how programs are compiled.
+    """Skips `gpu` tests without an accelerator, and sets XLA's optimisation level.
 
-    Most tests compile more than they compute: without optimisation they take two thirds of the
-    time. Those that are about bits, or learn for long, get the programs that users get.
+    Most tests spend their time compiling, and take two thirds of it without optimisation. Tests of
+    exact bits and long training use the programs that users get.
     """
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs an accelerator")

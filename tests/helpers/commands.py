@@ -1,4 +1,4 @@
-"""The command `jaxrl` in this process."""
+"""Runs the command `jaxrl` in this process."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Small environments whose right answers are known; each isolates one thing that can go wrong."""
+"""Small environments with known solutions; each isolates one possible failure."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> 
 
 
 class OneStep(struct.PyTreeNode):
-    """An episode is one step. Subclasses say what is seen and what the step is worth."""
+    """Episodes of one step; subclasses define observation and reward."""
 
     spec = EnvSpec(FLOAT, Discrete(2), max_steps=1)
 
@@ -45,7 +45,7 @@ class ConstantReward(OneStep):
 
 
 class Coin(OneStep):
-    """The step pays 1 or -1, whatever is seen and done."""
+    """The reward is 1 or -1 at random."""
 
     def draw(self, key):
         return jnp.ones(1)
@@ -65,7 +65,7 @@ class RewardIsObservation(OneStep):
 
 
 class DelayedReward(struct.PyTreeNode):
-    """Probe 3: two steps, a reward of 1 with the second: V(1) = 1, V(0) = discount."""
+    """Probe 3: two steps with a reward of 1 for the second: V(1) = 1, V(0) = discount."""
 
     spec = EnvSpec(FLOAT, Discrete(2), max_steps=2)
 
@@ -84,7 +84,7 @@ class BestAction(OneStep):
 
 
 class BestActionByObservation(RewardIsObservation):
-    """Probe 5: the action whose sign is that of the observation pays 1, the other -1."""
+    """Probe 5: the action that matches the sign of the observation pays 1, the other -1."""
 
     def reward(self, obs, action):
         return obs[0] * (2.0 * action - 1.0)
@@ -100,7 +100,7 @@ class BestContinuousAction(RewardIsObservation):
 
 
 class BestMixedAction(RewardIsObservation):
-    """Probe 5 with a product of spaces: every part pays by itself."""
+    """Probe 5 with a product of spaces: each part is rewarded separately."""
 
     spec = EnvSpec(
         FLOAT,
@@ -119,9 +119,9 @@ class BestMixedAction(RewardIsObservation):
 
 
 class Endless(struct.PyTreeNode):
-    """One state, a reward of 1 a step, cut by a time limit: the value is 1 / (1 - discount).
+    """One state with a reward of 1 per step and a time limit: the value is 1 / (1 - discount).
 
-    Who takes the time limit for a death learns at most `limit`.
+    An agent that treats the time limit as termination learns at most `limit`.
     """
 
     limit: int = static(default=5)
@@ -138,10 +138,10 @@ class Endless(struct.PyTreeNode):
 
 
 class Counter(struct.PyTreeNode):
-    """Shows its clock: (start, steps since). Starts are drawn from [0, 1), so episodes differ.
+    """Observes (start, steps since); starts are drawn from [0, 1), so that episodes differ.
 
-    Terminates after `lifetime` steps or is truncated after `limit`, whichever comes first. The
-    reward is the clock's reading after the step, plus `bonus`.
+    It terminates after `lifetime` steps or is truncated after `limit`, whichever comes first. The
+    reward is start plus steps after the step, plus `bonus`.
     """
 
     bonus: Any = 0.0
@@ -164,9 +164,9 @@ class Counter(struct.PyTreeNode):
 
 
 class Recall(struct.PyTreeNode):
-    """A cue of -1 or 1 is shown once; after `delay` blank steps the action must name it.
+    """A cue of -1 or 1 is shown once; after `delay` blank steps, the action must match it.
 
-    Without memory the return is 0 on average, with it 1.
+    The mean return is 0 without memory, and 1 with it.
     """
 
     delay: int = static(default=3)
@@ -190,9 +190,9 @@ class Recall(struct.PyTreeNode):
 
 
 class MaskedChoice(struct.PyTreeNode):
-    """Four actions of which two random ones are available; the larger available index pays 1.
+    """Two random actions out of four are available; the one with the larger index pays 1.
 
-    An unavailable action ends the episode with -100, so that a single one is seen in the return.
+    An unavailable action ends the episode with -100, so that a single one shows in the return.
     """
 
     length: int = static(default=4)
@@ -220,9 +220,9 @@ class MaskedChoice(struct.PyTreeNode):
 
 
 class Picture(struct.PyTreeNode):
-    """A bright half of an image in bytes, beside a number: a dictionary observation.
+    """A dictionary observation: an image of bytes with one bright half, and a noisy number.
 
-    The action must name the bright half (0 left, 1 right); the number is noise.
+    The action must name the bright half (0 left, 1 right).
     """
 
     spec = EnvSpec(
@@ -247,10 +247,10 @@ class Picture(struct.PyTreeNode):
 
 
 class Chain(struct.PyTreeNode):
-    """Tabular: states 0..4 in a row, actions left and right, one-hot observations.
+    """A tabular chain of states 0 to 4 with actions left and right and one-hot observations.
 
-    Reaching 4 pays 1 and terminates; left of 0 stays. Starts anywhere but in 4; 20 steps at most.
-    With discount d the optimal value of state s is d ** (3 - s).
+    Reaching 4 pays 1 and terminates; moving left in 0 stays. Episodes start anywhere but in 4 and
+    have at most 20 steps. With discount d, the optimal value of state s is d ** (3 - s).
     """
 
     size: int = static(default=5)

@@ -1,4 +1,4 @@
-"""Many independent estimates of a policy's gradient, computed by the agents' own code."""
+"""Independent estimates of policy gradients, computed by the agents' own code."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ from jaxrl.types import Clock
 
 
 class Identity(nn.Module):
-    """Features are the observation: the value is linear in it, exact on one-hot states."""
+    """A torso that returns the observation, so that values are linear in it."""
 
     @nn.compact
     def __call__(self, x):
@@ -22,7 +22,7 @@ class Identity(nn.Module):
 
 
 def tabular_features(num_states: int, num_actions: int):
-    """phi(s, a), one-hot over both: theta is the table of logits `[S, A]`, flat."""
+    """One-hot features phi(s, a); theta is the flattened table of logits `[S, A]`."""
 
     def features(obs):
         phi = jnp.einsum("...s,ab->...asb", obs, jnp.eye(num_actions))  # [..., A, S, A]
@@ -32,20 +32,20 @@ def tabular_features(num_states: int, num_actions: int):
 
 
 def tabular_params(logits, value):
-    """The parameters of a tabular policy and of a value that is `value[S]`."""
+    """Parameters of a tabular policy and of a critic with values `value[S]`."""
     critic = {"kernel": jnp.asarray(value, jnp.float32)[:, None], "bias": jnp.zeros(1)}
     actor = {"theta": jnp.asarray(logits, jnp.float32).reshape(-1)}
     return join({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
 
 
 def tabular_agent(kind, mdp, **options):
-    """An agent of this kind with such a policy and value, bound to the MDP."""
+    """An agent of this class with a tabular policy and value function, bound to the MDP."""
     features = tabular_features(*mdp.reward.shape)
     return kind(policy_network=SoftmaxLinear(features), torso=Identity(), **options).bind(mdp.spec)
 
 
 class State:
-    """Of an agent that only acts: parameters."""
+    """The state of an agent that only acts: parameters."""
 
     def __init__(self, params):
         self.params = params
@@ -55,12 +55,12 @@ def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
     """`num_batches` independent estimates of the policy's gradient, `[num_batches, K]`.
 
     Args:
-      agent: bound to the environment.
-      env: one copy of it.
-      params: of policy and critic.
+      agent: an agent bound to the environment.
+      env: one copy of the environment.
+      params: parameters of policy and critic.
       gradient_of: (agent, actor's parameters, prepared batch) -> gradient, to be ascended.
-      num_batches: each is a rollout of the agent's own size, from fresh starts.
-      seed: of the rollouts.
+      num_batches: number of rollouts of the agent's own size, from fresh starts.
+      seed: seed of the rollouts.
     """
     envs, clock, state = VectorEnv(env, agent.plan.num_envs), Clock.start(), State(params)
 
@@ -87,12 +87,12 @@ def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
 
 
 def reinforce_gradient(agent, params, batch):
-    """What REINFORCE ascends."""
+    """The gradient that REINFORCE ascends."""
     return agent.gradient(split(params)[0], batch, Clock.start())[0]
 
 
 def surrogate_gradient(agent, params, batch):
-    """What TRPO, NPG, A2C and the first step of PPO ascend; advantages as they are."""
+    """The gradient that TRPO, NPG, A2C and the first step of PPO ascend, without normalisation."""
     if agent.normalize_advantages:
         sample = batch.steps
         batch = batch.replace(steps=sample.replace(advantage=standardize(sample.advantage)))

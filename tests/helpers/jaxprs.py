@@ -1,4 +1,4 @@
-"""What a traced program consists of."""
+"""Contents of traced programs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import jax
 
 
 def equations(jaxpr) -> Iterator:
-    """All equations of a jaxpr, and of those inside it."""
+    """All equations of a jaxpr, including nested ones."""
     for equation in jaxpr.eqns:
         yield equation
         for value in jax.tree.leaves(tuple(equation.params.values())):
@@ -17,5 +17,5 @@ def equations(jaxpr) -> Iterator:
 
 
 def primitives(jaxpr) -> Counter[str]:
-    """How often each primitive occurs in a jaxpr, at any depth."""
+    """Counts of the primitives in a jaxpr, including nested ones."""
     return Counter(equation.primitive.name for equation in equations(jaxpr))

@@ -1,4 +1,4 @@
-"""An agent of each plan of experience, with an environment and the options of `train`."""
+"""An agent for each plan, with an environment and options of `train`."""
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,14 @@ def random_policy(carry, obs, key):
 
 
 def walk(num=200):
-    """Transitions of a uniformly random walk along the chain: a data set for offline agents."""
+    """Transitions of a random walk along the chain, as data for offline agents."""
     envs = VectorEnv(Chain(), 16)
     out = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, num)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out[2].steps)
 
 
 def equal(a, b):
-    """Whether two trees hold the same bits."""
+    """Whether two trees are bit-identical."""
 
     def same(x, y):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

@@ -1,4 +1,4 @@
-"""Training on a probe environment, and asking what was learned."""
+"""Training on probe environments."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ KEY = jax.random.key(0)
 
 
 def cases(names, *fast):
-    """Names to parametrize a test by: all but those of `fast` are `thorough`."""
+    """Parameters for a test: all names, of which those not in `fast` are marked `thorough`."""
     return [
         name if name in fast else pytest.param(name, marks=pytest.mark.thorough) for name in names
     ]
 
 
 def learned(agent, env, iterations, **options):
-    """The agent and its state after training."""
+    """Trains an agent; returns the bound agent and its state."""
     steps = agent.bind(env.spec).plan.steps_per_iteration * iterations
     state, metrics = jax.jit(
         lambda key: train(agent, env, key, total_steps=steps, num_evaluations=1, **options)

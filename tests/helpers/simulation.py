@@ -1,4 +1,4 @@
-"""Plays an environment, and says whether what was seen agrees with what should be."""
+"""Simulates environments and compares statistics with exact values."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from jaxrl.engine.vector_env import VectorEnv
 
 
 class Play(NamedTuple):
-    """A rollout of N copies, restarted where an episode ends; NumPy, leaves `[T, N, ...]`."""
+    """A rollout of N copies with auto-reset, as NumPy arrays `[T, N, ...]`."""
 
     obs: Any
     action: Any

@@ -1,10 +1,10 @@
-"""What a source file imports, whichever way it is written."""
+"""Imports of a source file."""
 
 import ast
 
 
 def imports(source: str) -> set[str]:
-    """The dotted names: `from a import b` is of `a` and of `a.b`."""
+    """Dotted names of all imports; `from a import b` counts as `a` and `a.b`."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

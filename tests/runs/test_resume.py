@@ -414,7 +414,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_newest_whole_one(begun, tmp_path
     (resumed,) = (event for event in events if isinstance(event, Resumed))
     assert resumed.steps == (steps[damaged] if damaged < len(steps) else 0)
     for step, note in zip(steps[:damaged], resumed.notes, strict=False):
-        assert note.startswith(f"the checkpoint {step} is damaged (")
+        assert note.startswith(f"checkpoint {step} is damaged (")
         assert (begun / f"damaged-checkpoint-{step}").is_dir()
     if damaged == len(steps):
         assert resumed.notes[-1] == "no checkpoint yet: starting over with the same seeds"

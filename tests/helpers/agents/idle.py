@@ -1,4 +1,4 @@
-"""An agent that learns nothing, and compiles at once: for tests of what goes on around one."""
+"""An agent that learns nothing and compiles quickly, for tests of the engine and of runs."""
 
 import jax
 import jax.numpy as jnp

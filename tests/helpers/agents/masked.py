@@ -1,4 +1,4 @@
-"""A masked actor-critic that learns at every step, inside the episode: one step an iteration."""
+"""A masked actor-critic that learns after each step, during the episode."""
 
 import jax
 import jax.numpy as jnp

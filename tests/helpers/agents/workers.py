@@ -1,5 +1,4 @@
-"""Several workers with parameters of their own (A3C's shape): each acts with an old copy of the
-shared parameters, refreshed in turn, and all update the shared ones."""
+"""Workers as in A3C: each acts with an old copy of shared parameters, which all of them update."""
 
 import jax
 import jax.numpy as jnp

@@ -1,13 +1,13 @@
-"""The estimators as their definitions read: sums over the steps ahead, in float64, no recursion.
+"""Reference estimators: direct sums over future steps in float64, without recursion.
 
-Every function takes `[T, ...]` arrays as `jaxrl.estimators` does; scalars may stand for arrays.
+All functions take `[T, ...]` arrays like `jaxrl.estimators`, or scalars.
 """
 
 import numpy as np
 
 
 def each_column(column_function):
-    """Lets a function of `[T]` arrays take `[T, ...]`: one column after the other."""
+    """Applies a function of `[T]` arrays to each column of `[T, ...]`."""
 
     def function(rewards, *arguments, **options):
         shape = np.shape(rewards)
@@ -37,7 +37,7 @@ def value_after(t, next_values, terminated):
 
 
 def k_step_return(t, k, rewards, next_values, terminated, discount):
-    """k discounted rewards from t on, and the value behind them."""
+    """k discounted rewards from t on, plus the value after them."""
     total, weight = 0.0, 1.0
     for s in range(t, t + k):
         total += weight * float(rewards[s])
@@ -65,7 +65,7 @@ def n_step_returns(rewards, next_values, terminated, truncated, discount, *, n):
 
 @each_column
 def lambda_returns(rewards, next_values, terminated, truncated, discount, lambda_):
-    """The weighted sum of all k-step returns; the longest has the weight that is left."""
+    """The weighted sum of all k-step returns; the longest one gets the remaining weight."""
     returns = []
     for t in range(len(rewards)):
         longest = end_of(t, terminated, truncated) - t + 1
