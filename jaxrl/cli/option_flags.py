@@ -35,12 +35,12 @@ READ = {
 """Parser and placeholder of each kind of value."""
 
 
-def add_flags(group: Any, options: Mapping[str, Option], *, anew: bool = True) -> None:
-    """Adds flags for these options; without `anew`, for a resumed run, they have no defaults."""
+def add_flags(group: Any, options: Mapping[str, Option], *, with_defaults: bool = True) -> None:
+    """Adds flags for these options; `resume` has none of their defaults (`with_defaults`)."""
     for name, option in options.items():
-        default = option.for_command if anew else None
+        default = option.for_command if with_defaults else None
         shown = option.shown or _shown(default)
-        text = f"{option.doc} (default: {shown})" if anew and shown else option.doc
+        text = f"{option.doc} (default: {shown})" if with_defaults and shown else option.doc
         how: dict[str, Any] = {"default": default, "help": text.replace("%", "%%")}
         if option.kind is Kind.SWITCH:
             how["action"] = argparse.BooleanOptionalAction

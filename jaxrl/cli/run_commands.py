@@ -39,9 +39,11 @@ def add(verbs: Any) -> None:
     resume.add_argument("path", **run)
     horizon = "New total number of environment steps per seed; schedules stretch over it"
     steps = dataclasses.replace(OF_RESUME["total_steps"], doc=horizon)
-    add_flags(resume, {"total_steps": steps}, anew=False)
-    following = resume.add_argument_group("following it")
-    add_flags(following, {k: x for k, x in OF_RESUME.items() if k != "total_steps"}, anew=False)
+    add_flags(resume, {"total_steps": steps}, with_defaults=False)
+    following = resume.add_argument_group("saving, stopping and logging")
+    add_flags(
+        following, {k: x for k, x in OF_RESUME.items() if k != "total_steps"}, with_defaults=False
+    )
     resume.set_defaults(run=resume_run)
 
     evaluate = verbs.add_parser(

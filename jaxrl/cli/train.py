@@ -103,7 +103,7 @@ def add_training_flags(train: Any, run: Any, algorithm: Algorithm | None) -> Non
         "type is unknown, it is a number, true, false or otherwise text (in double quotes, always "
         "text)",
     )  # fmt: skip
-    following = train.add_argument_group("following it")
+    following = train.add_argument_group("saving, stopping and logging")
     add_flags(following, {k: x for k, x in FLAGS.items() if x.role is Role.FOLLOWING})
     if algorithm:
         group = train.add_argument_group(f"hyper-parameters of {algorithm.name}", algorithm.summary)
