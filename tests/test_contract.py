@@ -1,4 +1,4 @@
-"""What is not an environment is named, with the way to make it one, before anything is traced."""
+"""Objects that are not environments get helpful errors before anything is traced."""
 
 import dataclasses
 import re

@@ -1,6 +1,6 @@
-"""Distributions agree with scipy, with closed forms in float64 NumPy and with their own samples.
+"""Distributions, against SciPy, closed forms in float64 NumPy, and their own samples.
 
-Each test compiles one or two programs: operations called one by one would each be compiled.
+Each test compiles one or two programs, because single operations would be compiled one by one.
 """
 
 import functools

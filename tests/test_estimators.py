@@ -1,4 +1,4 @@
-"""Estimators: golden numbers, their definitions as loops, identities, and what must not matter."""
+"""Estimators: golden numbers, reference loops, identities and invariances."""
 
 from types import SimpleNamespace
 

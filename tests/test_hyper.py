@@ -1,4 +1,4 @@
-"""Hyper-parameters are declared at the field, and `bind` checks what is declared."""
+"""Hyper-parameters are declared at the field and checked by `bind`."""
 
 import re
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Losses: golden numbers, hand values, gradients, and the data that break naive versions."""
+"""Losses: golden numbers, hand-computed values, gradients and edge cases."""
 
 import jax
 import jax.numpy as jnp

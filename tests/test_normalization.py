@@ -1,4 +1,4 @@
-"""Running statistics against NumPy in float64, and the reward scale against a slow double loop."""
+"""Running statistics, against float64 NumPy and reference loops."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Optimisers: by name, or by a factory of one's own, for every agent that descends a gradient."""
+"""Optimisers by name or factory, for all agents with gradients."""
 
 import jax
 import jax.numpy as jnp

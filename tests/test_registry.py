@@ -1,4 +1,4 @@
-"""The flags read from the agents' source are the hyper-parameters of the real classes."""
+"""Flags parsed from the source match the hyper-parameters of the classes."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""Retrace and Q(lambda) against rlax's published numbers and a slow loop."""
+"""Retrace and Q(lambda), against rlax's published numbers and a reference loop."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Hyper-parameters that move with the clock, and the checks before anything is compiled."""
+"""Schedules of hyper-parameters, and their validation."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Conjugate gradient against dense solves, products against explicit matrices, the line search."""
+"""Conjugate gradient, Gauss-Newton products and line search, against dense linear algebra."""
 
 import functools
 import itertools

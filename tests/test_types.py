@@ -1,4 +1,4 @@
-"""The vocabulary: spaces, specifications, streams, means and the small tools."""
+"""Core types: spaces, specs, streams, means and tree utilities."""
 
 import jax
 import jax.numpy as jnp

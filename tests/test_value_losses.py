@@ -1,4 +1,4 @@
-"""Errors of action values against rlax's published numbers, by hand and by slow loops."""
+"""Losses of action values, against rlax's published numbers and reference loops."""
 
 import jax
 import jax.numpy as jnp

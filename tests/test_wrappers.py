@@ -1,4 +1,4 @@
-"""Wrappers: what each changes, and that truncation, termination and masks survive it."""
+"""Wrappers: what each changes; termination, truncation and masks are preserved."""
 
 import jax
 import jax.numpy as jnp

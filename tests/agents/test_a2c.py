@@ -1,4 +1,4 @@
-"""A2C: its loss and its step by hand, what makes it a case of PPO, and probe environments."""
+"""A2C: loss and step by hand, equivalence with PPO, and probe environments."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What the on-policy agents share: acting, values across episode ends, values in blocks."""
+"""The actor-critic bases: acting, values at the ends of episodes, values in blocks."""
 
 import functools
 

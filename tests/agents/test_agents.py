@@ -1,4 +1,4 @@
-"""The seams: agents of every plan, each one file in tests/agents, learn what is there to learn."""
+"""The agent interface: small agents for each plan learn in the unchanged engine."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""DDPG, TD3, SAC and search: probes, exact answers, what each step counts, bad input."""
+"""DDPG, TD3, SAC and QSearch: probe environments, exact solutions, invalid input."""
 
 import jax
 import jax.numpy as jnp

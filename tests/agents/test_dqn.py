@@ -1,4 +1,4 @@
-"""The DQN family: probes with known answers, exact values, and each choice by what it should do."""
+"""The DQN family: probe environments, exact values, and each option."""
 
 import itertools
 

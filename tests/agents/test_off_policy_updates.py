@@ -1,4 +1,4 @@
-"""One update of DDPG, TD3, SAC and search on a few rows, against the same arithmetic in NumPy."""
+"""Single updates of DDPG, TD3, SAC and QSearch against NumPy."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""Each estimator against its own exact expectation, on problems whose gradients are known.
+"""Policy-gradient estimators against their exact expectations.
 
-Gradients come from the agents' own code, over 4,096 batches; what they should be on average comes
-from linear solves (`jaxrl_envs.exact`). Estimators that are wrong are shown to be noticed.
+Gradients come from the agents' own code, averaged over 4,096 batches; the expectations come from
+linear solves (`jaxrl_envs.exact`). Wrong estimators are shown to be detected.
 """
 
 import flax.linen as nn

@@ -1,4 +1,4 @@
-"""PPO: its loss against NumPy, its promises, and probe environments with known answers."""
+"""PPO: loss against NumPy, properties of updates, and probe environments."""
 
 import jax
 import jax.numpy as jnp

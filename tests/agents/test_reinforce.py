@@ -1,6 +1,6 @@
-"""REINFORCE as a whole: it learns what is known, in every mode; and what its parts promise.
+"""REINFORCE: probe environments in every mode, and properties of its parts.
 
-That its gradients are right on average is in `test_policy_gradients.py`.
+The expectation of its gradient is tested in `test_policy_gradients.py`.
 """
 
 import itertools

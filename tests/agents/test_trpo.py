@@ -1,4 +1,4 @@
-"""TRPO and NPG: what each step promises, what cannot move them, probes with known answers."""
+"""TRPO and NPG: properties of each step, edge cases, and probe environments."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Runs read back: which belong together, their curves, their table and their pictures."""
+"""Comparison of runs: pooling, curves, tables and plots."""
 
 import json
 import warnings

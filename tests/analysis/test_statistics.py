@@ -1,4 +1,4 @@
-"""Statistics over seeds and tasks, against rliable's numbers, scipy, and counting by hand."""
+"""Statistics over seeds and tasks, against rliable, SciPy and simulations."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The command line: what comes before jax, a whole small run, and one line for every mistake."""
+"""The command line: nothing imports jax early, a small run, and one-line errors."""
 
 import json
 import os

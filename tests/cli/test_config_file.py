@@ -1,4 +1,4 @@
-"""Files of settings: they say what flags say, the command line wins, a mistake names the file."""
+"""Configuration files: equivalence with flags, precedence of the command line, errors."""
 
 import dataclasses
 import json

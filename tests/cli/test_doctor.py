@@ -1,4 +1,4 @@
-"""`jaxrl doctor`: each known problem is found by name and with its fix."""
+"""`jaxrl doctor`: known problems and their fixes."""
 
 import dataclasses
 import os

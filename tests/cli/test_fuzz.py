@@ -1,4 +1,4 @@
-"""500 random bad values for the commands that train: one line each, and no traceback."""
+"""500 random invalid values on the command line: each gives a one-line error, no traceback."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Presets: they are what the score table was measured with, and the user's word wins."""
+"""Presets: they match the score table, and flags override them."""
 
 import json
 

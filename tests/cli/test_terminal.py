@@ -1,4 +1,4 @@
-"""Standard output that goes away while a run is being written; and a host without a home."""
+"""Standard output that fails during a run, signals, and machines without a home directory."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""The engine's promises, whatever the agent: one truth a test."""
+"""Properties of the engine for any agent."""
 
 import dataclasses
 import re

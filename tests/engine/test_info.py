@@ -1,4 +1,4 @@
-"""Metrics of the environment: the scalars of `Timestep.info` where an episode ends, averaged."""
+"""Metrics from the scalars of `Timestep.info` at the end of episodes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Options of a run are declared once, and everything that knows them reads the declaration."""
+"""Options of a run are declared once, and everything derives from the declaration."""
 
 import inspect
 import json

@@ -1,9 +1,9 @@
-"""One short run of each plan ends in the state that it ended in when it was recorded, to the bit.
+"""One short run per plan is bit-identical to a recorded one.
 
 The digests in `tests/data/recorded_runs.json` were computed at commit b5a3e58, before the library
-was rearranged into packages. They hold for the versions and the CPU beside them, since XLA compiles
-for the CPU at hand: another CPU is held to sums of the state, and other versions are not compared.
-A change that is meant to change the numbers records them anew:
+was rearranged into packages. They hold for the recorded versions and CPU, since XLA compiles for
+the CPU at hand: on another CPU only sums of the state are compared, and other versions are skipped.
+A change that is meant to change the numbers records them again:
 
     PYTHONPATH=tests python -m engine.test_recorded_runs
 """

@@ -1,4 +1,4 @@
-"""Sizes that cannot be: what a run needs at least, against the memory there is."""
+"""Runs that cannot fit into memory are rejected."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Sums in float32 over millions of terms."""
+"""Compensated float32 sums of millions of terms."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""brax under our contract: truth of the steps, time limits, parameters as leaves, resets."""
+"""The brax adapter: dynamics, time limits, parameters as leaves, resets."""
 
 import functools
 import subprocess

@@ -1,4 +1,4 @@
-"""Craftax under our contract: truth of the steps, ends of episodes. Its programs compile slowly."""
+"""The Craftax adapter: dynamics and ends of episodes. Its programs compile slowly."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""`make` and `check`: ids, import paths of one's own, and what breaks the contract."""
+"""`make` and `check`: ids, import paths, and violations of the contract."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The bandit and rock-paper-scissors against enumerations, finite differences and simulations."""
+"""The bandit and rock-paper-scissors, against enumeration, finite differences and simulation."""
 
 import itertools
 

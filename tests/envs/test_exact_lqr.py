@@ -1,4 +1,4 @@
-"""The linear-quadratic regulator against SciPy, finite differences and a simulation."""
+"""The linear-quadratic regulator, against SciPy, finite differences and simulation."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Finite MDPs: each truth against an enumeration, finite differences, or a simulation."""
+"""Finite MDPs, against enumeration, finite differences and simulation."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""gymnax under our contract: every id, the dynamics against gymnasium, time limits, parameters."""
+"""The gymnax adapter: every id, dynamics against Gymnasium, time limits, parameters."""
 
 import functools
 import subprocess

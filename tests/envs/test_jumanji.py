@@ -1,4 +1,4 @@
-"""Jumanji under our contract: truth of the steps, masks, ends of episodes."""
+"""The Jumanji adapter: dynamics, masks, ends of episodes."""
 
 import functools
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""navix under our contract: truth of the steps, ends of episodes, what a state holds."""
+"""The navix adapter: dynamics, ends of episodes, contents of the state."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Objects of other libraries are adapted wherever an environment is taken, and ids of one's own."""
+"""Environment objects of other libraries, and environments registered by users."""
 
 import re
 import subprocess

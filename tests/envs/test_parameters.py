@@ -1,4 +1,4 @@
-"""Parameters of environments: each value has the type of its parameter, wherever it was written."""
+"""Parameters of environments are converted to their types, on the command line and in Python."""
 
 import enum
 import json

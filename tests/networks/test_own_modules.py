@@ -1,4 +1,4 @@
-"""A user's own flax module: one batch axis, trained parameters, carried statistics, refusals."""
+"""User-defined flax modules: one batch axis, trained parameters, batch statistics, errors."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The examples run as a person would run them, in a small size, and what they print is true."""
+"""The examples run at a small size, and their output is correct."""
 
 import importlib.util
 import os

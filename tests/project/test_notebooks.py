@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, as they are, in a kernel of their own."""
+"""The notebooks run from top to bottom in a new kernel."""
 
 import ast
 

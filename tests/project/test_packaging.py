@@ -1,4 +1,4 @@
-"""What is installed with jaxrl, and what is left alone. Needs no network."""
+"""Contents and requirements of the installed package. Needs no network."""
 
 import ensurepip
 import importlib.metadata

@@ -1,7 +1,7 @@
-"""brax's page in a browser: needs Chromium or Chrome, npm and a package registry, else skipped.
+"""brax's page in a browser; skipped without Chromium or Chrome, npm and a package registry.
 
-The page loads its scripts from the network. Here they come from npm, at the versions that the page
-asks for, so that the test depends on no other server.
+The page loads its scripts from the network. Here they come from npm, in the same versions, so that
+the test depends on no other server.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""A package of one's own: an agent, an environment and a network, from public names alone."""
+"""A separate package defines an agent, an environment and a network with public names only."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The README's own programs run, in a small size."""
+"""The code in the README runs, at a small size."""
 
 import json
 import re

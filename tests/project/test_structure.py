@@ -1,4 +1,4 @@
-"""The house: what lives where, which way the imports point, and how long a file may be."""
+"""Structure of the code base: layers, import cycles, length of files."""
 
 import ast
 import graphlib

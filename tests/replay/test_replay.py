@@ -1,4 +1,4 @@
-"""Replay memory: every row that is drawn is one that happened, and drawn as often as it should."""
+"""Replay: sampled rows are real transitions, with the right probabilities."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Checkpoints of older schemas are read by the names of today."""
+"""Checkpoints of older schemas are read with current names."""
 
 import contextlib
 

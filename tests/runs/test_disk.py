@@ -1,4 +1,4 @@
-"""Disks that are full, and paths that users write: one line, and nothing lost."""
+"""Full disks and user paths: one-line errors and no data loss."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would take, and nothing left behind."""
+"""`--dry-run`: its report, and that it leaves no files."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Policies taken out of a run: loaded, exported, and played by others."""
+"""Policies of runs: loading, exporting and evaluating."""
 
 import base64
 import functools

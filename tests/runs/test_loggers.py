@@ -1,4 +1,4 @@
-"""Where the numbers of a run go besides metrics.jsonl."""
+"""TensorBoard and Weights & Biases."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Runs that end before their end: killed, interrupted, damaged, diverged; and what goes on."""
+"""Resuming runs that were killed, interrupted, damaged or diverged, and early stopping."""
 
 import dataclasses
 import errno

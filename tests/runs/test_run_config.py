@@ -1,4 +1,4 @@
-"""What config.json holds, which of it may change on resume, and what tells curves apart."""
+"""config.json: what may change on resume, and what distinguishes learning curves."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: statistics, files, checkpoints, lines on the screen."""
+"""Files and output of runs: statistics, directories, checkpoints, progress."""
 
 import concurrent.futures
 import contextlib

@@ -1,4 +1,4 @@
-"""`jaxrl sweep`: which points, how they are split, what is left behind, and going on."""
+"""`jaxrl sweep`: points, splitting, results and resuming."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The convolution for CPUs: lax's numbers and gradients, and where lax itself must be used."""
+"""The convolution for CPUs: lax's values and gradients, and when lax itself is used."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""The protection from the deadlock: when it acts, when it keeps out, and that it works."""
+"""The deadlock protection: when it applies, and that it works."""
 
 import importlib.metadata
 import os

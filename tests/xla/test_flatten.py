@@ -1,4 +1,4 @@
-"""Parameters as one vector: the same numbers and the same updates as of the tree."""
+"""Flattened parameters give the same numbers and updates as trees."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The layouts for a CPU and for an accelerator: the same training, and each where it belongs."""
+"""Program layouts for CPUs and accelerators train identically."""
 
 import jax
 import numpy as np

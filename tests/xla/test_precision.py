@@ -1,4 +1,4 @@
-"""`jax_enable_x64` changes nothing: the same programs, and so the same bits."""
+"""`jax_enable_x64` changes neither programs nor results."""
 
 import os
 import re

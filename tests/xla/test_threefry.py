@@ -1,4 +1,4 @@
-"""The generator gives the bits of jax's own threefry, and leaves other keys alone."""
+"""The generator has the same bits as jax's threefry and ignores other keys."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Where `jax.transfer_guard` forbids transfers, runs train all the same."""
+"""Runs work under `jax.transfer_guard`."""
 
 import jax
 import pytest

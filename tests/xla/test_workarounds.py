@@ -1,4 +1,4 @@
-"""Each workaround says why it exists and when it can go, and a command measures it again."""
+"""Each workaround documents why it exists and when to delete it, and can be measured again."""
 
 import ast
 import re
