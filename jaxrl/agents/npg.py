@@ -11,18 +11,17 @@ from jaxrl.types import Clock, Metrics, PyTree, Trajectory
 
 
 class NPG(NaturalGradientAgent):
-    """Natural policy gradient: one step along F^-1 g, of fixed size or to a fixed KL divergence."""
+    """Natural policy gradient: a step along F^-1 g, of fixed size or to a KL radius."""
 
     kl_radius: Scheduled | None = hyper(
         0.01,
         low=0.0,
         open_low=True,
-        doc="Scale the step to this mean KL divergence (nats); none: do not. First to second "
-        "order; a step that turns out too long is then shortened once: KL grows with the square "
-        "of its length.",
+        doc="Mean KL divergence (nats) to which the step is scaled, to second order; a step that "
+        "exceeds it is shortened once. None for steps by learning_rate.",
     )
     learning_rate: Scheduled = hyper(
-        0.1, low=0.0, doc="Multiple of F^-1 g to step by where kl_radius is none."
+        0.1, low=0.0, doc="Step size along F^-1 g, if kl_radius is none."
     )
 
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
@@ -40,7 +39,7 @@ class NPG(NaturalGradientAgent):
 
         new, kl = step(scale)
         if self.kl_radius is not None:
-            # Where there is next to no divergence, rounding may bring it below zero.
+            # A tiny KL divergence may be negative because of rounding.
             share = jnp.clip(kl / at(self.kl_radius, clock), 1.0)
             scale = jnp.where(jnp.isfinite(share), scale / jnp.sqrt(share), 0.0)
             new, kl = step(scale)

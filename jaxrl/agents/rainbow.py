@@ -10,7 +10,7 @@ from jaxrl.types import Scalar
 
 
 class Rainbow(DQN):
-    """DQN with all six: double, dueling, prioritised, n-step, distributional and noisy."""
+    """DQN with double, dueling, prioritised, n-step, distributional (C51) and noisy learning."""
 
     double: Double = "target"
     dueling: bool = True

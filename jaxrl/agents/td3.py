@@ -5,7 +5,7 @@ from jaxrl.types import Scalar
 
 
 class TD3(DDPG):
-    """DDPG with two critics, a delayed policy and smoothed targets (algorithm 1)."""
+    """Twin delayed DDPG: two critics, delayed policy updates and target smoothing (algorithm 1)."""
 
     num_critics: int = 2
     policy_delay: int = 2

@@ -12,24 +12,24 @@ from jaxrl.types import Clock, Metrics, PyTree, Scalar, Trajectory
 
 
 class TRPO(NaturalGradientAgent):
-    """Trust region policy optimisation: the natural gradient to a KL radius, then a line search."""
+    """Trust region policy optimisation: a natural-gradient step with a line search."""
 
     kl_radius: Scheduled = hyper(
         0.01,
         low=0.0,
         open_low=True,
         may_end_low=True,
-        doc="Mean KL divergence from the old policy that no step may exceed (nats), delta.",
+        doc="Maximum mean KL divergence from the old policy per step (nats), delta.",
     )
     line_search_shrink: Scalar = hyper(
         0.8,
         low=0.0,
         high=0.999,
         open_low=True,
-        doc="Factor by which a refused step is shortened, below 1.",
+        doc="Factor by which the line search shortens a rejected step.",
     )
     line_search_steps: int = hyper(
-        10, static=True, doc="Lengths tried before the policy stays as it is."
+        10, static=True, doc="Maximum number of step lengths that the line search tries."
     )
 
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:

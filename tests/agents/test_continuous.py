@@ -343,9 +343,9 @@ def test_the_log_probability_of_a_sample_keeps_its_digits():
 @pytest.mark.parametrize(
     ("agent", "spec", "message"),
     [
-        (TD3(), Counter().spec, "TD3 acts in a box of real numbers.*use DQN or SAC"),
+        (TD3(), Counter().spec, "TD3 needs a Box of actions.*use DQN or SAC"),
         (QSearch(), lqr.make().spec, "not finite, .* give the environment finite bounds"),
-        (SAC(), lqr.make().spec, "SAC stretches its actions"),
+        (SAC(), lqr.make().spec, "SAC scales its actions"),
         (TD3(tau=0.0), Cut().spec, "tau is 0.0"),
         (TD3(policy_delay=0), Cut().spec, "policy_delay is 0"),
         (TD3(exploration_noise=-0.1), Cut().spec, "exploration_noise is -0.1"),

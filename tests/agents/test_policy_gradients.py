@@ -475,10 +475,10 @@ def test_tabular_features_are_one_hot_over_states_and_actions():
         ({"baseline": "optimal", "whole_episodes": True}, "set credit='return'"),
         ({"baseline": "best"}, "baseline is 'best': use one of none, constant"),
         ({"baseline": "time", "num_envs": 1, "num_steps": 6, "whole_episodes": True}, "at least 2"),
-        ({"whole_episodes": True, "num_steps": 5}, "num_steps is 5, and whole_episodes needs"),
+        ({"whole_episodes": True, "num_steps": 5}, "num_steps is 5, but whole_episodes needs"),
         (
             {"credit": "return", "discount_states": True, "whole_episodes": True, "num_steps": 6},
-            "discounted from the start of the episode already",
+            "already discounted from the start of the episode",
         ),
         ({"shared_torso": True}, "shared_torso is True: REINFORCE"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),

@@ -170,7 +170,7 @@ def test_the_optimal_baseline_pays_with_enough_episodes():
         (
             {"whole_episodes": True, "credit": "return", "baseline": "optimal",
              "standardize": "advantages"},
-            "standardize='advantages' comes after the baseline",
+            "standardize='advantages' needs the baseline before",
         ),
     ],
 )  # fmt: skip

@@ -311,9 +311,9 @@ def test_an_action_space_that_is_not_supported_is_named(tmp_path, monkeypatch):
         (
             "dqn",
             "gymnax/Pendulum-v1",
-            "DQN chooses the best of a few actions, and the action ",
+            "DQN needs discrete actions, but the action ",
         ),
-        ("ddpg", ENV, "DDPG acts in a box of real numbers, and the action "),
+        ("ddpg", ENV, "DDPG needs a Box of actions, but the action "),
     ],
 )
 def test_an_algorithm_for_other_actions_is_one_line(tmp_path, algorithm, env, message):

@@ -1,1 +1,1 @@
-"""What several agents share."""
+"""Base classes that several agents share."""

@@ -1,4 +1,4 @@
-"""What agents that learn Q(s, a) of a few actions share: the network, acting and the errors."""
+"""Base class of Q-learning agents for discrete actions: network, acting and TD errors."""
 
 from typing import Any, Literal
 
@@ -37,59 +37,57 @@ Exploration = Literal["epsilon", "boltzmann"]
 
 
 class QAgent(AdamAgent):
-    """A network of action values; subclasses add `plan` and `update`."""
+    """Q-network and exploration for discrete actions; subclasses add `plan` and `update`."""
 
     hidden_sizes: tuple[int, ...] = hyper(
         (64, 64),
         static=True,
-        doc="Widths of the hidden layers; the last lies in each stream of the head, behind the "
-        "torso.",
+        doc="Widths of the hidden layers; the last one belongs to each stream of the head.",
     )
-    activation: Activation = hyper("relu", static=True, doc="Activation between the layers.")
+    activation: Activation = hyper("relu", static=True, doc="Activation function.")
     torso: nn.Module | None = hyper(
         None,
         static=True,
         doc="Your own flax module from observations `[B, ...]` to features `[B, F]`; with a "
-        "keyword `train` it may hold BatchNorm and dropout. None for an MLP of hidden_sizes.",
+        "keyword `train`, it may contain BatchNorm and dropout. None for an MLP of hidden_sizes.",
     )
     head: Head = hyper(
         "scalar",
         static=True,
-        doc="What the network says of an action: its value, or a distribution of the return.",
+        doc="Output per action: its value, or a distribution of the return (c51, quantile, iqn).",
     )
-    dueling: bool = hyper(False, static=True, doc="A stream for the state and one for the actions.")
+    dueling: bool = hyper(
+        False, static=True, doc="Dueling network: separate streams for state value and advantages."
+    )
     noisy: bool = hyper(
-        False,
-        static=True,
-        doc="Noisy layers, whose noise explores: the paper takes epsilon 0 beside it.",
+        False, static=True, doc="Noisy layers for exploration; the paper uses them with epsilon 0."
     )
     layer_norm: bool = hyper(
         False,
         static=True,
-        doc="Normalise the features of every layer but your own torso's: keeps values from "
-        "diverging.",
+        doc="Layer normalisation, except inside your own torso, against diverging values.",
     )
-    num_atoms: int = hyper(51, static=True, doc="Atoms of c51; quantiles of quantile and iqn.")
-    value_min: Scalar = hyper(-10.0, doc="The lowest return that c51 knows.")
-    value_max: Scalar = hyper(10.0, doc="The highest return that c51 knows.")
-    embedding_size: int = hyper(64, static=True, doc="Cosines in which iqn sees a quantile level.")
+    num_atoms: int = hyper(51, static=True, doc="Atoms of c51, or quantiles of quantile and iqn.")
+    value_min: Scalar = hyper(-10.0, doc="Smallest return in c51's support.")
+    value_max: Scalar = hyper(10.0, doc="Largest return in c51's support.")
+    embedding_size: int = hyper(64, static=True, doc="Cosine features of a quantile level in iqn.")
     exploration: Exploration = hyper(
         "epsilon",
         static=True,
-        doc="Take any action with probability epsilon, or each by the softmax of its value.",
+        doc="Exploration: epsilon-greedy, or sampling from the softmax of the values (boltzmann).",
     )
     epsilon: Scheduled = hyper(
-        Linear(1.0, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of an action at random."
+        Linear(1.0, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of a random action."
     )
     temperature: Scheduled = hyper(
-        1.0, low=0.0, open_low=True, doc="Of the softmax: the difference of values that matters."
+        1.0, low=0.0, open_low=True, doc="Temperature of Boltzmann exploration."
     )
     huber_delta: Scalar | None = hyper(
         None,
         low=0.0,
         open_low=True,
-        doc="Where the loss of an error becomes linear (1 in the DQN of 2015), which thinks too "
-        "well of rare bad ends; none: the square, and for quantiles 1. Not for c51.",
+        doc="Error at which the loss becomes linear (Huber; 1 in the original DQN), so that values "
+        "neglect rare bad outcomes; none for the squared error, and 1 for quantiles. Not for c51.",
     )
 
     def check(self, spec: EnvSpec) -> None:
@@ -97,28 +95,28 @@ class QAgent(AdamAgent):
         name = type(self).__name__
         if not isinstance(spec.action, Discrete):
             raise InvalidValue(
-                f"{name} chooses the best of a few actions, and the action space is {spec.action}: "
-                "wrap the environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use "
-                "QSearch, TD3 or SAC"
+                f"{name} needs discrete actions, but the action space is {spec.action}: wrap the "
+                "environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use QSearch, "
+                "TD3 or SAC"
             )
         check_widths(self.hidden_sizes)
         normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
         if self.layer_norm and min(normed) == 1:
             raise InvalidValue(
-                f"layer_norm is True and hidden_sizes {self.hidden_sizes}: over one feature it is "
-                "always 0, whatever is observed. Give widths of at least 2, or layer_norm=False"
+                f"layer_norm is True and hidden_sizes is {self.hidden_sizes}: a single feature is "
+                "always normalised to 0. Give widths of at least 2, or layer_norm=False"
             )
         if self.head == "c51":
             check_whole("num_atoms", self.num_atoms, 2)
         ends = (self.value_min, self.value_max)
         known = not any(isinstance(x, jax.core.Tracer) for x in ends)
         if self.head == "c51" and known and np.any(np.asarray(ends[0]) >= np.asarray(ends[1])):
-            raise InvalidValue(f"value_min is {ends[0]}, not below value_max = {ends[1]}")
+            raise InvalidValue(f"value_min is {ends[0]}: it must be below value_max = {ends[1]}")
         check_module(self, "torso", spec, trains=True)
 
     @property
     def network(self) -> QNetwork:
-        """Observations to `[..., A, K]`."""
+        """The network from observations to `[..., A, K]`."""
         spec: Any = self.bound_spec
         torso, call = self.torso, call_directly
         if torso is None:
@@ -139,7 +137,7 @@ class QAgent(AdamAgent):
         )
 
     def init_params(self, key: Key) -> PyTree:
-        """Fresh parameters of the network."""
+        """Initial parameters of the network."""
         obs = self.bound_spec.dummy_observation(1)
         levels = jnp.ones((1, self.num_atoms)) if self.head == "iqn" else None
         return self.network.init(key, obs, levels)
@@ -149,10 +147,14 @@ class QAgent(AdamAgent):
     def outputs(
         self, params: PyTree, obs: PyTree, key: Key | None, level_key: Key | None = None
     ) -> tuple[Array, Array]:
-        """What the network says of every action, `[N, A, K]`, and the quantile levels `[N, K]`.
+        """The outputs for all actions, `[N, A, K]`, and the quantile levels `[N, K]`.
 
-        Without a key there is no noise, and levels are the midpoints of K equal parts. With a
-        `level_key`, too, noise is that of `key` and levels are others.
+        Args:
+          params: parameters of the network.
+          obs: observations, leaves `[N, ...]`.
+          key: for noise and levels; without it, there is no noise, and levels are the midpoints of
+            K equal parts.
+          level_key: for levels that are independent of `key`.
         """
         levels, rngs = self._draws(obs, key, level_key)
         apply: Any = self.network.apply
@@ -161,7 +163,7 @@ class QAgent(AdamAgent):
     def learning_outputs(
         self, params: PyTree, obs: PyTree, key: Key | None, dropout_key: Key
     ) -> tuple[Array, Array, PyTree]:
-        """The same from the network that learns, and the collections that this changes."""
+        """Like `outputs` in training mode; also returns the collections that it changed."""
         if self.torso is None:
             return *self.outputs(params, obs, key), {}
         levels, rngs = self._draws(obs, key)
@@ -178,7 +180,7 @@ class QAgent(AdamAgent):
     def _draws(
         self, obs: PyTree, key: Key | None, level_key: Key | None = None
     ) -> tuple[Array, dict[str, Key]]:
-        """Quantile levels `[N, K]`, and the random streams of a network."""
+        """Quantile levels `[N, K]` and the network's random streams."""
         num = jax.tree.leaves(obs)[0].shape[0]
         levels = (jnp.arange(self.num_atoms, dtype=jnp.float32) + 0.5) / self.num_atoms
         levels = jnp.broadcast_to(levels, (num, self.num_atoms))
@@ -193,7 +195,7 @@ class QAgent(AdamAgent):
         return levels, rngs
 
     def means(self, outputs: Array) -> Array:
-        """Q `[..., A]`: the means of what `[..., A, K]` describes."""
+        """Q `[..., A]`, the means of the distributions in `[..., A, K]`."""
         match self.head:
             case "scalar":
                 return outputs[..., 0]
@@ -209,17 +211,17 @@ class QAgent(AdamAgent):
         return self.value_min + (self.value_max - self.value_min) * share
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
-        """Q(obs, .) by which the agent acts, `float32[N, A]`."""
+        """Q(obs, .) for acting, `float32[N, A]`."""
         return self.network_values(params, obs, key)
 
     def network_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
-        """Q(obs, .) of one network, `float32[N, A]`; what is not available is worth -1e30."""
+        """Q(obs, .) of one network, `float32[N, A]`; -1e30 for unavailable actions."""
         return _available(self.means(self.outputs(params, obs, key)[0]), obs)
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, Array, PyTree]:
-        """The best actions, or with exploration sometimes others."""
+        """Greedy actions, or exploring ones."""
         return carry, self._choose(state.params, obs, key, clock, explore=explore), ()
 
     def _choose(
@@ -247,21 +249,29 @@ class QAgent(AdamAgent):
         *,
         selector: PyTree | None = None,
     ) -> tuple[Array, Array, PyTree]:
-        """Each row's loss, and how far its value is off (for priorities); `float32[B]` both. Last
-        the collections that the pass has changed (`own_modules.learning_pass`).
+        """Losses and TD errors for the target r + discount^n Z(s', a*).
 
-        The target is r + discount^n Z(s', a*), Z by `evaluator` and a* the best action of
-        `selector`, or of the same Z; its distribution for the heads that have one. No gradient
-        flows through it.
+        Z is a value or a distribution, depending on the head. No gradient flows through the target.
+
+        Args:
+          params: parameters to learn.
+          evaluator: parameters of Z.
+          rows: transitions `[B]`.
+          key: for noise, quantile levels and dropout.
+          selector: parameters that select a*; None for those of Z.
+
+        Returns:
+          Losses and absolute errors of the values (for priorities), both `float32[B]`, and the
+          collections that the learning pass changed (`own_modules.learning_pass`).
         """
         dropout_key = stream(key, Stream.DROPOUT)
         key, select_key, evaluate_key = jax.random.split(key, 3)
         following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
         if selector is not None:
             q = self.network_values(selector, rows.next_obs, select_key)
-        else:  # one draw of noise for both
+        else:  # the same noise selects and evaluates
             chooses = following
-            if self.head == "iqn":  # what looks best at some levels is worth less at others
+            if self.head == "iqn":  # but not the same levels, which would overestimate
                 chooses, _ = self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)
             q = _available(self.means(chooses), rows.next_obs)
         following = jax.lax.stop_gradient(of_actions(following, jnp.argmax(q, axis=-1)))  # [B, K]
@@ -289,16 +299,16 @@ class QAgent(AdamAgent):
         return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted)), carried
 
     def scalar_loss(self, error: Array) -> Array:
-        """Of an error of a value: its square, or Huber's."""
+        """The squared or Huber loss of an error."""
         if self.huber_delta is None:
             return 0.5 * jnp.square(error)
         return huber(error, self.huber_delta)
 
 
 def of_actions(outputs: Array, action: Array) -> Array:
-    """`outputs[N, A, K]` of the actions `int[N]`: `[N, K]`; NaN for an action that does not exist.
+    """Selects the rows `[N, K]` of actions `int[N]` in `outputs[N, A, K]`; NaN if out of range.
 
-    A sum, whose gradient is no scatter.
+    It is a masked sum, because the gradient of indexing is a slow scatter.
     """
     chosen = action[:, None] == jnp.arange(outputs.shape[1])[None]
     values = jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
@@ -307,12 +317,12 @@ def of_actions(outputs: Array, action: Array) -> Array:
 
 
 def _over_quantiles(x: Array) -> Array:
-    """The mean of a distribution, no mean over data."""
+    """The mean of a distribution; not a mean over data, so it does not use `losses.mean`."""
     return jnp.sum(x, axis=-1) / x.shape[-1]
 
 
 def _available(q: Array, obs: PyTree) -> Array:
-    """-1e30 for what is not available; where nothing is, as in some last states, all stay."""
+    """Sets Q of unavailable actions to -1e30, unless none is available (as in terminal states)."""
     mask = split_mask(obs)[1]
     if mask is None:
         return q
@@ -320,7 +330,7 @@ def _available(q: Array, obs: PyTree) -> Array:
 
 
 def weighted_mean(loss: Array, rows: Replayed, exponent: Any) -> Array:
-    """The mean loss of the rows that count, each with weight (N P)^-exponent, the largest being 1.
+    """The mean loss of valid rows with weights (N P)^-exponent, divided by the largest weight.
 
     Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.4.
     """

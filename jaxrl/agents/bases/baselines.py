@@ -1,4 +1,4 @@
-"""Baselines of the score-function gradient, from the returns of other copies."""
+"""Baselines for the score-function gradient, from the returns of other copies."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -19,36 +19,35 @@ Standardize = Literal["none", "returns", "advantages"]
 
 
 class BaselineAgent(CriticAgent):
-    """Which returns an action is given credit for, and what is subtracted from them."""
+    """Returns and baselines for the score-function gradient."""
 
     whole_episodes: bool = hyper(
         False,
         static=True,
-        doc="Play one whole episode in each copy an iteration; else go on, and cut after "
-        "num_steps.",
+        doc="Play one whole episode per copy and iteration, instead of rollouts of num_steps.",
     )
     credit: Credit = hyper(
         "reward_to_go",
         static=True,
-        doc="What an action is given credit for: the episode's whole return, or the rewards after "
-        "it.",
+        doc="Return that weights an action: that of the whole episode, or the reward to go.",
     )
     baseline: Baseline = hyper(
         "learned",
         static=True,
-        doc="Subtracted from the returns: a mean, one for each time, that of least variance (which "
-        "is estimated, and pays from some 64 episodes on), or V(obs).",
+        doc="Baseline: the mean return (constant), the mean per time step (time), the one of "
+        "least variance (optimal; estimated, worthwhile from about 64 episodes), or V(obs) "
+        "(learned).",
     )
     standardize: Standardize = hyper(
         "none",
         static=True,
-        doc="Standardise the returns before the baseline is fitted, or the advantages after it.",
+        doc="Standardise the returns before subtracting the baseline, or the advantages after it.",
     )
     discount_states: bool = hyper(
         False,
         static=True,
-        doc="Weight step t by discount^t: with rewards to go the gradient of the discounted "
-        "return.",
+        doc="Weight step t by discount^t; with rewards to go, this is the gradient of the "
+        "discounted return.",
     )
 
     @property
@@ -68,40 +67,40 @@ class BaselineAgent(CriticAgent):
         for what, wanted in needs_whole.items():
             if wanted and not self.whole_episodes:
                 raise InvalidValue(
-                    f"{what} needs whole episodes: set whole_episodes. (A rollout cuts episodes, "
-                    "and only a learned baseline knows what would have followed)"
+                    f"{what} needs whole episodes: set whole_episodes. (Rollouts cut episodes, and "
+                    "only a learned baseline can bootstrap)"
                 )
         if self.discount_states and self.credit == "return":
             raise InvalidValue(
-                "discount_states weights the rewards to go; the whole return is discounted from "
-                "the start of the episode already. Leave it False"
+                "discount_states is True and credit is 'return': whole returns are already "
+                "discounted from the start of the episode. Leave it False"
             )
         if self.baseline == "optimal" and self.credit != "return":
-            raise InvalidValue("baseline='optimal' is that of whole returns: set credit='return'")
+            raise InvalidValue("baseline='optimal' needs whole returns: set credit='return'")
         if self.baseline == "optimal" and self.standardize == "advantages":
             raise InvalidValue(
-                "standardize='advantages' comes after the baseline, and baseline='optimal' is made "
-                "with the gradient: set standardize='returns' or 'none'"
+                "standardize='advantages' needs the baseline before the gradient, but "
+                "baseline='optimal' is part of it: set standardize='returns' or 'none'"
             )
         if self.baseline in ("constant", "time", "optimal") and self.num_envs < 2:
             raise InvalidValue(
-                f"num_envs is {self.num_envs}: the baseline of a copy comes from the others, so "
-                "there must be at least 2"
+                f"num_envs is {self.num_envs}: the baseline of a copy comes from the others, so it "
+                "must be at least 2"
             )
         longest = spec.max_steps
         if self.whole_episodes and (longest is None or self.num_steps < longest):
             raise InvalidValue(
-                f"num_steps is {self.num_steps}, and whole_episodes needs as many as the longest "
-                f"episode has: {'no limit is known' if longest is None else longest}"
+                f"num_steps is {self.num_steps}, but whole_episodes needs at least the length of "
+                f"the longest episode: {'no limit is known' if longest is None else longest}"
             )
         self._check_standardize(spec)
 
     def _check_standardize(self, spec: EnvSpec) -> None:
-        """Raises ValueError where all that is standardised is equal by construction, and so 0."""
+        """Raises ValueError if all standardised values are equal by construction, and become 0."""
         if self.standardize == "none":
             return
         steps = min(self.num_steps, spec.max_steps or 1) if self.whole_episodes else self.num_steps
-        # Baselines from other copies need two of them anyway; V(obs) differs between steps.
+        # Baselines from other copies need two anyway, and V(obs) differs between steps.
         one_return = self.credit == "return" and (
             self.standardize == "returns" or self.baseline == "none"
         )
@@ -109,22 +108,22 @@ class BaselineAgent(CriticAgent):
             what = "the same return at every step" if steps > 1 else "a single step"
             raise InvalidValue(
                 f"standardize={self.standardize!r} with num_envs=1 standardises {what}, which "
-                "always gives 0: the policy would never learn. Take num_envs of at least 2, or "
+                "always gives 0: the policy would never learn. Set num_envs to at least 2, or "
                 "standardize='none'"
             )
 
 
 def first_episode(done: Array) -> tuple[Array, Array]:
-    """Which steps `[T, N]` belong to the first episode of their copy, and their time in it."""
+    """Whether steps `[T, N]` belong to the first episode of their copy, and their time step."""
     ended_before = jnp.cumsum(done, axis=0) - done
     time = jnp.broadcast_to(jnp.arange(done.shape[0], dtype=jnp.int32)[:, None], done.shape)
     return ended_before == 0, time
 
 
 def mean_of_others(returns: Array, counts: Array, *, over_time: bool) -> Array:
-    """The mean return of the other copies, at all times or at the same, `[T, N]`.
+    """The mean return of the other copies, over all steps or at the same time step, `[T, N]`.
 
-    Leaving its own episode out keeps a baseline independent of the actions it judges.
+    Leaving out a copy's own episode keeps its baseline independent of its actions.
     """
     total, number = jnp.where(counts, returns, 0.0), counts.astype(jnp.float32)
     if over_time:
@@ -137,20 +136,19 @@ def mean_of_others(returns: Array, counts: Array, *, over_time: bool) -> Array:
 def optimal_baseline(
     pull: Callable[[Array], tuple[PyTree]], weight: Array, episode_return: Array
 ) -> PyTree:
-    """Mean of g b with b = E[g^2 R] / E[g^2] for each parameter, g the score of an episode.
+    """Mean of g b with b = E[g^2 R] / E[g^2] for each parameter, where g is an episode's score.
 
-    The baseline of a copy comes from the others, which leaves the gradient without bias. With
-    few copies that ratio is noise, so one more episode counts among them, of their mean return
-    and their mean g^2.
+    The baseline of a copy comes from the others, so that the gradient is unbiased. For few copies
+    the ratio is noisy, so an additional episode with their mean return and mean g^2 is included.
 
     Args:
-      pull: from weights of the steps' scores, `float32[T, N]`, to the gradient of their sum.
-      weight: of a step in that sum, `[T, N]`.
+      pull: maps weights of the steps' scores, `float32[T, N]`, to the gradient of their sum.
+      weight: weights of the steps, `[T, N]`.
       episode_return: R at each step of its episode, `[T, N]`.
     """
     num_steps, num_envs = weight.shape
 
-    def score(n):  # of copy n's episode
+    def score(n):  # the score of copy n's episode
         of_copy = (jnp.arange(num_envs) == n).astype(jnp.float32) / num_steps
         return pull(jnp.broadcast_to(of_copy, weight.shape))[0]
 

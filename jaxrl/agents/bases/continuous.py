@@ -1,4 +1,4 @@
-"""What off-policy agents share that learn Q(s, a) of continuous actions."""
+"""Base class of off-policy agents with critics Q(s, a) for continuous actions."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -44,37 +44,34 @@ from jaxrl.validation import UNROLLED
 
 
 class ContinuousAgent(ReplayAgent):
-    """Replay, networks and the scale of actions; subclasses add the mathematics.
+    """Replay, critics and scaling of actions; subclasses add the algorithm.
 
-    Networks see and give actions in [-1, 1]; the environment's bounds are theirs, stretched.
+    Networks use actions in [-1, 1], which are scaled to the environment's bounds.
     """
 
     num_envs: int = 1
     batch_size: int = 256
     capacity: int = 100_000
     num_critics: int = hyper(
-        2, high=UNROLLED, static=True, doc="Critics; the least of their values counts."
+        2, high=UNROLLED, static=True, doc="Number of critics, whose minimum is the value."
     )
-    critic_learning_rate: Scheduled = hyper(
-        3e-4, low=0.0, doc="The optimiser's step size for the critics."
-    )
+    critic_learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Learning rate of the critics.")
     tau: Scalar = hyper(
         0.005,
         low=0.0,
         high=1.0,
         open_low=True,
-        doc="How far the target networks move with an update: Polyak's average.",
+        doc="Weight of the new parameters in Polyak averaging of the target networks.",
     )
     hidden_sizes: tuple[int, ...] = hyper(
         (256, 256), static=True, doc="Widths of the hidden layers of each network."
     )
-    activation: Activation = hyper("relu", static=True, doc="Activation between the layers.")
+    activation: Activation = hyper("relu", static=True, doc="Activation function.")
     torso: nn.Module | None = hyper(
         None,
         static=True,
         doc="Your own flax module from observations `[B, ...]` to features `[B, F]`; with a "
-        "keyword `train` it may hold BatchNorm and dropout. None: observations are laid side by "
-        "side.",
+        "keyword `train`, it may contain BatchNorm and dropout. None to concatenate observations.",
     )
 
     def check(self, spec: EnvSpec) -> None:
@@ -84,46 +81,46 @@ class ContinuousAgent(ReplayAgent):
         check_module(self, "torso", spec, trains=True)
 
     def check_space(self, spec: EnvSpec) -> None:
-        """Raises ValueError for an action space that the agent cannot act in."""
+        """Raises ValueError if the agent does not support the action space."""
         name, space = type(self).__name__, spec.action
         if not isinstance(space, Box):
             raise InvalidValue(
-                f"{name} acts in a box of real numbers, and the action space is {space}: use DQN "
-                "or SAC for a few actions, PPO or TRPO for others"
+                f"{name} needs a Box of actions, but the action space is {space}: use DQN or SAC "
+                "for Discrete, PPO or TRPO for others"
             )
         low, high = space.bounds()
         with np.errstate(over="ignore", invalid="ignore"):
-            width = high - low  # float32's whole range is wider than its largest number
+            width = high - low  # may overflow float32
         if not (np.isfinite(width) & (width > 0)).all():
             raise InvalidValue(
-                f"{name} stretches its actions to the bounds of the box, and some of {space} are "
-                "not finite, or too far apart: give the environment finite bounds, or use PPO"
+                f"{name} scales its actions to the bounds of the box, but some bounds of {space} "
+                "are not finite, or too far apart: give the environment finite bounds, or use PPO"
             )
 
     # Networks -------------------------------------------------------------------------------------
 
     def new_torso(self) -> nn.Module:
-        """From observations to features."""
+        """A new module from observations to features."""
         if self.torso is not None:
             return self.torso.clone(parent=None)
         return default_torso(self.bound_spec, (), self.activation)
 
     @property
     def _call(self) -> Callable[..., Any]:
-        """How the torso is called."""
+        """How to call the torso, see `jaxrl.networks.own_modules`."""
         if self.torso is None:
             return call_directly
         return OneBatchAxis.of(self.torso, self.bound_spec, trains=True)
 
     @property
     def num_actions(self) -> int:
-        """Of a discrete space; 0 for a box."""
+        """Number of actions of a discrete space; 0 for a box."""
         space = self.bound_spec.action
         return space.num if isinstance(space, Discrete) else 0
 
     @property
     def critic(self) -> Critics:
-        """Q of an observation and an action of a box, or of an observation and all few actions."""
+        """The critics: Q(s, a) for a box, Q(s, .) for discrete actions."""
         return Critics(
             self.new_torso,
             self.hidden_sizes,
@@ -134,7 +131,7 @@ class ContinuousAgent(ReplayAgent):
         )
 
     def init_critic(self, key: Key) -> tuple[PyTree, optax.OptState]:
-        """Fresh critics, and their optimiser's state."""
+        """Initial parameters of the critics and their optimiser's state."""
         action = None if self.num_actions else jnp.zeros((1, self.num_values))
         params = self.critic.init(key, self.bound_spec.dummy_observation(1), action)
         return params, self.optimizer_at(self.critic_learning_rate, Clock.start()).init(
@@ -142,19 +139,19 @@ class ContinuousAgent(ReplayAgent):
         )
 
     def outputs(self, num: int) -> Outputs:
-        """A network with so many outputs."""
+        """A network with `num` outputs."""
         return Outputs(self.new_torso, self.hidden_sizes, self.activation, num, self._call)
 
     # Actions --------------------------------------------------------------------------------------
 
     @property
     def num_values(self) -> int:
-        """Numbers in an action."""
+        """Dimension of an action."""
         space: Any = self.bound_spec.action
         return num_values(space.shape)
 
     def unscale_action(self, action: Array) -> Array:
-        """From `[N, num_values]` in [-1, 1] to the environment's `[N, *shape]`."""
+        """Scales `[N, num_values]` in [-1, 1] to actions of the environment, `[N, *shape]`."""
         space: Any = self.bound_spec.action
         low, high = (jnp.asarray(x)[None] for x in space.bounds())
         action = action.reshape(action.shape[0], *space.shape)
@@ -169,7 +166,7 @@ class ContinuousAgent(ReplayAgent):
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """As `choose` says; while the memory warms up, uniformly at random."""
+        """Actions of `choose`; during warmup with exploration, uniformly random ones."""
         if not explore:
             return carry, self.choose(state, obs, None, clock), ()
         random_key, key = jax.random.split(key)
@@ -179,7 +176,7 @@ class ContinuousAgent(ReplayAgent):
         return carry, jnp.where(clock.iteration < warm_iterations, at_random, chosen), ()
 
     def random_actions(self, obs: PyTree, key: Key) -> Array:
-        """Actions drawn uniformly from those that are available, `[N, *shape]`."""
+        """Uniformly random available actions, `[N, *shape]`."""
         mask, space = split_mask(obs)[1], self.bound_spec.action
         if mask is not None:
             return Categorical(jnp.zeros(mask.shape), mask).sample(key)
@@ -188,12 +185,12 @@ class ContinuousAgent(ReplayAgent):
 
     @abstractmethod
     def choose(self, state: Any, obs: PyTree, key: Key | None, clock: Clock) -> Array:
-        """Actions `[N, *shape]`; those one would ship where there is no key to explore with."""
+        """Actions `[N, *shape]`, exploring if there is a key, otherwise greedy."""
 
     # Errors ---------------------------------------------------------------------------------------
 
     def bellman_target(self, rows: Replayed, next_values: Array) -> Array:
-        """r + discount^n V(s'), 0 after a termination; `float32[B]`, no gradient."""
+        """r + discount^n V(s'), with V = 0 after termination; `float32[B]`, no gradient."""
         return jax.lax.stop_gradient(bellman_target(rows, self.discount, next_values))
 
     def learn_critic(
@@ -205,13 +202,14 @@ class ContinuousAgent(ReplayAgent):
         key: Key,
         clock: Clock,
     ) -> tuple[PyTree, optax.OptState, Metrics]:
-        """One gradient step of the critics on the squared errors of all, added up.
+        """One gradient step of all critics on the sum of their squared errors.
 
         Args:
-          params, optimizer: of the critics.
-          rows: what was done, `[B]`.
-          target: what each critic should say of it, `float32[B]`.
+          params, optimizer: parameters of the critics, and the optimiser's state.
+          rows: transitions `[B]`.
+          target: target of every critic, `float32[B]`.
           key: for dropout.
+          clock: training progress.
         """
         few = self.num_actions > 0
         inputs = (rows.obs,) if few else (rows.obs, self.scale_action(rows.action))
@@ -231,5 +229,5 @@ class ContinuousAgent(ReplayAgent):
 
 
 def dropout_keys(key: Key) -> Key:
-    """Keys for dropout in the critics and in the policy, `key[2]`."""
+    """Dropout keys of the critics and of the policy, `key[2]`."""
     return jax.random.split(stream(key, Stream.DROPOUT))

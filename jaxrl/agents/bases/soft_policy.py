@@ -1,4 +1,4 @@
-"""Maximum-entropy policies: a distribution over a box or a few actions, and its soft value."""
+"""Maximum-entropy policies over a box or discrete actions, and their soft values."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 
 class SoftAgent(ContinuousAgent):
-    """A stochastic policy beside the critics; subclasses add the mathematics."""
+    """A stochastic policy with critics; subclasses add the algorithm."""
 
     eval_modes = ("greedy", "sample")
 
@@ -26,11 +26,11 @@ class SoftAgent(ContinuousAgent):
         return self.outputs(self.num_actions or 2 * self.num_values)
 
     def policy(self, params: PyTree, obs: PyTree) -> Any:
-        """The distribution of actions, in [-1, 1] for a box; `[N]`."""
+        """The distribution over actions, `[N]`; for a box in [-1, 1]."""
         return self.distribution(self.actor.apply(params, obs), obs)
 
     def distribution(self, outputs: Any, obs: PyTree) -> Any:
-        """The policy that the network's outputs describe."""
+        """The policy's distribution from the outputs of the network."""
         if self.num_actions:
             return Categorical(outputs, split_mask(obs)[1])
         location, log_std = jnp.split(outputs, 2, axis=-1)
@@ -44,9 +44,9 @@ class SoftAgent(ContinuousAgent):
     def soft_value(
         self, policy: Any, critic: PyTree, obs: PyTree, key: Key, temperature: Array
     ) -> tuple[Array, Array]:
-        """V(s) = E[min Q(s, a) - alpha log pi(a | s)] and the entropy, `float32[B]` both.
+        """V(s) = E[min Q(s, a) - alpha log pi(a | s)] and the entropy, both `float32[B]`.
 
-        By one sample for a box (eq. 3), exactly for a few actions.
+        Estimated from one sample for a box (eq. 3), exact for discrete actions.
         """
         apply = self.critic.apply
         if self.num_actions:
