@@ -1,4 +1,7 @@
-"""A2C: the actor-critic of Mnih et al., 2016 ("Asynchronous methods ..."), all workers in step."""
+"""A2C, the synchronous version of A3C.
+
+Mnih et al., "Asynchronous methods for deep reinforcement learning", 2016.
+"""
 
 from typing import Any
 
@@ -19,8 +22,7 @@ class A2C(JointLossAgent):
         1.0,
         low=0.0,
         high=1.0,
-        doc="Lambda of generalised advantage estimation; 1 is the paper's: all rewards of the "
-        "rollout, then the value.",
+        doc="Lambda of generalised advantage estimation; 1, as in the paper, gives n-step returns.",
     )
     learning_rate: Scheduled = 7e-4
     normalize_advantages: bool = False
@@ -28,10 +30,10 @@ class A2C(JointLossAgent):
         0.99,
         low=0.0,
         high=1.0,
-        doc="How much of its mean of squared gradients RMSprop keeps each step.",
+        doc="RMSprop's decay of the mean of squared gradients.",
     )
     rmsprop_epsilon: Scalar = hyper(
-        1e-5, low=0.0, open_low=True, doc="Added to that mean, below the root."
+        1e-5, low=0.0, open_low=True, doc="RMSprop's epsilon, inside the square root."
     )
 
     default_optimizer = "rmsprop"
@@ -44,7 +46,7 @@ class A2C(JointLossAgent):
     def loss(
         self, params: PyTree, batch: Trajectory, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
-        """Minus log pi(a | s) A, value and entropy terms (section 4), and what to report."""
+        """The loss -log pi(a | s) A + value and entropy terms (section 4), and metrics."""
         sample: Sample = batch.steps
         both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
         policy, values, _ = both

@@ -32,10 +32,9 @@ class Networks(struct.PyTreeNode):
 
 class DDPGState(struct.PyTreeNode):
     """Attributes:
-    params: of policy and critics.
-    target: their slow copies.
-    actor_optimizer: Adam's moments.
-    critic_optimizer: Adam's moments.
+    params: parameters of policy and critics.
+    target: target networks, slow copies of `params`.
+    actor_optimizer, critic_optimizer: states of the optimisers.
     """
 
     params: Networks
@@ -45,23 +44,24 @@ class DDPGState(struct.PyTreeNode):
 
 
 class DDPG(ContinuousAgent):
-    """A deterministic policy that climbs its critic; TD3 by static choices."""
+    """Deep deterministic policy gradient. TD3 is a subclass with other defaults."""
 
-    learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="The optimiser's step size for the policy.")
+    learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Learning rate of the policy.")
     exploration_noise: Scheduled = hyper(
-        0.1, low=0.0, doc="Standard deviation of the noise on actions, in halves of their range."
+        0.1, low=0.0, doc="Standard deviation of action noise, relative to half the action range."
     )
     num_critics: int = 1
     policy_delay: int = hyper(
-        1, static=True, doc="Updates of the critics for one of the policy and of the targets."
+        1, static=True, doc="Critic updates per update of the policy and the target networks."
     )
     target_noise: Scalar = hyper(
         0.0,
         low=0.0,
-        doc="Standard deviation of the noise on the target policy's actions, in halves of their "
-        "range.",
+        doc="Standard deviation of the noise on target actions, relative to half the action range.",
     )
-    target_noise_clip: Scalar = hyper(0.5, low=0.0, doc="The most that this noise may be.")
+    target_noise_clip: Scalar = hyper(
+        0.5, low=0.0, doc="Maximum of the noise on target actions, relative to half the range."
+    )
 
     @property
     def actor(self) -> Outputs:
@@ -110,7 +110,7 @@ class DDPG(ContinuousAgent):
         return state, metrics
 
     def _improve(self, state: DDPGState, rows: Replayed, key: Key, clock: Clock) -> DDPGState:
-        """The policy climbs the first critic; the targets follow."""
+        """Updates the policy by the gradient of the first critic, and the target networks."""
 
         def actor_loss(params):
             outputs, carried = learning_pass(self.actor, params, rows.obs, key=key)

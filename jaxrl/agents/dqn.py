@@ -1,4 +1,4 @@
-"""DQN (Mnih et al., "Human-level control through deep reinforcement learning", 2015), its kin."""
+"""DQN (Mnih et al., "Human-level control through deep reinforcement learning", 2015)."""
 
 import dataclasses
 from typing import Any, Literal
@@ -21,35 +21,32 @@ Double = Literal["none", "target", "two_networks"]
 
 
 class DQN(ReplayAgent, QAgent):
-    """Q-learning from replayed transitions; double, dueling, distributional, ... by choice."""
+    """Deep Q-network, with options for double, dueling, distributional, noisy and prioritised."""
 
-    target_every: int = hyper(
-        100, static=True, doc="Updates from one move of the target network to the next."
-    )
+    target_every: int = hyper(100, static=True, doc="Updates between target network updates.")
     tau: Scalar = hyper(
         1.0,
         low=0.0,
         high=1.0,
         open_low=True,
-        doc="How far the target network then moves: 1 copies, less is Polyak's average.",
+        doc="Weight of the new parameters in a target update: 1 copies, less is Polyak averaging.",
     )
     double: Double = hyper(
         "none",
         static=True,
-        doc="Choose the next action by the target network, by the online one, or by another of "
-        "two.",
+        doc="Double Q-learning: none, by online and target network (target), or with two networks.",
     )
     prioritized: bool = hyper(
-        False, static=True, doc="Replay transitions in proportion to their error."
+        False, static=True, doc="Prioritised replay: sample transitions by their TD error."
     )
     priority_exponent: Scalar = hyper(
-        0.6, low=0.0, high=1.0, doc="How much the error matters, alpha."
+        0.6, low=0.0, high=1.0, doc="Exponent of priorities, alpha; 0 samples uniformly."
     )
     importance_exponent: Scheduled = hyper(
         Linear(0.4, 1.0),
         low=0.0,
         high=1.0,
-        doc="How much of the bias that brings is weighted away, beta.",
+        doc="Exponent of importance weights, beta; 1 corrects the bias of prioritised replay.",
     )
 
     has_target = True
@@ -64,7 +61,7 @@ class DQN(ReplayAgent, QAgent):
         return super().init_params(key)
 
     def q_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
-        if self.double == "two_networks":  # which act by their mean
+        if self.double == "two_networks":  # act by their mean
             first, second = (self.network_values(p, obs, key) for p in params)
             return 0.5 * (first + second)
         return super().q_values(params, obs, key)
@@ -92,14 +89,13 @@ class DQN(ReplayAgent, QAgent):
     def _td_errors(
         self, params: PyTree, target: PyTree, rows: Replayed, key: Key
     ) -> tuple[Array, Array, PyTree]:
-        """Losses and errors of the rows, by the chosen way to name the next action; and what
-        collections this changes, of either network where there are two."""
+        """Losses and TD errors of the rows, and the collections changed by the learning pass."""
         if self.double != "two_networks":
             fixed = jax.lax.stop_gradient(params)
             selector = fixed if self.double == "target" else None
             return self.td_errors(params, target, rows, key, selector=selector)
-        # van Hasselt, "Double Q-learning", 2010: each row teaches one network, which the other's
-        # value of its own best action corrects.
+        # van Hasselt, "Double Q-learning", 2010: each row updates one network, whose best next
+        # action is evaluated by the other.
         coin_key, *keys = jax.random.split(key, 3)
         first = jax.random.bernoulli(coin_key, 0.5, rows.reward.shape)
         found = [

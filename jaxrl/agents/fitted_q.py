@@ -13,13 +13,13 @@ from jaxrl.types import Clock, Key, Metrics, Transition
 
 
 class FittedQ(QAgent):
-    """Fit r + discount max Q(s', .) on a fixed data set, take that for Q, and fit again."""
+    """Fitted Q iteration: repeated regression on r + discount max Q(s', .) for a fixed data set."""
 
     num_updates: int = hyper(
-        100, static=True, doc="Gradient steps of each fit; one of Q's iterations."
+        100, static=True, doc="Gradient steps per iteration, which fits one set of targets."
     )
     batch_size: int | None = hyper(
-        None, static=True, doc="Transitions of a gradient step; none: the whole data set."
+        None, static=True, doc="Transitions per gradient step; none for the whole data set."
     )
 
     has_target = True

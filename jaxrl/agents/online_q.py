@@ -1,4 +1,4 @@
-"""Online Q iteration: a step in the environment, a step of gradient, no memory and no target."""
+"""Online Q-learning, without replay and target network (Watkins, 1989)."""
 
 import jax
 
@@ -11,7 +11,7 @@ from jaxrl.types import Clock, Key, Metrics, Trajectory
 
 
 class OnlineQ(RolloutAgent, QAgent):
-    """Q-learning on each step as it comes (Watkins, 1989), by a network; DQN's ancestor."""
+    """Online Q-learning: one gradient step per environment step, no replay, no target network."""
 
     def update(
         self, state: TrainState, batch: Trajectory, key: Key, clock: Clock

@@ -15,14 +15,14 @@ from jaxrl.types import Array, Clock, Key, Mean, Metrics, PyTree, Scalar, Trajec
 
 class PPOState(TrainState):
     """Attributes:
-    stopped: `bool[]`, this iteration's policy has moved `target_kl` away.
+    stopped: `bool[]`, whether `target_kl` has stopped the current iteration.
     """
 
     stopped: Array
 
 
 class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
-    """Proximal policy optimisation: several epochs of clipped policy-gradient steps."""
+    """Proximal policy optimisation with a clipped surrogate."""
 
     num_envs: int = 4
     num_steps: int = 128
@@ -31,17 +31,17 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
         low=0.0,
         open_low=True,
         may_end_low=True,
-        doc="How far the probability ratio may move before its gradient stops.",
+        doc="Clipping range of the probability ratio.",
     )
     clip_value: bool = hyper(
-        True, static=True, doc="Clip the change of the value by clip_epsilon, too."
+        True, static=True, doc="Also clip the change of the value, by clip_epsilon."
     )
     adam_epsilon: Scalar = 1e-5
     target_kl: Scalar | None = hyper(
         None,
         low=0.0,
         open_low=True,
-        doc="Stop an iteration's updates once the policy has moved this far (nats); none: never.",
+        doc="Approximate KL divergence (nats) at which an iteration stops; none for no limit.",
     )
 
     flattened = ("params",)
@@ -53,7 +53,7 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
     def loss(
         self, params: PyTree, batch: Trajectory, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
-        """L^CLIP + value and entropy terms (eq. 9), to be minimised, and what to report."""
+        """The loss -L^CLIP + value and entropy terms (eq. 9), and metrics."""
         sample: Sample = batch.steps
         both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
         policy, values, _ = both

@@ -26,12 +26,12 @@ from jaxrl.types import (
 
 
 class Step(struct.PyTreeNode):
-    """What an update sees of a step, `[B]`.
+    """A step as `update` needs it, `[B]`.
 
     Attributes:
       obs: normalised observations.
-      action: what was done.
-      target: the lambda-return.
+      action: the actions taken.
+      target: lambda-returns.
     """
 
     obs: PyTree
@@ -40,13 +40,13 @@ class Step(struct.PyTreeNode):
 
 
 class PQN(MinibatchAgent, QAgent):
-    """Q(lambda) on fresh rollouts of many copies, with layer norm: no memory and no target."""
+    """Parallelised Q-network: Q(lambda) with layer normalisation, no replay, no target network."""
 
     num_envs: int = 32
     num_steps: int = 64
     num_epochs: int = 2
     num_minibatches: int = 16
-    q_lambda: Scalar = hyper(0.95, low=0.0, high=1.0, doc="Lambda of the returns.")
+    q_lambda: Scalar = hyper(0.95, low=0.0, high=1.0, doc="Lambda of the lambda-returns.")
     layer_norm: bool = True
 
     flattened = ("params",)
@@ -54,12 +54,12 @@ class PQN(MinibatchAgent, QAgent):
     def check(self, spec: EnvSpec) -> None:
         if self.head != "scalar":
             raise InvalidValue(
-                f"head is {self.head!r}: PQN's returns are numbers. Use 'scalar', or DQN"
+                f"head is {self.head!r}: PQN has only scalar returns. Use 'scalar', or DQN"
             )
         super().check(spec)
 
     def prepare(self, state: TrainState, trajectory: Trajectory, clock: Clock) -> Trajectory:
-        """Peng's Q(lambda): lambda-returns with max Q(s', .) for the value (section 3.3)."""
+        """Computes lambda-returns with max Q(s', .) as values: Peng's Q(lambda) (section 3.3)."""
         steps = trajectory.steps
 
         def best(obs: PyTree) -> Array:  # of [T, N, ...]

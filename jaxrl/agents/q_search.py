@@ -20,43 +20,42 @@ Proposal = Literal["uniform", "gaussian"]
 
 
 class QSearch(ContinuousAgent):
-    """max Q(s, a) over sampled actions, refined by cross-entropy search: no policy network.
+    """Q-learning that maximises Q(s, a) by sampling and cross-entropy search, without a policy.
 
-    Q is the least of the critics, also in the search; QT-Opt searches by one critic, and takes the
-    least at what it found.
+    Q is the minimum of the critics, also in the search; QT-Opt searches with one critic and takes
+    the minimum only at the result.
     """
 
     proposal: Proposal = hyper(
         "uniform",
         static=True,
-        doc="Where the first candidates come from: the whole box, or a normal around its middle.",
+        doc="Distribution of the first candidates: uniform in the box, or Gaussian at its centre.",
     )
-    num_candidates: int = hyper(32, static=True, doc="Actions tried in a round of the search.")
+    num_candidates: int = hyper(32, static=True, doc="Candidate actions per round of the search.")
     num_refinements: int = hyper(
         1,
         low=0,
         high=UNROLLED,
         static=True,
-        doc="Rounds after the first, each around the best of the one before; 0: the best of a "
-        "sample.",
+        doc="Rounds of refinement by cross-entropy search; 0 for the best of one sample.",
     )
     num_elites: int = hyper(
-        4, static=True, doc="Best candidates to which a round's normal distribution is fitted."
+        4, static=True, doc="Best candidates, to which the Gaussian of the next round is fitted."
     )
     epsilon: Scheduled = hyper(
-        Linear(0.5, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of an action at random."
+        Linear(0.5, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of a random action."
     )
     exploration_noise: Scheduled = hyper(
         0.1,
         low=0.0,
-        doc="Standard deviation of the noise on the other actions, in halves of their range.",
+        doc="Standard deviation of the noise on other actions, relative to half the action range.",
     )
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
         if self.num_refinements and self.num_elites < 2:
             raise InvalidValue(
-                "num_elites is 1, which has no spread to refine by: give at least 2, or "
+                "num_elites is 1, but a Gaussian needs at least 2 candidates: give more, or "
                 "num_refinements=0"
             )
         if self.num_refinements and self.num_elites > self.num_candidates:
@@ -69,7 +68,7 @@ class QSearch(ContinuousAgent):
         return TargetState(params, params, optimizer)
 
     def search(self, params: PyTree, obs: PyTree, key: Key) -> tuple[Array, Array]:
-        """The best action that was tried, `[N, num_values]` in [-1, 1], and its value `[N]`."""
+        """The best candidate, `[N, num_values]` in [-1, 1], and its value `[N]`."""
         num_envs, num = jax.tree.leaves(obs)[0].shape[0], self.num_candidates
         repeated = jax.tree.map(lambda x: jnp.repeat(x, num, axis=0), obs)
 
@@ -99,7 +98,7 @@ class QSearch(ContinuousAgent):
         return best, best_q
 
     def choose(self, state: TargetState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
-        if key is None:  # the same candidates each time
+        if key is None:  # deterministic: the same candidates each time
             return self.unscale_action(self.search(state.params, obs, jax.random.key(0))[0])
         key, whether_key, what_key, noise_key = jax.random.split(key, 4)
         action, _ = self.search(state.params, obs, key)
@@ -124,7 +123,7 @@ class QSearch(ContinuousAgent):
 
 
 def _best(actions: Array, q: Array) -> tuple[Array, Array]:
-    """The candidate of the highest value: of `[N, C, ...]` and `[N, C]`."""
+    """The best candidate and its value, from `[N, C, ...]` and `[N, C]`."""
     index = jnp.argmax(q, axis=1)
     chosen = jnp.take_along_axis(actions, index[:, None, None], axis=1)[:, 0]
     return chosen, jnp.max(q, axis=1)

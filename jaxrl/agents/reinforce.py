@@ -35,12 +35,12 @@ class REINFORCEState(struct.PyTreeNode):
 
 
 class Returns(struct.PyTreeNode):
-    """What the gradient sees of each step, `[T, N]`.
+    """The steps as `update` needs them, `[T, N]`.
 
     Attributes:
-      sample: as for other agents; `advantage` is the return less the baseline.
-      weight: of the step in the sum: 0 outside the episodes that count.
-      episode_return: the return to multiply the episode's score with, for the optimal baseline.
+      sample: as for other agents; `advantage` is the return minus the baseline.
+      weight: weight of the step in the gradient; 0 outside the episodes that count.
+      episode_return: the return that multiplies the episode's score, for the optimal baseline.
     """
 
     sample: Sample
@@ -49,9 +49,9 @@ class Returns(struct.PyTreeNode):
 
 
 class REINFORCE(BaselineAgent):
-    """REINFORCE: the policy gradient from returns, with a baseline to choose."""
+    """REINFORCE: the Monte Carlo policy gradient, with various baselines."""
 
-    learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="The optimiser's step size for the policy.")
+    learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="Learning rate of the policy.")
     entropy_coefficient: Scheduled = hyper(0.0, low=0.0, doc="Weight of the entropy bonus.")
 
     def init(self, key: Key) -> REINFORCEState:
@@ -62,7 +62,7 @@ class REINFORCE(BaselineAgent):
         return REINFORCEState(params, optimizer, fitted)
 
     def prepare(self, state: REINFORCEState, trajectory: Trajectory, clock: Clock) -> Trajectory:
-        """Returns, which steps count, and the baseline."""
+        """Computes returns, baseline, and the weights of the steps."""
         steps = trajectory.steps
         learned = self.baseline == "learned"
         counts, age = jnp.ones(steps.reward.shape, bool), jnp.zeros(steps.reward.shape, jnp.int32)
@@ -114,7 +114,7 @@ class REINFORCE(BaselineAgent):
     def gradient(
         self, actor: PyTree, batch: Trajectory, clock: Clock
     ) -> tuple[PyTree, dict[str, Array]]:
-        """Of E[sum_t grad log pi(a_t | s_t) (R_t - b)], to be ascended, and what to report."""
+        """The gradient E[sum_t grad log pi(a_t | s_t) (R_t - b)], to be ascended, and metrics."""
         returns: Returns = batch.steps
 
         def objective(actor):

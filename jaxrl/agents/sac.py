@@ -1,6 +1,6 @@
 """SAC (Haarnoja et al., "Soft actor-critic algorithms and applications", 2018).
 
-For a few actions: Christodoulou, "Soft actor-critic for discrete action settings", 2019.
+Discrete actions: Christodoulou, "Soft actor-critic for discrete action settings", 2019.
 """
 
 import math
@@ -28,9 +28,9 @@ class SACState(struct.PyTreeNode):
     """Attributes:
     actor: parameters of the policy.
     critic: parameters of the critics.
-    target: their slow copy.
+    target: target networks of the critics.
     log_temperature: `float32[]`.
-    actor_optimizer, critic_optimizer, temperature_optimizer: Adam's moments.
+    actor_optimizer, critic_optimizer, temperature_optimizer: states of the optimisers.
     """
 
     actor: PyTree
@@ -43,21 +43,21 @@ class SACState(struct.PyTreeNode):
 
 
 class SAC(SoftAgent):
-    """A policy that is paid for its entropy, from replayed transitions; boxes and few actions."""
+    """Soft actor-critic: maximum-entropy actor-critic, for continuous and discrete actions."""
 
     learning_rate: Scheduled = hyper(
-        3e-4, low=0.0, doc="The optimiser's step size for the policy and the temperature."
+        3e-4, low=0.0, doc="Learning rate of the policy and the temperature."
     )
     temperature: Scalar = hyper(
-        1.0, low=0.0, doc="Weight of the entropy, alpha; where it is learned, what it begins with."
+        1.0, low=0.0, doc="Weight of the entropy, alpha; its initial value if it is learned."
     )
     learn_temperature: bool = hyper(
-        True, static=True, doc="Move the temperature so that the entropy becomes target_entropy."
+        True, static=True, doc="Learn the temperature, to keep the entropy at target_entropy."
     )
     target_entropy: Scalar | None = hyper(
         None,
-        doc="Entropy to keep, in nats of actions in [-1, 1]; none: minus the action's numbers, or "
-        "of a few actions 0.89 log of how many are available (Christodoulou, 2019, takes 0.98).",
+        doc="Target entropy in nats, of actions in [-1, 1]; none for minus the dimension of the "
+        "action, or 0.89 log(available actions) if discrete (Christodoulou, 2019, uses 0.98).",
     )
 
     def check(self, spec: EnvSpec) -> None:
@@ -65,8 +65,8 @@ class SAC(SoftAgent):
         check_range(self, "temperature", open_low=self.learn_temperature)
         if self.n_step != 1:
             raise InvalidValue(
-                f"n_step is {self.n_step}: sums of rewards lack the entropy of the steps between, "
-                "which SAC's value counts. Use 1"
+                f"n_step is {self.n_step}: n-step rewards leave out the entropy of the steps "
+                "between, which is part of SAC's value. Use 1"
             )
 
     def init(self, key: Key) -> SACState:
@@ -112,7 +112,7 @@ class SAC(SoftAgent):
             transform, actor_loss, state.actor, state.actor_optimizer
         )
         log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
-        if self.learn_temperature:  # eq. 18, on log alpha; a number, so always by Adam
+        if self.learn_temperature:  # eq. 18, for log alpha; a scalar, so always with Adam
             slope = jax.lax.stop_gradient(mean(entropy - self._wanted_entropy(rows.obs)))
             updates, temperature_optimizer = adam(self.learning_rate, clock).update(
                 temperature * slope, temperature_optimizer, log_temperature
@@ -130,10 +130,10 @@ class SAC(SoftAgent):
         return new, metrics | {"entropy": mean(entropy), "temperature": temperature}
 
     def _wanted_entropy(self, obs: PyTree) -> Any:
-        """What the entropy in each row should be."""
+        """The target entropy of each row."""
         mask = split_mask(obs)[1]
         if self.target_entropy is not None:
             return self.target_entropy
-        if mask is not None:  # no more is to be had than log of what is available
+        if mask is not None:  # the entropy is at most log(available actions)
             return 0.89 * jnp.log(jnp.maximum(jnp.sum(mask, axis=-1), 1))
         return 0.89 * math.log(self.num_actions) if self.num_actions else -float(self.num_values)

@@ -353,9 +353,9 @@ def test_the_log_probability_of_a_sample_keeps_its_digits():
         (SAC(critic_learning_rate=np.nan), Cut().spec, "critic_learning_rate is nan"),
         (SAC(hidden_sizes=()), Cut().spec, "hidden_sizes"),
         (QSearch(num_elites=9, num_candidates=8), Cut().spec, "num_elites is 9, more than"),
-        (QSearch(num_elites=1), Cut().spec, "num_elites is 1, which has no spread"),
+        (QSearch(num_elites=1), Cut().spec, "num_elites is 1, but a Gaussian needs"),
         (QSearch(proposal="sobol"), Cut().spec, "proposal is 'sobol'"),
-        (SAC(n_step=3), Cut().spec, "n_step is 3: sums of rewards lack the entropy"),
+        (SAC(n_step=3), Cut().spec, "n_step is 3: n-step rewards leave out the entropy"),
         (TD3(), EnvSpec(Cut().spec.observation, Box.of(-3e38, 3e38, (1,))), "too far apart"),
     ],
 )

@@ -696,7 +696,7 @@ def test_where_nothing_is_available_everything_is():
         (DQN, {"priority_exponent": 8.0}, "priority_exponent is 8.0"),
         (DQN, {"importance_exponent": 2.0}, "importance_exponent is 2.0"),
         (DQN, {"hidden_sizes": ()}, "hidden_sizes"),
-        (PQN, {"head": "c51"}, "head is 'c51': PQN's returns are numbers"),
+        (PQN, {"head": "c51"}, "head is 'c51': PQN has only scalar returns"),
         (PQN, {"hidden_sizes": (8, 1)}, r"True and hidden_sizes is \(8, 1\): a single"),
         (DQN, {"hidden_sizes": (1, 8), "layer_norm": True}, "layer_norm is True"),
         (PQN, {"hidden_sizes": (1,), "torso": MLP((8,))}, "layer_norm is True"),

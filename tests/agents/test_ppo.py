@@ -389,7 +389,7 @@ def test_one_advantage_is_not_standardised(core):
     bandit = PPO(num_envs=4, num_steps=num_steps, num_minibatches=4 * num_steps, core=core)
     message = (
         r"normalize_advantages standardises over num_envs \* num_steps / num_minibatches = 1 step "
-        r"an update: .* take fewer minibatches or set normalize_advantages=False"
+        r"per update: .* take fewer minibatches or set normalize_advantages=False"
     )
     with pytest.raises(ValueError, match=message):
         Training.create(bandit, BestAction(), total_steps=320)

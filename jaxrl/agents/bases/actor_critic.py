@@ -1,4 +1,4 @@
-"""What the on-policy agents with a policy and a state value have in common."""
+"""Base classes of on-policy agents with a policy and a state-value function."""
 
 from abc import abstractmethod
 from typing import Any, Literal
@@ -26,12 +26,12 @@ from jaxrl.xla.unvmap import unvmap_any
 
 
 class Sample(struct.PyTreeNode):
-    """What an update sees of a step; leading axes `[B]`, or `[T, N]` where sequences stay whole.
+    """A step as `update` needs it; leading axes `[B]`, or `[T, N]` for whole sequences.
 
     Attributes:
       obs: normalised observations.
-      action: what was done.
-      log_prob: its log-probability under the policy that did it.
+      action: the action taken.
+      log_prob: its log-probability under the policy that took it.
       value: V(obs) before the update.
       advantage: the GAE advantage.
       target: the value target, advantage + value.
@@ -48,15 +48,15 @@ class Sample(struct.PyTreeNode):
 
 
 class NetworkAgent(RolloutAgent):
-    """A policy and a state value as networks, acting, and V(obs) and V(next_obs) of a rollout."""
+    """Networks for policy and state value, acting, and the values of a rollout."""
 
     num_steps: int = 128
     hidden_sizes: tuple[int, ...] = hyper(
         (64, 64), static=True, doc="Widths of the hidden layers of each network."
     )
-    activation: Activation = hyper("tanh", static=True, doc="Activation between the layers.")
+    activation: Activation = hyper("tanh", static=True, doc="Activation function.")
     shared_torso: bool = hyper(
-        False, static=True, doc="Give policy and value one torso in common instead of one each."
+        False, static=True, doc="Whether policy and value function share a torso."
     )
     core: CoreName = hyper(
         "none",
@@ -120,7 +120,7 @@ class NetworkAgent(RolloutAgent):
         )
 
     def init_params(self, key: Key) -> PyTree:
-        """Fresh parameters of the networks."""
+        """Initial parameters of the networks."""
         obs = self.bound_spec.dummy_observation(1, 1)
         return self.network.init(key, obs, self.initial_carry(1), jnp.ones((1, 1), bool))
 
@@ -141,12 +141,11 @@ class NetworkAgent(RolloutAgent):
         return carry, action, policy.log_prob(action)
 
     def values(self, params: PyTree, trajectory: Trajectory) -> tuple[Array, Array]:
-        """V(obs) and V(next_obs), `float32[T, N]`.
+        """V(obs) and V(next_obs), both `float32[T, N]`; V(next_obs) is 0 after termination.
 
-        The next observation is the one that follows unless the episode was cut there, so the
-        second costs a look at the last step, and at blocks (`map_blocks`) in which an episode was
-        truncated. A recurrent V(next_obs) goes on from the state after obs. After a termination it
-        is zero.
+        The next observation is that of the next step, unless the episode was truncated. So it is
+        evaluated only for the last step, and for blocks (`map_blocks`) with truncations. A
+        recurrent V(next_obs) continues from the state after obs.
         """
         steps, recurrent = trajectory.steps, self.core != "none"
 
@@ -154,7 +153,7 @@ class NetworkAgent(RolloutAgent):
             return self.network.apply(params, obs, carry, first, method="value")
 
         def value_after(next_obs, carries):
-            """V of observations `[t, N, ...]`, each from a recurrent state of its own."""
+            """V of observations `[t, N, ...]`, each with its own recurrent state."""
             if not recurrent:
                 return value(next_obs, (), None)[0]
             flat = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), next_obs)
@@ -186,7 +185,7 @@ class NetworkAgent(RolloutAgent):
 
 
 class ActorCriticAgent(NetworkAgent):
-    """Generalised advantages from the networks; subclasses add `init` and `update`."""
+    """Actor-critic with GAE; subclasses add `init` and `update`."""
 
     gae_lambda: Scalar = hyper(
         0.95, low=0.0, high=1.0, doc="Lambda of generalised advantage estimation."
@@ -202,13 +201,13 @@ class ActorCriticAgent(NetworkAgent):
             parts = " / num_minibatches" if hasattr(self, "num_minibatches") else ""
             fewer = ", take fewer minibatches" if parts else ""
             raise InvalidValue(
-                f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step an "
-                "update: one advantage always becomes 0, and the policy never learns. Collect "
+                f"normalize_advantages standardises over num_envs * num_steps{parts} = 1 step per "
+                "update: a single advantage always becomes 0, and the policy never learns. Collect "
                 f"more steps{fewer} or set normalize_advantages=False"
             )
 
     def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
-        """Values, GAE and value targets for each step (Schulman et al., 2016, eq. 16)."""
+        """Computes values, GAE and value targets (Schulman et al., 2016, eq. 16)."""
         steps = trajectory.steps
         values, next_values = self.values(state.params, trajectory)
         advantages = gae(
@@ -231,17 +230,17 @@ class ActorCriticAgent(NetworkAgent):
         return trajectory.replace(steps=sample)
 
     def advantages(self, sample: Sample) -> Array:
-        """Of a batch, standardised where that is asked for."""
+        """Advantages of a batch, standardised if `normalize_advantages` is set."""
         return standardize(sample.advantage) if self.normalize_advantages else sample.advantage
 
     def report(self, state: Any, batch: Trajectory, clock: Clock) -> Metrics:
-        """How well the value, before the update, explained what it was to predict."""
+        """The explained variance of the value targets, before the update."""
         sample: Sample = batch.steps
         return {"explained_variance": explained_variance(sample.value, sample.target)}
 
 
 class JointLossAgent(ActorCriticAgent, GradientAgent):
-    """Policy and value by one loss: L = policy loss + c_1 value loss - c_2 entropy."""
+    """Actor-critic with a joint loss: policy loss + c_1 value loss - c_2 entropy."""
 
     entropy_coefficient: Scheduled = hyper(0.01, low=0.0, doc="Weight of the entropy bonus.")
     value_coefficient: Scalar = hyper(0.5, low=0.0, doc="Weight of the value loss, 0.5 (R - V)^2.")
@@ -256,7 +255,7 @@ class JointLossAgent(ActorCriticAgent, GradientAgent):
     def joint_loss(
         self, policy_loss: Array, value_loss: Array, entropy: Array, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
-        """The weighted sum of the three terms, and the terms."""
+        """The weighted sum of the three terms, and the terms as metrics."""
         bonus = at(self.entropy_coefficient, clock) * entropy
         loss = policy_loss + self.value_coefficient * value_loss - bonus
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}

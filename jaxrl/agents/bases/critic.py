@@ -1,4 +1,4 @@
-"""A critic with an optimiser of its own, fitted in several passes after the policy's step."""
+"""A critic with its own optimiser, fitted in several epochs after the policy's step."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class CriticAgent(NetworkAgent):
 
     @property
     def _rows(self) -> tuple[int, str]:
-        """What can be divided: single steps, or the sequences of copies."""
+        """Number of rows that minibatches divide (steps, or sequences of copies), and its name."""
         plan = self.plan
         if plan.layout == "flat":
             return plan.steps_per_iteration, "num_envs * num_steps"
@@ -42,8 +42,8 @@ class CriticAgent(NetworkAgent):
         super().check(spec)
         if self.shared_torso:
             raise InvalidValue(
-                f"shared_torso is True: {type(self).__name__} fits the critic by an optimiser of "
-                "its own, which would move a torso in common behind the policy's back. Leave it "
+                f"shared_torso is True: {type(self).__name__} fits the critic with a separate "
+                "optimiser, which would also change the policy through a shared torso. Leave it "
                 "False, or use PPO"
             )
         rows, what = self._rows
@@ -54,16 +54,20 @@ class CriticAgent(NetworkAgent):
             )
 
     def init_critic(self, critic: PyTree) -> optax.OptState:
-        """The state of the critic's optimiser at the start."""
+        """The initial state of the critic's optimiser."""
         return finite(self.optimizer_at(self.critic_learning_rate, Clock.start())).init(critic)
 
     def fit_critic(
         self, critic: PyTree, optimizer: Any, batch: Trajectory, key: Key, clock: Clock
     ) -> tuple[PyTree, Any, Array]:
-        """`critic_epochs` passes of regression onto the value targets of a batch of `Sample`s.
+        """Fits the critic to the value targets of a batch of `Sample`s in `critic_epochs` epochs.
 
         Args:
+          critic: parameters of the critic.
+          optimizer: its optimiser's state.
           batch: single steps `[B, ...]`, or sequences `[T, N, ...]`, which stay whole.
+          key: for shuffling.
+          clock: training progress.
 
         Returns:
           The critic's parameters, its optimiser's state, and its mean loss in the last pass.
@@ -105,5 +109,5 @@ def join(actor: PyTree, critic: PyTree) -> PyTree:
 
 
 def finite(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimiser; a gradient that is not finite changes nothing, however often."""
+    """The same optimiser, but non-finite gradients are always skipped."""
     return optax.apply_if_finite(transform, max_consecutive_errors=2**31 - 1)

@@ -1,4 +1,4 @@
-"""Fields that many agents have, declared once: discount, rollouts, replay, gradient steps."""
+"""Base classes with fields that many agents share: discount, rollouts, replay, optimiser."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -20,8 +20,8 @@ from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
 
 class TrainState(struct.PyTreeNode):
     """Attributes:
-    params: of the networks.
-    optimizer: the optimiser's moments.
+    params: parameters of the networks.
+    optimizer: state of the optimiser.
     """
 
     params: PyTree
@@ -30,9 +30,9 @@ class TrainState(struct.PyTreeNode):
 
 class TargetState(struct.PyTreeNode):
     """Attributes:
-    params: of the networks.
-    target: the parameters that targets are made with, of the same structure.
-    optimizer: the optimiser's moments.
+    params: parameters of the networks.
+    target: parameters of the target networks.
+    optimizer: state of the optimiser.
     """
 
     params: PyTree
@@ -41,15 +41,15 @@ class TargetState(struct.PyTreeNode):
 
 
 class LearningAgent(Agent):
-    """Learns from discounted rewards, by an optimiser to choose."""
+    """An agent with a discount and a configurable optimiser."""
 
     default_optimizer: ClassVar[OptimizerName] = "adam"
 
     optimizer: OptimizerName | Factory | None = hyper(
         None,
         static=True,
-        doc="Optimiser; none: the algorithm's own, Adam (RMSprop for A2C). From Python also an "
-        "optax factory, `optax.adamw` for example, which is called with the learning rate.",
+        doc="Optimiser; none for the algorithm's default, Adam (RMSprop for A2C). In Python, also "
+        "an optax factory such as `optax.adamw`, which is called with the learning rate.",
     )
     discount: Scalar = hyper(0.99, low=0.0, high=1.0, doc="Discount factor, gamma.")
 
@@ -60,24 +60,24 @@ class LearningAgent(Agent):
     def optimizer_at(
         self, learning_rate: Scheduled, clock: Clock, **options: Any
     ) -> optax.GradientTransformation:
-        """The optimiser with the learning rate of now; `options` as for `optimizers.optimizer`."""
+        """The optimiser with the current learning rate; `options` as in `optimizers.optimizer`."""
         choice = self.default_optimizer if self.optimizer is None else self.optimizer
         return optimizer(choice, learning_rate, clock, **options)
 
 
 class SteppingAgent(LearningAgent):
-    """Steps several copies of the environment between updates."""
+    """An agent that steps copies of the environment between updates."""
 
-    num_envs: int = hyper(8, static=True, doc="Copies of the environment.")
-    num_steps: int = hyper(1, static=True, doc="Steps of each copy between updates.")
+    num_envs: int = hyper(8, static=True, doc="Number of copies of the environment.")
+    num_steps: int = hyper(1, static=True, doc="Steps per copy and iteration.")
 
 
 class RolloutAgent(SteppingAgent):
-    """Learns from the steps that were just taken, and throws them away."""
+    """An on-policy agent, which uses each rollout once."""
 
     @property
     def layout(self) -> Literal["flat", "env"]:
-        """Of minibatches: single steps, or whole sequences of copies."""
+        """Layout of minibatches: single steps (flat), or whole sequences (env)."""
         return "flat"
 
     @property
@@ -86,12 +86,10 @@ class RolloutAgent(SteppingAgent):
 
 
 class MinibatchAgent(RolloutAgent):
-    """Passes over each rollout several times, in minibatches."""
+    """An on-policy agent with several epochs of minibatches per rollout."""
 
-    num_epochs: int = hyper(4, static=True, doc="Passes over the collected steps.")
-    num_minibatches: int = hyper(
-        4, static=True, doc="Parts into which each pass is divided, one gradient step each."
-    )
+    num_epochs: int = hyper(4, static=True, doc="Epochs over each rollout.")
+    num_minibatches: int = hyper(4, static=True, doc="Minibatches (gradient steps) per epoch.")
 
     @property
     def plan(self) -> OnPolicy:
@@ -101,15 +99,15 @@ class MinibatchAgent(RolloutAgent):
 
 
 class ReplayAgent(SteppingAgent):
-    """Learns from transitions drawn from a replay buffer."""
+    """An off-policy agent with a replay buffer."""
 
-    num_updates: int = hyper(1, static=True, doc="Updates after them.")
-    batch_size: int = hyper(128, static=True, doc="Transitions of an update.")
-    capacity: int = hyper(10_000, static=True, doc="Transitions kept.")
+    num_updates: int = hyper(1, static=True, doc="Updates per iteration.")
+    batch_size: int = hyper(128, static=True, doc="Transitions per update.")
+    capacity: int = hyper(10_000, static=True, doc="Capacity of the replay buffer in transitions.")
     warmup: int = hyper(
         1_000, low=0, static=True, doc="Transitions collected before the first update."
     )
-    n_step: int = hyper(1, static=True, doc="Rewards summed before a value is looked up.")
+    n_step: int = hyper(1, static=True, doc="Steps of n-step returns.")
 
     @property
     def plan(self) -> Replay:
@@ -125,30 +123,30 @@ class ReplayAgent(SteppingAgent):
 
 
 class GradientAgent(LearningAgent):
-    """Descends one loss, on gradients of a limited norm."""
+    """An agent with one loss, one optimiser and gradient clipping."""
 
     has_target: ClassVar[bool] = False
     """Whether the state has a target network, and is a `TargetState`."""
 
-    learning_rate: Scheduled = hyper(2.5e-4, low=0.0, doc="The optimiser's step size.")
+    learning_rate: Scheduled = hyper(2.5e-4, low=0.0, doc="Learning rate.")
     max_grad_norm: Scalar | None = hyper(
         10.0,
         low=0.0,
         open_low=True,
-        doc="Global norm above which gradients are scaled down; none: never.",
+        doc="Global norm to which gradients are clipped; none for no clipping.",
     )
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
-        """What `optimizers.optimizer` takes besides the learning rate."""
+        """Arguments of `optimizers.optimizer` other than the learning rate."""
         return {"max_grad_norm": self.max_grad_norm}
 
     def transform(self, clock: Clock) -> optax.GradientTransformation:
-        """The optimiser now."""
+        """The optimiser with the current learning rate and the agent's options."""
         return self.optimizer_at(self.learning_rate, clock, **self.optimizer_options)
 
     def init_params(self, key: Key) -> PyTree:
-        """Fresh parameters of the networks."""
+        """Initial parameters of the networks."""
         raise NotImplementedError
 
     def init(self, key: Key) -> Any:
@@ -160,7 +158,7 @@ class GradientAgent(LearningAgent):
 
 
 class AdamAgent(GradientAgent):
-    """The same by Adam, unless another optimiser is chosen."""
+    """A gradient agent with Adam as the default optimiser."""
 
     adam_epsilon: Scalar = hyper(1e-8, low=0.0, open_low=True, doc="Adam's epsilon.")
 
@@ -170,18 +168,21 @@ class AdamAgent(GradientAgent):
 
 
 def check_widths(hidden_sizes: tuple[int, ...]) -> None:
-    """Raises ValueError unless there are hidden layers, of one unit at least."""
+    """Raises ValueError unless there is a hidden layer, and all have at least one unit."""
     if not hidden_sizes or min(hidden_sizes) < 1:
         raise InvalidValue(f"hidden_sizes is {hidden_sizes}: give widths of at least 1")
 
 
 def bellman_target(rows: Replayed, discount: Scalar, next_values: Array) -> Array:
-    """r + discount^n V(s'), and r after a termination; `float32` of the shape of `next_values`.
+    """r + discount^n V(s'), or r after termination.
 
     Args:
-      rows: transitions `[B]`, each of n steps.
-      discount: gamma, of one step.
-      next_values: V(s'), `[B]`; or `[B, K]` or `[1, K]` for K values each.
+      rows: n-step transitions `[B]`.
+      discount: discount per step, gamma.
+      next_values: V(s'), `[B]`; or `[B, K]` or `[1, K]` for K values per row.
+
+    Returns:
+      `float32[B]` or `float32[B, K]`.
     """
     per_row = (-1, *(1,) * (next_values.ndim - 1))
     reward, terminated = rows.reward.reshape(per_row), rows.terminated.reshape(per_row)
@@ -190,8 +191,8 @@ def bellman_target(rows: Replayed, discount: Scalar, next_values: Array) -> Arra
 
 
 def every(period: int, clock: Clock, change: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
-    """`change(state)` in each `period`-th update, else the state as it is."""
+    """`change(state)` in every `period`-th update, otherwise the unchanged state."""
     if period == 1:
         return change(state)
-    due = (clock.update + 1) % period == 0  # the clock's, so that vmap makes no select of it
+    due = (clock.update + 1) % period == 0  # not batched, so it stays a branch under vmap
     return jax.lax.cond(due, change, lambda state: state, state)

@@ -1,4 +1,4 @@
-"""What natural-gradient methods share: the direction F^-1 g, and a critic fitted by itself."""
+"""Base class of natural-gradient methods: the direction F^-1 g, and a separate critic."""
 
 from abc import abstractmethod
 from typing import Any, Literal
@@ -24,22 +24,22 @@ Fisher = Literal["exact", "empirical"]
 
 
 class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
-    """One step of the policy an iteration on all its data, then the critic; see NPG and TRPO."""
+    """One policy step per iteration on the whole rollout, then the critic; see NPG and TRPO."""
 
     num_steps: int = 256
     gae_lambda: Scalar = 0.97
     fisher: Fisher = hyper(
         "exact",
         static=True,
-        doc="Fisher matrix: of the policy's own distribution, or of the actions taken (outer "
-        "products).",
+        doc="Fisher matrix: exact for the policy's distribution, or from the actions taken "
+        "(empirical).",
     )
     fisher_stride: int = hyper(
         1,
         static=True,
-        doc="Build the Fisher matrix from every n-th row: a fixed share, 1/n, of the data.",
+        doc="Use every n-th row for the Fisher matrix.",
     )
-    damping: Scalar = hyper(0.1, low=0.0, doc="Added to the diagonal of the Fisher matrix.")
+    damping: Scalar = hyper(0.1, low=0.0, doc="Damping added to the diagonal of the Fisher matrix.")
     cg_iterations: int = hyper(10, static=True, doc="Steps of conjugate gradient.")
     cg_tolerance: Scalar = hyper(
         1e-6, low=0.0, doc="Relative residual at which conjugate gradient stops."
@@ -69,16 +69,16 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
 
     @abstractmethod
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
-        """The policy's step: its new parameters and what to report."""
+        """The policy step: new parameters, and metrics."""
 
     def policy(self, actor: PyTree, batch: Trajectory) -> Distribution:
-        """The policy in each step of the batch."""
+        """The policy's distribution at each step of the batch."""
         sample: Sample = batch.steps
         apply: Any = self.network.apply
         return apply(actor, sample.obs, batch.carry, batch.first, method="policy")[0]
 
     def surrogate(self, actor: PyTree, batch: Trajectory) -> Array:
-        """L(theta) = mean of pi(a | s) / pi_old(a | s) A: to be maximised, 0 with centred A."""
+        """L(theta) = mean(pi(a | s) / pi_old(a | s) A), to be maximised."""
         sample: Sample = batch.steps
         log_prob = self.policy(actor, batch).log_prob(sample.action)
         return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)
@@ -86,13 +86,13 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
     def natural_gradient(
         self, actor: PyTree, gradient: PyTree, batch: Trajectory
     ) -> tuple[Solution, Array]:
-        """Solves (F + damping I) x = g: the solution, and x^T (F + damping I) x.
+        """Solves (F + damping I) x = g; returns the solution and x^T (F + damping I) x.
 
-        The Fisher matrix is applied, never formed (Schulman et al., 2015, appendix C).
+        It uses only products with the Fisher matrix (Schulman et al., 2015, appendix C).
         """
         part = self._part_for_fisher(batch)
         row_ndim = batch.first.ndim
-        with jax.default_matmul_precision("highest"):  # also where the policy is linearised
+        with jax.default_matmul_precision("highest"):  # also for the linearisation
             if self.fisher == "exact":
                 metric = self.policy(actor, part).fisher
                 product = gauss_newton_product(
@@ -116,8 +116,10 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         return solution, jnp.dot(x, b - residual, precision=jax.lax.Precision.HIGHEST)
 
     def _part_for_fisher(self, batch: Trajectory) -> Trajectory:
-        """Every `fisher_stride`-th row. Of single steps, row n of step t is copy (n + t) mod N, so
-        that the part has all copies in it and not the same few in every step."""
+        """Every `fisher_stride`-th row.
+
+        For single steps, copies are rotated by the time step, so that all of them are included.
+        """
         if self.fisher_stride == 1:
             return batch
         rows = np.arange(0, self._rows[0], self.fisher_stride)
@@ -128,7 +130,9 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
 
 
 def scale_to_radius(kl_radius: Scalar, curvature: Array) -> Array:
-    """The step size s for which KL(theta, theta + s x) = s^2 x^T F x / 2 is `kl_radius`, to second
-    order; 0 where x is no direction (`curvature`, x^T F x, is not positive and finite)."""
+    """The step size s at which the KL divergence is `kl_radius`, to second order.
+
+    KL(theta, theta + s x) = s^2 x^T F x / 2; 0 unless `curvature`, x^T F x, is positive and finite.
+    """
     scale = jnp.sqrt(2.0 * kl_radius / curvature)
     return jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)
