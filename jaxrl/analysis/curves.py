@@ -80,7 +80,7 @@ def read_curves(paths: Sequence[Path | str], metric: str = "return_mean") -> lis
     for path in dict.fromkeys(map(user_path, paths)):
         config = read_config(path)
         for point, members in _members(path, config, metric):
-            told = {k: x for k, x in completed(config).items() if _tells_apart(k, x)}
+            told = {k: x for k, x in completed(config).items() if _distinguishes_curves(k, x)}
             configuration = _flat(told)
             configuration |= {f"hyper_parameters.{name}": x for name, x in point.items()}
             key = json.dumps(configuration, sort_keys=True)
@@ -156,7 +156,7 @@ def _curve(
     )
 
 
-def _tells_apart(name: str, value: Any) -> bool:
+def _distinguishes_curves(name: str, value: Any) -> bool:
     """Whether runs that differ in this entry of config.json are different curves."""
     return role_of(name) is Role.TRAINING and value is not None
 

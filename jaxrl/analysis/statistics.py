@@ -22,7 +22,7 @@ def counted(per_seed: np.ndarray, diverged: Sequence[int] | np.ndarray) -> np.nd
     return left if left.size else np.array([np.nan])
 
 
-def of_episodes(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+def episode_statistics(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     """Statistics of an evaluation's episodes; None if none finished.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jaxrl import __version__
 from jaxrl.cli import listing, run_commands
-from jaxrl.cli.parsing import Parser, fail, spelled
+from jaxrl.cli.parsing import Parser, fail, flag_name
 from jaxrl.cli.sweep import add_sweep, sweep_agents
 from jaxrl.cli.train import add_train, algorithm_named, train_agent
 from jaxrl.errors import InvalidValue, did_you_mean
@@ -97,10 +97,10 @@ def _known(
     options, unknown = parser.parse_known_args(argv)
     flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     if flags:
-        known = {"--help", *(spelled(name) for name in vars(options) if name not in NOT_FLAGS)}
+        known = {"--help", *(flag_name(name) for name in vars(options) if name not in NOT_FLAGS)}
         if options.run in (train_agent, sweep_agents):
             chosen = [algorithm] if algorithm else algorithms().values()
-            known |= {spelled(flag.name) for a in chosen for flag in a.flags}
+            known |= {flag_name(flag.name) for a in chosen for flag in a.flags}
         if options.run is run_commands.resume_run and _is_of_train(flags[0], parser):
             fail(
                 f"resume has no {flags[0]}: a run continues with its own settings. resume takes "
@@ -116,7 +116,7 @@ def _is_of_train(flag: str, parser: Parser) -> bool:
     options, _ = parser.parse_known_args(["train", "ALGO", "ENV"])
     names = {name for name in vars(options) if name not in NOT_FLAGS}
     names |= {flag.name for algorithm in algorithms().values() for flag in algorithm.flags}
-    return flag.replace("--no-", "--", 1) in map(spelled, names)
+    return flag.replace("--no-", "--", 1) in map(flag_name, names)
 
 
 NOT_FLAGS = ("run", "algo", "env", "from_preset")

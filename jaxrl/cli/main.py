@@ -7,7 +7,7 @@ from jaxrl.cli import terminal
 from jaxrl.cli.command_line import joined, parse_command_line
 from jaxrl.cli.parsing import fail
 from jaxrl.errors import JaxrlError
-from jaxrl.runs.disk import WriteError, is_of_the_disk
+from jaxrl.runs.disk import WriteError, is_disk_error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader has quit, as in `jaxrl list | head`
         terminal.silence(sys.stdout)
     except OSError as error:
-        if not is_of_the_disk(error):
+        if not is_disk_error(error):
             raise
         terminal.silence(sys.stdout)  # in case its disk is full
         fail(f"{error.filename or 'standard output'}: {error.strerror}", status=1)

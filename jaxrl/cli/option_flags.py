@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from jaxrl.cli.parsing import count, kind, seconds, spelled
+from jaxrl.cli.parsing import count, flag_name, kind, seconds
 from jaxrl.engine.options import Kind, Option, Options, Role
 from jaxrl.runs.run_config import SCHEMA
 from jaxrl.value_text import finite_number
@@ -50,7 +50,7 @@ def add_flags(group: Any, options: Mapping[str, Option], *, with_defaults: bool 
             assert option.kind is not None
             how["type"], metavar = READ[option.kind]
             how["metavar"] = option.metavar or metavar
-        group.add_argument(spelled(name), **how)
+        group.add_argument(flag_name(name), **how)
 
 
 def _shown(default: Any) -> str:

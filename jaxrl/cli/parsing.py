@@ -88,6 +88,6 @@ HYPER = "hyper."
 """Prefix of the names of hyper-parameters in the parsed options."""
 
 
-def spelled(name: str) -> str:
+def flag_name(name: str) -> str:
     """The flag of an option: `--num-envs` for `num_envs`."""
     return "--" + name.removeprefix(HYPER).replace("_", "-")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl.cli import terminal
 from jaxrl.cli.option_flags import OF_RESUME, add_flags, options_of
-from jaxrl.cli.parsing import count, file_path, kind, spelled
+from jaxrl.cli.parsing import count, file_path, flag_name, kind
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
 from jaxrl.cli.sweep import resume_sweep
 from jaxrl.cli.train import train
 from jaxrl.engine.options import TrainingOptions
 from jaxrl.errors import InvalidValue
-from jaxrl.runs.disk import WriteError, is_of_the_disk, writing
+from jaxrl.runs.disk import WriteError, is_disk_error, writing
 from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.value_text import finite_number, whole_number
@@ -158,13 +158,13 @@ def resume_run(options: argparse.Namespace) -> None:
     if (options.path / SWEEP).exists():
         given = [name for name in OF_RESUME if getattr(options, name) is not None]
         if given:
-            flag = spelled(given[0])
+            flag = flag_name(given[0])
             raise InvalidValue(
                 f"{flag} is for single runs, but {options.path} is a sweep: leave it out"
             )
         return resume_sweep(options.path)
     # claimed before it is read
-    with terminal.outlived(), RunDirectory.resume(options.path) as directory:
+    with terminal.ignoring_stdout_errors(), RunDirectory.resume(options.path) as directory:
         run_config = RunConfig.of_run(options.path)
         before = run_config.training
         run_config = dataclasses.replace(
@@ -198,7 +198,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from jaxrl.analysis.statistics import of_episodes
+    from jaxrl.analysis.statistics import episode_statistics
     from jaxrl.runs.load import load_run
     from jaxrl.runs.loggers import member_name
 
@@ -212,7 +212,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
             key, num_episodes=options.episodes, eval_mode=options.eval_mode
         )
         returns = np.where(played.finished, played.returns, np.nan)
-        told = of_episodes(returns, np.asarray(played.lengths))
+        told = episode_statistics(returns, np.asarray(played.lengths))
         text = "no episode finished"
         if told["episodes"]:
             text = (
@@ -282,6 +282,6 @@ def _written(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(path)
     except (OSError, ValueError) as error:  # ValueError: not an image format
-        if isinstance(error, OSError) and is_of_the_disk(error):
+        if isinstance(error, OSError) and is_disk_error(error):
             raise WriteError.of(path, error) from error
         raise InvalidValue(f"cannot write {path}: {error}") from error

@@ -66,7 +66,7 @@ def sweep_agents(options: argparse.Namespace) -> None:
     check_id(options.env)
     sweep = sweep_of(options)
     of_sweep = (SweepDirectory, options.sweep_dir, options, "sweep-")
-    with terminal.outlived(), claim(*of_sweep) as directory:
+    with terminal.ignoring_stdout_errors(), claim(*of_sweep) as directory:
         announce(options, "a sweep")
         run_sweep(sweep, directory)
 
@@ -75,7 +75,7 @@ def resume_sweep(path: Path) -> None:
     """Resumes the sweep in a directory."""
     from jaxrl.runs.sweeps import SweepDirectory
 
-    with terminal.outlived(), SweepDirectory.resume(path) as directory:
+    with terminal.ignoring_stdout_errors(), SweepDirectory.resume(path) as directory:
         sweep = directory.read()
         if isinstance(sweep, list):
             sweep = sweep_of_words(sweep)

@@ -38,9 +38,9 @@ def silence(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def outlived() -> Iterator[None]:
+def ignoring_stdout_errors() -> Iterator[None]:
     """Within the block, failures of standard output are reported once and then ignored."""
-    stream: Any = _Outlived(sys.stdout)
+    stream: Any = _TolerantStream(sys.stdout)
     with contextlib.redirect_stdout(stream):
         try:
             yield
@@ -48,7 +48,7 @@ def outlived() -> Iterator[None]:
             stream.flush()
 
 
-class _Outlived:
+class _TolerantStream:
     """A text stream that ignores write errors."""
 
     def __init__(self, stream: TextIO):

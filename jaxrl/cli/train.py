@@ -14,8 +14,8 @@ from jaxrl.cli.parsing import (
     check_many,
     count,
     file_path,
+    flag_name,
     kind,
-    spelled,
 )
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
 from jaxrl.engine.options import Role, TrainingOptions
@@ -125,21 +125,21 @@ def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
         "help": argparse.SUPPRESS if hidden else text,
     }
     if flag.type == "bool":
-        group.add_argument(spelled(flag.name), action=argparse.BooleanOptionalAction, **common)
+        group.add_argument(flag_name(flag.name), action=argparse.BooleanOptionalAction, **common)
     elif flag.choices and flag.type.endswith("| None"):
         group.add_argument(
-            spelled(flag.name),
+            flag_name(flag.name),
             type=lambda text: None if text == "none" else text,
             choices=[None if choice == "none" else choice for choice in flag.choices],
             metavar=f"{{{','.join(flag.choices)}}}",
             **common,
         )
     elif flag.choices:
-        group.add_argument(spelled(flag.name), choices=flag.choices, **common)
+        group.add_argument(flag_name(flag.name), choices=flag.choices, **common)
     else:
         read = kind(lambda value: parse(flag.type, value))
         metavar = SHOWN_TYPES[flag.type]
-        group.add_argument(spelled(flag.name), type=read, metavar=metavar, **common)
+        group.add_argument(flag_name(flag.name), type=read, metavar=metavar, **common)
 
 
 def _env_param(text: str) -> tuple[str, bool | float | str]:
@@ -168,7 +168,10 @@ def train_agent(options: argparse.Namespace) -> None:
     if options.dry_run:
         announce(options, "a dry run")
         return _show_dry_run(run_config)
-    with terminal.outlived(), claim(RunDirectory, options.run_dir, options) as directory:
+    with (
+        terminal.ignoring_stdout_errors(),
+        claim(RunDirectory, options.run_dir, options) as directory,
+    ):
         announce(options, f"into {directory.path}")
         train(run_config, directory)
 

@@ -14,7 +14,7 @@ from jaxrl.runs.run_options import RunOptions
 from jaxrl.schedules import Schedule
 
 
-def of_schedules(agent: Any, iteration: int, then: int, now: int) -> str:
+def schedule_changes(agent: Any, iteration: int, then: int, now: int) -> str:
     """A text that says how a new horizon changes the agent's schedules at this iteration.
 
     Args:

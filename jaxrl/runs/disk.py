@@ -15,7 +15,7 @@ NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """Errors of file systems without hard links."""
 
 
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Disk full, quota exceeded, file too large, I/O error, or read-only."""
 
 
@@ -31,9 +31,9 @@ class WriteError(JaxrlError, OSError):
         return str(self.strerror)
 
 
-def is_of_the_disk(error: OSError) -> bool:
+def is_disk_error(error: OSError) -> bool:
     """Whether the error comes from the disk, rather than from the user or a bug."""
-    return error.errno in OF_THE_DISK
+    return error.errno in DISK_ERRORS
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import plain, versions
-from jaxrl.runs.disk import WriteError, is_of_the_disk, replace, user_path, writing
+from jaxrl.runs.disk import WriteError, is_disk_error, replace, user_path, writing
 from jaxrl.runs.load import LoadedPolicy
 from jaxrl.trees import named_leaves
 from jaxrl.types import PyTree
@@ -67,7 +67,7 @@ def export_policy(policy: LoadedPolicy, path: Path | str, *, onnx: bool = False)
         replace(path / PROGRAM, bytes(exported.serialize()))
         replace(path / DESCRIPTION, json.dumps(plain(description), indent=2) + "\n")
     except WriteError as error:
-        if is_of_the_disk(error):
+        if is_disk_error(error):
             raise
         raise InvalidValue(str(error)) from error
     if onnx:

@@ -12,7 +12,7 @@ from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.directory import RunDirectory
 from jaxrl.runs.disk import WriteError, user_path
 from jaxrl.runs.events import Result
-from jaxrl.runs.interrupt import Interrupted, ending_well
+from jaxrl.runs.interrupt import Interrupted, deferred_signals
 from jaxrl.runs.loop import DivergenceError, Loop
 from jaxrl.runs.members import Members
 from jaxrl.runs.run_config import Origin
@@ -110,7 +110,7 @@ def run(
                 recorder.check_resumable()
             else:
                 recorder.begin()
-            with ending_well() as asked:
+            with deferred_signals() as asked:
                 loop = Loop(members, options, (recorder, *callbacks), recorder, asked)
                 try:
                     result = loop.run(resume)
@@ -124,7 +124,7 @@ def run(
                 if number := asked():  # too late to end early, but the caller should end
                     raise Interrupted(f"the run {directory.path} is complete", number)
     except WriteError as error:
-        left = "" if recorder is None else recorder.what_is_left()
+        left = "" if recorder is None else recorder.recovery_hint()
         raise WriteError(error.errno, f"{error}{left}") from error
     finally:
         directory.discard()  # only if nothing was written into it

@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def ending_well() -> Iterator[Callable[[], int]]:
+def deferred_signals() -> Iterator[Callable[[], int]]:
     """Within the block, SIGINT, SIGTERM and SIGHUP are only recorded; a second SIGINT interrupts.
 
     A second SIGTERM or SIGHUP does not, because programs may send them more than once: when a

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import writing
 
-UNTOLD = ("step", "seed", "train_seconds", "diverged")
+NOT_LOGGED = ("step", "seed", "train_seconds", "diverged")
 """Columns of metrics.jsonl that are not logged as curves."""
 EVALUATED = ("return_", "length_", "episodes", "unfinished_episodes", "info/")
 """Prefixes of columns that come from evaluation rather than training."""
@@ -133,7 +133,7 @@ def _curves(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The finite numbers of a line of metrics.jsonl to log as curves, by full name."""
     for name, value in row.items():
         number = isinstance(value, int | float | np.number) and np.isfinite(value)
-        if name not in UNTOLD and number:
+        if name not in NOT_LOGGED and number:
             group = "evaluation" if name.startswith(EVALUATED) else "training"
             yield f"{group}/{name}", float(value)
 

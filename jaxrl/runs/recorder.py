@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.analysis.plots import learning_curve
-from jaxrl.analysis.statistics import of_episodes, summarize
+from jaxrl.analysis.statistics import episode_statistics, summarize
 from jaxrl.errors import InvalidValue
 from jaxrl.runs import fingerprint
 from jaxrl.runs.checkpoint import Contents, learned
 from jaxrl.runs.checkpoint_files import Checkpoints, DamagedCheckpoint, replace_by
-from jaxrl.runs.description import configuration, of_schedules
+from jaxrl.runs.description import configuration, schedule_changes
 from jaxrl.runs.directory import (
     RunDirectory,
     other_versions,
@@ -144,7 +144,7 @@ class Recorder:
             {
                 "step": event.steps,
                 **label,
-                **of_episodes(event.returns[i], event.lengths[i]),
+                **episode_statistics(event.returns[i], event.lengths[i]),
                 **{f"info/{name}": values[i] for name, values in event.info.items()},
                 "diverged": i in event.diverged,
                 "train_seconds": event.train_seconds,
@@ -259,7 +259,7 @@ class Recorder:
             now, steps = training.num_iterations, training.steps_after(then)
             notes.append(
                 f"the horizon is now {training.total_steps:,} steps instead of {steps:,}: "
-                + of_schedules(self.members.base, run_state.iteration, then, now)
+                + schedule_changes(self.members.base, run_state.iteration, then, now)
             )
         return notes
 
@@ -289,7 +289,7 @@ class Recorder:
             return f"resume with: fit(..., run_dir={str(path)!r}, resume=True)"
         return f"resume with: {self.directory.resume_command}"
 
-    def what_is_left(self) -> str:
+    def recovery_hint(self) -> str:
         """A message about a run that could not be written any further; empty if nothing is left."""
         if not (self.directory.path / "config.json").exists():
             return ""

@@ -18,7 +18,7 @@ from jaxrl.runs.checkpoint_files import Checkpoints
 from jaxrl.runs.directory import read_metrics
 from jaxrl.runs.events import Progress
 from jaxrl.runs.fit import fit
-from jaxrl.runs.interrupt import Interrupted, ending_well
+from jaxrl.runs.interrupt import Interrupted, deferred_signals
 
 TINY = ["--no-preset", "--num-envs", "2", "--num-steps", "8", "--num-evaluations", "2",
         "--num-eval-episodes", "2", "--total-steps", "64", "--no-tensorboard"]  # fmt: skip
@@ -51,7 +51,7 @@ def test_output_that_fails_is_dropped_and_reported_once(monkeypatch, name):
     stream, err = Failing(error, after=1), io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", err)
-    with terminal.outlived():
+    with terminal.ignoring_stdout_errors():
         for line in ("one", "two", "three"):
             print(line, flush=True)
     assert sys.stdout is stream
@@ -60,14 +60,14 @@ def test_output_that_fails_is_dropped_and_reported_once(monkeypatch, name):
     expected = f"jaxrl: standard output is gone ({why}): the run continues without it\n"
     assert err.getvalue() == expected
     monkeypatch.setattr(sys, "stderr", Failing(error))
-    with terminal.outlived():  # nor does it matter that nobody hears of it
+    with terminal.ignoring_stdout_errors():  # nor does it matter that nobody hears of it
         print("four")
 
 
 def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    with terminal.outlived():
+    with terminal.ignoring_stdout_errors():
         print("1.0 ± 0.5")
     assert stream.buffer.getvalue() == b"1.0 ? 0.5\n"
 
@@ -157,7 +157,7 @@ def test_the_process_ends_as_if_it_had_been_heard(tmp_path, name):
     code = (
         "from jaxrl.cli import listing, main, terminal; import os\n"
         "def told(options):\n"
-        "    with terminal.outlived():\n"
+        "    with terminal.ignoring_stdout_errors():\n"
         "        print('a' * 100_000); print('b')\n"
         "    with open('file', 'w') as file:\n"
         "        os.write(1, b'from C')\n"
@@ -193,7 +193,7 @@ def test_signals_are_noted_and_handed_back():
 
     before = signal.signal(signal.SIGHUP, mine)
     try:
-        with ending_well() as asked:
+        with deferred_signals() as asked:
             assert asked() == 0
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -202,7 +202,7 @@ def test_signals_are_noted_and_handed_back():
                 os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGHUP) is mine
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
-        with ending_well() as asked:
+        with deferred_signals() as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             assert asked() == 0
     finally:

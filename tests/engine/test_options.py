@@ -42,7 +42,7 @@ with_fields("jaxrl.runs.run_config", "    device: str = option(", '''
     weather: str = option(default="fine", role=Role.RECORD, doc="Outside")
 ''')
 
-from jaxrl.analysis.curves import _tells_apart
+from jaxrl.analysis.curves import _distinguishes_curves
 from jaxrl.cli.command_line import build_parser, parse_command_line
 from jaxrl.cli.sweep import train_words
 from jaxrl.cli.train import run_config_of
@@ -76,7 +76,8 @@ changed = {**config, "bravery": 1.0, "num_looks": 4, "beep": False, "weather": "
 assert [*changes(config, changed)] == ["bravery was 0.5 and is 1.0", "num_looks was 3 and is 4"]
 older = {k: x for k, x in config.items() if k not in ("bravery", "num_looks", "beep")}
 assert [*changes(older, config)] == ["bravery was 0.0 and is 0.5", "num_looks was 1 and is 3"]
-assert [k for k in ("bravery", "num_looks", "beep", "weather") if _tells_apart(k, 1)] == ["bravery"]
+names = ("bravery", "num_looks", "beep", "weather")
+assert [k for k in names if _distinguishes_curves(k, 1)] == ["bravery"]
 assert parse_command_line(["resume", "run", "--beep"]).beep
 assert refused("resume", "run", "--bravery=1")
 assert refused("train", "ppo", "jaxrl/corridor", "--weather=rain")

@@ -49,7 +49,7 @@ def test_tensorboard_has_the_lines_of_metrics(tmp_path):
     assert tags == {
         f"{'evaluation' if name.startswith(loggers.EVALUATED) else 'training'}/{name}"
         for name in rows[0]
-        if name not in loggers.UNTOLD
+        if name not in loggers.NOT_LOGGED
     }
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers.paths import ROOT
 
-from jaxrl.analysis.curves import _tells_apart
+from jaxrl.analysis.curves import _distinguishes_curves
 from jaxrl.engine.options import TrainingOptions
 from jaxrl.runs.directory import plain
 from jaxrl.runs.run_config import SCHEMA, RunConfig, changes
@@ -47,13 +47,13 @@ def test_what_learns_otherwise_is_another_run(name):
     told = list(changes({**CONFIG, name: 1}, {**CONFIG, name: 2}))
     may_change = FOLLOWING | RECORDS | {"total_steps"}
     assert told == ([] if name in may_change else [f"{name} was 1 and is 2"])
-    assert _tells_apart(name, 1) == (name in TRAINING)
-    assert not _tells_apart(name, None)
+    assert _distinguishes_curves(name, 1) == (name in TRAINING)
+    assert not _distinguishes_curves(name, None)
 
 
 def test_a_name_that_is_not_known_is_compared():
     assert list(changes(CONFIG, {**CONFIG, "flavour": 2})) == ["flavour was None and is 2"]
-    assert _tells_apart("flavour", 2)
+    assert _distinguishes_curves("flavour", 2)
 
 
 def test_parts_of_tables_are_named_one_by_one():
