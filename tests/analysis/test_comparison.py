@@ -43,7 +43,7 @@ RETURNS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
 
 
 def test_seeds_of_one_configuration_are_one_group(tmp_path):
-    """Also from several runs, at the steps that they share; how a run was watched is no matter."""
+    """Also across runs, at common steps; options that do not affect training do not matter."""
     a = make_run(tmp_path / "a", RETURNS)
     b = make_run(tmp_path / "b", RETURNS[:2], steps=(10, 30), seed=3, device="other", time_budget=9)
     (curve,) = read_curves([a, b])
@@ -119,7 +119,7 @@ def test_the_table_has_the_right_numbers(tmp_path):
 
 
 def test_what_ended_a_run_is_not_compared(tmp_path):
-    """But what other episodes returned; the curve stays as it was, and so does a longer run."""
+    """The evaluation on new episodes is compared instead; the curve is unchanged."""
     a, b = (make_run(tmp_path / name, RETURNS) for name in "ab")
     final = {"per_seed": [6.0, None, 8.5], "afresh": True}
     for path, steps in ((a, 90), (b, 60)):

@@ -69,7 +69,7 @@ def test_the_performance_profile_is_that_of_rliable():
 
 
 def test_resamples_stay_within_their_task():
-    """Tasks of constant scores far apart: every resample has the same mean."""
+    """Constant scores that differ by task: all resamples have the same mean."""
     constant = np.tile([0.0, 100.0], (4, 1))
     assert statistics.stratified_interval(statistics.mean, constant) == (50.0, 50.0)
 
@@ -128,7 +128,7 @@ def test_the_interval_of_the_mean_is_students():
 
 
 def test_the_mean_over_tasks_has_the_freedom_of_welch_and_satterthwaite():
-    """With the sign of one task turned, that is Welch's interval of a difference."""
+    """If one task's sign is flipped, it is Welch's interval of a difference."""
     scores = np.random.default_rng(0).normal(0.0, [1.0, 4.0], (8, 2))
     welch = scipy.stats.ttest_ind(scores[:, 0], -scores[:, 1], equal_var=False)
     variances = scores.var(axis=0, ddof=1)
@@ -156,7 +156,7 @@ def test_quantiles_and_bands_are_those_of_scipy():
 
 @pytest.mark.parametrize(("num_seeds", "shift"), [(3, 2.0), (10, 0.0)])
 def test_the_interval_of_an_improvement_keeps_its_promise(num_seeds, shift):
-    """The bootstrap's covers .92 in 37% of cases at three seeds: where all win it has no width."""
+    """At three seeds, the bootstrap covers .92 in 37% of cases: it has no width if all win."""
     rng = np.random.default_rng(0)
     truth = scipy.stats.norm.cdf(shift / np.sqrt(2))
     x, y = rng.normal(shift, 1, (400, num_seeds)), rng.normal(0, 1, (400, num_seeds))

@@ -106,7 +106,7 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def without_jax(tmp_path_factory):
-    """Every command above, in one process that cannot import jax; what they leave behind."""
+    """Results of the commands above in a process that cannot import jax, and their files."""
     folder = tmp_path_factory.mktemp("without_jax")
     (folder / "full").mkdir()
     (folder / "full" / "mine").write_text("mine")
@@ -123,7 +123,7 @@ def without_jax(tmp_path_factory):
 
 
 def test_help_is_written_as_it_is_meant(without_jax):
-    """argparse formats some of its texts and not others: a percent sign is doubled in those."""
+    """argparse formats only some of its texts, in which a percent sign must be doubled."""
     for name, (status, out, _) in without_jax.items():
         if "help" in name:
             assert status == 0
@@ -223,7 +223,7 @@ def test_help_documents_every_flag(without_jax):
 
 
 def test_the_first_line_comes_before_jax(tmp_path):
-    """The process ends where it first imports jax: what was printed by then came before."""
+    """The process exits when it first imports jax, so all output was printed before."""
     code = """
 import sys
 
@@ -405,7 +405,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """One run of the command: its directory and what it said."""
+    """Runs the command once; returns the run directory and the output."""
     path = tmp_path_factory.mktemp("trained") / "run"
     status, out, err = run_in_process("train", *FLAGS, "ppo", ENV, "--run-dir", path)
     assert (status, err) == (0, [])
@@ -414,7 +414,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def repeated(trained, tmp_path_factory):
-    """The same run again in Python, from nothing but its config.json."""
+    """Repeats the run in Python, from its config.json alone."""
     config = json.loads((trained[0] / "config.json").read_text())
     hyper = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config["hyper_parameters"].items()
@@ -437,7 +437,7 @@ def load_json(path):
 
 
 def untimed(path):
-    """The metrics of a run without what no two runs have in common."""
+    """The metrics of a run without timings."""
     rows = read_metrics(path)
     return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
 
@@ -519,7 +519,7 @@ def test_progress_is_seen_and_compile_time_apart(trained):
 
 
 def test_config_repeats_the_run(trained, repeated):
-    """Built again in Python from config.json: equal bits in the metrics and in the checkpoint."""
+    """A run built from config.json in Python has bit-identical metrics and checkpoints."""
     (path, _), (again, result) = trained, repeated
     assert untimed(path) == untimed(again)
     checkpoints = Checkpoints(path / "checkpoints")
@@ -536,7 +536,7 @@ def test_config_repeats_the_run(trained, repeated):
 
 
 def test_the_command_repeats_a_run_from_its_config(trained, tmp_path):
-    """Equal bits in every metric, and the same config.json again."""
+    """Metrics are bit-identical, and config.json is the same."""
     path, _ = trained
     again = tmp_path / "again"
     status, out, err = run_in_process("train", "--config", path / "config.json", "--run-dir", again)
@@ -561,7 +561,7 @@ def test_a_finished_run_is_not_overwritten(trained):
 
 
 def test_the_default_directory_says_what_and_when_and_is_nobody_elses(tmp_path, monkeypatch):
-    """Two jobs of one second."""
+    """Two jobs started in the same second get different directories."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "19700101-000000")
     seen = []

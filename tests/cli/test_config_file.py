@@ -99,7 +99,7 @@ def test_the_command_line_wins(toml):
 
 @pytest.mark.parametrize("schedule", [Linear(1e-3, 1e-5, 0.5), Exponential(0.1, 0.3), Cosine(0.3)])
 def test_what_the_recorder_writes_is_read_back_to_the_bit(tmp_path, schedule):
-    """Every hyper-parameter, at values that float32 rounds."""
+    """All hyper-parameters, with values that float32 rounds."""
     agent = PPO(
         num_envs=2, learning_rate=schedule, discount=0.987654321, target_kl=1 / 3,
         adam_epsilon=1e-7, max_grad_norm=None, hidden_sizes=(7, 5), core="gru",

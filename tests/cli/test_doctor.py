@@ -32,7 +32,7 @@ HEALTHY = doctor.Host(
 
 
 def findings(**changes):
-    """What is not fine on a host that differs from the healthy one."""
+    """Findings on a modified host that differ from those on a healthy one."""
     found = doctor.examine(dataclasses.replace(HEALTHY, **changes))
     return [f for f in found if f.label != "fine"]
 
@@ -167,7 +167,7 @@ def test_requirements_are_read():
 
 
 def test_this_host_can_train():
-    """Where the tests run, so does training; the command says so and ends with 0."""
+    """The machine that runs the tests has no blocking problem, and the exit status is 0."""
     status, out, err = run_in_process("doctor")
     assert (status, err) == (0, [])
     assert out[-1] == "no problems that would prevent training"
@@ -176,7 +176,7 @@ def test_this_host_can_train():
 
 
 def test_a_problem_ends_with_one():
-    """A jax that cannot start, in a process of its own."""
+    """With a jax that cannot start, in a separate process, the exit status is 1."""
     run = subprocess.run(
         [sys.executable, "-c", "from jaxrl.cli.main import main; main(['doctor'])"],
         env={**os.environ, "JAX_PLATFORMS": "nonsense"}, capture_output=True, text=True,

@@ -59,12 +59,12 @@ RESUME = [
 
 
 class EnoughError(BaseException):
-    """Everything is built; what follows would compile."""
+    """Raised once everything is built, instead of compiling."""
 
 
 @pytest.fixture
 def uncompiled(monkeypatch, tmp_path):
-    """The commands up to where they would compile, in an empty directory with a run in it."""
+    """Stops the commands before they compile, in a directory that contains only a run."""
 
     def enough(*_, **__):
         raise EnoughError
@@ -83,7 +83,7 @@ def uncompiled(monkeypatch, tmp_path):
 
 
 def command(rng):
-    """A command line, wrong somewhere or everywhere."""
+    """A random command line with at least one mistake."""
     verb = rng.choice(["train"] * 6 + ["sweep"] * 2 + ["resume"])
     algorithm = rng.choice(list(algorithms().values()))
     own = [flag.name.replace("_", "-") for flag in algorithm.flags]
@@ -122,7 +122,7 @@ def flag_of(rng, name, algorithm):
 
 
 def outcome(argv):
-    """How the command ended: "built", "refused", or what is wrong with the way it did."""
+    """The outcome of a command: "built", "refused", or a description of the failure."""
     err = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):

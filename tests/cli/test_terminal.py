@@ -25,7 +25,7 @@ TINY = ["--no-preset", "--num-envs", "2", "--num-steps", "8", "--num-evaluations
 
 
 class Failing(io.StringIO):
-    """A stream that fails from some line on."""
+    """A stream whose writes fail after some number of lines."""
 
     def __init__(self, error, after=0):
         super().__init__()
@@ -74,7 +74,7 @@ def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
 
 @pytest.fixture(scope="module")
 def without_home(tmp_path_factory):
-    """A run of the command without a home directory, whose reader leaves after the first line."""
+    """Runs the command without a home directory, with a reader that quits after the first line."""
     path = tmp_path_factory.mktemp("without_home")
     code = """
 import pwd, sys
@@ -119,7 +119,7 @@ def test_no_home_directory_is_a_note(without_home):
 
 
 def test_where_compiled_programs_are_kept(tmp_path):
-    """Not where it cannot be written; where the user says, if at all."""
+    """A writable directory is used, and the user's settings take precedence."""
     (tmp_path / "file").touch()
     code = """
 import os, sys
@@ -152,7 +152,7 @@ SHELL = {
 
 @pytest.mark.parametrize("name", SHELL)
 def test_the_process_ends_as_if_it_had_been_heard(tmp_path, name):
-    """Python would end with 120 where it cannot write what it has kept for standard output."""
+    """Python would exit with 120 if it cannot flush standard output."""
     redirection, status = SHELL[name]
     code = (
         "from jaxrl.cli import listing, main, terminal; import os\n"
@@ -210,7 +210,7 @@ def test_signals_are_noted_and_handed_back():
 
 
 def test_other_commands_end_with_their_reader(monkeypatch):
-    """Quietly, but not where the disk is full: what was asked for is not there."""
+    """Without a message if the pipe is closed, but with an error if the disk is full."""
     for error, status, message in (
         (ERRORS["its reader left"], 0, []),
         (ERRORS["its disk is full"], 1, ["jaxrl: error: standard output: No space left on device"]),

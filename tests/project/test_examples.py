@@ -17,7 +17,7 @@ QUICK = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".
 
 
 def run(*arguments, code=0, before=""):
-    """What an example prints; `before` is Python to run ahead of it."""
+    """The output of an example; `before` is Python code to run first."""
     name, *options = map(str, arguments)
     path = EXAMPLES / f"{name}.py"
     program = (

@@ -77,7 +77,7 @@ def test_a_run_that_died_is_resumed_loaded_and_exported(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_installs_once_and_shows_what_it_drew(path):
-    """One cell installs, and only where jaxrl is missing; the pictures are stored with it."""
+    """One cell installs jaxrl if it is missing, and plots are stored in the notebook."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     (installing,) = (source for source in code if "%pip" in source)

@@ -46,7 +46,7 @@ def metadata(name, version, requirements=()):
 
 
 def of_project():
-    """What a wheel of this checkout says it needs."""
+    """Requirements in the metadata of a wheel built from this checkout."""
     extras = [
         f"{r} and {marker}" if ";" in r else f"{r}; {marker}"
         for extra, needs in EXTRAS.items()
@@ -57,7 +57,7 @@ def of_project():
 
 
 def stub_wheel(folder, text):
-    """A wheel that holds nothing but its metadata."""
+    """A wheel that contains only metadata."""
     name, version = (re.search(rf"^{f}: (.*)$", text, re.M)[1] for f in ("Name", "Version"))
     stem = f"{re.sub('[-_.]+', '_', name)}-{version}"
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
@@ -71,7 +71,7 @@ def stub_wheel(folder, text):
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    """An index: this project, every package of this environment, and a jax that tempts."""
+    """A package index with this project, all packages of this environment, and a newer jax."""
     folder = tmp_path_factory.mktemp("wheels")
     for distribution in importlib.metadata.distributions():
         text = distribution.read_text("METADATA")
@@ -84,7 +84,7 @@ def wheels(tmp_path_factory):
 
 
 def pip():
-    """pip of this environment, or the one that Python brings along."""
+    """pip of this environment, or the one bundled with Python."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     bundled = list((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
@@ -94,7 +94,7 @@ def pip():
 
 
 def would_install(tmp_path, wheels, what, jax_version):
-    """What pip would install into an environment that has a CUDA jax: names to versions."""
+    """Packages that pip would install into an environment with a CUDA jax, with versions."""
     home = tmp_path / "colab"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=120)
     (packages,) = home.glob("lib/python*/site-packages")
@@ -115,7 +115,7 @@ def would_install(tmp_path, wheels, what, jax_version):
 
 
 def test_a_cuda_jax_within_the_bounds_is_left_alone(tmp_path, wheels):
-    """As on Colab: the jax that computes on the GPU must not be replaced by one that cannot."""
+    """As on Colab: a jax with GPU support must not be replaced."""
     what = "jaxrl[brax]" if list(wheels.glob("brax-*")) else "jaxrl"
     installed = would_install(tmp_path, wheels, what, importlib.metadata.version("jax"))
     assert not {*CUDA} & {*installed}
@@ -124,6 +124,6 @@ def test_a_cuda_jax_within_the_bounds_is_left_alone(tmp_path, wheels):
 
 
 def test_a_jax_below_the_bounds_is_replaced(tmp_path, wheels):
-    """Or the test above would see nothing."""
+    """A check of the test above."""
     installed = would_install(tmp_path, wheels, "jaxrl", "0.10.1")
     assert installed["jax"] == "0.11.99"

@@ -28,7 +28,7 @@ VIEWER = re.compile(r"https://cdn\.jsdelivr\.net/gh/google/brax@v[\d.]+/brax/vis
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """Chromium's picture of the page, and what its console said."""
+    """A screenshot of the page in Chromium, and its console output."""
     if BROWSER is None:
         pytest.skip("there is no Chromium or Chrome")
     if shutil.which("npm") is None:
@@ -74,7 +74,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def _from_npm(match):
-    """Where npm puts what a network address of a package names; `+esm` is its module."""
+    """The path in an npm package for the URL of a script; `+esm` is its module."""
     name, _, path = match.groups()
     return f"/node_modules/{name}/" + path.replace("+esm", f"dist/{name}.esm.js")
 

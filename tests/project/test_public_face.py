@@ -126,7 +126,7 @@ def package(tmp_path_factory):
 
 
 def test_it_needs_public_names_alone():
-    """`jaxrl` itself and the modules that it lists."""
+    """It imports only `jaxrl` and the modules that it lists."""
     for text in SOURCE.values():
         for name in imports(textwrap.dedent(text)):
             if name.partition(".")[0] == "jaxrl" and name != "jaxrl":

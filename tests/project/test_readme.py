@@ -46,7 +46,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
 
 
 def test_every_flag_and_name_the_readme_shows_exists(tmp_path, monkeypatch):
-    """A file that is named holds the README's own settings."""
+    """Configuration files in the commands contain the README's own settings."""
     from jaxrl.cli.command_line import parse_command_line
 
     monkeypatch.chdir(tmp_path)

@@ -37,7 +37,7 @@ FLOOR = {part: i for i, parts in enumerate(FLOORS) for part in parts.split()}
 
 
 def imported(module):
-    """The modules of ours that a module imports, anywhere in it."""
+    """The modules of this repository that a module imports, anywhere in it."""
     found = imports(SOURCES[module])
     # `from jaxrl.runs import disk` is of `jaxrl.runs.disk`, and not of its package
     return {x for x in found if x in SOURCES and not any(y.startswith(f"{x}.") for y in found)}
@@ -61,7 +61,7 @@ def test_imports_point_one_way(module):
 
 
 def test_environments_of_others_are_for_few():
-    """The command line; what builds a run from its words; what adapts an object without a spec."""
+    """Only the command line, `run_config` and adapters of objects import `jaxrl_envs`."""
     allowed = ("jaxrl.cli", "jaxrl.runs.run_config")
     for module in SOURCES:
         if module.startswith("jaxrl.") and not module.startswith(allowed):
@@ -70,7 +70,7 @@ def test_environments_of_others_are_for_few():
 
 
 def test_tests_need_no_benchmark():
-    """What both use is in `tests/helpers`; the tests of benchmarks lie beside them."""
+    """Shared code is in `tests/helpers`; tests of benchmarks are in `benchmarks/tests`."""
     for path in (ROOT / "tests").rglob("*.py"):
         found = imports(path.read_text(encoding="utf-8"))
         assert not [name for name in found if name.split(".")[0] == "benchmarks"], path
@@ -106,7 +106,7 @@ NOT_ERRORS = {
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_what_is_raised_on_purpose_has_a_class(module):
-    """The command shows a `JaxrlError` in one line; all else is a defect, with its traceback."""
+    """The command prints a `JaxrlError` in one line; other exceptions are bugs."""
     known = ON_PURPOSE | NOT_ERRORS | {"argparse.ArgumentTypeError", "Interrupted"}
     for node in ast.walk(ast.parse(SOURCES[module])):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
@@ -115,7 +115,7 @@ def test_what_is_raised_on_purpose_has_a_class(module):
 
 
 def test_one_loop_each():
-    """Only the rollout steps environments (and a wrapper the one inside); only one loop updates."""
+    """Only the rollout and wrappers step environments, and only one loop calls `update`."""
     ours = {name: text for name, text in SOURCES.items() if name.startswith("jaxrl.")}
     steps = {name for name, text in ours.items() if re.search(r"envs?\.step\(", text)}
     inside = {name for name in steps if name.startswith("jaxrl.wrappers.")}
@@ -128,7 +128,7 @@ def test_one_loop_each():
 
 
 def test_proof_agents_touch_no_engine():
-    """The throw-away agents import the contract and the parts, nothing of the engine."""
+    """The test agents import the agent interface and its tools, nothing of the engine."""
     for module in (
         CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient, Workers,
     ):  # fmt: skip

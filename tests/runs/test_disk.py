@@ -38,7 +38,7 @@ RUN = DATA / "run_schema_2"
 
 @contextlib.contextmanager
 def largest_file(size):
-    """A limit on the bytes of a file: what is beyond cannot be written, as on a full disk."""
+    """Limits the size of files, so that writing more fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -48,7 +48,7 @@ def largest_file(size):
 
 
 def fill_at(monkeypatch, name, nth=1):
-    """The disk is full when this file is written for the `nth` time."""
+    """Simulates a full disk when this file is written for the `nth` time."""
     seen = []
 
     def sync(file):
@@ -100,7 +100,7 @@ def test_a_disk_that_is_full_from_the_beginning(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_and_prints_nothing(tmp_path, capfd):
-    """Written by orbax's threads, which log their errors and raise them later."""
+    """orbax's writer threads log their errors and raise them later."""
     state = {"x": jnp.asarray(np.random.default_rng(0).normal(size=10_000), jnp.float32)}
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"state": state}, {})

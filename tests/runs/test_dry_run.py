@@ -96,7 +96,7 @@ def test_operations_are_counted_as_often_as_they_run():
 
 @pytest.mark.parametrize("function", [jax.lax.conv_general_dilated, conv_general_dilated])
 def test_a_convolution_is_counted(function):
-    """Also the one that is a matrix product on a CPU."""
+    """Also if it is computed as a matrix product, as on a CPU."""
 
     def convolve(x, kernel):
         return function(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -90,7 +90,7 @@ def test_parts_of_an_observation_have_one_batch_size():
 
 
 def test_what_fit_learned_is_what_is_loaded(tmp_path):
-    """Also of a run that was started from Python, which needs its agent and environment again."""
+    """Runs started from Python need their agent and environment again."""
     agent, env = PPO(num_envs=2, num_steps=8, hidden_sizes=(4,)), Counter()
     result = fit(agent, env, KEY, total_steps=32, num_eval_episodes=2, run_dir=tmp_path / "run",
                  tensorboard=False, normalize_observations=True)  # fmt: skip
@@ -110,7 +110,7 @@ def test_what_fit_learned_is_what_is_loaded(tmp_path):
 
 @pytest.mark.thorough
 def test_a_run_that_normalised_floats_alone_is_still_read(tmp_path, monkeypatch):
-    """An older version did, whose integers and bytes passed: its policy acts as it was trained."""
+    """Older versions did not normalise integers; loaded policies act as they were trained."""
     agent, env = PPO(num_envs=2, num_steps=4, num_epochs=1, hidden_sizes=(4,)), Picture()
     of = Training.of
     monkeypatch.setattr(Training, "of", lambda given: of(given).replace(normalized="floats"))
@@ -129,7 +129,7 @@ def test_a_run_that_normalised_floats_alone_is_still_read(tmp_path, monkeypatch)
 
 
 def untrained(agent, env, **options):
-    """A policy with random parameters, and statistics of observations that are not trivial."""
+    """A policy with random parameters and non-trivial observation statistics."""
     training = Training.create(agent, env, total_steps=10_000, **options)
     state = jax.jit(training.init)(KEY)
     stats = state.stats
@@ -186,7 +186,7 @@ PPO_2 = dict(num_envs=2, num_steps=8, hidden_sizes=(16,))
 
 
 class BatchNormed(nn.Module):
-    """Frozen in acting; were it not, a row's action would depend on the rows beside it."""
+    """Batch statistics must be frozen in acting, or a row's action would depend on other rows."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -220,7 +220,7 @@ POLICIES = {
 
 
 def some_observations(policy, num=1000):
-    """Observations of the right shapes, wide enough that actions differ."""
+    """Observations of the right shapes, with a range wide enough for different actions."""
     keys = iter(jax.random.split(jax.random.key(1), 10))
 
     def one(like):
@@ -284,7 +284,7 @@ def write_inputs(folder, **arguments):
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", cases(POLICIES, "box, normalised", "batch norm"))
 def test_an_exported_policy_acts_as_the_original(kept, name):
-    """On 1,000 observations, to the bit; recurrent ones over three steps."""
+    """Bit-identical on 1,000 observations; recurrent policies over three steps."""
     policy = POLICIES[name]()
     export_policy(policy, kept)
     program = jax.export.deserialize(bytearray((kept / "policy.jax").read_bytes()))
@@ -375,7 +375,7 @@ def test_the_command_exports(tmp_path):
 
 
 def play_in_gymnasium(act, env_id, num):
-    """Whole episodes, as many as environments, all begun together."""
+    """Plays one whole episode in each of `num` environments in parallel."""
     envs = gymnasium.make_vec(env_id, num_envs=num, vectorization_mode="sync")
     obs, _ = envs.reset(seed=0)
     returns, running = np.zeros(num), np.ones(num, bool)
@@ -395,7 +395,7 @@ def play_in_gymnasium(act, env_id, num):
     ],
 )
 def test_exported_policies_play_as_well_in_gymnasium(kept, path, ours, theirs):
-    """200 episodes each, of policies that are neither bad nor perfect, so that returns vary."""
+    """200 episodes each, with mediocre policies, so that returns vary."""
     policy = load_run(path).policy(0)
     export_policy(policy, kept)
     program = jax.export.deserialize(bytearray((kept / "policy.jax").read_bytes()))

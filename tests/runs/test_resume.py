@@ -54,7 +54,7 @@ KEY = jax.random.key(0)
 
 
 def ending_after(steps):
-    """A callback that ends a run as if the process had died: by an exception of its own."""
+    """A callback that raises an exception, as if the process had died."""
 
     def callback(event):
         if isinstance(event, Progress) and event.steps >= steps:
@@ -68,7 +68,7 @@ class Died(Exception):
 
 
 def untimed(path):
-    """The lines of metrics.jsonl without the time; float sums depend on how long a call was."""
+    """The lines of metrics.jsonl without timings; float sums depend on the length of chunks."""
     return [
         {k: v for k, v in row.items() if k.startswith(("step", "seed", "return", "length"))}
         for row in read_metrics(path)
@@ -91,7 +91,7 @@ MORE = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", [*PLANS, *MORE])
 def test_a_run_that_died_goes_on_to_the_same_bits(tmp_path, name):
-    """Twice: in the middle between two evaluations, and just after one."""
+    """Dies twice: between two evaluations, and just after one."""
     agent, env, options, seeds = {**PLANS, **MORE}[name]
     options = {k: v() if callable(v) else v for k, v in options.items()}
     per_iteration = agent.bind(env.spec).plan.steps_per_iteration
@@ -161,7 +161,7 @@ def command(*words, cwd):
 
 
 def arrays_of(path):
-    """All arrays of the last checkpoint of a run, by name, as bytes."""
+    """All arrays of a run's last checkpoint by name, as bytes."""
     checkpoints = Checkpoints(path / "checkpoints")
     step = checkpoints.steps()[0]
     leaves = checkpoints.record(step)["leaves"]
@@ -174,7 +174,7 @@ def arrays_of(path):
 
 
 def kill_and_resume(tmp_path, words, draw):
-    """Kills a real run with SIGKILL again and again, at any moment; returns how often."""
+    """Kills a real run with SIGKILL at random moments until it completes; returns how often."""
     begin = [*words.split(), *QUICK, "--run-dir", "run"]
     process, kills = command(*begin, cwd=tmp_path), 0
     while True:
@@ -245,7 +245,7 @@ def test_a_signal_ends_the_chunk_saves_and_says_how_to_go_on(tmp_path, number):
 
 
 class Idle(idle.Idle):
-    """Adds `rate` to its numbers."""
+    """An idle agent that adds `rate` to its numbers."""
 
     rate: float = 1.0
     decay: float = Linear(1.0, 0.0)
@@ -267,7 +267,7 @@ OPTIONS = dict(total_steps=100, num_evaluations=5, num_eval_episodes=2, tensorbo
 
 @pytest.fixture
 def begun(tmp_path):
-    """A run of 100 steps that died at 60, saved whenever it could be."""
+    """A run of 100 steps that died at 60, with as many checkpoints as possible."""
     with pytest.raises(Died):
         fit(Idle(), Counter(), KEY, run_dir=tmp_path / "run", checkpoint_seconds=0.0,
             callbacks=[ending_after(60)], **OPTIONS)  # fmt: skip
@@ -301,7 +301,7 @@ def test_other_code_of_the_environment_is_refused(begun):
 
 
 def test_a_fingerprint_is_that_of_another_process(begun):
-    """Neither hashes with a seed of the process nor addresses get into it."""
+    """It depends neither on hash seeds nor on memory addresses."""
     code = (
         "import sys; sys.path[:0] = [sys.argv[1], f'{sys.argv[1]}/runs'];"
         "import jax; from helpers.environments import Counter;"
@@ -329,7 +329,7 @@ def test_one_process_at_a_time_writes_a_run(begun):
 def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
     tmp_path, monkeypatch
 ):
-    """The second run comes while the first one compiles, and the first one is killed then."""
+    """A second run starts while the first one compiles; then the first one is killed."""
     path = tmp_path / "run"
 
     class Killed(BaseException):
@@ -359,7 +359,7 @@ def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
 
 
 def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, monkeypatch):
-    """Its directory has a blank: the resume command can be pasted into a shell."""
+    """The directory's name has a blank: the resume command can be pasted into a shell."""
     monkeypatch.chdir(tmp_path)
 
     def interrupted(members):
@@ -440,7 +440,7 @@ def test_a_run_that_died_before_its_summary_gets_it(tmp_path):
 
 
 def test_a_run_that_died_while_it_ended_ends_there(tmp_path):
-    """After the last checkpoint and before the summary; once it has that, it goes on."""
+    """It died after the last checkpoint and before the summary; with a summary, it continues."""
     options = OPTIONS | {"run_dir": tmp_path / "run", "stop_at_return": 1.0}
     whole = fit(Idle(), Counter(), KEY, **options)
     assert whole.env_steps == 20
@@ -527,7 +527,7 @@ def test_a_target_return_and_a_budget_of_time_end_a_run():
 
 
 def test_what_ended_a_run_does_not_say_what_it_reached(monkeypatch):
-    """A return of +1 or -1 by chance is worth 0; the first mean of five at .4 or more is .7."""
+    """Returns of +1 or -1 have mean 0; the first mean of five that reaches .4 is about .7."""
     training = Training.create(idle.Idle(), Coin(), total_steps=100, num_eval_episodes=5)
     compiled = loop.Programs(Members.of(training, KEY))
     monkeypatch.setattr(loop, "Programs", lambda members: compiled)
@@ -580,7 +580,7 @@ def test_a_member_that_diverges_neither_stops_nor_poisons_the_others(tmp_path):
 
 
 class Climbing(Idle):
-    """Acts by the share of training that is over, which its numbers spoil once they diverge."""
+    """Its action is the fraction of training, or NaN once its numbers have diverged."""
 
     def act(self, state, carry, obs, key, clock, *, explore):
         return carry, jnp.full((obs.shape[0], 1), clock.fraction + 0.0 * state[0]), ()
@@ -594,7 +594,7 @@ class PaysTheAction(OneStep):
 
 
 def test_a_member_that_diverged_counts_nowhere(tmp_path):
-    """The mean of the others reaches a target, is in the summary and drawn as a curve."""
+    """Targets, the summary and plots use the mean of the other members."""
     rates = [{"rate": 1.0}, {"rate": float("1.5e38")}]
     path = tmp_path / "run"
     result = fit(Climbing(), PaysTheAction(), KEY, points=rates, run_dir=path,
@@ -619,7 +619,7 @@ def test_a_member_that_diverged_counts_nowhere(tmp_path):
 
 
 def test_a_member_without_a_whole_episode_has_not_reached_a_target():
-    """It may yet, or never end: unlike one that diverged it counts."""
+    """Unlike a diverged member, it is not left out."""
     returns, lengths = np.array([[9.0], [np.nan]]), np.ones((2, 1))
     reached = stop_at_return(5.0)
     assert reached(Evaluation(10, 1.0, returns, lengths, {}, 0.0)) is None
@@ -640,7 +640,7 @@ def test_train_tells_of_divergence_too():
 
 
 class Drawing(Idle):
-    """Draws one of Coin's actions, or takes the last."""
+    """Samples one of Coin's actions, or takes the last one."""
 
     eval_modes = ("sample", "greedy")
 
@@ -650,7 +650,7 @@ class Drawing(Idle):
 
 
 def test_how_a_run_was_evaluated_is_kept(tmp_path):
-    """The agent's default, too; a run from before there was a choice was evaluated greedily."""
+    """Including the agent's default; runs older than the option were evaluated greedily."""
     path, agent, env = tmp_path / "run", Drawing(), PaysTheAction()
     options = OPTIONS | {"total_steps": 20, "num_eval_episodes": 64, "num_evaluations": 1}
     drawn = fit(agent, env, KEY, run_dir=path, **options).evaluations[-1]
@@ -679,14 +679,14 @@ def test_how_a_run_was_evaluated_is_kept(tmp_path):
 
 
 class Passing(Idle):
-    """Is best when two fifths of the training are over."""
+    """Its action is best after two fifths of the training."""
 
     def act(self, state, carry, obs, key, clock, *, explore):
         return carry, jnp.full((obs.shape[0], 1), 1.0 - jnp.abs(clock.fraction - 0.4)), ()
 
 
 def test_the_best_state_is_kept_and_comes_back(tmp_path):
-    """Returns of .8, 1, .8, .6, .4: the second is kept beside the newest checkpoint."""
+    """Returns are .8, 1, .8, .6, .4: the second state is kept."""
     agent, env, path, seen = Passing(), PaysTheAction(), tmp_path / "run", {}
 
     def see(event):
@@ -720,7 +720,7 @@ def test_the_best_state_is_kept_and_comes_back(tmp_path):
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_a_run_that_died_keeps_its_best(tmp_path, seconds):
-    """Also where the newest checkpoint is older than the best, or there is none."""
+    """Also if the newest checkpoint is older than the best state, or missing."""
     agent, env = Passing(), PaysTheAction()
     options = OPTIONS | {"run_dir": tmp_path / "run", "keep_best": True, "resume": True,
                          "checkpoint_seconds": seconds, "keep_checkpoints": 1}  # fmt: skip
@@ -800,7 +800,7 @@ def test_a_warm_start_begins_with_the_given_state():
 
 
 def test_a_warm_start_brings_the_statistics_along(tmp_path):
-    """Without them a policy sees other observations than those it learned from."""
+    """Without the statistics, the policy would see differently scaled observations."""
     normalized = {"normalize_observations": True, "normalize_rewards": True}
     path = tmp_path / "run"
     source = fit(Idle(), Counter(bonus=100.0), KEY, run_dir=path, **OPTIONS, **normalized).state
@@ -836,7 +836,7 @@ def test_a_warm_start_brings_the_statistics_along(tmp_path):
 def test_a_replay_memory_of_another_layout_is_refused_and_a_new_metric_begins(
     tmp_path, monkeypatch
 ):
-    """As a run of a jaxrl that had no metric `dropped`, and one whose spec has changed since."""
+    """An older jaxrl without the metric `dropped`, and a run whose spec has changed."""
     options = {"total_steps": 512, "num_evaluations": 2, "num_eval_episodes": 2}
     here = {"run_dir": tmp_path / "run", "checkpoint_seconds": 0.0}
     before = Counter.spec
@@ -864,7 +864,7 @@ SCHEMA_1 = DATA / "run_schema_1"
 
 @pytest.mark.thorough
 def test_a_run_of_schema_1_is_read_and_goes_on(tmp_path):
-    """Written by the version before: PPO, two seeds, normalised observations, 640 steps."""
+    """Written by an earlier version: PPO, two seeds, normalised observations, 640 steps."""
     path = tmp_path / "run"
     shutil.copytree(SCHEMA_1, path)
     trained = load_run(path)
@@ -906,7 +906,7 @@ def test_a_complete_run_says_so(tmp_path):
 
 
 def test_an_extension_that_was_interrupted_is_not_complete(tmp_path):
-    """The summary of the shorter run is still there, and says nothing of the longer one."""
+    """The summary of the shorter run still exists, but does not cover the longer one."""
     path = tmp_path / "run"
     shutil.copytree(SCHEMA_1, path)
     config = json.loads((path / "config.json").read_text())
@@ -919,7 +919,7 @@ def test_an_extension_that_was_interrupted_is_not_complete(tmp_path):
 
 @pytest.mark.thorough
 def test_many_diverged_members_leave_checkpoints_that_can_be_read(tmp_path):
-    """Members 2 and 10: numbers that sort one way, and another way as text."""
+    """Members 2 and 10 sort differently as numbers and as text."""
     rates = [1.0] * 12
     rates[2] = rates[10] = float("1.5e38")
     points = [{"rate": rate} for rate in rates]

@@ -43,7 +43,7 @@ def test_every_name_has_its_part():
 
 @pytest.mark.parametrize("name", sorted(SCHEMA))
 def test_what_learns_otherwise_is_another_run(name):
-    """Its horizon may grow, and it may be followed otherwise; curves are pooled over seeds."""
+    """`total_steps` may grow, some options may change, and curves are pooled over seeds."""
     told = list(changes({**CONFIG, name: 1}, {**CONFIG, name: 2}))
     may_change = FOLLOWING | RECORDS | {"total_steps"}
     assert told == ([] if name in may_change else [f"{name} was 1 and is 2"])

@@ -127,7 +127,7 @@ def test_what_was_written_stays(tmp_path):
 
 
 def in_threads(function, number):
-    """The results of so many calls at the same time. A lock of a file is not shared by threads."""
+    """The results of `number` simultaneous calls. File locks are not shared between threads."""
     barrier = threading.Barrier(number)
 
     def one(_):
@@ -139,7 +139,7 @@ def in_threads(function, number):
 
 
 def test_one_of_many_claims_a_directory_and_the_others_leave_it_alone(tmp_path):
-    """Also while it is made and taken away all the time."""
+    """Also while the directory is created and removed repeatedly."""
     owners = []
 
     def claim():
@@ -186,7 +186,7 @@ def test_names_that_nobody_gave_never_collide(tmp_path):
 
 
 def test_a_claim_lasts_as_long_as_its_process(tmp_path):
-    """A stopped process keeps its claim, a killed one leaves nothing that is in the way."""
+    """A stopped process keeps its claim; a killed one does not."""
     code = (
         "import sys; from jaxrl.runs.directory import RunDirectory;"
         "x = RunDirectory.create(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
@@ -318,7 +318,7 @@ def test_a_run_in_which_nothing_finished_has_nulls_and_no_zeros(tmp_path):
 
 
 def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monkeypatch):
-    """With a clock of our own: compiling takes 1000, an evaluation 100, a call of the chunk 2."""
+    """With a fake clock: compiling takes 1000 s, an evaluation 100 s, a chunk 2 s."""
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
     monkeypatch.setattr(loop, "time", clock)
@@ -407,7 +407,7 @@ def state_of_every_kind():
 
 
 def bits(x):
-    """A leaf as its type and bytes."""
+    """The type and the bytes of a leaf."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return str(x.dtype), x.shape, np.asarray(jax.random.key_data(x)).tobytes()
     return str(x.dtype), x.shape, np.asarray(x).tobytes()
@@ -429,7 +429,7 @@ def test_a_checkpoint_returns_equal_bits_and_says_nothing(tmp_path, capfd):
 
 
 def test_a_saved_array_may_be_donated_at_once(tmp_path):
-    """The writer has a copy: what training writes into the same memory does not reach the disk."""
+    """The writer has a copy, which later training does not overwrite."""
     step = jax.jit(lambda x: x + 1.0, donate_argnums=0)
     x = jnp.zeros(100_000)
     with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
@@ -466,7 +466,7 @@ def test_a_checkpoint_is_not_read_into_another_shape(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads
 def test_every_damage_is_noticed(tmp_path):
-    """A bit of a data file turned, a file cut short, emptied, or gone."""
+    """A flipped bit in a data file; a truncated, empty or missing file."""
     like = {"a": jax.random.normal(KEY, (300,)), "b": jnp.arange(5)}
     with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
         checkpoints.save(1, {"x": like}, {"iteration": 1})
@@ -526,7 +526,7 @@ def test_every_curve_can_be_drawn(tmp_path, name):
 
 
 def test_drawing_leaves_the_users_matplotlib_alone():
-    """No pyplot, so no backend is chosen and no figure stays open."""
+    """Without pyplot, no backend is chosen and no figure stays open."""
     source = Path(sys.modules[learning_curve.__module__].__file__).read_text()
     assert "import matplotlib.pyplot" not in source
 
@@ -565,7 +565,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
 
 
 def test_a_long_silence_is_broken(monkeypatch):
-    """While jax compiles nothing calls back: a line comes all the same, and stops with the run."""
+    """A line is printed while jax compiles, and printing stops with the run."""
     heard = threading.Event()
 
     class Screen(io.StringIO):
@@ -596,7 +596,7 @@ def test_a_live_line_on_a_terminal():
 
 
 def test_a_run_without_jit_is_for_debugging(tmp_path):
-    """Every operation by itself, as `jax.disable_jit()` promises: the same files, no compiling."""
+    """Operations run one by one under `jax.disable_jit()`, with the same files."""
     events = []
     with jax.disable_jit():
         result = fit.fit(

@@ -115,7 +115,7 @@ def test_mistakes_are_one_line(tmp_path, words, message):
 
 
 def test_what_is_stored_is_what_was_asked():
-    """Points of every kind; and the words that an older sweep.json has ask for the same."""
+    """Points of all kinds; the words of an older sweep.json give the same sweep."""
     words = [*BASE, "--grid", "learning_rate=linear:1e-3:0,1e-4", "--grid", "hidden_sizes=64,64/8",
              "--grid", "clip_value=true,false", "--grid", "target_kl=none,0.1", "--no-preset",
              "--max-memory=2", "--confirm-seeds=3", "--seed=4", "--seeds=2", "--pool-size=70",
@@ -183,7 +183,7 @@ def test_a_sweep_leaves_runs_a_ranking_and_a_picture(swept):
 
 
 def test_a_sweep_goes_on_with_what_is_missing(swept, tmp_path):
-    """One run complete, the other one gone: only that one is trained again, to the same result."""
+    """Of two runs, one is deleted: only that one is trained again, with the same result."""
     path, _ = swept
     again = tmp_path / "again"
     shutil.copytree(path, again)
