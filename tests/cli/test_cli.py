@@ -214,7 +214,7 @@ def test_help_documents_every_flag(without_jax):
     for flag in algorithms()["ppo"].flags:
         assert f"--{flag.name.replace('_', '-')}" in helped
         assert flag.help.removesuffix(".") in helped
-    assert "The optimiser's step size (default: 0.00025; at least 0)" in helped
+    assert "Learning rate (default: 0.00025; at least 0)" in helped
     assert "--clip-value, --no-clip-value" in helped
     general = without_jax["train help"][1]
     assert "--total-steps" in general
