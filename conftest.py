@@ -9,7 +9,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ["JAX_PLATFORMS"] != "cpu":  # a GPU multiplies in TF32, unless told otherwise
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
-os.environ.pop("JAX_NUM_CPU_DEVICES", None)
+os.environ["JAX_NUM_CPU_DEVICES"] = "1"
 os.environ["XLA_FLAGS"] = " ".join(
     flag
     for flag in os.environ.get("XLA_FLAGS", "").split()

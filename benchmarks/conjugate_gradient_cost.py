@@ -19,7 +19,6 @@ import numpy as np
 import jaxrl
 import jaxrl_envs
 from jaxrl.agents.bases.actor_critic import Sample
-from jaxrl.agents.bases.critic import split
 from jaxrl.solvers import gauss_newton_product
 from jaxrl.types import Clock, Trajectory
 
@@ -36,7 +35,7 @@ def main() -> None:
     env = jaxrl_envs.make("gymnax/CartPole-v1")
     rows, key = options.rows, jax.random.key(0)
     base = jaxrl.agents.TRPO(num_envs=rows, num_steps=1, cg_tolerance=0.0).bind(env.spec)
-    actor = split(jax.jit(base.init)(key).params)[0]
+    actor = jax.jit(base.init)(key).params.actor
     obs = jax.random.normal(key, (rows, 4))
     policy = base.network.apply(actor, obs, method="policy")[0]
     action, zeros = policy.sample(key), jnp.zeros(rows)

@@ -57,7 +57,7 @@ class PolicyGradient(jaxrl.Agent):
 
     def act(self, state, carry, obs, key, clock, *, explore):
         policy, _ = self.network.apply(state.params, obs, method="policy")
-        return carry, policy.sample(key) if explore else policy.mode(), ()
+        return carry, policy.sample(key) if explore else policy.mode(), {}
 
     def update(self, state, batch, key, clock):
         steps = batch.steps  # leaves [T, N, ...]
@@ -77,7 +77,7 @@ class PolicyGradient(jaxrl.Agent):
         params, optimizer, value, metrics = optimizers.descend(
             self.optimizer(clock), loss, state.params, state.optimizer
         )
-        return State(params, optimizer), metrics | {"loss": value}
+        return jaxrl.Update(State(params, optimizer), metrics | {"loss": value})
 
 
 def main() -> None:

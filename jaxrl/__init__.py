@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         types,
         wrappers,
     )
-    from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay
+    from jaxrl.agent import Agent, Offline, OnPolicy, Population, Replay, Update
     from jaxrl.engine.evaluate import evaluate
     from jaxrl.engine.rollout import rollout
     from jaxrl.engine.sweep import sweep
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Mean,
         Mixed,
         MultiDiscrete,
+        Observed,
         Stream,
         Trajectory,
         Transition,
@@ -61,6 +62,7 @@ _HOME = {
     "Mean": "types",
     "Mixed": "types",
     "MultiDiscrete": "types",
+    "Observed": "types",
     "Offline": "agent",
     "OnPolicy": "agent",
     "Population": "agent",
@@ -70,6 +72,7 @@ _HOME = {
     "Training": "engine.training",
     "Trajectory": "types",
     "Transition": "types",
+    "Update": "agent",
     "VectorEnv": "engine.vector_env",
     "evaluate": "engine.evaluate",
     "export_policy": "runs.export",
@@ -107,6 +110,7 @@ __all__ = [
     "Mean",
     "Mixed",
     "MultiDiscrete",
+    "Observed",
     "Offline",
     "OnPolicy",
     "Population",
@@ -116,6 +120,7 @@ __all__ = [
     "Training",
     "Trajectory",
     "Transition",
+    "Update",
     "VectorEnv",
     "__version__",
     "agents",

@@ -5,13 +5,13 @@ An algorithm is one file with a subclass of `Agent`; the engine (`jaxrl.engine`)
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from flax import struct
 
 from jaxrl.errors import InvalidType, InvalidValue
-from jaxrl.hyper import check_declared, inherit_declarations
-from jaxrl.types import Clock, EnvSpec, Key, Metrics, PyTree, static
+from jaxrl.hyper import check_declared, hyper, inherit_declarations
+from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, static
 from jaxrl.validation import UNROLLED, check_whole, declares
 
 EvalMode = Literal["greedy", "sample"]
@@ -20,6 +20,21 @@ EvalMode = Literal["greedy", "sample"]
 
 Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
 """(carry, obs `[N, ...]`, key) -> (carry, action `[N, ...]`, extras `[N, ...]`)."""
+
+
+class Update(NamedTuple):
+    """What `Agent.update` and `Agent.end_iteration` return.
+
+    Attributes:
+      state: the agent's state after learning.
+      metrics: scalars by name, or `Mean` for metrics that some updates do not have.
+      priorities: `float32[B]`, the rows' priorities from now on if the plan is
+        `Replay(prioritized=True)`; else None.
+    """
+
+    state: PyTree
+    metrics: Metrics
+    priorities: Array | None = None
 
 
 # Plans: how experience reaches `update` -----------------------------------------------------------
@@ -37,6 +52,8 @@ class OnPolicy:
       layout: "flat" shuffles single steps into minibatches `[T * N / M, ...]`; "env" shuffles
         copies and keeps sequences whole, minibatches `[T, N / M, ...]`.
       reset_each_iteration: reset all copies at the start of each iteration.
+      prepare_each_epoch: call `Agent.prepare` before each pass instead of once before all, for
+        example to recompute advantages with the critic as it is by then.
     """
 
     num_envs: int
@@ -45,6 +62,7 @@ class OnPolicy:
     num_minibatches: int = 1
     layout: Literal["flat", "env"] = "flat"
     reset_each_iteration: bool = False
+    prepare_each_epoch: bool = False
 
     @property
     def steps_per_iteration(self) -> int:
@@ -206,16 +224,26 @@ class Agent(struct.PyTreeNode):
     the other methods as needed. The state is any pytree of arrays. Methods must be pure: schedules
     and "every k updates" read the clock.
 
-    The engine reads the field `discount` (1 if missing) to sum the rewards of n-step rows
-    (`Replay.n_step`) and to scale rewards by discounted returns (`normalize_rewards`).
+    Attributes:
+      discount: discount factor. The engine sums the rewards of n-step rows with it
+        (`Replay.n_step`) and scales rewards by discounted returns (`normalize_rewards`).
+      spec: the environment's spec, set by `bind`.
     """
 
+    discount: Scalar = hyper(1.0, low=0.0, high=1.0, doc="Discount factor, gamma.", kw_only=True)
     spec: EnvSpec | None = static(default=None, kw_only=True)
 
+    raw_observations: ClassVar[bool] = False
+    """Whether `act`, `prepare` and `update` get observations as `Observed(obs, raw)`: normalised,
+    and as the environment returned it. For experts and rules in the environment's units."""
+
+    info: ClassVar[tuple[str, ...]] = ()
+    """Names of the leaves of `Timestep.info` that `Transition.info` keeps, such as costs;
+    {"a": {"b": x}} has the leaf `a/b`."""
+
     flattened: ClassVar[tuple[str, ...]] = ()
-    """Fields of the state that `update` gets as one vector each on CPUs, a
-    `jaxrl.xla.flatten.Flattened`: faster there with many updates per iteration.
-    `optimizers.descend` takes either."""
+    """Fields of the state that the loop over updates carries as one vector each on CPUs: faster
+    there with many updates per iteration. `update` gets trees all the same."""
 
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy",)
     """Supported evaluation modes, the default first. Agents whose `act(..., explore=True)` is a
@@ -277,12 +305,13 @@ class Agent(struct.PyTreeNode):
           explore: False for the policy to deploy (mean or greedy action).
 
         Returns:
-          carry `[N, ...]`, action `[N, ...]` and extras `[N, ...]` (kept in the transition).
+          carry `[N, ...]`, action `[N, ...]` and extras, a dict of arrays `[N, ...]` that the
+          transition keeps ({"log_prob": ...}; `()` for none).
         """
         raise NotImplementedError
 
     def prepare(self, state: PyTree, trajectory: Any, clock: Clock) -> Any:
-        """Computes targets and advantages, once before the passes over the data.
+        """Computes targets and advantages, before the passes over the data.
 
         Args:
           state: the agent's state.
@@ -299,12 +328,21 @@ class Agent(struct.PyTreeNode):
         """Metrics of a whole prepared on-policy batch, before the passes over it; {} by default."""
         return {}
 
-    def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> Any:
-        """Learns from one minibatch and returns (state, metrics).
-
-        With prioritised replay, it returns (state, metrics, priorities `float32[B]`).
-        """
+    def update(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> Update:
+        """Learns from one minibatch of what `prepare` returned."""
         raise NotImplementedError
+
+    def end_iteration(self, state: PyTree, batch: Any, key: Key, clock: Clock) -> Update:
+        """Changes the state after an iteration's last update, such as adaptive coefficients.
+
+        Args:
+          state: the agent's state.
+          batch: what `prepare` returned before the first pass, a `Trajectory` `[T, N, ...]`
+            (on-policy) or the returns (population); None for replay and offline plans.
+          key: random key.
+          clock: training progress; `update` counts this iteration's updates.
+        """
+        return Update(state, {})
 
 
 def check_agent(agent: Any) -> None:

@@ -23,7 +23,7 @@ class Timestep(struct.PyTreeNode):
       info: a pytree of anything else. The scalars (floats, integers, booleans) of an episode's last
         step are averaged over episodes and reported by name: {"success": x} becomes `info/success`
         and `training_info/success`. To report a sum or mean over an episode, accumulate it in the
-        state. Other leaves are ignored.
+        state. Agents get the leaves that they name in `Agent.info`; other leaves are ignored.
     """
 
     obs: PyTree
@@ -40,11 +40,15 @@ def scalars(info: PyTree, batch_ndim: int = 0) -> dict[str, Any]:
         kinds = (jnp.bool_, jnp.integer, jnp.floating)
         return x.ndim == batch_ndim and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
 
-    named = {
+    return {name: x for name, x in named_info(info).items() if is_scalar(x)}
+
+
+def named_info(info: PyTree) -> dict[str, Any]:
+    """All leaves of a `Timestep.info` by name: {"a": {"b": x}} has `a/b`."""
+    return {
         jax.tree_util.keystr(path, simple=True, separator="/") or "value": x
         for path, x in jax.tree_util.tree_leaves_with_path(info)
     }
-    return {name: x for name, x in named.items() if is_scalar(x)}
 
 
 class Environment(Protocol):

@@ -58,6 +58,7 @@ def hyper(
     may_end_low: bool = False,
     doc: str = "",
     static: bool = False,
+    kw_only: bool = False,
 ) -> Any:
     """Declares a hyper-parameter: its default, valid values and documentation.
 
@@ -72,11 +73,14 @@ def hyper(
       open_low: whether `low` itself is excluded.
       may_end_low: whether a schedule may nevertheless end at `low`.
       doc: a sentence for `--help`.
+      kw_only: whether it is passed by name only, in subclasses too.
+      kw_only: whether it is given by name only, also in subclasses.
       static: whether the value is structure (sizes, choices, flags, modules), which is compiled
         into the program and cannot be swept by `jax.vmap`.
     """
     declared = Declaration(low, high, open_low, may_end_low, doc, static)
-    return struct.field(pytree_node=not static, default=default, metadata={METADATA: declared})
+    metadata = {METADATA: declared}
+    return struct.field(pytree_node=not static, default=default, metadata=metadata, kw_only=kw_only)
 
 
 def declarations(agent: Any) -> dict[str, Declaration]:
@@ -95,8 +99,11 @@ def inherit_declarations(cls: type) -> None:
         value = vars(cls)[name]
         if not isinstance(value, dataclasses.Field):
             declared = base.metadata[METADATA]
-            setattr(cls, name, hyper(value, **dataclasses.asdict(declared)))
-        elif METADATA not in value.metadata:
+            fresh = hyper(value, **dataclasses.asdict(declared), kw_only=base.kw_only)
+            setattr(cls, name, fresh)
+            continue
+        value.kw_only = value.kw_only is True or base.kw_only
+        if METADATA not in value.metadata:
             metadata = {METADATA: base.metadata[METADATA], **value.metadata}
             value.metadata = types.MappingProxyType(metadata)
 

@@ -64,4 +64,5 @@ def minibatch(trajectory: Trajectory, index: Array, axis: int) -> Trajectory:
         steps=jax.tree.map(lambda x: take(x, axis), trajectory.steps),
         first=take(trajectory.first, axis),
         carry=jax.tree.map(lambda x: take(x, 0), trajectory.carry),
+        env_index=jax.tree.map(lambda x: take(x, axis), trajectory.env_index),
     )

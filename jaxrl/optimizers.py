@@ -5,13 +5,11 @@ from typing import Any, Literal
 
 import jax
 import optax
-from jax.flatten_util import ravel_pytree
 
 from jaxrl.errors import InvalidType
 from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
-from jaxrl.xla.flatten import Flattened, as_tree
 
 
 def adam(
@@ -138,19 +136,15 @@ def descend(
 
     Args:
       transform: the optimiser.
-      loss: function of the parameters as a tree.
-      params: a tree, or `Flattened`.
+      loss: function of the parameters.
+      params: the parameters.
       optimizer: the optimiser's state.
 
     Returns:
-      The new parameters, in the form of the old ones, the optimiser's state, and the loss and aux
-      before the step.
+      The new parameters, the optimiser's state, and the loss and aux before the step.
     """
-    tree = as_tree(params)
-    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(tree)
-    updates, optimizer = transform.update(gradient, optimizer, tree)
-    if isinstance(params, Flattened):
-        return params + updates, optimizer, value, aux
+    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    updates, optimizer = transform.update(gradient, optimizer, params)
     return optax.apply_updates(params, updates), optimizer, value, aux
 
 
@@ -166,24 +160,20 @@ def learn(
       transform: the optimiser.
       loss: variables -> `(float32[], (carried, aux))`; `carried` has the collections that the pass
         changed, as returned by `own_modules.learning_pass`, in the place of each network.
-      variables: variables of a module, or a tree of them; or that as `Flattened`.
+      variables: variables of a module, or a tree of them.
       optimizer: the optimiser's state, initialised with `trained(variables)`.
 
     Returns:
       As `descend`.
     """
-    tree = as_tree(variables)
-    if not carried_names(tree):
+    if not carried_names(variables):
         new, optimizer, value, (_, aux) = descend(transform, loss, variables, optimizer)
         return new, optimizer, value, aux
 
     def of_params(params: PyTree) -> tuple[Array, tuple[PyTree, Any]]:
-        return loss(merged(tree, params))
+        return loss(merged(variables, params))
 
     params, optimizer, value, (carried, aux) = descend(
-        transform, of_params, trained(tree), optimizer
+        transform, of_params, trained(variables), optimizer
     )
-    new = merged(tree, params, carried)
-    if isinstance(variables, Flattened):
-        new = variables.replace(vector=ravel_pytree(new)[0])
-    return new, optimizer, value, aux
+    return merged(variables, params, carried), optimizer, value, aux

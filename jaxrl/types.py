@@ -157,6 +157,18 @@ def _shapes(observation: PyTree) -> PyTree:
 # Experience ---------------------------------------------------------------------------------------
 
 
+class Observed(NamedTuple):
+    """An observation for agents with `Agent.raw_observations`.
+
+    Attributes:
+      obs: normalised, where the run normalises observations.
+      raw: as the environment returned it.
+    """
+
+    obs: PyTree
+    raw: PyTree
+
+
 class Transition(struct.PyTreeNode):
     """One step of experience, with any leading axes (`[T, N]` in a trajectory).
 
@@ -167,7 +179,8 @@ class Transition(struct.PyTreeNode):
       terminated: `bool`, the episode ended in a state of value zero.
       truncated: `bool`, the episode was cut off (time limit); its last state keeps its value.
       next_obs: the observation after the step, BEFORE any reset.
-      extras: what `act` returned with the action, such as log-probabilities.
+      extras: what `act` returned with the action, a dict by name: {"log_prob": ...}.
+      info: the entries of `Timestep.info` that `Agent.info` names, by name.
     """
 
     obs: PyTree
@@ -177,6 +190,7 @@ class Transition(struct.PyTreeNode):
     truncated: Array
     next_obs: PyTree
     extras: PyTree = ()
+    info: dict[str, Array] = struct.field(default_factory=dict)
 
 
 class Trajectory(struct.PyTreeNode):
@@ -187,11 +201,14 @@ class Trajectory(struct.PyTreeNode):
         "flat" minibatch.
       first: `bool[T, N]`, whether the step is the first of its episode.
       carry: the recurrent state before step 0, leaves `[N, ...]`; `()` for feed-forward agents.
+      env_index: `int32[T, N]`, the copy of the environment that each step comes from, to index
+        per-copy state by; `()` if unknown.
     """
 
     steps: PyTree
     first: Array
     carry: PyTree = ()
+    env_index: Any = ()
 
 
 class Clock(struct.PyTreeNode):
@@ -234,6 +251,7 @@ class Stream(enum.IntEnum):
     EVALUATE = 11
     EVALUATE_AFRESH = 12
     DROPOUT = 13
+    END = 14
 
 
 def stream(key: Key, name: Stream) -> Key:

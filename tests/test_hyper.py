@@ -71,7 +71,7 @@ def test_another_default_keeps_the_declaration():
     base, other = declarations(Declared), declarations(OtherDefaults)
     assert other == base
     assert (OtherDefaults().rate, OtherDefaults().size, OtherDefaults().kind) == (0.25, 8, "c")
-    assert len(jax.tree.leaves(OtherDefaults())) == len(jax.tree.leaves(Declared())) == 3
+    assert len(jax.tree.leaves(OtherDefaults())) == len(jax.tree.leaves(Declared())) == 4
     assert "free" not in base
 
 

@@ -21,12 +21,10 @@ def steps(transform, of):
 
     def run(params, obs):
         def step(carry, _):
-            params, state = carry
-            tree = as_tree(params)
-            updates, state = transform.update(jax.grad(loss)(tree, obs), state, tree)
-            if isinstance(params, Flattened):
-                return (params + updates, state), None
-            return (optax.apply_updates(params, updates), state), None
+            carried, state = carry
+            params = as_tree(carried)
+            updates, state = transform.update(jax.grad(loss)(params, obs), state, params)
+            return (of(optax.apply_updates(params, updates)), state), None
 
         start = of(params), transform.init(params)
         return as_tree(jax.lax.scan(step, start, length=100)[0][0])

@@ -5,12 +5,13 @@ Mnih et al., "Asynchronous methods for deep reinforcement learning", 2016.
 
 from typing import Any
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.actor_critic import JointLossAgent, Sample
 from jaxrl.agents.bases.learning import TrainState
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, policy_gradient_loss, value_loss
 from jaxrl.schedules import Scheduled
-from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar, Trajectory
+from jaxrl.types import Array, Clock, Key, PyTree, Scalar, Trajectory
 
 
 class A2C(JointLossAgent):
@@ -44,7 +45,7 @@ class A2C(JointLossAgent):
         return super().optimizer_options | options
 
     def loss(
-        self, params: PyTree, batch: Trajectory, clock: Clock
+        self, params: PyTree, state: Any, batch: Trajectory, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
         """The loss -log pi(a | s) A + value and entropy terms (section 4), and metrics."""
         sample: Sample = batch.steps
@@ -55,8 +56,6 @@ class A2C(JointLossAgent):
         error = value_loss(values, sample.target)
         return self.joint_loss(policy_loss, error, mean(policy.entropy()), clock)
 
-    def update(
-        self, state: TrainState, batch: Trajectory, key: Key, clock: Clock
-    ) -> tuple[TrainState, Metrics]:
+    def update(self, state: TrainState, batch: Trajectory, key: Key, clock: Clock) -> Update:
         """One gradient step on the whole rollout."""
         return self.step(state, batch, clock)

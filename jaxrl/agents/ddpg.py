@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.continuous import ContinuousAgent, dropout_keys
-from jaxrl.agents.bases.learning import every
+from jaxrl.agents.bases.learning import Networks, every
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Outputs
@@ -17,17 +18,7 @@ from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Scalar
-
-
-class Networks(struct.PyTreeNode):
-    """Attributes:
-    actor: parameters of the policy.
-    critic: parameters of the critics.
-    """
-
-    actor: PyTree
-    critic: PyTree
+from jaxrl.types import Array, Clock, Key, PyTree, Scalar
 
 
 class DDPGState(struct.PyTreeNode):
@@ -87,10 +78,8 @@ class DDPG(ContinuousAgent):
             action = jnp.clip(action + noise, -1.0, 1.0)
         return self.unscale_action(action)
 
-    def update(
-        self, state: DDPGState, rows: Replayed, key: Key, clock: Clock
-    ) -> tuple[DDPGState, Metrics]:
-        """The critics' step; and where it is due the policy's (eq. 6) and the targets'."""
+    def update(self, state: DDPGState, rows: Replayed, key: Key, clock: Clock) -> Update:
+        """Updates the critics and, every `policy_delay` updates, policy (eq. 6) and targets."""
         critic_key, actor_key = dropout_keys(key)
         action = self.policy(state.target.actor, rows.next_obs)
         noise = self.target_noise * jax.random.normal(key, action.shape)
@@ -107,7 +96,7 @@ class DDPG(ContinuousAgent):
         state = every(
             self.policy_delay, clock, lambda s: self._improve(s, rows, actor_key, clock), state
         )
-        return state, metrics
+        return Update(state, metrics)
 
     def _improve(self, state: DDPGState, rows: Replayed, key: Key, clock: Clock) -> DDPGState:
         """Updates the policy by the gradient of the first critic, and the target networks."""

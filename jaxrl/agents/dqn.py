@@ -1,12 +1,12 @@
 """DQN (Mnih et al., "Human-level control through deep reinforcement learning", 2015)."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agent import Replay
+from jaxrl.agent import Replay, Update
 from jaxrl.agents.bases.action_values import QAgent, weighted_mean
 from jaxrl.agents.bases.learning import ReplayAgent, TargetState, every
 from jaxrl.hyper import hyper
@@ -66,8 +66,8 @@ class DQN(ReplayAgent, QAgent):
             return 0.5 * (first + second)
         return super().q_values(params, obs, key)
 
-    def update(self, state: TargetState, rows: Replayed, key: Key, clock: Clock) -> Any:
-        """One gradient step, and where it is due a move of the target network."""
+    def update(self, state: TargetState, rows: Replayed, key: Key, clock: Clock) -> Update:
+        """One gradient step and, every `target_every` updates, an update of the target network."""
 
         def loss(params):
             rows_loss, error, carried = self._td_errors(params, state.target, rows, key)
@@ -81,10 +81,8 @@ class DQN(ReplayAgent, QAgent):
             self.target_every, clock, lambda x: polyak_update(params, x, self.tau), state.target
         )
         metrics = {"loss": value, "error": mean(error, rows.valid)}
-        if not self.prioritized:
-            return TargetState(params, target, optimizer), metrics
-        priorities = (error + 1e-6) ** self.priority_exponent
-        return TargetState(params, target, optimizer), metrics, priorities
+        priorities = (error + 1e-6) ** self.priority_exponent if self.prioritized else None
+        return Update(TargetState(params, target, optimizer), metrics, priorities)
 
     def _td_errors(
         self, params: PyTree, target: PyTree, rows: Replayed, key: Key

@@ -2,14 +2,14 @@
 
 import jax
 
-from jaxrl.agent import Offline
+from jaxrl.agent import Offline, Update
 from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.agents.bases.learning import TargetState
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
-from jaxrl.types import Clock, Key, Metrics, Transition
+from jaxrl.types import Clock, Key, Transition
 
 
 class FittedQ(QAgent):
@@ -28,10 +28,8 @@ class FittedQ(QAgent):
     def plan(self) -> Offline:
         return Offline(self.num_updates, self.batch_size)
 
-    def update(
-        self, state: TargetState, batch: Transition, key: Key, clock: Clock
-    ) -> tuple[TargetState, Metrics]:
-        """A gradient step of the fit; the first of an iteration begins with what was fitted."""
+    def update(self, state: TargetState, batch: Transition, key: Key, clock: Clock) -> Update:
+        """One gradient step; the first of an iteration also updates the target network."""
         opens = clock.update % self.num_updates == 0
         target = jax.lax.cond(opens, lambda: state.params, lambda: state.target)
         rows = Replayed.once(batch)
@@ -43,4 +41,4 @@ class FittedQ(QAgent):
         params, optimizer, value, error = learn(
             self.transform(clock), loss, state.params, state.optimizer
         )
-        return TargetState(params, target, optimizer), {"loss": value, "error": error}
+        return Update(TargetState(params, target, optimizer), {"loss": value, "error": error})

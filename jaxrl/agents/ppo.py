@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.actor_critic import JointLossAgent, Sample
 from jaxrl.agents.bases.learning import AdamAgent, MinibatchAgent, TrainState
 from jaxrl.hyper import hyper
 from jaxrl.losses import approximate_kl, clip_fraction, clipped_surrogate, clipped_value_loss, mean
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, Key, Mean, Metrics, PyTree, Scalar, Trajectory
+from jaxrl.types import Array, Clock, Key, Mean, PyTree, Scalar, Trajectory
 
 
 class PPOState(TrainState):
@@ -51,7 +52,7 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
         return PPOState(start.params, start.optimizer, jnp.array(False))
 
     def loss(
-        self, params: PyTree, batch: Trajectory, clock: Clock
+        self, params: PyTree, state: Any, batch: Trajectory, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
         """The loss -L^CLIP + value and entropy terms (eq. 9), and metrics."""
         sample: Sample = batch.steps
@@ -69,9 +70,7 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
             "clip_fraction": clip_fraction(log_ratio, clip_epsilon),
         }
 
-    def update(
-        self, state: PPOState, batch: Trajectory, key: Key, clock: Clock
-    ) -> tuple[PPOState, Metrics]:
+    def update(self, state: PPOState, batch: Trajectory, key: Key, clock: Clock) -> Update:
         """One gradient step on one minibatch."""
         if self.target_kl is None:
             return self.step(state, batch, clock)
@@ -80,16 +79,16 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
         stopped = state.stopped & ~opens_iteration
 
         def go_on(state):
-            new_state, metrics = self.step(state, batch, clock)
+            new_state, metrics, _ = self.step(state, batch, clock)
             too_far = metrics["approximate_kl"] > target_kl
             new_state = jax.tree.map(
                 lambda old, new: jnp.where(too_far, old, new), state, new_state
             )
             weight = {name: Mean.of(x) for name, x in metrics.items()}
-            return new_state.replace(stopped=too_far), weight
+            return Update(new_state.replace(stopped=too_far), weight)
 
         def stay(state):
-            _, metrics = jax.eval_shape(go_on, state)
-            return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+            metrics = jax.eval_shape(go_on, state).metrics
+            return Update(state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics))
 
         return jax.lax.cond(stopped, stay, go_on, state.replace(stopped=stopped))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.action_values import QAgent, of_actions
 from jaxrl.agents.bases.learning import MinibatchAgent, TrainState
 from jaxrl.errors import InvalidValue
@@ -16,7 +17,6 @@ from jaxrl.types import (
     Clock,
     EnvSpec,
     Key,
-    Metrics,
     PyTree,
     Scalar,
     Stream,
@@ -76,9 +76,7 @@ class PQN(MinibatchAgent, QAgent):
         )
         return trajectory.replace(steps=Step(steps.obs, steps.action, target))
 
-    def update(
-        self, state: TrainState, batch: Trajectory, key: Key, clock: Clock
-    ) -> tuple[TrainState, Metrics]:
+    def update(self, state: TrainState, batch: Trajectory, key: Key, clock: Clock) -> Update:
         step: Step = batch.steps
 
         def loss(params):
@@ -91,4 +89,4 @@ class PQN(MinibatchAgent, QAgent):
         params, optimizer, value, mean_value = learn(
             self.transform(clock), loss, state.params, state.optimizer
         )
-        return TrainState(params, optimizer), {"loss": value, "value": mean_value}
+        return Update(TrainState(params, optimizer), {"loss": value, "value": mean_value})

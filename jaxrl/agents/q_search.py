@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.continuous import ContinuousAgent
 from jaxrl.agents.bases.learning import TargetState
 from jaxrl.errors import InvalidValue
@@ -13,7 +14,7 @@ from jaxrl.losses import mean
 from jaxrl.networks.variables import polyak_update
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Stream, stream
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Stream, stream
 from jaxrl.validation import UNROLLED
 
 Proposal = Literal["uniform", "gaussian"]
@@ -108,10 +109,8 @@ class QSearch(ContinuousAgent):
         action = jnp.where(explores[:, None], anything, jnp.clip(action + noise, -1.0, 1.0))
         return self.unscale_action(action)
 
-    def update(
-        self, state: TargetState, rows: Replayed, key: Key, clock: Clock
-    ) -> tuple[TargetState, Metrics]:
-        """A step towards r + discount max Q(s', .), the maximum found by search."""
+    def update(self, state: TargetState, rows: Replayed, key: Key, clock: Clock) -> Update:
+        """One gradient step towards r + discount max Q(s', .), with the maximum found by search."""
         _, next_value = self.search(state.target, rows.next_obs, key)
         target = self.bellman_target(rows, next_value)
         dropout_key = stream(key, Stream.DROPOUT)
@@ -119,7 +118,7 @@ class QSearch(ContinuousAgent):
             state.params, state.optimizer, rows, target, dropout_key, clock
         )
         moved = polyak_update(params, state.target, self.tau)
-        return TargetState(params, moved, optimizer), metrics
+        return Update(TargetState(params, moved, optimizer), metrics)
 
 
 def _best(actions: Array, q: Array) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.baselines import (
     BaselineAgent,
@@ -14,22 +15,23 @@ from jaxrl.agents.bases.baselines import (
     mean_of_others,
     optimal_baseline,
 )
-from jaxrl.agents.bases.critic import finite, join, split
+from jaxrl.agents.bases.critic import finite
+from jaxrl.agents.bases.learning import Networks
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, standardize
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, Key, Metrics, PyTree, Trajectory
+from jaxrl.types import Array, Clock, Key, PyTree, Trajectory
 
 
 class REINFORCEState(struct.PyTreeNode):
     """Attributes:
-    params: of policy and value.
+    params: of the policy and of the value.
     optimizer: the policy's.
     critic_optimizer: the critic's, `()` without a learned baseline.
     """
 
-    params: PyTree
+    params: Networks
     optimizer: optax.OptState
     critic_optimizer: Any
 
@@ -56,9 +58,8 @@ class REINFORCE(BaselineAgent):
 
     def init(self, key: Key) -> REINFORCEState:
         params = self.init_params(key)
-        actor, critic = split(params)
-        optimizer = finite(self.optimizer_at(self.learning_rate, Clock.start())).init(actor)
-        fitted: Any = self.init_critic(critic) if self.baseline == "learned" else ()
+        optimizer = finite(self.optimizer_at(self.learning_rate, Clock.start())).init(params.actor)
+        fitted: Any = self.init_critic(params.critic) if self.baseline == "learned" else ()
         return REINFORCEState(params, optimizer, fitted)
 
     def prepare(self, state: REINFORCEState, trajectory: Trajectory, clock: Clock) -> Trajectory:
@@ -70,7 +71,7 @@ class REINFORCE(BaselineAgent):
             counts, age = first_episode(steps.terminated | steps.truncated)
         values = next_values = jnp.zeros_like(steps.reward)
         if learned:
-            values, next_values = self.values(state.params, trajectory)
+            values, next_values = self.values(state.params.critic, trajectory)
         behind = jnp.zeros_like(next_values) if self.whole_episodes else next_values
         returns = discounted_returns(
             steps.reward, behind, steps.terminated, steps.truncated, self.discount
@@ -93,13 +94,12 @@ class REINFORCE(BaselineAgent):
         if self.whole_episodes:  # a sum over the steps of an episode, a mean over episodes
             weight = weight * self.num_steps
         only = counts if self.whole_episodes else None
-        sample = Sample(steps.obs, steps.action, steps.extras, values, advantage, returns, only)
+        log_prob = steps.extras["log_prob"]
+        sample = Sample(steps.obs, steps.action, log_prob, values, advantage, returns, only)
         return trajectory.replace(steps=Returns(sample, weight, returns))
 
-    def update(
-        self, state: REINFORCEState, batch: Trajectory, key: Key, clock: Clock
-    ) -> tuple[REINFORCEState, Metrics]:
-        actor, critic = split(state.params)
+    def update(self, state: REINFORCEState, batch: Trajectory, key: Key, clock: Clock) -> Update:
+        actor, critic = state.params.actor, state.params.critic
         gradient, metrics = self.gradient(actor, batch, clock)
         descent = jax.tree.map(jnp.negative, gradient)
         transform = finite(self.optimizer_at(self.learning_rate, clock))
@@ -109,7 +109,7 @@ class REINFORCE(BaselineAgent):
             samples = batch.replace(steps=batch.steps.sample)
             critic, fitted, error = self.fit_critic(critic, fitted, samples, key, clock)
             metrics = metrics | {"value_loss": error}
-        return REINFORCEState(join(actor, critic), optimizer, fitted), metrics
+        return Update(REINFORCEState(Networks(actor, critic), optimizer, fitted), metrics)
 
     def gradient(
         self, actor: PyTree, batch: Trajectory, clock: Clock

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.continuous import dropout_keys
 from jaxrl.agents.bases.soft_policy import SoftAgent
 from jaxrl.errors import InvalidValue
@@ -21,7 +22,7 @@ from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import adam, learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
-from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, split_mask
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, split_mask
 
 
 class SACState(struct.PyTreeNode):
@@ -85,10 +86,8 @@ class SAC(SoftAgent):
             adam(self.learning_rate, start).init(log_temperature),
         )
 
-    def update(
-        self, state: SACState, rows: Replayed, key: Key, clock: Clock
-    ) -> tuple[SACState, Metrics]:
-        """A step of the critics, of the policy, of the temperature, and of the targets."""
+    def update(self, state: SACState, rows: Replayed, key: Key, clock: Clock) -> Update:
+        """Updates critics, policy, temperature and target networks."""
         next_key, policy_key = jax.random.split(key)
         temperature = jnp.exp(state.log_temperature)
         critic_key, actor_key = dropout_keys(key)
@@ -127,7 +126,7 @@ class SAC(SoftAgent):
             critic_optimizer,
             temperature_optimizer,
         )
-        return new, metrics | {"entropy": mean(entropy), "temperature": temperature}
+        return Update(new, metrics | {"entropy": mean(entropy), "temperature": temperature})
 
     def _wanted_entropy(self, obs: PyTree) -> Any:
         """The target entropy of each row."""

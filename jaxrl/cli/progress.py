@@ -118,11 +118,12 @@ class _Lines:
 
     def compiled(self, event: Compiled) -> str:
         self.doing, self.began = "training", time.perf_counter()
+        on = "" if event.devices == "1" else f" on devices: {event.devices}"
         if event.compile_seconds == 0:  # jax_disable_jit
             return "not compiled because jit is disabled, which is slow; training"
         return (
             f"compiled in {event.trace_seconds + event.compile_seconds:.1f} s "
-            f"(tracing {event.trace_seconds:.1f}, XLA {event.compile_seconds:.1f}); training"
+            f"(tracing {event.trace_seconds:.1f}, XLA {event.compile_seconds:.1f}); training{on}"
         )
 
     def progress(self, event: Progress) -> str:

@@ -6,12 +6,33 @@ import sys
 from pathlib import Path
 
 from jaxrl.cli import terminal
+from jaxrl.xla import deadlock
+
+CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
 
 
 def find_own_modules() -> None:
     """Makes modules in the current directory importable, as `python -m` does."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def use_cores(num_members: int, devices: int | None) -> None:
+    """Makes each core of a CPU a device of jax, up to one for each member of the run.
+
+    The user's settings take precedence, and nothing happens once jax has started. Other devices,
+    such as GPUs, are not affected.
+    """
+    wanted = min(deadlock.cores(), num_members, devices or num_members)
+    asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if wanted < 2 or asked_for or os.environ.get(CPU_DEVICES) or deadlock.backend_has_started():
+        return
+    if "jax" in sys.modules:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", wanted)
+    else:
+        os.environ[CPU_DEVICES] = str(wanted)
 
 
 def keep_compiled_programs() -> None:

@@ -14,7 +14,7 @@ from jaxrl.cli.config_file import words_of
 from jaxrl.cli.option_flags import FLAGS
 from jaxrl.cli.parsing import Parser, check_many, count, file_path, kind
 from jaxrl.cli.presets import preset
-from jaxrl.cli.session import find_own_modules, keep_compiled_programs
+from jaxrl.cli.session import find_own_modules, keep_compiled_programs, use_cores
 from jaxrl.cli.train import (
     add_training_flags,
     add_words,
@@ -242,6 +242,8 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
         for fixed, rest in split(points, [flag.name for flag in flags if flag.type in BATCHED])
     ]
     keep_compiled_programs()
+    num_members = max(of_group.num_members * max(1, len(rest)) for of_group, _, rest in groups)
+    use_cores(num_members, run_config.options.devices)
     find_own_modules()
     from jaxrl.runs.load import build
 

@@ -17,7 +17,7 @@ from jaxrl.cli.parsing import (
     flag_name,
     kind,
 )
-from jaxrl.cli.session import find_own_modules, keep_compiled_programs
+from jaxrl.cli.session import find_own_modules, keep_compiled_programs, use_cores
 from jaxrl.engine.options import Role, TrainingOptions
 from jaxrl.errors import InvalidValue
 from jaxrl.registry import SHOWN_TYPES, Algorithm, Flag, algorithms
@@ -187,6 +187,7 @@ def announce(options: argparse.Namespace, what: str) -> None:
 
 
 def _show_dry_run(run_config: RunConfig) -> None:
+    use_cores(run_config.num_members, run_config.options.devices)
     find_own_modules()
     from jaxrl.runs.dry_run import dry_run  # deferred: they import jax
     from jaxrl.runs.load import build
@@ -234,6 +235,7 @@ def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str
 def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = False) -> None:
     """Trains or resumes a run, and prints its progress and result."""
     keep_compiled_programs()
+    use_cores(run_config.num_members, run_config.options.devices)
     from jaxrl.analysis.intervals import MIN_SEEDS
     from jaxrl.cli.progress import reporter
     from jaxrl.runs.fit import run

@@ -5,7 +5,7 @@ import jax
 from jaxrl.agent import Agent, EvalMode
 from jaxrl.engine.first_step import FirstStep, acting_differences, differences
 from jaxrl.engine.learners import Learned
-from jaxrl.environment import Environment
+from jaxrl.environment import Environment, named_info
 from jaxrl.errors import InvalidValue
 from jaxrl.types import EnvSpec, PyTree
 
@@ -33,6 +33,17 @@ def check_eval_mode(agent: Agent, eval_mode: EvalMode) -> None:
         raise InvalidValue(
             f"eval_mode is {eval_mode!r}: for {type(agent).__name__} use "
             f"{' or '.join(map(repr, agent.eval_modes))}"
+        )
+
+
+def check_info(agent: Agent, info: PyTree) -> None:
+    """Raises ValueError unless the environment's `Timestep.info` has what the agent names."""
+    found = named_info(info)
+    if missing := [name for name in agent.info if name not in found]:
+        has = f"has {', '.join(found)}" if found else "is empty"
+        raise InvalidValue(
+            f"{type(agent).__name__}.info names {', '.join(missing)}, but Timestep.info of this "
+            f"environment {has}: name these only, or wrap the environment"
         )
 
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Agent, Offline, OnPolicy, Policy, Population, Replay
+from jaxrl.agent import Agent, Offline, OnPolicy, Plan, Policy, Population, Replay, Update
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
-from jaxrl.errors import InvalidValue
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch, minibatch_indices
 from jaxrl.normalization import Normalizer
@@ -26,6 +26,7 @@ from jaxrl.types import (
     EpisodeStats,
     Key,
     Mean,
+    Observed,
     PyTree,
     Stream,
     Trajectory,
@@ -129,19 +130,53 @@ def policy_of(
 
     @in_float32
     def policy(carry, obs, key):
-        return agent.act(state, carry, stats.normalize_obs(obs), key, clock, explore=explore)
+        return agent.act(state, carry, _seen(agent, stats, obs), key, clock, explore=explore)
 
     policy.initial_carry = agent.initial_carry  # type: ignore[attr-defined]  # for `evaluate`
     return policy
 
 
-def _normalized(stats: Normalizer, steps: Transition) -> Transition:
-    """Transitions with normalised observations and rewards."""
+def _seen(agent: Agent, stats: Normalizer, obs: PyTree) -> PyTree:
+    """Observations as the agent gets them."""
+    normalized = stats.normalize_obs(obs)
+    return Observed(normalized, obs) if agent.raw_observations else normalized
+
+
+def _steps_seen(agent: Agent, stats: Normalizer, steps: Transition) -> Transition:
+    """Transitions with observations as the agent gets them."""
     return steps.replace(
-        obs=stats.normalize_obs(steps.obs),
-        next_obs=stats.normalize_obs(steps.next_obs),
-        reward=stats.normalize_reward(steps.reward),
+        obs=_seen(agent, stats, steps.obs), next_obs=_seen(agent, stats, steps.next_obs)
     )
+
+
+def _normalized(agent: Agent, stats: Normalizer, steps: Transition) -> Transition:
+    """Transitions with normalised observations and rewards."""
+    steps = _steps_seen(agent, stats, steps)
+    return steps.replace(reward=stats.normalize_reward(steps.reward))
+
+
+def _update(agent: Agent, state: PyTree, batch: Any, key: Key, clock: Clock) -> Update:
+    """`agent.update`, with each metric as a `Mean`."""
+    return _measured(agent, "update", agent.update(state, batch, key, clock))
+
+
+def _end_iteration(
+    agent: Agent, plan: Plan, state: PyTree, batch: Any, key: Key, clock: Clock
+) -> tuple[PyTree, dict[str, Mean]]:
+    """`agent.end_iteration`, with each metric as a `Mean`."""
+    now = clock.replace(update=clock.update + plan.updates_per_iteration)
+    end = agent.end_iteration(state, batch, stream(key, Stream.END), now)
+    state, metrics, _ = _measured(agent, "end_iteration", end)
+    return state, metrics
+
+
+def _measured(agent: Agent, method: str, found: Any) -> Update:
+    if not isinstance(found, Update):
+        raise InvalidType(
+            f"{type(agent).__name__}.{method} returned a {type(found).__name__}: return "
+            "jaxrl.Update(state, metrics)"
+        )
+    return found._replace(metrics={name: Mean.of(x) for name, x in found.metrics.items()})
 
 
 def _update_many(
@@ -150,20 +185,21 @@ def _update_many(
     key: Key,
     clock: Clock,
     batch_of: Callable[[PyTree, Array, Key], Any],
-    length: int,
+    indices: Array,
 ) -> tuple[PyTree, dict[str, Mean]]:
-    """Calls `agent.update` `length` times, the i-th on `batch_of(agent_state, i, key)`."""
+    """Calls `agent.update` for each i in `indices`, on `batch_of(agent_state, i, key)`."""
     key = stream(key, Stream.UPDATE)
+    fields = agent.flattened if layout.is_cpu() else ()
 
-    def one(agent_state, index):
+    def one(carried, index):
+        agent_state = unflatten(carried, fields)
         key_i = jax.random.fold_in(key, index)
         batch = batch_of(agent_state, index, stream(key_i, Stream.SAMPLE))
         now = clock.replace(update=clock.update + index)
-        agent_state, new = agent.update(agent_state, batch, stream(key_i, Stream.UPDATE), now)
-        return agent_state, Flattened.of({name: Mean.of(x) for name, x in new.items()})
+        new = _update(agent, agent_state, batch, stream(key_i, Stream.UPDATE), now)
+        return flatten(new.state, fields), Flattened.of(new.metrics)
 
-    fields = agent.flattened if layout.is_cpu() else ()
-    state, each = jax.lax.scan(one, flatten(agent_state, fields), jnp.arange(length))
+    state, each = jax.lax.scan(one, flatten(agent_state, fields), indices)
     metrics = each.replace(vector=jnp.sum(each.vector, axis=0)).tree
     return unflatten(state, fields), {name: x.pooled() for name, x in metrics.items()}
 
@@ -193,14 +229,16 @@ def on_policy(
         state = state.replace(envs=envs.reset(key))
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     raw = trajectory.steps
-    trajectory = trajectory.replace(steps=_normalized(state.stats, raw))
+    trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
     if plan.reset_each_iteration:  # long episodes are cut: counting all would favour short ones
         episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)
     report = {name: Mean.of(x) for name, x in agent.report(state.agent, prepared, clock).items()}
-    agent_state, updates = _epochs(agent, plan, state.agent, prepared, key, clock)
-    stats = _learn_statistics(agent, state.stats, trajectory.first, raw)
-    metrics = IterationMetrics(episodes.pooled(), report | updates)
+    agent_state, updates = _epochs(agent, plan, state.agent, trajectory, prepared, key, clock)
+    agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
+    # After learning, so that acting and learning use the same statistics.
+    stats = state.stats.update(raw.obs, raw.reward, trajectory.first, agent.discount)
+    metrics = IterationMetrics(episodes.pooled(), report | updates | end)
     return state.replace(agent=agent_state, stats=stats), metrics
 
 
@@ -209,10 +247,11 @@ def _epochs(
     plan: OnPolicy,
     agent_state: PyTree,
     trajectory: Trajectory,
+    prepared: Trajectory,
     key: Key,
     clock: Clock,
 ) -> tuple[PyTree, dict[str, Mean]]:
-    """`num_epochs` passes over the trajectory in `num_minibatches` minibatches."""
+    """`num_epochs` passes over the prepared trajectory in `num_minibatches` minibatches."""
     num_parts, (num_steps, num_envs) = plan.num_minibatches, trajectory.first.shape
     flat = plan.layout == "flat"
     axis, rows = (0, num_steps * num_envs) if flat else (1, num_envs)
@@ -220,20 +259,28 @@ def _epochs(
         raise InvalidValue(
             "layout is 'flat', which breaks up sequences: a recurrent agent needs 'env'"
         )
-    if flat:
-        trajectory = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), trajectory)
-
     parts = minibatch_indices(stream(key, Stream.SHUFFLE), rows, plan.num_epochs, num_parts)
 
-    def part(agent_state, index, key):
-        return minibatch(trajectory, parts[index], axis)
+    def passes(agent_state, prepared, indices):
+        if flat:
+            prepared = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), prepared)
 
-    return _update_many(agent, agent_state, key, clock, part, parts.shape[0])
+        def part(agent_state, index, key):
+            return minibatch(prepared, parts[index], axis)
 
+        return _update_many(agent, agent_state, key, clock, part, indices)
 
-def _learn_statistics(agent: Agent, stats: Normalizer, first: Array, raw: Transition) -> Normalizer:
-    """Updates statistics after learning, so that acting and learning use the same ones."""
-    return stats.update(raw.obs, raw.reward, first, getattr(agent, "discount", 1.0))
+    indices = jnp.arange(parts.shape[0])
+    if not plan.prepare_each_epoch:
+        return passes(agent_state, prepared, indices)
+
+    def one_pass(agent_state, indices):
+        now = clock.replace(update=clock.update + indices[0])
+        prepared = agent.prepare(agent_state, trajectory, now)
+        return passes(agent_state, prepared, indices)
+
+    agent_state, metrics = jax.lax.scan(one_pass, agent_state, indices.reshape(-1, num_parts))
+    return agent_state, {name: x.pooled() for name, x in metrics.items()}
 
 
 def replay(
@@ -242,42 +289,55 @@ def replay(
     """A rollout into the replay buffer, then updates once it holds `warmup` transitions."""
     buffer = ReplayBuffer.of(plan, envs.spec)
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
-    memory = buffer.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
-    stats, discount = state.stats, getattr(agent, "discount", 1.0)
-    update_key, iterations = stream(key, Stream.UPDATE), clock.iteration + 1
+    contents = buffer.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
+    stats, update_key, iterations = state.stats, stream(key, Stream.UPDATE), clock.iteration + 1
 
-    def learn(index, agent_state, memory):
+    def learn(index, agent_state, contents):
         key_i = jax.random.fold_in(update_key, index)
         now = clock.replace(update=clock.update + index)
         rows = buffer.sample(
-            memory, stream(key_i, Stream.SAMPLE), iterations, discount, stats.normalize_reward
+            contents,
+            stream(key_i, Stream.SAMPLE),
+            iterations,
+            agent.discount,
+            stats.normalize_reward,
         )
-        rows = rows.replace(
-            obs=stats.normalize_obs(rows.obs), next_obs=stats.normalize_obs(rows.next_obs)
-        )
-        batch = agent.prepare(agent_state, rows, now)
-        agent_state, new, *priorities = agent.update(
-            agent_state, batch, stream(key_i, Stream.UPDATE), now
+        batch = agent.prepare(agent_state, _steps_seen(agent, stats, rows), now)
+        agent_state, new, priorities = _update(
+            agent, agent_state, batch, stream(key_i, Stream.UPDATE), now
         )
         if plan.prioritized:
-            memory = buffer.prioritize(memory, rows, *priorities)
+            contents = buffer.prioritize(contents, rows, _given(agent, priorities))
         if buffer.can_drop:
-            new = {**new, "dropped": mean(~rows.valid)}
-        return agent_state, memory, {name: Mean.of(x) for name, x in new.items()}
+            new = {**new, "dropped": Mean.of(mean(~rows.valid))}
+        return agent_state, contents, new
 
     def one(index, loop):
-        agent_state, memory, metrics = loop
-        agent_state, memory, new = learn(index, agent_state, memory)
-        return agent_state, memory, {name: metrics[name] + x for name, x in new.items()}
+        agent_state, contents, metrics = loop
+        agent_state, contents, new = learn(index, agent_state, contents)
+        return agent_state, contents, {name: metrics[name] + x for name, x in new.items()}
 
     # The warmup sets the loop's length: with a branch, XLA would copy the whole buffer.
-    *_, shapes = jax.eval_shape(learn, jnp.int32(0), state.agent, memory)
+    *_, shapes = jax.eval_shape(learn, jnp.int32(0), state.agent, contents)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     length = jnp.where(buffer.is_ready(iterations), plan.num_updates, 0)
-    agent_state, memory, updates = jax.lax.fori_loop(0, length, one, (state.agent, memory, none))
-    stats = _learn_statistics(agent, stats, trajectory.first, trajectory.steps)
-    state = state.replace(agent=agent_state, stats=stats, buffer=memory)
-    return state, IterationMetrics(episodes.pooled(), updates)
+    agent_state, contents, updates = jax.lax.fori_loop(
+        0, length, one, (state.agent, contents, none)
+    )
+    agent_state, end = _end_iteration(agent, plan, agent_state, None, key, clock)
+    raw = trajectory.steps
+    stats = stats.update(raw.obs, raw.reward, trajectory.first, agent.discount)
+    state = state.replace(agent=agent_state, stats=stats, buffer=contents)
+    return state, IterationMetrics(episodes.pooled(), updates | end)
+
+
+def _given(agent: Agent, priorities: Array | None) -> Array:
+    if priorities is None:
+        raise InvalidType(
+            f"{type(agent).__name__}.update returned no priorities, which its plan, "
+            "Replay(prioritized=True), needs: return jaxrl.Update(state, metrics, priorities)"
+        )
+    return priorities
 
 
 def offline(
@@ -292,10 +352,12 @@ def offline(
             rows = jax.random.randint(key, (plan.batch_size,), 0, num_rows)
             batch = jax.tree.map(lambda x: x[rows], data)
         now = clock.replace(update=clock.update + index)
-        return agent.prepare(agent_state, _normalized(state.stats, batch), now)
+        return agent.prepare(agent_state, _normalized(agent, state.stats, batch), now)
 
-    agent_state, updates = _update_many(agent, state.agent, key, clock, sample, plan.num_updates)
-    return state.replace(agent=agent_state), IterationMetrics(EpisodeStats.none(), updates)
+    indices = jnp.arange(plan.num_updates)
+    agent_state, updates = _update_many(agent, state.agent, key, clock, sample, indices)
+    agent_state, end = _end_iteration(agent, plan, agent_state, None, key, clock)
+    return state.replace(agent=agent_state), IterationMetrics(EpisodeStats.none(), updates | end)
 
 
 def population(
@@ -308,7 +370,8 @@ def population(
     )
     returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
     prepared = agent.prepare(state.agent, returns, clock)
-    agent_state, metrics = agent.update(state.agent, prepared, stream(key, Stream.UPDATE), clock)
+    update_key = stream(key, Stream.UPDATE)
+    agent_state, updates, _ = _update(agent, state.agent, prepared, update_key, clock)
+    agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
     ended = EpisodeStats.of(played.returns, played.lengths, played.finished, played.info).pooled()
-    updates = {name: Mean.of(value) for name, value in metrics.items()}
-    return state.replace(agent=agent_state), IterationMetrics(ended, updates)
+    return state.replace(agent=agent_state), IterationMetrics(ended, updates | end)

@@ -1,12 +1,13 @@
 """The rollout: the only loop over environment steps."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl.agent import Policy
 from jaxrl.engine.vector_env import VectorEnv, VectorState
-from jaxrl.environment import scalars
+from jaxrl.environment import named_info, scalars
 from jaxrl.trees import tree_where
-from jaxrl.types import EpisodeStats, Key, PyTree, Stream, Trajectory, Transition, stream
+from jaxrl.types import Array, EpisodeStats, Key, PyTree, Stream, Trajectory, Transition, stream
 from jaxrl.xla.precision import in_float32
 
 
@@ -73,6 +74,7 @@ def rollout_of_episodes(
             truncated=timestep.truncated,
             next_obs=timestep.obs,
             extras=extras,
+            info=_kept(timestep.info, envs.kept_info),
         )
         info = scalars(timestep.info, batch_ndim=1)
         return (next_state, carry), (transition, env_state.first, episode, info)
@@ -82,4 +84,10 @@ def rollout_of_episodes(
     )
     env_state, last_carry = loop
     ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated, info)
-    return env_state, last_carry, Trajectory(steps, first, carry), ended
+    env_index = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), first.shape)
+    return env_state, last_carry, Trajectory(steps, first, carry, env_index), ended
+
+
+def _kept(info: PyTree, names: tuple[str, ...]) -> dict[str, Array]:
+    found = named_info(info) if names else {}
+    return {name: found[name] for name in names}

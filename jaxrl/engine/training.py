@@ -9,7 +9,13 @@ from flax import struct
 
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay, check_agent
 from jaxrl.engine import learners, sizes
-from jaxrl.engine.checks import check_contract, check_eval_env, check_eval_mode, check_start
+from jaxrl.engine.checks import (
+    check_contract,
+    check_eval_env,
+    check_eval_mode,
+    check_info,
+    check_start,
+)
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.first_step import FirstStep
@@ -91,6 +97,7 @@ class Training(struct.PyTreeNode):
         deadlock.protect_or_warn(type(env).__name__, first_step.jaxpr)
         check_contract(type(env).__name__, first_step, spec)
         agent = strong(agent.bind(spec))
+        check_info(agent, first_step.timestep.info)
         plan = agent.plan
         plan.check()
         eval_mode = given.eval_mode or agent.eval_modes[0]
@@ -143,6 +150,7 @@ class Training(struct.PyTreeNode):
             given.batched_env,
             layout.scan_unroll(first_step.jaxpr),
             info := tuple(scalars(first_step.timestep.info)),
+            agent.info,
         )
         eval_envs = VectorEnv(
             strong(env if eval_env is None else eval_env),

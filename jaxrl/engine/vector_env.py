@@ -58,6 +58,7 @@ class VectorEnv(struct.PyTreeNode):
       batched: whether each copy has its own parameters.
       scan_unroll: environment steps per iteration of the rollout's loop; see `jaxrl.xla.layout`.
       info: names of the environment's scalars, see `Timestep`; None if not yet known.
+      kept_info: names of the leaves of `Timestep.info` that a rollout keeps for the agent.
     """
 
     env: Any
@@ -67,6 +68,7 @@ class VectorEnv(struct.PyTreeNode):
     batched: bool = static(default=False)
     scan_unroll: int = static(default=1)
     info: tuple[str, ...] | None = static(default=None)
+    kept_info: tuple[str, ...] = static(default=())
 
     @property
     def spec(self) -> EnvSpec:

@@ -55,16 +55,18 @@ class Replayed(Transition, kw_only=True):
       valid: `bool[B]`, False if `next_obs` was overwritten (see `ReplayBuffer.can_drop`) or all
         priorities are zero: ignore such rows.
       index: `int32[B]`, position of the step in the buffer.
+      env_index: `int32[B]`, the copy of the environment that the step comes from.
     """
 
     num_steps: Array
     relative_probability: Array
     valid: Array
     index: Array
+    env_index: Array
 
     @classmethod
     def once(cls, steps: Transition) -> "Replayed":
-        """One-step transitions `[B, ...]`, all valid."""
+        """One-step transitions `[B, ...]`, all valid; `env_index` is 0."""
         shape = steps.reward.shape
         fields = {name: getattr(steps, name) for name in Transition.__dataclass_fields__}
         fields["next_obs"] = tree_where(steps.terminated, steps.obs, steps.next_obs)
@@ -74,6 +76,7 @@ class Replayed(Transition, kw_only=True):
             relative_probability=jnp.ones(shape, jnp.float32),
             valid=jnp.ones(shape, bool),
             index=jnp.arange(shape[0]),
+            env_index=jnp.zeros(shape, jnp.int32),
         )
 
 
@@ -292,10 +295,12 @@ class ReplayBuffer:
             truncated=truncated,
             next_obs=next_obs,
             extras=first.extras,
+            info=first.info,
             num_steps=num_steps,
             relative_probability=probability,
             valid=has_mass & ~lost,
             index=index,
+            env_index=copy,
         )
 
     def prioritize(self, state: BufferState, rows: Replayed, priorities: Array) -> BufferState:

@@ -12,7 +12,8 @@ the learned part of the best evaluation, for acting, evaluation and export, but 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ from jaxrl.runs.run_state import RunState
 from jaxrl.trees import named_leaves
 from jaxrl.types import Mean, PyTree
 
-SCHEMA_VERSION = 3
-"""Schema of the parts and of the record; 1 had a single part, 2 other names (`RENAMED`)."""
+SCHEMA_VERSION = 4
+"""Schema of the parts and of the record; 1 had a single part, 2 other names (`RENAMED`), 3 one tree
+of parameters where agents now keep a policy and a critic (`ONE_TREE`)."""
 RENAMED = {"finals": "final_obs", "final": "final_index", "num_finals": "num_truncated"}
 """Fields of the replay buffer in schemas 1 and 2, and their names since."""
+ONE_TREE = re.compile(r"\.params\.(actor|critic)\.params\.")
+"""In names of agents with `Networks`, whose two parts were one tree in schemas up to 3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Contents:
             "num_iterations": self.members.training.num_iterations,
             "config": self.config,
             "versions": versions(),
+            "devices": len(self.members.placement.devices),
             "environment": self.environment,
         }
 
@@ -192,6 +197,13 @@ def statistics_in(record: Mapping[str, Any]) -> int | None:
 def leaves_in(record: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Shape, dtype and checksum of the arrays of a part, by their current names."""
     return {current_name(name): x for name, x in record["leaves"][part].items()}
+
+
+def as_networks(arrays: Mapping[str, np.ndarray], wanted: Iterable[str]) -> dict[str, np.ndarray]:
+    """The arrays by the wanted names, where policy and critic were one tree of parameters."""
+    wanted = set(wanted)
+    then = {ONE_TREE.sub(".params.params.", name): name for name in wanted}
+    return {name if name in wanted else then.get(name, name): x for name, x in arrays.items()}
 
 
 def current_name(name: str) -> str:

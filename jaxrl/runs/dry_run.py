@@ -51,6 +51,7 @@ def dry_run(members: Members) -> dict[str, str]:
         "parameters": f"{_parameters(state.agent):,}",
         "iterations": f"{training.num_iterations:,} of {plan.steps_per_iteration:,} steps: "
         f"{training.total_steps:,} steps, {updates:,} updates",
+        "devices": str(members.placement),
         "memory": ", ".join(f"{name} {text}" for name, text in memory.items()) + of_seeds,
         "operations": f"at most {_flops(products)} in the matrix products and convolutions of an "
         f"iteration, {_flops(products * training.num_iterations)} in total{of_seeds}",

@@ -12,13 +12,17 @@ from jaxrl.engine.training import Training
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Sent once before training: seconds spent on tracing and compiling.
+    """Sent once before training.
 
-    `compile_seconds` is 0 under `jax_disable_jit`.
+    Attributes:
+      trace_seconds: time spent tracing.
+      compile_seconds: time spent compiling; 0 under `jax_disable_jit`.
+      devices: the devices in use, in words.
     """
 
     trace_seconds: float
     compile_seconds: float
+    devices: str = "1"
 
 
 @dataclasses.dataclass(frozen=True)

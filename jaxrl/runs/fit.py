@@ -47,7 +47,9 @@ def fit(given: FitArguments) -> Result:
 
     Args:
       agent, env: as for `train`.
-      key: a typed key, or keys `[seeds]` to train several seeds in one program.
+      key: a typed key, or keys `[seeds]` to train several seeds in one program, spread over
+        the devices that jax has. A CPU is one device, unless `jax.config.update(
+        "jax_num_cpu_devices", n)` comes before anything is computed.
       points: hyper-parameters to sweep, `[{"learning_rate": 1e-3}, ...]`: each point is trained
         with each key, in the same program. Float fields of the agent, as for `sweep`.
       run_dir: directory to create for the configuration, metrics, checkpoints, summary and
@@ -71,7 +73,7 @@ def fit(given: FitArguments) -> Result:
     if given.keep_best and run_dir is None:
         raise InvalidValue("keep_best needs run_dir: pass one, or copy event.state in a callback")
     options, callbacks = RunOptions.of(given.values()), given.callbacks
-    members = Members.of(Training.of(given), given.key, given.points)
+    members = Members.of(Training.of(given), given.key, given.points, options.devices)
     if run_dir is None:
         return run(members, options, callbacks=callbacks)
     begun = resume and (user_path(run_dir) / "config.json").exists()

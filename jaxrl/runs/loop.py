@@ -56,10 +56,12 @@ class Loop:
         training = self.members.training
         self.programs = programs = Programs(self.members)
         self.tell(programs.compiled)
-        run_state = RunState(programs.init(training, self.members.key), programs.no_metrics())
-        self.run_state = run_state
+        state = programs.init(programs.training, programs.key)
+        run_state = self.run_state = RunState(state, programs.no_metrics())
         if resume:
+            run_state.state = programs.trim(run_state.state)
             self.recorder.restore(run_state, self.tell)
+            run_state.state = programs.place(run_state.state)
         self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
         stops = chunk_stops(training.num_iterations, self.options.num_evaluations)
         # A run that was killed while ending is evaluated again, so that it ends the same way.
@@ -77,7 +79,7 @@ class Loop:
                 break
         self.save(run_state)
         return Result(
-            state=run_state.state,
+            state=programs.trim(run_state.state),
             training=training,
             evaluations=self.evaluations,
             env_steps=training.steps_after(run_state.iteration) * len(self.members),
@@ -91,13 +93,13 @@ class Loop:
 
     def train(self, run_state: RunState, stop: int) -> None:
         """Calls the chunk once, for about a second."""
-        training, key, start = self.members.training, self.members.key, run_state.iteration
+        training, programs, start = self.members.training, self.programs, run_state.iteration
         to = min(start + self.stride, stop)
         began = time.perf_counter()
-        run_state.state, metrics, divergence = self.programs.chunk(
-            training, run_state.state, key, jnp.int32(start), jnp.int32(to)
+        run_state.state, metrics, divergence = programs.chunk(
+            programs.training, run_state.state, programs.key, jnp.int32(start), jnp.int32(to)
         )
-        metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)  # waits
+        metrics = programs.trim(jax.tree.map(lambda x: np.asarray(x, np.float64), metrics))  # waits
         jax.block_until_ready(run_state.state)
         seconds = time.perf_counter() - began
         run_state.iteration = to
@@ -106,7 +108,7 @@ class Loop:
         per_iteration = max(seconds / (to - start), 1e-9)
         longest = int(SECONDS_BETWEEN_SIGNS_OF_LIFE / per_iteration)
         self.stride = max(1, min(2 * self.stride, longest))
-        self.look_for_divergence(run_state, jax.device_get(divergence))
+        self.look_for_divergence(run_state, programs.trim(jax.device_get(divergence)))
         steps = training.steps_after(to)
         self.tell(
             Progress(
@@ -143,7 +145,9 @@ class Loop:
         if len(run_state.diverged) == num_members:
             last = list(run_state.diverged.values())[-1]
             recorder = self.recorder
-            saved = "" if recorder is None else f"; {recorder.last_good_checkpoint(run_state)}"
+            saved = ""
+            if recorder is not None:
+                saved = f"; {recorder.last_good_checkpoint(self.trimmed(run_state))}"
             raise DivergenceError(f"{last}{saved}")
 
     def evaluate(self, run_state: RunState) -> None:
@@ -153,22 +157,23 @@ class Loop:
         upwards, so new episodes are played for the final result.
         """
         began = time.perf_counter()
-        evaluation = self.play(run_state, self.members.key)
+        evaluation = self.play(run_state, self.programs.key)
         self.evaluate_seconds.append(time.perf_counter() - began)
         evaluation = dataclasses.replace(evaluation, seconds_left=self.seconds_left(run_state))
         run_state.since = self.programs.no_metrics()
         self.evaluations.append(evaluation)
         going_on = self.stopped is None
-        self.tell(dataclasses.replace(evaluation, state=run_state.state))
+        self.tell(dataclasses.replace(evaluation, state=self.programs.trim(run_state.state)))
         if going_on and self.stopped is not None:
-            self.afresh = self.play(run_state, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))
+            keys = self.members.keys_of_stream(Stream.EVALUATE_AFRESH)
+            self.afresh = self.play(run_state, self.programs.place(keys))
 
     def play(self, run_state: RunState, key: Key) -> Evaluation:
-        """Evaluates the current state of the members."""
-        training, num_members = self.members.training, len(self.members)
-        episodes = jax.block_until_ready(
-            self.programs.evaluate(training, run_state.state, key, jnp.int32(run_state.iteration))
-        )
+        """Evaluates the current state of the members, with keys as the programs take them."""
+        training, num_members, programs = self.members.training, len(self.members), self.programs
+        iteration = jnp.int32(run_state.iteration)
+        episodes = programs.evaluate(programs.training, run_state.state, key, iteration)
+        episodes = programs.trim(jax.block_until_ready(episodes))
         counts = np.array(episodes.finished).reshape(num_members, -1)
         counts[diverged := sorted(run_state.diverged)] = False
         returns = np.asarray(episodes.returns).reshape(counts.shape)
@@ -198,8 +203,12 @@ class Loop:
         """Saves a checkpoint if there is a recorder and something new to save."""
         if self.recorder is not None and run_state.iteration != self.saved_iteration:
             run_state.stopped = self.stopped
-            self.tell(self.recorder.save(run_state))
+            self.tell(self.recorder.save(self.trimmed(run_state)))
             self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
+
+    def trimmed(self, run_state: RunState) -> RunState:
+        """The run's state without what only fills up a device."""
+        return dataclasses.replace(run_state, state=self.programs.trim(run_state.state))
 
     def tell(self, event: Event) -> None:
         """Sends an event to the callbacks; the first reason to stop is kept."""

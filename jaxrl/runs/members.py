@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl.agent import Agent
 from jaxrl.engine import sizes
+from jaxrl.engine.mesh import BATCHED, SHARED, Placement
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.training import Training
 from jaxrl.trees import strong
@@ -29,6 +30,7 @@ class Members:
       base: the agent without the changes of any point.
       seeds: seeds of the keys, not repeated for each point.
       points: points of the sweep, in order; empty without a sweep.
+      devices: how many devices to spread them over at most; None for all.
     """
 
     training: Training
@@ -36,33 +38,56 @@ class Members:
     base: Agent
     seeds: tuple[int, ...]
     points: tuple[Mapping[str, Any], ...] = ()
+    devices: int | None = None
 
     @classmethod
     @transfers_allowed
     @in_float32
     def of(
-        cls, training: Training, key: Key, points: Sequence[Mapping[str, Any]] | None = None
+        cls,
+        training: Training,
+        key: Key,
+        points: Sequence[Mapping[str, Any]] | None = None,
+        devices: int | None = None,
     ) -> Self:
         """Combines every point with every key; the keys vary fastest.
 
         Raises:
-          ValueError: a point has a field that vmap cannot batch or an invalid value, or the seeds
-            do not fit into memory.
+          ValueError: a point has a field that vmap cannot batch or an invalid value, the seeds do
+            not fit into memory, or there are fewer devices.
         """
         sizes.check(training, num_seeds=key.size)
         base, seeds = training.agent, tuple(seeds_of(key))
         if not points:
-            return cls(training, key, base, seeds)
+            return cls(training, key, base, seeds, devices=devices).checked()
         agents = [
             strong(agent.bind(training.envs.spec)) for agent in variants(training.agent, points)
         ]
         num_seeds = 1 if key.ndim == 0 else key.shape[0]
         agent = jax.tree.map(lambda x: jnp.repeat(x, num_seeds, axis=0), stacked(agents))
         keys = jnp.tile(key.reshape(num_seeds), len(points))
-        return cls(training.replace(agent=agent), keys, base, seeds, tuple(points))
+        training = training.replace(agent=agent)
+        return cls(training, keys, base, seeds, tuple(points), devices).checked()
+
+    def checked(self) -> Self:
+        """The same; raises ValueError if there are fewer than `devices`."""
+        if self.devices is not None:  # else jax need not start yet
+            _ = self.placement
+        return self
 
     def __len__(self) -> int:
         return 1 if self.key.ndim == 0 else self.key.shape[0]
+
+    @functools.cached_property
+    def placement(self) -> Placement:
+        """The devices that train them. Raises ValueError if there are fewer than `devices`."""
+        return Placement.of(len(self), self.devices)
+
+    @property
+    def batched(self) -> Any:
+        """Which parts of `training` have an axis of members, as specs of the placement."""
+        nothing = dict.fromkeys(("envs", "eval_envs", "data", "agent_state"), SHARED)
+        return self.training.replace(agent=BATCHED if self.points else SHARED, **nothing)
 
     def vmap(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
         """Vmaps `function(training, *arguments)` over members; unchanged for a single key."""

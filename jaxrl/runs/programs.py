@@ -8,29 +8,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.engine.learners import IterationMetrics
+from jaxrl.engine.mesh import BATCHED, SHARED
 from jaxrl.engine.training import Training
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members
+from jaxrl.types import PyTree
 
 
 class Programs:
-    """The three compiled programs of a run, vmapped over its members.
+    """The three compiled programs of a run, vmapped over its members and spread over devices.
+
+    Arguments and results are those of the members' placement: `training` and `key` are kept here,
+    `place` brings others there, and `trim` drops what only fills up a device.
 
     Under `jax_disable_jit` they are plain functions, for debuggers and `print`.
     """
 
     def __init__(self, members: Members):
-        training, key = members.training, members.key
-        init = members.vmap(Training.init, 0)
-        chunk = members.vmap(Training.chunk, 0, 0, None, None)
-        evaluate = members.vmap(Training.evaluate, 0, 0, None)
+        placement = self.placement = members.placement
+        self.training = training = placement.place(members.training, members.batched)
+        self.key = key = placement.place(members.key)
+        specs = members.batched, BATCHED
+        init = placement.spread(members.vmap(Training.init, 0), specs)
+        chunk = placement.spread(
+            members.vmap(Training.chunk, 0, 0, None, None), (*specs, BATCHED, SHARED, SHARED)
+        )
+        evaluate = placement.spread(
+            members.vmap(Training.evaluate, 0, 0, None), (*specs, BATCHED, SHARED)
+        )
         began = time.perf_counter()
         zero = jnp.int32(0)
         state = jax.eval_shape(init, training, key)
         if jax.config.jax_disable_jit:
             self._metrics = jax.eval_shape(chunk, training, state, key, zero, zero)[1]
             self._hold(init, chunk, evaluate)
-            self.compiled = Compiled(time.perf_counter() - began, 0.0)
+            self.compiled = Compiled(time.perf_counter() - began, 0.0, str(placement))
             return
         lowered = (
             jax.jit(init).lower(training, key),
@@ -40,14 +52,22 @@ class Programs:
         self._metrics = lowered[1].out_info[1]
         traced = time.perf_counter()
         self._hold(*(x.compile() for x in lowered))
-        self.compiled = Compiled(traced - began, time.perf_counter() - traced)
+        self.compiled = Compiled(traced - began, time.perf_counter() - traced, str(placement))
 
     def _hold(self, init: Any, chunk: Any, evaluate: Any) -> None:
         self.init, self.chunk, self.evaluate = init, chunk, evaluate
 
     def no_metrics(self) -> IterationMetrics:
         """Metrics of no iterations, the start of a sum."""
-        return jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics)
+        return self.trim(jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics))
+
+    def place(self, tree: PyTree) -> PyTree:
+        """Arrays with an axis of members, as the programs take them."""
+        return self.placement.place(tree)
+
+    def trim(self, tree: PyTree) -> PyTree:
+        """Results of the programs, without what only fills up a device."""
+        return self.placement.trim(tree)
 
 
 class ProgramMemory(NamedTuple):

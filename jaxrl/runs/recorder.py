@@ -254,6 +254,9 @@ class Recorder:
         notes = []
         if others := other_versions(record.get("versions", {})):
             notes.append(f"the run used {others}: results may differ in rounding")
+        devices, now = record.get("devices", 1), len(self.members.placement.devices)
+        if devices != now:
+            notes.append(f"devices: {devices} before, {now} now: results may differ in rounding")
         training, then = self.members.training, record.get("num_iterations")
         if then is not None and then != training.num_iterations:
             now, steps = training.num_iterations, training.steps_after(then)

@@ -102,6 +102,11 @@ class RunConfig(Origin):
             own.pop("points")
         return {**own, **self.training.settings(), **self.options.settings()}
 
+    @property
+    def num_members(self) -> int:
+        """Seeds, times points of a sweep."""
+        return len(self.seeds) * max(1, len(self.points))
+
     def build(self, start: Any = None) -> Any:
         """Builds the `Members`; imports jax and the environment.
 
@@ -124,7 +129,7 @@ class RunConfig(Origin):
         )
         sizes.check(training, num_seeds=len(self.seeds))
         keys = keys_of(self.seeds, self.key_type, vmapped=len(self.seeds) > 1)
-        return Members.of(training, keys, self.points)
+        return Members.of(training, keys, self.points, self.options.devices)
 
 
 @options_class

@@ -1,4 +1,4 @@
-"""Options of `fit` that do not change what is learned: saving, stopping, logging.
+"""Options of `fit` that do not change what is learned: devices, saving, stopping, logging.
 
 It does not import jax.
 """
@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 @options_class
 class RunOptions(EvaluationOptions):
-    """How a run is evaluated, saved, stopped and logged.
+    """Where a run is trained, and how it is evaluated, saved, stopped and logged.
 
     Raises:
       ValueError: a field has an invalid value.
     """
 
+    devices: int | None = option(
+        default=None, role=Role.FOLLOWING, kind=Kind.COUNT, shown="all",
+        doc="Number of devices to spread the seeds and the points of a sweep over, such as GPUs or "
+        "the cores of a CPU. Another number changes results in the last digits",
+    )  # fmt: skip
     checkpoint_seconds: float = option(
         default=60.0, role=Role.FOLLOWING, kind=Kind.SECONDS, shown="60",
         doc="Minimum time between checkpoints; the final state is always saved",

@@ -145,7 +145,9 @@ def batches(run_config: RunConfig, points: Sequence[Point], budget: int) -> list
     if len(points) == 1:
         return [list(points)]
     programs = Programs(build(dataclasses.replace(run_config, points=tuple(points))))
-    size = sum(memory_of(programs.chunk) or (0,))
+    size = sum(memory_of(programs.chunk) or (0,))  # of a device
+    if programs.placement.devices[0].platform == "cpu":  # whose devices share one memory
+        size *= len(programs.placement.devices)
     num = min(len(points), max(1, -(-size // max(budget, 1))))
     edges = [len(points) * i // num for i in range(num + 1)]
     return [list(points[a:b]) for a, b in itertools.pairwise(edges)]

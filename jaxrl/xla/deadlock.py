@@ -49,7 +49,7 @@ def is_affected() -> bool:
 def protect() -> None:
     """Adds the flag to XLA_FLAGS where it is needed and can still have an effect."""
     flags = os.environ.get("XLA_FLAGS", "").strip()
-    if _leaves_us_out(flags) or not is_affected() or _backend_has_started():
+    if _leaves_us_out(flags) or not is_affected() or backend_has_started():
         return
     if not flags or flags.startswith("-"):  # else it names a file
         os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=false".strip()
@@ -146,7 +146,8 @@ def _jaxlib_version() -> tuple[int, ...] | None:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def _backend_has_started() -> bool:
+def backend_has_started() -> bool:
+    """Whether jax has started, and settings of its devices come too late."""
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bool(bridge and getattr(bridge, "_backends", None))
 

@@ -46,11 +46,6 @@ class Flattened(struct.PyTreeNode):
         """The tree, each leaf with its own shape and dtype."""
         return self.restore(self.vector)
 
-    def __add__(self, updates: PyTree) -> Self:
-        """Adds a tree of the same shapes and keeps the dtype, as `optax.apply_updates` does."""
-        total = self.vector + ravel_pytree(updates)[0]
-        return self.replace(vector=total.astype(self.vector.dtype))
-
 
 def flatten(state: PyTree, fields: tuple[str, ...]) -> PyTree:
     """Replaces these fields of a state by `Flattened` ones.

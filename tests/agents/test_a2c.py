@@ -61,7 +61,7 @@ def test_the_loss_is_its_three_terms(normalize):
     params, batch = jax.tree.map(lambda x: x + 0.3, agent.init(KEY).params), a_batch()
     head = params["params"]["actor_head"]["Dense_0"]
     head["kernel"] *= jnp.array([[3.0, -1.0]])  # one action is likelier
-    loss, metrics = agent.loss(params, batch, Clock.start())
+    loss, metrics = agent.loss(params, None, batch, Clock.start())
 
     policy, v, _ = agent.network.apply(params, batch.steps.obs)
     log_p = np.asarray(jax.nn.log_softmax(policy.logits), np.float64)
@@ -98,7 +98,7 @@ def test_two_steps_are_those_of_rmsprop(max_grad_norm):
     constant = agent.replace(entropy_coefficient=0.4)
     mean_square = [np.ones(x.shape) for x in jax.tree.leaves(state.params)]
     for _ in range(2):
-        gradient = jax.grad(lambda p: constant.loss(p, batch, Clock.start())[0])(state.params)
+        gradient = jax.grad(lambda p: constant.loss(p, None, batch, Clock.start())[0])(state.params)
         leaves = [np.asarray(g, np.float64) for g in jax.tree.leaves(gradient)]
         norm = np.sqrt(sum((g**2).sum() for g in leaves))
         if max_grad_norm is not None:
@@ -109,7 +109,7 @@ def test_two_steps_are_those_of_rmsprop(max_grad_norm):
             np.asarray(x) - 0.1 * g / np.sqrt(m + 0.3)
             for x, g, m in zip(jax.tree.leaves(state.params), leaves, mean_square, strict=True)
         ]
-        state, _ = agent.update(state, batch, KEY, clock)
+        state = agent.update(state, batch, KEY, clock).state
         for x, y in zip(jax.tree.leaves(state.params), wanted, strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
@@ -138,7 +138,7 @@ def test_the_target_is_all_rewards_of_the_rollout_and_then_the_value():
         terminated=terminated,
         truncated=truncated,
         next_obs=next_obs,
-        extras=jnp.zeros((6, 4)),
+        extras={"log_prob": jnp.zeros((6, 4))},
     )
     made = agent.prepare(params, Trajectory(steps, jnp.zeros((6, 4), bool)), Clock.start()).steps
 
@@ -182,7 +182,7 @@ def test_it_is_ppo_with_one_pass_in_one_part(env, core):
     state = training.init(KEY)
     batch, params = collect(state), state.agent.params
     gradients = [
-        jax.jit(jax.grad(lambda p, agent=agent: agent.loss(p, batch, clock)[0]))(params)
+        jax.jit(jax.grad(lambda p, agent=agent: agent.loss(p, None, batch, clock)[0]))(params)
         for agent in (a2c, ppo)
     ]
     assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradients[0]))

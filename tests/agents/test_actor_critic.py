@@ -91,7 +91,7 @@ def trajectory_of(agent, num_steps, num_envs, ends=0.3):
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
         next_obs=next_obs,
-        extras=jnp.zeros(done.shape),
+        extras={"log_prob": jnp.zeros(done.shape)},
     )
     first = np.concatenate([rng.random((1, num_envs)) < 0.5, done[:-1]])
     return Trajectory(steps, jnp.asarray(first), carry_of(agent, num_envs))
@@ -263,10 +263,11 @@ def test_the_greedy_action_is_the_mode_for_any_number_of_environments(core, shar
     network, first = agent.network, jnp.zeros((1, 33), bool)
     one_step = jax.tree.map(lambda x: x[None], obs)
     policy, _, carries = jax.jit(network.apply)(params, one_step, carry, first)
-    after, action, log_prob = many
+    after, action, extras = many
     np.testing.assert_array_equal(action, policy.mode()[0])
     assert np.take_along_axis(np.asarray(obs.action_mask), np.asarray(action)[:, None], 1).all()
-    np.testing.assert_allclose(log_prob, policy.log_prob(policy.mode())[0], rtol=1e-5)
+    log_prob = policy.log_prob(policy.mode())[0]
+    np.testing.assert_allclose(extras["log_prob"], log_prob, rtol=1e-5)
     for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(carries), strict=True):
         np.testing.assert_allclose(x, y[0], rtol=1e-5, atol=1e-6)
 
@@ -286,9 +287,9 @@ def test_acting_step_by_step_is_the_unrolled_policy(core):
     for t in range(8):
         carry = jax.tree.map(lambda x: jnp.where(first[t][:, None], 0.0, x), carry)  # noqa: B023
         here = jax.tree.map(lambda x: x[t], obs)  # noqa: B023
-        carry, action, log_prob = act(here, carry, jax.random.fold_in(KEY, t))
+        carry, action, extras = act(here, carry, jax.random.fold_in(KEY, t))
         actions.append(action)
-        log_probs.append(log_prob)
+        log_probs.append(extras["log_prob"])
         assert np.take_along_axis(
             np.asarray(here.action_mask), np.asarray(action)[:, None], 1
         ).all()
@@ -305,7 +306,8 @@ def test_exploring_samples_the_policy():
     obs = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), observations(seed=5))
     state, clock = State(params), Clock.start()
     act = jax.jit(lambda key: agent.act(state, (), obs, key, clock, explore=True))
-    _, action, log_prob = act(KEY)
+    _, action, extras = act(KEY)
+    log_prob = extras["log_prob"]
     share = np.bincount(action, minlength=4) / num
     expected = np.array([np.exp(log_prob[action == a][:1]).sum() for a in range(4)])
     np.testing.assert_allclose(share, expected, atol=5 * 0.5 / np.sqrt(num))
@@ -326,9 +328,9 @@ def test_actions_have_the_shape_of_their_space(num_envs, explore):
             obs = jnp.zeros((num_envs, 2))
             return agent.act(state, (), obs, KEY, Clock.start(), explore=explore)
 
-        _, action, log_prob = jax.eval_shape(act, agent)
+        _, action, extras = jax.eval_shape(act, agent)
         assert action.shape == (num_envs, *shape)
-        assert log_prob.shape == (num_envs,)
+        assert extras["log_prob"].shape == (num_envs,)
 
 
 # The network --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from helpers.agents.workers import Workers
 from helpers.environments import BestActionByObservation, Chain, MaskedChoice, Recall
 
 import jaxrl
+from jaxrl.agent import Update
 from jaxrl.engine.data import check_data
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.train import train
@@ -166,7 +167,7 @@ def test_each_candidate_plays_its_own_copies():
 
     class Recorder(CrossEntropy):
         def update(self, state, batch, key, clock):
-            return state, {f"return_{i}": batch[i].mean() for i in range(3)}
+            return Update(state, {f"return_{i}": batch[i].mean() for i in range(3)})
 
         def init(self, key):
             state = super().init(key)
@@ -230,7 +231,7 @@ def test_masks_travel_from_the_observation_to_the_loss():
 
     # From zeros each of the two actions has probability 1/2: the gradient of log pi at an allowed
     # action is +-1/2 of the features, and 0 at a forbidden one.
-    new, _ = agent.update(state, trajectory, KEY, None)
+    new = agent.update(state, trajectory, KEY, None).state
     steps = jax.tree.map(np.asarray, trajectory.steps)
     probability = np.where(mask, 0.5, 0.0)
     score = (np.arange(mask.shape[-1]) == steps.action[..., None]) - probability

@@ -309,7 +309,7 @@ def test_online_q_takes_a_semi_gradient_step():
     steps = Transition(**{name: getattr(rows, name) for name in Transition.__dataclass_fields__})
     state = TrainState(table, agent.transform(Clock.start()).init(table))
     batch = Trajectory(steps, jnp.zeros(2, bool))
-    state, metrics = jax.jit(agent.update)(state, batch, KEY, Clock.start())
+    state, metrics, _ = jax.jit(agent.update)(state, batch, KEY, Clock.start())
     # Errors 1 + 0.5 * 4 - 1 = 2 and 1 - 1 = 0; Adam's first step is as long as its rate.
     np.testing.assert_allclose([metrics["loss"], metrics["error"]], [1.0, 1.0])
     moved = np.zeros_like(table)

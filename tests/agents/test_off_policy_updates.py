@@ -63,7 +63,7 @@ def test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic():
     """r + 0.8 (min Q'(s', a') - 0.5 log pi(a' | s')), the density by the change of variables."""
     agent, rows, key = FAST["sac"].bind(SPACE), box_rows(), jax.random.key(3)
     state = fresh(agent)
-    _, metrics = jax.jit(agent.update)(state, rows, key, Clock.start())
+    metrics = jax.jit(agent.update)(state, rows, key, Clock.start()).metrics
 
     policy = agent.policy(state.actor, rows.next_obs)
     next_action = policy.sample(jax.random.split(key)[0])
@@ -88,7 +88,7 @@ def test_the_soft_target_of_few_actions_has_their_entropy_and_the_least_critics(
     rows = rows_of(np.arange(32) % 3)
     state = fresh(agent)
     state = state.replace(actor=jax.tree.map(lambda x: 10.0 * x, state.actor))  # not uniform
-    _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
+    metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start()).metrics
 
     logits = np.asarray(agent.actor.apply(state.actor, rows.next_obs), np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
@@ -119,7 +119,7 @@ def test_the_soft_value_of_an_endless_coin_stays_where_it_is():
     obs, zeros = jnp.ones((4, 1)), jnp.zeros(4)
     action = jnp.array([0, 1, 0, 1])
     rows = Replayed.once(Transition(obs, action, 1.0 + zeros, zeros > 0, zeros > 0, obs))
-    _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
+    metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start()).metrics
     np.testing.assert_allclose(metrics["value"], q, rtol=1e-6)
     np.testing.assert_allclose(metrics["entropy"], np.log(2), rtol=1e-6)
     np.testing.assert_allclose(metrics["critic_loss"], 0.0, atol=1e-9)
@@ -133,7 +133,7 @@ def test_the_value_after_several_steps_is_discounted_as_often(name):
     """r + 0.8^n V(s') for rows of 1, 2 and 3 steps."""
     agent, num_steps = FAST[name].bind(SPACE), 1 + np.arange(32) // 3 % 3
     rows, state = box_rows(num_steps=num_steps), fresh(agent)
-    _, metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start())
+    metrics = jax.jit(agent.update)(state, rows, KEY, Clock.start()).metrics
 
     target, online = state.target, state.params
     if name == "search":
@@ -178,7 +178,7 @@ def test_targets_go_a_tenth_of_the_way_to_what_was_just_learned(name):
     """(1 - tau) target + tau params, with the parameters after the step."""
     agent = FAST[name].bind(SPACE)
     state = fresh(agent)
-    new, _ = jax.jit(agent.update)(state, box_rows(), KEY, Clock.start())
+    new = jax.jit(agent.update)(state, box_rows(), KEY, Clock.start()).state
     before, after = (x.critic if name == "sac" else x.params for x in (state, new))
 
     def check(target, params, found):

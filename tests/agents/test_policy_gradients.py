@@ -22,7 +22,7 @@ from helpers.simulation import agrees, play, slope, tabular
 
 from jaxrl.agents import A2C, NPG, PPO, REINFORCE, TRPO, reinforce
 from jaxrl.agents.bases.actor_critic import Sample
-from jaxrl.agents.bases.critic import join
+from jaxrl.agents.bases.learning import Networks
 from jaxrl.distributions import DiagonalGaussian
 from jaxrl.networks.layers import MLP
 from jaxrl.networks.policies import Scorer, SoftmaxLinear
@@ -129,7 +129,7 @@ PLAIN = {
 def loss_gradient(agent, params, batch):
     """Of the loss where an update begins, the policy's part, to be ascended."""
     return jax.tree.map(
-        jnp.negative, jax.grad(lambda p: agent.loss(p, batch, Clock.start())[0])(params)
+        jnp.negative, jax.grad(lambda p: agent.loss(p, None, batch, Clock.start())[0])(params)
     )["params"]["actor"]
 
 
@@ -244,7 +244,7 @@ def linear_gaussian(kind, discount, **options):
     kernel = -np.array([value.P[0, 0], 2 * value.P[0, 1], value.P[1, 1]])
     critic = {"kernel": jnp.asarray(kernel, jnp.float32)[:, None], "bias": jnp.full(1, -value.c)}
     actor = {"gain": jnp.asarray(GAIN, jnp.float32), "log_std": jnp.asarray(LOG_STD, jnp.float32)}
-    params = join({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
+    params = Networks({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
     agent = kind(
         policy_network=LinearGaussian(), torso=Squares(), discount=discount,
         **({"num_envs": 4} | options),
@@ -324,7 +324,7 @@ def test_features_shared_between_actions_go_through_the_chain_rule():
         policy_network=network, **WHOLE, credit="return", baseline="constant"
     ).bind(MDP.spec)  # fmt: skip
     params = agent.init(KEY).params
-    params["params"]["actor"]["theta"] = jnp.asarray(theta, jnp.float32)
+    params.actor["params"]["actor"]["theta"] = jnp.asarray(theta, jnp.float32)
     found = estimates(agent, MDP, params, reinforce_gradient, BATCHES)
     exact = gradients.finite_horizon_gradient(MDP, policy, DISCOUNT, HORIZON)
     assert agrees(found, gradients.through(exact, phi))
@@ -409,7 +409,7 @@ def test_the_direction_of_trpo_is_the_exact_natural_gradient():
         zeros, jnp.asarray(advantage[states, actions], jnp.float32) * weight, zeros,
     )  # fmt: skip
     batch = Trajectory(sample, jnp.zeros(18, bool))
-    actor = {"params": {"actor": params["params"]["actor"]}}
+    actor = params.actor
     agent = agent.replace(num_envs=18, num_steps=1)
     gradient = jax.grad(agent.surrogate)(actor, batch)
     solution, _ = agent.natural_gradient(actor, gradient, batch)

@@ -173,11 +173,11 @@ def a_batch(agent, rows=64):
 class FirstRatio(PPO):
     """Reports how far the importance ratio is from 1."""
 
-    def loss(self, params, batch, clock):
+    def loss(self, params, state, batch, clock):
         sample = batch.steps
         policy, *_ = self.network.apply(params, sample.obs, batch.carry, batch.first)
         ratio = jnp.exp(policy.log_prob(sample.action) - sample.log_prob)
-        loss, metrics = super().loss(params, batch, clock)
+        loss, metrics = super().loss(params, state, batch, clock)
         return loss, metrics | {"error": jnp.max(jnp.abs(ratio - 1.0))}
 
 
@@ -232,7 +232,7 @@ def test_the_loss_is_that_of_the_paper(clip_value, normalize_advantages):
         error = np.maximum(error, (clipped - sample.target) ** 2)
     entropy = -(np.exp(log_p) * log_p).sum(-1)
     expected = -surrogate.mean() + 0.5 * 0.5 * error.mean() - 0.01 * entropy.mean()
-    loss, metrics = agent.loss(params, batch, Clock.start())
+    loss, metrics = agent.loss(params, None, batch, Clock.start())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["entropy"], entropy.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["clip_fraction"], (np.abs(ratio - 1) > 0.2).mean())
@@ -250,7 +250,7 @@ def test_a_clip_range_may_end_at_zero():
     sample = batch.steps.replace(log_prob=policy.log_prob(batch.steps.action))  # ratios of 1
     end = Clock(jnp.int32(9), jnp.int32(9), jnp.float32(1.0))
     (loss, metrics), gradient = jax.value_and_grad(agent.loss, has_aux=True)(
-        params, batch.replace(steps=sample), end
+        params, None, batch.replace(steps=sample), end
     )
     v, target, old = (np.asarray(x) for x in (values, sample.target, sample.value))
     expected = 0.5 * np.maximum((v - target) ** 2, (old - target) ** 2).mean()
@@ -292,9 +292,9 @@ def test_the_loss_is_annealed_by_the_clock(name, others):
         PPO(**{name: x}).bind(Counter().spec) for x in (Linear(start, end), (start + end) / 2)
     ]
     params, batch = agents[0].init(KEY).params, a_batch(agents[0])
-    annealed, constant = (agent.loss(params, batch, clock)[0] for agent in agents)
+    annealed, constant = (agent.loss(params, None, batch, clock)[0] for agent in agents)
     np.testing.assert_allclose(annealed, constant, rtol=1e-6)
-    at_start = agents[0].loss(params, batch, Clock.start())[0]
+    at_start = agents[0].loss(params, None, batch, Clock.start())[0]
     assert abs(annealed - at_start) > 1e-3
 
 

@@ -20,7 +20,6 @@ from jax.flatten_util import ravel_pytree
 import jaxrl_envs
 from jaxrl.agents import NPG, TRPO
 from jaxrl.agents.bases.actor_critic import Sample
-from jaxrl.agents.bases.critic import split
 from jaxrl.agents.bases.natural_gradient import scale_to_radius
 from jaxrl.engine.train import train
 from jaxrl.engine.training import Training
@@ -106,12 +105,12 @@ def test_every_step_is_within_the_radius_and_better_or_no_step_at_all(env, optio
             np.testing.assert_allclose(report["kl"], report["kl_outside"], rtol=1e-3, atol=1e-6)
             gains = report["surrogate_gain"], report["gain_outside"]
             np.testing.assert_allclose(*gains, rtol=1e-3, atol=1e-5)
-            assert (bits(split(after)[0]) != bits(split(before)[0])).any()
+            assert (bits(after.actor) != bits(before.actor)).any()
         else:
-            np.testing.assert_array_equal(bits(split(after)[0]), bits(split(before)[0]))
+            np.testing.assert_array_equal(bits(after.actor), bits(before.actor))
             assert report["line_search_tries"] == 2
             assert report["surrogate_gain"] == report["step_scale"] == 0
-        assert (bits(split(after)[1]) != bits(split(before)[1])).any()  # the critic learns
+        assert (bits(after.critic) != bits(before.critic)).any()  # the critic learns
     assert 0 < sum(accepted) < 40
 
 
@@ -144,7 +143,7 @@ def test_whole_runs_on_cartpole_keep_every_promise():
             assert 0 < report["kl_outside"] <= 0.01 * (1 + 1e-5)
             assert report["gain_outside"] > 0
         else:
-            np.testing.assert_array_equal(bits(split(after)[0]), bits(split(before)[0]))
+            np.testing.assert_array_equal(bits(after.actor), bits(before.actor))
     assert accepted >= 30
 
 
@@ -158,9 +157,10 @@ class CriticSpied(TRPO):
     """Reports the error of V(obs) as `prepare` saw it, before the critic learns."""
 
     def update(self, state, batch, key, clock):
-        new, metrics = super().update(state, batch, key, clock)
+        new = super().update(state, batch, key, clock)
         sample = batch.steps
-        return new, metrics | {"before": value_loss(sample.value, sample.target)}
+        before = value_loss(sample.value, sample.target)
+        return new._replace(metrics=new.metrics | {"before": before})
 
 
 @pytest.mark.thorough
@@ -193,7 +193,7 @@ def test_the_empirical_fisher_matrix_is_that_of_the_actions_taken():
     agent = TRPO(fisher="empirical", damping=0.5, cg_iterations=60, cg_tolerance=0.0, **SMALL).bind(
         env.spec
     )
-    actor = split(jax.jit(agent.init)(KEY).params)[0]
+    actor = jax.jit(agent.init)(KEY).params.actor
     obs = jax.random.normal(KEY, (128, 1))
     policy = agent.network.apply(actor, obs, method="policy")[0]
     action, zeros = policy.sample(KEY), jnp.zeros(128)
@@ -232,7 +232,7 @@ def test_the_fisher_matrix_is_the_curvature_of_the_kl_divergence(case):
         damping=0.1, cg_iterations=80, cg_tolerance=0.0, **(SMALL | {"hidden_sizes": (4,)}),
         **options,
     ).bind(Recall().spec if recurrent else MASKED_MIXED)  # fmt: skip
-    actor = split(jax.jit(agent.init)(KEY).params)[0]
+    actor = jax.jit(agent.init)(KEY).params.actor
     actor = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(KEY, x.shape), actor)
     shape = (6, 4) if recurrent else (24,)
     obs = jax.random.normal(KEY, (*shape, *jax.tree.leaves(agent.spec.observation)[0].shape))
@@ -265,7 +265,7 @@ def test_the_stride_takes_every_nth_row():
     env = BestMixedAction()
     whole = FAST.replace(num_envs=8, num_steps=4, fisher_stride=2).bind(env.spec)
     half = whole.replace(num_steps=2, fisher_stride=1)
-    actor = split(jax.jit(whole.init)(KEY).params)[0]
+    actor = jax.jit(whole.init)(KEY).params.actor
     policy = whole.network.apply(actor, jax.random.normal(KEY, (32, 1)), method="policy")[0]
     action = policy.sample(KEY)
     zeros = jnp.zeros(32)
@@ -338,9 +338,9 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
     start = jax.tree.map(lambda x: x[0], before)
     np.testing.assert_array_equal(bits(member["nan"]), bits(start))  # the critic as well
     for name in ("idle", "inf", "one nan", "one inf"):
-        np.testing.assert_array_equal(bits(split(member[name])[0]), bits(split(start)[0]), name)
+        np.testing.assert_array_equal(bits(member[name].actor), bits(start.actor), name)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(member[name])), name
-    assert (bits(split(member["learning"])[0]) != bits(split(start)[0])).any()
+    assert (bits(member["learning"].actor) != bits(start.actor)).any()
     alone = jax.jit(run)(jnp.float32(1.0), jnp.float32(1.0))[1]
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-3),
@@ -353,7 +353,7 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
 def test_a_radius_may_end_at_zero_where_the_policy_stays():
     agent = TRPO(kl_radius=Linear(0.05, 0.0, 0.5), **SMALL)
     *_, (before, after, report) = iterations(agent, MaskedChoice(), 3)
-    np.testing.assert_array_equal(bits(split(before)[0]), bits(split(after)[0]))
+    np.testing.assert_array_equal(bits(before.actor), bits(after.actor))
     assert all(np.isfinite(x) for x in report.values())
 
 

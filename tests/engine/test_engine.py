@@ -21,7 +21,7 @@ from scipy import stats
 
 import jaxrl
 import jaxrl_envs
-from jaxrl.agent import Agent, OnPolicy, Replay
+from jaxrl.agent import Agent, OnPolicy, Replay, Update
 from jaxrl.agents import PPO, REINFORCE, SAC, Rainbow
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout
@@ -105,7 +105,7 @@ class Tenth(FittedQ):
     """Its only metric is 0.1, in each of very many updates."""
 
     def update(self, state, batch, key, clock):
-        return state, {"tenth": 0.1}
+        return Update(state, {"tenth": 0.1})
 
 
 @pytest.mark.optimized
@@ -254,16 +254,17 @@ class Collector(Agent):
 
     def act(self, state, carry, obs, key, clock, *, explore):
         num = obs.shape[0]
-        return carry, jnp.zeros(num, jnp.int32), jnp.arange(num)
+        return carry, jnp.zeros(num, jnp.int32), {"copy": jnp.arange(num)}
 
     def update(self, state, batch, key, clock):
         if self.layout == "env":
             assert batch.first.shape == (10, 12 // self.num_minibatches)
-            aligned = (batch.steps.extras == batch.carry[None]).all()
+            aligned = (batch.env_index == batch.carry[None]).all()
         else:
-            aligned = jnp.array(True)
-        row = batch.steps.obs[..., 1] * 12 + batch.steps.extras  # time * N + copy
-        return state.at[clock.update % state.shape[0]].set(row.reshape(-1)), {"aligned": aligned}
+            aligned = (batch.env_index == batch.steps.extras["copy"]).all()
+        row = batch.steps.obs[..., 1] * 12 + batch.env_index  # time * N + copy
+        seen = state.at[clock.update % state.shape[0]].set(row.reshape(-1))
+        return Update(seen, {"aligned": aligned})
 
 
 @pytest.mark.parametrize("num_minibatches", [1, 2, 4, 12])
@@ -292,16 +293,17 @@ class Onlooker(Agent):
         return jnp.zeros(())
 
     def act(self, state, carry, obs, key, clock, *, explore):
-        return carry, jnp.zeros(obs.shape[0], jnp.int32), obs
+        return carry, jnp.zeros(obs.shape[0], jnp.int32), {"seen": obs}
 
     def update(self, state, batch, key, clock):
         steps = batch if self.replays else batch.steps
         start, same_start = steps.obs[..., 0], steps.next_obs[..., 0]
-        return state, {
-            "obs": jnp.abs(steps.obs - steps.extras).max(),
+        metrics = {
+            "obs": jnp.abs(steps.obs - steps.extras["seen"]).max(),
             "next_obs": jnp.abs(same_start - start).max(),
             "spread": jnp.abs(start).max(),
         }
+        return Update(state, metrics)
 
 
 @pytest.mark.parametrize("replays", [False, True])
@@ -395,7 +397,7 @@ class Poser(Agent):
         return carry, jnp.full(obs.shape[0], int(explore)), ()
 
     def update(self, state, batch, key, clock):
-        return state, {}
+        return Update(state, {})
 
 
 MIXED = np.array([0.32, 0.34, 0.34])
@@ -426,7 +428,7 @@ def test_an_agent_says_how_it_can_be_evaluated():
         assert agent.eval_modes == modes
         assert Training.create(agent, BestAction(), total_steps=1).options.eval_mode == "greedy"
     for agent, mode in ((Rainbow(), "sample"), (PPO(), "mode")):
-        with pytest.raises(ValueError, match=f"eval_mode is '{mode}': .* use 'greedy'"):
+        with pytest.raises(ValueError, match=f"eval_mode is '{mode}': .*use 'greedy'"):
             Training.create(agent, BestAction(), total_steps=1, eval_mode=mode)
 
 
@@ -458,7 +460,7 @@ class Ticker(Agent):
             return state + 1.0
 
         state = jax.lax.cond(clock.update % 3 == 0, third, lambda s: s, state)
-        return state, {"fraction": clock.fraction, "iteration": clock.iteration}
+        return Update(state, {"fraction": clock.fraction, "iteration": clock.iteration})
 
 
 CALLS: list[int] = []
@@ -600,7 +602,7 @@ class Drawer(Agent):
         return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
 
     def update(self, state, batch, key, clock):
-        return batch.index, {}
+        return Update(batch.index, {})
 
 
 @pytest.mark.parametrize("agent", [Collector(), Drawer()])

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.agents.bases.critic import join, split
+from jaxrl.agents.bases.critic import CriticAgent
+from jaxrl.agents.bases.learning import Networks
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.losses import standardize
@@ -35,7 +36,14 @@ def tabular_params(logits, value):
     """Parameters of a tabular policy and of a critic with values `value[S]`."""
     critic = {"kernel": jnp.asarray(value, jnp.float32)[:, None], "bias": jnp.zeros(1)}
     actor = {"theta": jnp.asarray(logits, jnp.float32).reshape(-1)}
-    return join({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
+    return Networks({"params": {"actor": actor}}, {"params": {"critic_head": critic}})
+
+
+def kept(agent, params):
+    """`Networks` as the agent's state has them: one tree where one loss is of both."""
+    if isinstance(agent, CriticAgent):
+        return params
+    return {"params": params.actor["params"] | params.critic["params"]}
 
 
 def tabular_agent(kind, mdp, **options):
@@ -57,11 +65,12 @@ def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
     Args:
       agent: an agent bound to the environment.
       env: one copy of the environment.
-      params: parameters of policy and critic.
+      params: `Networks`.
       gradient_of: (agent, actor's parameters, prepared batch) -> gradient, to be ascended.
       num_batches: number of rollouts of the agent's own size, from fresh starts.
       seed: seed of the rollouts.
     """
+    params = kept(agent, params)
     envs, clock, state = VectorEnv(env, agent.plan.num_envs), Clock.start(), State(params)
 
     def policy(carry, obs, key):
@@ -88,7 +97,7 @@ def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
 
 def reinforce_gradient(agent, params, batch):
     """The gradient that REINFORCE ascends."""
-    return agent.gradient(split(params)[0], batch, Clock.start())[0]
+    return agent.gradient(params.actor, batch, Clock.start())[0]
 
 
 def surrogate_gradient(agent, params, batch):
@@ -96,4 +105,4 @@ def surrogate_gradient(agent, params, batch):
     if agent.normalize_advantages:
         sample = batch.steps
         batch = batch.replace(steps=sample.replace(advantage=standardize(sample.advantage)))
-    return jax.grad(agent.surrogate)(split(params)[0], batch)
+    return jax.grad(agent.surrogate)(params.actor, batch)

@@ -28,7 +28,8 @@ def learned(agent, env, iterations, **options):
 
 
 def value(agent, state, obs):
-    return np.asarray(agent.network.apply(state.agent.params, jnp.asarray(obs), method="value")[0])
+    params = getattr(state.agent.params, "critic", state.agent.params)  # where it is apart
+    return np.asarray(agent.network.apply(params, jnp.asarray(obs), method="value")[0])
 
 
 def mode(agent, state, obs):

@@ -112,8 +112,8 @@ MUTANTS = (
         "`squeeze` drops action axes of size one and the axis of a single environment (rejax "
         "`act`).",
         "jaxrl/agents/bases/actor_critic.py",
-        "return carry, action, policy.log_prob(action)",
-        "return carry, jax.tree.map(jnp.squeeze, action), policy.log_prob(action)",
+        'return carry, action, {"log_prob"',
+        'return carry, jax.tree.map(jnp.squeeze, action), {"log_prob"',
         ("tests/agents/test_actor_critic.py::test_actions_have_the_shape_of_their_space",),
     ),
     Mutant(
@@ -161,8 +161,8 @@ MUTANTS = (
         "critic-vector-on-every-device",
         "The critic's parameters are flattened on accelerators, too.",
         "jaxrl/agents/bases/critic.py",
-        "start = Flattened.of(critic) if layout.is_cpu() else critic",
-        "start = Flattened.of(critic)",
+        'fields = ("critic",) if layout.is_cpu() else ()',
+        'fields = ("critic",)',
         ("tests/xla/test_layout.py::test_a_critic_is_fitted_as_a_vector_on_a_cpu_only[False]",),
     ),
     Mutant(

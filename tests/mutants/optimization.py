@@ -98,7 +98,7 @@ MUTANTS = (
         "`optimizer.update(grads, state)` is called without params, which breaks AdamW (several "
         "libraries).",
         "jaxrl/optimizers.py",
-        ".update(gradient, optimizer, tree)",
+        ".update(gradient, optimizer, params)",
         ".update(gradient, optimizer)",
         ("tests/agents/test_ppo.py::test_an_optimizer_may_read_the_parameters",),
     ),
@@ -140,8 +140,8 @@ MUTANTS = (
         "statistics-thrown-away",
         "The batch statistics of a learning pass are discarded.",
         "jaxrl/optimizers.py",
-        "new = merged(tree, params, carried)",
-        "new = merged(tree, params)",
+        "return merged(variables, params, carried), optimizer",
+        "return merged(variables, params), optimizer",
         (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[dqn]",),
     ),
     Mutant(

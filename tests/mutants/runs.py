@@ -107,11 +107,19 @@ MUTANTS = (
         error="jaxrl.runs.fit.DivergenceError",
     ),
     Mutant(
+        "padding-reported",
+        "A repeated member that only fills up a device is reported and saved.",
+        "jaxrl/engine/mesh.py",
+        "lambda x: x[: self.num_members], tree)",
+        "lambda x: x, tree)",
+        ("tests/engine/test_mesh.py::test_members_are_those_of_one_device",),
+    ),
+    Mutant(
         "fresh-episodes-that-are-not",
         "The evaluation on new episodes reuses the keys of the evaluation that ended the run.",
         "jaxrl/runs/loop.py",
-        "self.play(run_state, self.members.keys_of_stream(Stream.EVALUATE_AFRESH))",
-        "self.play(run_state, self.members.key)",
+        "keys = self.members.keys_of_stream(Stream.EVALUATE_AFRESH)",
+        "keys = self.members.key",
         (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
     ),
     Mutant(

@@ -33,11 +33,11 @@ MUTANTS = (
     ),
     Mutant(
         "updates-at-the-wrong-parameters",
-        "The flattened parameters and their flattened updates are in different orders.",
+        "Parameters come back from their vector in another order.",
         "jaxrl/xla/flatten.py",
-        "self.vector + ravel_pytree(updates)[0]",
-        "self.vector + ravel_pytree(updates)[0][::-1]",
-        ("tests/xla/test_flatten.py::test_a_step_on_the_vector_is_that_on_the_tree[flat]",),
+        "return self.restore(self.vector)",
+        "return self.restore(self.vector[::-1])",
+        ("tests/xla/test_flatten.py::test_an_agent_learns_the_same_either_way[ppo]",),
     ),
     Mutant(
         "accelerators-laid-out-as-cpus",

@@ -83,7 +83,7 @@ SOURCE = {
                 params, optimizer, value, _ = optimizers.descend(
                     self.optimizer(clock), loss, state.params, state.optimizer
                 )
-                return State(params, optimizer), {"loss": value}
+                return jaxrl.Update(State(params, optimizer), {"loss": value})
         ''',
     "walk.py": '''
         """Right pays, left does not."""

@@ -5,8 +5,12 @@ import contextlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from helpers.environments import Counter
 
 from jaxrl.agent import Replay
+from jaxrl.agents import A2C, TRPO
+from jaxrl.agents.bases.learning import Networks
 from jaxrl.replay import ReplayBuffer
 from jaxrl.runs import checkpoint_files
 from jaxrl.runs.checkpoint import leaves_in
@@ -41,3 +45,18 @@ def test_the_replay_memory_of_schema_2(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, found, like)
     names = leaves_in(Checkpoints(tmp_path).record(4), "progress")
     assert {"buffer.final_obs", "buffer.final_index", "buffer.num_truncated", "final"} < set(names)
+
+
+@pytest.mark.parametrize("agent", [TRPO(), A2C()])
+def test_a_policy_and_a_critic_that_were_one_tree_are_found(tmp_path, agent):
+    """Of agents that keep them apart by now; that of the others is one tree still."""
+    state = jax.jit(agent.bind(Counter().spec).init)(jax.random.key(0))
+    then = state
+    if isinstance(state.params, Networks):
+        actor, critic = state.params.actor["params"], state.params.critic["params"]
+        then = state.replace(params={"params": actor | critic})
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(4, {"learned": {"agent": then}}, {})
+    like = {"agent": state}
+    found = Checkpoints(tmp_path).load(4, "learned", jax.eval_shape(lambda: like))
+    jax.tree.map(np.testing.assert_array_equal, found, like)

@@ -9,6 +9,7 @@ from helpers.agents import idle
 from helpers.environments import Counter
 from tensorboardX.proto import event_pb2
 
+from jaxrl.agent import Update
 from jaxrl.runs import loggers
 from jaxrl.runs.directory import read_metrics
 from jaxrl.runs.events import Progress
@@ -22,7 +23,7 @@ class Idle(idle.Idle):
     """With a metric of its own."""
 
     def update(self, state, batch, key, clock):
-        return state, {"progress": clock.fraction}
+        return Update(state, {"progress": clock.fraction})
 
 
 def scalars(folder):

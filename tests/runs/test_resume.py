@@ -24,6 +24,7 @@ from helpers.paths import DATA, TESTS
 from helpers.plans import PLANS, equal
 
 from jaxrl import wrappers
+from jaxrl.agent import Update
 from jaxrl.agents import DQN, PPO
 from jaxrl.analysis import comparison
 from jaxrl.analysis.curves import read_curves
@@ -251,7 +252,7 @@ class Idle(idle.Idle):
     decay: float = Linear(1.0, 0.0)
 
     def update(self, state, batch, key, clock):
-        return state + self.rate, {"level": Mean.of(state[0])}
+        return Update(state + self.rate, {"level": Mean.of(state[0])})
 
 
 def other_step(self, key, state, action):
@@ -961,7 +962,7 @@ def test_a_start_that_fails_can_be_tried_again(tmp_path):
 def test_a_metric_with_the_name_of_what_is_swept_has_another_one(tmp_path):
     class Warm(Idle):
         def update(self, state, batch, key, clock):
-            return state, {"rate": Mean.of(7.0)}
+            return Update(state, {"rate": Mean.of(7.0)})
 
     fit(Warm(), Counter(), KEY, points=[{"rate": 1.0}, {"rate": 2.0}], run_dir=tmp_path / "run",
         **OPTIONS)  # fmt: skip

@@ -12,8 +12,8 @@ from jaxrl.runs.run_config import SCHEMA, RunConfig, changes
 from jaxrl.runs.run_options import RunOptions
 
 FOLLOWING = {
-    "num_evaluations", "checkpoint_seconds", "keep_checkpoints", "keep_best", "stop_at_return",
-    "time_budget", "tensorboard", "wandb",
+    "devices", "num_evaluations", "checkpoint_seconds", "keep_checkpoints", "keep_best",
+    "stop_at_return", "time_budget", "tensorboard", "wandb",
 }  # fmt: skip
 RECORDS = {"schema_version", "versions", "revision", "device", "platform"}
 SAMPLES = {"num_eval_episodes", "seeds", "points", "key_type", "vmapped"}

@@ -25,7 +25,7 @@ DISABLED = f"{deadlock.FLAG}=false"
 def small_affected_host(monkeypatch):
     """Two threads, an affected jaxlib, no backend yet and an empty environment."""
     monkeypatch.setattr(deadlock, "_jaxlib_version", lambda: (0, 10, 2))
-    monkeypatch.setattr(deadlock, "_backend_has_started", lambda: False)
+    monkeypatch.setattr(deadlock, "backend_has_started", lambda: False)
     monkeypatch.setattr(deadlock, "cores", lambda: 2)
     monkeypatch.delenv("NPROC", raising=False)
     monkeypatch.delenv(deadlock.OPT_OUT, raising=False)
@@ -109,7 +109,7 @@ def test_lapack_calls_are_protected_while_there_is_time(small_affected_host):
 
 
 def test_too_late_warns_and_changes_nothing(small_affected_host):
-    small_affected_host.setattr(deadlock, "_backend_has_started", lambda: True)
+    small_affected_host.setattr(deadlock, "backend_has_started", lambda: True)
     with pytest.warns(RuntimeWarning, match=r"Mine calls LAPACK \(cholesky, .*qr\).*set it before"):
         deadlock.protect_or_warn("Mine", lapack_calls())
     deadlock.protect()
@@ -120,7 +120,7 @@ def test_too_late_warns_and_changes_nothing(small_affected_host):
     "changes", [{"XLA_FLAGS": ENABLED}, {deadlock.OPT_OUT: "1"}, {"NPROC": "16"}]
 )
 def test_where_nothing_is_needed_or_wanted_nothing_is_said(small_affected_host, changes):
-    small_affected_host.setattr(deadlock, "_backend_has_started", lambda: True)
+    small_affected_host.setattr(deadlock, "backend_has_started", lambda: True)
     for name, value in changes.items():
         small_affected_host.setenv(name, value)
     before = os.environ.get("XLA_FLAGS")
@@ -160,7 +160,7 @@ class Factored(Counter):
 
 
 def test_training_warns_of_an_environment_that_calls_lapack_too_late(small_affected_host):
-    small_affected_host.setattr(deadlock, "_backend_has_started", lambda: True)
+    small_affected_host.setattr(deadlock, "backend_has_started", lambda: True)
     with pytest.warns(RuntimeWarning, match="Factored calls LAPACK"):
         Training.create(PPO(), Factored(), total_steps=512)
     small_affected_host.setenv(deadlock.OPT_OUT, "1")
@@ -208,7 +208,7 @@ importlib.metadata.version = lambda name: "0.10.2" if name == "jaxlib" else real
 import jaxrl_envs
 env = jaxrl_envs.make(sys.argv[1])
 from jaxrl.xla import deadlock
-print(os.environ.get("XLA_FLAGS"), deadlock._backend_has_started())
+print(os.environ.get("XLA_FLAGS"), deadlock.backend_has_started())
 """
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.learning import GradientAgent, RolloutAgent, check_widths
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import gae
@@ -131,14 +132,27 @@ class NetworkAgent(RolloutAgent):
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
         if self.core == "none":
-            policy, _ = self.network.apply(state.params, obs, method="policy")
-        else:  # a sequence of one step; the carry has been reset already
+            policy, _ = self.network.apply(self.actor_params(state), obs, method="policy")
+        else:  # a sequence of one step, whose carry is already reset
             obs = jax.tree.map(lambda x: x[None], obs)
             first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
-            both: Any = self.network.apply(state.params, obs, carry, first)
-            policy, _, carry = jax.tree.map(lambda x: x[0], both)
+            apply: Any = self.network.apply
+            found = apply(self.actor_params(state), obs, carry, first, method="policy")
+            policy, carries = jax.tree.map(lambda x: x[0], found)
+            if not self.shared_torso:
+                _, of_critic = apply(self.critic_params(state), obs, carry, first, method="value")
+                carries = carries, jax.tree.map(lambda x: x[0], of_critic)
+            carry = carries
         action = policy.sample(key) if explore else policy.mode()
-        return carry, action, policy.log_prob(action)
+        return carry, action, {"log_prob": policy.log_prob(action)}
+
+    def actor_params(self, state: Any) -> PyTree:
+        """Parameters that the method `policy` of the network needs."""
+        return state.params
+
+    def critic_params(self, state: Any) -> PyTree:
+        """Parameters that the method `value` of the network needs."""
+        return state.params
 
     def values(self, params: PyTree, trajectory: Trajectory) -> tuple[Array, Array]:
         """V(obs) and V(next_obs), both `float32[T, N]`; V(next_obs) is 0 after termination.
@@ -209,7 +223,7 @@ class ActorCriticAgent(NetworkAgent):
     def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
         """Computes values, GAE and value targets (Schulman et al., 2016, eq. 16)."""
         steps = trajectory.steps
-        values, next_values = self.values(state.params, trajectory)
+        values, next_values = self.values(self.critic_params(state), trajectory)
         advantages = gae(
             steps.reward,
             values,
@@ -222,7 +236,7 @@ class ActorCriticAgent(NetworkAgent):
         sample = Sample(
             obs=steps.obs,
             action=steps.action,
-            log_prob=steps.extras,
+            log_prob=steps.extras["log_prob"],
             value=values,
             advantage=advantages,
             target=advantages + values,
@@ -248,9 +262,12 @@ class JointLossAgent(ActorCriticAgent, GradientAgent):
 
     @abstractmethod
     def loss(
-        self, params: PyTree, batch: Trajectory, clock: Clock
+        self, params: PyTree, state: Any, batch: Trajectory, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss of a minibatch, and what to report."""
+        """The loss of a minibatch, a function of `params`, and what to report.
+
+        `state` is the agent's state, whose other fields (a coefficient that adapts) are constants.
+        """
 
     def joint_loss(
         self, policy_loss: Array, value_loss: Array, entropy: Array, clock: Clock
@@ -260,12 +277,12 @@ class JointLossAgent(ActorCriticAgent, GradientAgent):
         loss = policy_loss + self.value_coefficient * value_loss - bonus
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
-    def step(self, state: Any, batch: Trajectory, clock: Clock) -> tuple[Any, dict[str, Array]]:
+    def step(self, state: Any, batch: Trajectory, clock: Clock) -> Update:
         """One gradient step on a minibatch."""
         params, optimizer, _, metrics = descend(
             self.transform(clock),
-            lambda params: self.loss(params, batch, clock),
+            lambda params: self.loss(params, state, batch, clock),
             state.params,
             state.optimizer,
         )
-        return state.replace(params=params, optimizer=optimizer), metrics
+        return Update(state.replace(params=params, optimizer=optimizer), metrics)

@@ -3,9 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from flax import struct
 
 from jaxrl.agents.bases.actor_critic import NetworkAgent, Sample
+from jaxrl.agents.bases.learning import Networks
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, value_loss
@@ -14,20 +17,31 @@ from jaxrl.optimizers import descend
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Trajectory
 from jaxrl.xla import layout
-from jaxrl.xla.flatten import Flattened, as_tree
+from jaxrl.xla.flatten import flatten, unflatten
+
+
+class Fit(struct.PyTreeNode):
+    """Attributes:
+    critic: parameters of the critic.
+    optimizer: its optimiser's state.
+    """
+
+    critic: PyTree
+    optimizer: Any
 
 
 class CriticAgent(NetworkAgent):
-    """Fits the critic by itself, in several passes over what was collected."""
+    """Fits the critic separately from the policy, in several epochs over the rollout.
+
+    The state's `params` are `Networks`: the policy's parameters and the critic's.
+    """
 
     critic_learning_rate: Scheduled = hyper(
-        1e-3, low=0.0, doc="The optimiser's step size for the critic, the learned baseline."
+        1e-3, low=0.0, doc="Learning rate of the critic (the learned baseline)."
     )
-    critic_epochs: int = hyper(
-        10, static=True, doc="Passes of the critic over the collected steps."
-    )
+    critic_epochs: int = hyper(10, static=True, doc="Epochs of the critic over each rollout.")
     critic_minibatches: int = hyper(
-        1, static=True, doc="Parts into which each of these passes is divided, a step each."
+        1, static=True, doc="Minibatches (gradient steps) per epoch of the critic."
     )
 
     @property
@@ -53,6 +67,19 @@ class CriticAgent(NetworkAgent):
                 f"{what} = {rows}"
             )
 
+    def init_params(self, key: Key) -> Networks:
+        obs, carry = self.bound_spec.dummy_observation(1, 1), self.initial_carry(1)
+        first = jnp.ones((1, 1), bool)
+        init: Any = self.network.init
+        actor, critic = (init(key, obs, carry, first, method=m) for m in ("policy", "value"))
+        return Networks(actor, critic)
+
+    def actor_params(self, state: Any) -> PyTree:
+        return state.params.actor
+
+    def critic_params(self, state: Any) -> PyTree:
+        return state.params.critic
+
     def init_critic(self, critic: PyTree) -> optax.OptState:
         """The initial state of the critic's optimiser."""
         return finite(self.optimizer_at(self.critic_learning_rate, Clock.start())).init(critic)
@@ -76,8 +103,10 @@ class CriticAgent(NetworkAgent):
         axis = batch.first.ndim - 1
         rows = batch.first.shape[axis]
 
-        def one(carry, index):
-            critic, optimizer = carry
+        fields = ("critic",) if layout.is_cpu() else ()
+
+        def one(carried, index):
+            fit = unflatten(carried, fields)
             part = minibatch(batch, index, axis)
             sample: Sample = part.steps
 
@@ -86,26 +115,14 @@ class CriticAgent(NetworkAgent):
                 values, _ = apply(critic, sample.obs, part.carry, part.first, method="value")
                 return value_loss(values, sample.target, sample.valid), None
 
-            critic, optimizer, error, _ = descend(transform, loss, critic, optimizer)
-            return (critic, optimizer), error
+            critic, optimizer, error, _ = descend(transform, loss, fit.critic, fit.optimizer)
+            return flatten(Fit(critic, optimizer), fields), error
 
         index = minibatch_indices(key, rows, self.critic_epochs, self.critic_minibatches)
-        start = Flattened.of(critic) if layout.is_cpu() else critic
-        (fitted, optimizer), errors = jax.lax.scan(one, (start, optimizer), index)
-        return as_tree(fitted), optimizer, mean(errors[-self.critic_minibatches :])
-
-
-def split(params: PyTree) -> tuple[PyTree, PyTree]:
-    """The policy's parameters and the critic's; the two share none."""
-    modules = params["params"]
-    critic = {name: x for name, x in modules.items() if name.startswith("critic")}
-    actor = {name: x for name, x in modules.items() if name not in critic}
-    return {"params": actor}, {"params": critic}
-
-
-def join(actor: PyTree, critic: PyTree) -> PyTree:
-    """What `split` took apart."""
-    return {"params": actor["params"] | critic["params"]}
+        start = flatten(Fit(critic, optimizer), fields)
+        carried, errors = jax.lax.scan(one, start, index)
+        fit = unflatten(carried, fields)
+        return fit.critic, fit.optimizer, mean(errors[-self.critic_minibatches :])
 
 
 def finite(transform: optax.GradientTransformation) -> optax.GradientTransformation:

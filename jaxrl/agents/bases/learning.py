@@ -18,6 +18,16 @@ from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
 
 
+class Networks(struct.PyTreeNode):
+    """Attributes:
+    actor: parameters of the policy.
+    critic: parameters of the critic, or critics.
+    """
+
+    actor: PyTree
+    critic: PyTree
+
+
 class TrainState(struct.PyTreeNode):
     """Attributes:
     params: parameters of the networks.

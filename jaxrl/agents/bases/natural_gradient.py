@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxrl.agent import Update
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
-from jaxrl.agents.bases.critic import CriticAgent, join, split
-from jaxrl.agents.bases.learning import TrainState
+from jaxrl.agents.bases.critic import CriticAgent
+from jaxrl.agents.bases.learning import Networks, TrainState
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import importance_ratio
@@ -54,18 +55,17 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
 
     def init(self, key: Key) -> TrainState:
         params = self.init_params(key)
-        return TrainState(params, self.init_critic(split(params)[1]))
+        return TrainState(params, self.init_critic(params.critic))
 
-    def update(
-        self, state: TrainState, batch: Trajectory, key: Key, clock: Clock
-    ) -> tuple[TrainState, Metrics]:
-        """A step of the policy on the whole batch, then the critic's passes over it."""
-        actor, critic = split(state.params)
+    def update(self, state: TrainState, batch: Trajectory, key: Key, clock: Clock) -> Update:
+        """One policy step on the whole batch, then the critic's epochs."""
+        actor, critic = state.params.actor, state.params.critic
         sample: Sample = batch.steps
         sample = sample.replace(advantage=self.advantages(sample))
         actor, metrics = self.improve(actor, batch.replace(steps=sample), clock)
         critic, optimizer, error = self.fit_critic(critic, state.optimizer, batch, key, clock)
-        return TrainState(join(actor, critic), optimizer), metrics | {"value_loss": error}
+        state = TrainState(Networks(actor, critic), optimizer)
+        return Update(state, metrics | {"value_loss": error})
 
     @abstractmethod
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Agent, Population
+from jaxrl.agent import Agent, Population, Update
 from jaxrl.types import Scalar, static
 
 
@@ -50,4 +50,4 @@ class CrossEntropy(Agent):
         elites = state.candidates[jnp.argsort(-fitness)[: self.num_elites]]
         noise = self.extra_std * (1.0 - clock.fraction)
         state = self._drawn(elites.mean(0), elites.std(0) + noise, key)
-        return state, {"best": fitness.max(), "mean": fitness.mean()}
+        return Update(state, {"best": fitness.max(), "mean": fitness.mean()})

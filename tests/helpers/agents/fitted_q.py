@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxrl.agent import Agent, Offline
+from jaxrl.agent import Agent, Offline, Update
 from jaxrl.types import Scalar, static
 
 
@@ -30,4 +30,4 @@ class FittedQ(Agent):
         count = weight.sum(0)
         mean = (weight * target[:, None, None]).sum(0) / jnp.maximum(count, 1.0)
         new = jnp.where(count > 0, mean, state)
-        return new, {"change": jnp.abs(new - state).max()}
+        return Update(new, {"change": jnp.abs(new - state).max()})

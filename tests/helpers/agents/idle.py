@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agent import Agent, OnPolicy, Update
 from jaxrl.types import static
 
 
@@ -23,4 +23,4 @@ class Idle(Agent):
         return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
 
     def update(self, state, batch, key, clock):
-        return state, {"fraction": clock.fraction}
+        return Update(state, {"fraction": clock.fraction})

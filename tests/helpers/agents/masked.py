@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agent import Agent, OnPolicy, Update
 from jaxrl.distributions import Categorical
 from jaxrl.losses import mean
 from jaxrl.types import Scalar, split_mask, static
@@ -49,4 +49,4 @@ class MaskedActorCritic(Agent):
 
         gradient, squared_error = jax.grad(loss, has_aux=True)(state)
         state = jax.tree.map(lambda x, g: x - self.learning_rate * g, state, gradient)
-        return state, {"squared_error": squared_error}
+        return Update(state, {"squared_error": squared_error})

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agent import Agent, Replay
+from jaxrl.agent import Agent, Replay, Update
 from jaxrl.types import Scalar, static
 
 
@@ -47,4 +47,5 @@ class QLearning(Agent):
         value = jnp.take_along_axis(batch.obs @ state, batch.action[:, None], axis=1)[:, 0]
         chosen = jax.nn.one_hot(batch.action, state.shape[1])
         step = jnp.einsum("bs,ba,b->sa", batch.obs, chosen, target - value)
-        return state + self.learning_rate * step, {"error": jnp.abs(target - value).mean()}
+        new = state + self.learning_rate * step
+        return Update(new, {"error": jnp.abs(target - value).mean()})

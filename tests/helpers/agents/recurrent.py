@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agent import Agent, OnPolicy, Update
 from jaxrl.distributions import Categorical
 from jaxrl.estimators import discounted_returns
 from jaxrl.losses import policy_gradient_loss, standardize
@@ -78,4 +78,5 @@ class RecurrentPolicyGradient(Agent):
 
         value, gradient = jax.value_and_grad(loss)(state.params)
         updates, optimizer = optax.adam(self.learning_rate).update(gradient, state.optimizer)
-        return State(optax.apply_updates(state.params, updates), optimizer), {"loss": value}
+        new = State(optax.apply_updates(state.params, updates), optimizer)
+        return Update(new, {"loss": value})

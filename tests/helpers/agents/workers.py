@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Agent, OnPolicy
+from jaxrl.agent import Agent, OnPolicy, Update
 from jaxrl.distributions import Categorical
 from jaxrl.estimators import discounted_returns
 from jaxrl.losses import mean
@@ -59,4 +59,5 @@ class Workers(Agent):
         shared = state.shared - self.learning_rate * gradients.mean(0)
         turn = jnp.arange(self.num_workers) == clock.iteration % self.num_workers
         own = jnp.where(turn[:, None, None], shared[None], state.own)
-        return State(shared, own), {"staleness": jnp.abs(own - shared[None]).max()}
+        staleness = jnp.abs(own - shared[None]).max()
+        return Update(State(shared, own), {"staleness": staleness})

@@ -1,0 +1,143 @@
+"""Spreads the members of a run over devices; each member stays on one, without communication."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrl.errors import InvalidValue
+from jaxrl.types import PyTree
+
+MEMBERS = "members"
+"""Axis of the mesh over which the members of a run are spread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which devices train the members of a run.
+
+    Each device gets the same number of members. If that number does not divide M, the last member
+    is repeated, and the repetitions are dropped from all results.
+
+    Attributes:
+      num_members: M.
+      devices: the devices in use; a single one for a single member.
+      available: number of devices that there are.
+    """
+
+    num_members: int
+    devices: tuple[Any, ...]
+    available: int
+
+    @classmethod
+    def of(cls, num_members: int, num_devices: int | None = None) -> Self:
+        """Chooses the devices for `num_members` members.
+
+        Args:
+          num_members: M.
+          num_devices: how many devices to use at most; None for all.
+
+        Raises:
+          ValueError: there are fewer devices.
+        """
+        found = jax.devices()
+        if num_devices is not None and num_devices > len(found):
+            more = ""
+            if found[0].platform == "cpu":
+                more = f", or set JAX_NUM_CPU_DEVICES={num_devices} before jax starts"
+            raise InvalidValue(
+                f"devices is {num_devices}, but there {_are(len(found))}: use at most that{more}"
+            )
+        usable = 1 if jax.config.jax_disable_jit else num_devices or len(found)
+        each = -(-num_members // usable)
+        return cls(num_members, tuple(found[: -(-num_members // each)]), len(found))
+
+    @property
+    def members_each(self) -> int:
+        """Members of each device, counting repetitions."""
+        return -(-self.num_members // len(self.devices))
+
+    @property
+    def num_padded(self) -> int:
+        """Members of all devices, counting repetitions."""
+        return self.members_each * len(self.devices)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether there is more than one device."""
+        return len(self.devices) > 1
+
+    def __str__(self) -> str:
+        number = len(self.devices)
+        if number == 1:
+            return f"1 of {self.available} ({self._why})" if self.available > 1 else "1"
+        each = "1 member" if self.members_each == 1 else f"{self.members_each} members"
+        share = each if self.num_padded == self.num_members else f"at most {each}"
+        of = f"{number} of {self.available}" if number < self.available else f"all {number}"
+        return f"{of}, {share} each"
+
+    @property
+    def _why(self) -> str:
+        return "one member stays on one device" if self.num_members == 1 else "as asked for"
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.asarray(self.devices), (MEMBERS,))
+
+    def spread(self, function: Callable[..., Any], in_specs: Sequence[Any]) -> Callable[..., Any]:
+        """The function, which each device runs on its own members.
+
+        Args:
+          function: vmapped over members; all its results have a leading axis of members.
+          in_specs: for each argument `BATCHED`, `SHARED` or a tree of them.
+        """
+        if not self.is_spread:
+            return function
+        return jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=tuple(in_specs),
+            out_specs=BATCHED,
+            check_vma=False,  # nothing is communicated
+        )
+
+    def place(self, tree: PyTree, specs: Any = None) -> PyTree:
+        """Puts arrays `[M, ...]` on the devices of their members, repeating the last member.
+
+        With `specs`, a tree of `BATCHED` and `SHARED`, only the batched leaves have an axis of
+        members; the others are copied to every device.
+        """
+        if not self.is_spread:
+            return tree
+        specs = BATCHED if specs is None else specs
+        number = self.num_padded - self.num_members
+
+        def one(spec: PartitionSpec, x: Any) -> Any:
+            if spec == BATCHED and number:
+                x = jnp.concatenate([x, jnp.repeat(x[-1:], number, axis=0)])
+            return jax.device_put(x, NamedSharding(self._mesh, spec))
+
+        return jax.tree.map(
+            lambda spec, part: jax.tree.map(functools.partial(one, spec), part), specs, tree
+        )
+
+    def trim(self, tree: PyTree) -> PyTree:
+        """Drops the repetitions of the last member from arrays with an axis of members."""
+        if self.num_padded == self.num_members:
+            return tree
+        return jax.tree.map(lambda x: x[: self.num_members], tree)
+
+
+BATCHED = PartitionSpec(MEMBERS)
+"""Of an argument whose leaves have a leading axis of members."""
+SHARED = PartitionSpec()
+"""Of an argument that all members share."""
+
+
+def _are(number: int) -> str:
+    return "is 1 device" if number == 1 else f"are {number} devices"

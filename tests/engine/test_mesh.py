@@ -1,0 +1,157 @@
+"""Members spread over devices: the same results, no padding, and resume on other devices."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from helpers.paths import ROOT, TESTS
+
+from jaxrl.engine.mesh import Placement
+from jaxrl.errors import InvalidValue
+
+
+@pytest.mark.parametrize(
+    ("members", "there", "asked", "used", "each", "text"),
+    [
+        (1, 4, None, 1, 1, "1 of 4 (one member stays on one device)"),
+        (16, 2, None, 2, 8, "all 2, 8 members each"),
+        (5, 2, None, 2, 3, "all 2, at most 3 members each"),
+        (5, 4, None, 3, 2, "3 of 4, at most 2 members each"),  # a fourth would have only padding
+        (3, 8, None, 3, 1, "3 of 8, 1 member each"),
+        (6, 4, 2, 2, 3, "2 of 4, 3 members each"),
+        (6, 4, 1, 1, 6, "1 of 4 (as asked for)"),
+        (7, 1, None, 1, 7, "1"),
+    ],
+)
+def test_as_few_devices_as_finish_at_the_same_time(
+    members, there, asked, used, each, text, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(there)))
+    placement = Placement.of(members, asked)
+    assert (len(placement.devices), placement.members_each) == (used, each)
+    assert 0 <= placement.num_padded - members < each
+    assert str(placement) == text
+
+
+def test_more_devices_than_there_are_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="cpu")] * 2)
+    with pytest.raises(InvalidValue, match=r"devices is 3, but there are 2 devices: .*_DEVICES=3"):
+        Placement.of(8, 3)
+
+
+SCRIPT = """
+    import json, pathlib, sys
+    import jax, numpy as np
+    from helpers.environments import Counter
+    from jaxrl.agents import PPO
+    from jaxrl.runs.directory import read_metrics
+    from jaxrl.runs.events import Evaluation, Resumed
+    from jaxrl.runs.fit import fit
+
+    agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
+    keys = jax.vmap(jax.random.key)(np.arange(5))
+    path = pathlib.Path(sys.argv[1])
+    found = {"there": len(jax.devices())}
+
+    def run(name=None, keys=keys, **options):
+        options = {"num_evaluations": 2, "num_eval_episodes": 2, "tensorboard": False} | options
+        run_dir = None if name is None else path / name
+        return fit(agent, Counter(limit=5), keys, total_steps=128, run_dir=run_dir, **options)
+
+    def flat(state):
+        rows = [np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(state)]
+        return np.concatenate(rows, axis=1)
+
+    def differs(one, two):
+        assert one.shape == two.shape, (one.shape, two.shape)
+        return float(np.abs(one - two).max())
+
+    events = []
+    spread = run("spread", callbacks=[events.append])
+    alone = run(devices=1)
+    found["devices"] = [spread.compiled.devices, alone.compiled.devices]
+    found["members"] = {x.shape[0] for x in jax.tree.leaves(spread.state)} == {5}
+    found["events"] = [list(e.returns.shape) for e in events if isinstance(e, Evaluation)]
+    found["rows"] = [(r["step"], r["seed"]) for r in read_metrics(path / "spread")]
+    found["one device"] = differs(flat(spread.state.agent), flat(alone.state.agent))
+    found["again"] = differs(flat(spread.state), flat(run().state))
+    found["seeds differ"] = bool((np.diff(flat(spread.state.agent), axis=0) != 0).any(1).all())
+
+    def stop(event):
+        return "enough" if isinstance(event, Evaluation) else None
+
+    for before, after in ((None, None), (None, 1), (1, None)):
+        name = f"from {before} to {after}"
+        run(name, callbacks=[stop], devices=before)
+        events.clear()
+        resumed = run(name, resume=True, devices=after, callbacks=[events.append])
+        notes = [note for e in events if isinstance(e, Resumed) for note in e.notes]
+        found[name] = [differs(flat(spread.state), flat(resumed.state)), notes]
+
+    points = [{"learning_rate": 1e-3}, {"learning_rate": 3e-3}]
+    swept, whole = (run(keys=keys[:2], points=points, devices=n) for n in (None, 1))
+    found["sweep"] = [swept.compiled.devices, differs(flat(swept.state), flat(whole.state))]
+    first, second = np.split(flat(swept.state.agent), 2)
+    found["points differ"] = differs(first, second)
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def three_devices(tmp_path_factory):
+    """What a process with three CPU devices found for five seeds."""
+    environment = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "3",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs"), str(TESTS)]),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path_factory.mktemp("runs"))],
+        env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_members_are_those_of_one_device(three_devices):
+    """Five seeds, two on each of three devices: the sixth place is padding, and nowhere to be
+    seen."""
+    assert three_devices["there"] == 3
+    assert three_devices["devices"] == ["all 3, at most 2 members each", "1 of 3 (as asked for)"]
+    assert three_devices["members"]
+    assert three_devices["events"] == [[5, 2], [5, 2]]
+    assert three_devices["rows"] == [[step, seed] for step in (64, 128) for seed in range(5)]
+    assert three_devices["one device"] < 1e-5
+    assert three_devices["seeds differ"]
+
+
+def test_the_same_devices_give_the_same_bits(three_devices):
+    """Also after a resume."""
+    assert three_devices["again"] == 0
+    assert three_devices["from None to None"] == [0, []]
+
+
+def test_a_run_resumes_on_another_number_of_devices(three_devices):
+    """And says that this changes the rounding."""
+    for name, note in (
+        ("from None to 1", "3 before, 1 now"),
+        ("from 1 to None", "1 before, 3 now"),
+    ):
+        difference, notes = three_devices[name]
+        assert difference < 1e-4
+        assert notes == [f"devices: {note}: results may differ in rounding"]
+
+
+def test_the_points_of_a_sweep_are_spread(three_devices):
+    """Each device has points of its own: two points of two seeds on two devices."""
+    devices, difference = three_devices["sweep"]
+    assert devices == "2 of 3, 2 members each"
+    assert difference < 1e-5
+    assert np.isfinite(three_devices["points differ"])
+    assert three_devices["points differ"] > 1e-4
