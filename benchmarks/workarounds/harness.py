@@ -56,6 +56,7 @@ def compare_times(
     without_it: Callable[..., Any],
     *arguments: Any,
     tolerance: float | None = 1e-3,
+    seconds: float = SECONDS,
 ) -> None:
     """Compiles two functions and prints the run time of each.
 
@@ -64,6 +65,7 @@ def compare_times(
       with_it, without_it: functions of `arguments`.
       tolerance: allowed difference of their results, relative to the largest; 0 for equal bits,
         None if the results may differ.
+      seconds: how long the rounds may take.
     """
     programs = [
         jax.jit(lambda *x, f=f: f(*x)).lower(*arguments).compile() for f in (with_it, without_it)
@@ -77,7 +79,7 @@ def compare_times(
         jax.block_until_ready(program(*arguments))
         return time.perf_counter() - began
 
-    _compare(case, [lambda program=program: run(program) for program in programs])
+    _compare(case, [lambda program=program: run(program) for program in programs], seconds)
 
 
 def compare_compile_times(
@@ -94,12 +96,12 @@ def compare_compile_times(
     _compare(case, [lambda f=f: run(f) for f in (with_it, without_it)])
 
 
-def _compare(case: str, timed: list[Callable[[], float]]) -> None:
+def _compare(case: str, timed: list[Callable[[], float]], limit: float = SECONDS) -> None:
     """Runs the two alternately, starting each round with the other one, and prints medians."""
     rounds: list[list[float]] = []
     began = time.perf_counter()
     while len(rounds) < ROUNDS.start or (
-        len(rounds) < ROUNDS.stop and time.perf_counter() - began < SECONDS
+        len(rounds) < ROUNDS.stop and time.perf_counter() - began < limit
     ):
         order = (0, 1) if len(rounds) % 2 else (1, 0)
         seconds = {i: timed[i]() for i in order}

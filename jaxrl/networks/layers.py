@@ -16,6 +16,7 @@ from jaxrl.types import (
 )
 from jaxrl.xla.columns import FEW_COLUMNS, dot_general_by_columns
 from jaxrl.xla.convolution import conv_general_dilated
+from jaxrl.xla.weight_gradient import dot_general
 
 Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
 
@@ -33,7 +34,7 @@ def dense(features: int, scale: float, name: str | None = None) -> nn.Dense:
         features,
         kernel_init=orthogonal(scale),
         bias_init=zeros_init(),
-        dot_general=dot_general_by_columns if features <= FEW_COLUMNS else None,
+        dot_general=dot_general_by_columns if features <= FEW_COLUMNS else dot_general,
         name=name,
     )
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxrl.networks.layers import activation, dense
 from jaxrl.networks.own_modules import call_directly
 from jaxrl.types import Array, PyTree, split_mask
+from jaxrl.xla.weight_gradient import product
 
 
 class NoisyDense(nn.Module):
@@ -48,7 +49,7 @@ class NoisyDense(nn.Module):
             )
             kernel = kernel + kernel_std * into[:, None] * out[None]
             bias = bias + bias_std * out
-        y = x @ kernel
+        y = product(x, kernel)
         return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 

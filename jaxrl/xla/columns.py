@@ -19,13 +19,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.types import Array
+from jaxrl.xla import weight_gradient
 
 FEW_COLUMNS = 4
 """Up to this many columns a product is computed column by column."""
+BEYOND_CACHE = 2**20
+"""Entries of the input, 4 MiB, from which on a core reads them from main memory each time."""
 
 
 def dot_general_by_columns(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
     """`jax.lax.dot_general(x, kernel, dimensions)`, one product for each column of the kernel.
+
+    The gradient of the kernel would read `x` once for each column; beyond the cache, it does not.
 
     Args:
       x: `[..., I]`.
@@ -36,5 +41,12 @@ def dot_general_by_columns(x: Array, kernel: Array, dimensions: Any, **options: 
     Returns:
       `[..., O]`.
     """
+    size: Any = x.size
+    if isinstance(size, int) and size >= BEYOND_CACHE:  # in an export it may be unknown
+        return weight_gradient.dot_general(x, kernel, dimensions, by=by_columns, **options)
+    return by_columns(x, kernel, dimensions, **options)
+
+
+def by_columns(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
     columns = [jax.lax.dot_general(x, column, dimensions, **options) for column in kernel.T]
     return jnp.stack(columns, axis=-1)

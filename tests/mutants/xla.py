@@ -56,4 +56,34 @@ MUTANTS = (
         ("tests/xla/test_precision.py::test_an_environment_need_not_name_its_dtypes",),
         error="jaxrl_envs.conformance.ConformanceError",
     ),
+    Mutant(
+        "tangent-of-the-kernel-alone",
+        "The product forgets that its input varies, too: only the last layer learns.",
+        "jaxrl/xla/weight_gradient.py",
+        "terms.append(by(dx, kernel, dimensions, **dict(options)))",
+        "terms.append(0 * by(dx, kernel, dimensions, **dict(options)))",
+        (
+            "tests/xla/test_weight_gradient.py::test_every_mode_of_derivation_is_that_of_the_plain_product[jvp]",
+        ),
+    ),
+    Mutant(
+        "longer-side-first",
+        "The blocks are multiplied in the slow order: the same numbers, several times later.",
+        "jaxrl/xla/weight_gradient.py",
+        "is_narrow = kernel.shape[1] < kernel.shape[0]",
+        "is_narrow = kernel.shape[1] > kernel.shape[0]",
+        (
+            "tests/xla/test_weight_gradient.py::test_the_shorter_side_of_the_kernel_comes_first[narrow]",
+        ),
+    ),
+    Mutant(
+        "blocks-in-half-precision",
+        "The sum over the blocks is rounded to half precision after each of them.",
+        "jaxrl/xla/weight_gradient.py",
+        "jnp.result_type(x, kernel).itemsize < 4",
+        "jnp.result_type(x, kernel).itemsize < 2",
+        (
+            "tests/xla/test_weight_gradient.py::test_half_precision_gets_the_program_of_lax[bfloat16]",
+        ),
+    ),
 )
