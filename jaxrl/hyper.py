@@ -74,7 +74,6 @@ def hyper(
       may_end_low: whether a schedule may nevertheless end at `low`.
       doc: a sentence for `--help`.
       kw_only: whether it is passed by name only, in subclasses too.
-      kw_only: whether it is given by name only, also in subclasses.
       static: whether the value is structure (sizes, choices, flags, modules), which is compiled
         into the program and cannot be swept by `jax.vmap`.
     """

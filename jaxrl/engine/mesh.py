@@ -83,7 +83,9 @@ class Placement:
 
     @property
     def _why(self) -> str:
-        return "one member stays on one device" if self.num_members == 1 else "as asked for"
+        if self.num_members == 1:
+            return "one member stays on one device"
+        return "jax_disable_jit is set" if jax.config.jax_disable_jit else "as requested"
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

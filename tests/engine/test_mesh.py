@@ -25,7 +25,7 @@ from jaxrl.errors import InvalidValue
         (5, 4, None, 3, 2, "3 of 4, at most 2 members each"),  # a fourth would have only padding
         (3, 8, None, 3, 1, "3 of 8, 1 member each"),
         (6, 4, 2, 2, 3, "2 of 4, 3 members each"),
-        (6, 4, 1, 1, 6, "1 of 4 (as asked for)"),
+        (6, 4, 1, 1, 6, "1 of 4 (as requested)"),
         (7, 1, None, 1, 7, "1"),
     ],
 )
@@ -123,7 +123,7 @@ def test_members_are_those_of_one_device(three_devices):
     """Five seeds, two on each of three devices: the sixth place is padding, and nowhere to be
     seen."""
     assert three_devices["there"] == 3
-    assert three_devices["devices"] == ["all 3, at most 2 members each", "1 of 3 (as asked for)"]
+    assert three_devices["devices"] == ["all 3, at most 2 members each", "1 of 3 (as requested)"]
     assert three_devices["members"]
     assert three_devices["events"] == [[5, 2], [5, 2]]
     assert three_devices["rows"] == [[step, seed] for step in (64, 128) for seed in range(5)]

@@ -122,8 +122,15 @@ class NetworkAgent(RolloutAgent):
 
     def init_params(self, key: Key) -> PyTree:
         """Initial parameters of the networks."""
-        obs = self.bound_spec.dummy_observation(1, 1)
-        return self.network.init(key, obs, self.initial_carry(1), jnp.ones((1, 1), bool))
+        return self.network.init(key, *self.dummy_inputs())
+
+    def dummy_inputs(self) -> tuple[PyTree, PyTree, Array]:
+        """An observation, a carry and a start of an episode, for `init` of a network."""
+        return (
+            self.bound_spec.dummy_observation(1, 1),
+            self.initial_carry(1),
+            jnp.ones((1, 1), bool),
+        )
 
     def initial_carry(self, num_envs: int) -> PyTree:
         return self.network.initial_carry(num_envs)

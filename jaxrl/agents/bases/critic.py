@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -68,10 +67,8 @@ class CriticAgent(NetworkAgent):
             )
 
     def init_params(self, key: Key) -> Networks:
-        obs, carry = self.bound_spec.dummy_observation(1, 1), self.initial_carry(1)
-        first = jnp.ones((1, 1), bool)
         init: Any = self.network.init
-        actor, critic = (init(key, obs, carry, first, method=m) for m in ("policy", "value"))
+        actor, critic = (init(key, *self.dummy_inputs(), method=m) for m in ("policy", "value"))
         return Networks(actor, critic)
 
     def actor_params(self, state: Any) -> PyTree:
