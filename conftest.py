@@ -17,11 +17,12 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from jaxrl.xla import deadlock  # which imports no jax
+from jaxrl.devices import machine  # neither imports jax
+from jaxrl.xla import deadlock
 
 # Each worker of pytest-xdist gets its share of the cores, and XLA as many threads.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = deadlock.cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = machine.cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("NPROC", str(max(1, share)))
 
 import jax

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 
-from jaxrl.xla import deadlock
+from jaxrl.devices import machine
 
 RUN = """
 import sys
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="of each seed (default: 100000)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     options = parser.parse_args()
-    numbers = sorted({1, deadlock.cores()})
+    numbers = sorted({1, machine.cores()})
     found: dict[int, list[float]] = {number: [] for number in numbers}
     for _ in range(options.rounds):
         for number in numbers:

@@ -29,10 +29,10 @@ import numpy as np
 
 from benchmarks.rows import ROWS, Row
 from jaxrl.analysis.statistics import interquartile_mean, interval, iqm, mean
+from jaxrl.devices.machine import cores
 from jaxrl.registry import algorithms
 from jaxrl.runs.directory import versions
 from jaxrl.value_text import parse
-from jaxrl.xla import deadlock
 
 FIRST_SEED = 100
 ROOT = Path(__file__).parent.parent
@@ -224,7 +224,7 @@ def machine() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return str(device.device_kind)
-    return f"{deadlock.cores()} CPU cores"
+    return f"{cores()} CPU cores"
 
 
 def _plain(x: np.ndarray) -> list[float | None]:

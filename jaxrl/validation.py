@@ -1,4 +1,9 @@
-"""Checks of user input before anything is compiled."""
+"""Checks of single values that users pass, before anything is compiled.
+
+Ranges of hyper-parameters are checked by `hyper.py`, fields that must fit together by `check` of
+the plan (`agent.py`) and of the agent, an agent against its environment by `engine/checks.py`, and
+memory by `engine/sizes.py`.
+"""
 
 import math
 from typing import Any

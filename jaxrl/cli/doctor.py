@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxrl.devices import machine
 from jaxrl.runs.directory import PACKAGES
 from jaxrl.xla import deadlock
 from jaxrl_envs.libraries import EXTRAS
@@ -108,7 +109,7 @@ def probe() -> Host:
         environment={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
         has_cuda_gpu=Path("/proc/driver/nvidia/version").exists()
         or shutil.which("nvidia-smi") is not None,
-        cores=deadlock.cores(),
+        cores=machine.cores(),
         memory=_memory(),
         deadlock=deadlock.is_affected(),
         x64=x64,

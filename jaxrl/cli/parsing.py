@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxrl.cli import terminal
+from jaxrl.devices import machine
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import user_path
 from jaxrl.value_text import finite_number, whole_number
-from jaxrl.xla import deadlock
 
 OBJECT = 200
 """Approximate size of a small Python object, such as a dictionary with one entry, in bytes."""
@@ -38,7 +38,7 @@ def kind(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def check_many(flag: str, number: int) -> None:
     """Raises ValueError if that many Python objects do not fit into memory."""
-    limit = deadlock.memory()
+    limit = machine.memory()
     if limit is not None and number * OBJECT > limit:
         raise InvalidValue(
             f"{flag} is {number}: that many do not fit into {limit / 2**30:,.1f} GiB of memory, "

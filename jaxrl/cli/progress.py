@@ -1,4 +1,7 @@
-"""Progress output: a live line on a terminal, plain lines elsewhere."""
+"""Progress output: a live line on a terminal, plain lines elsewhere.
+
+The first and last lines of a run are printed by `cli/train.py`.
+"""
 
 import contextlib
 import math

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from jaxrl.cli import terminal
+from jaxrl.devices import machine
 from jaxrl.xla import deadlock
 
 CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
@@ -23,7 +24,7 @@ def use_cores(num_members: int, devices: int | None) -> None:
     The user's settings take precedence, and nothing happens once jax has started. Other devices,
     such as GPUs, are not affected.
     """
-    wanted = min(deadlock.cores(), num_members, devices or num_members)
+    wanted = min(machine.cores(), num_members, devices or num_members)
     asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if wanted < 2 or asked_for or os.environ.get(CPU_DEVICES) or deadlock.backend_has_started():
         return

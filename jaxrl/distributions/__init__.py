@@ -1,5 +1,7 @@
 """Probability distributions over actions: pure functions of arrays, batched over any leading axes.
 
+`networks/policies.py` chooses a distribution for an action space.
+
 Every distribution is a frozen dataclass and a pytree, so it can cross `jax.jit`, `jax.vmap` and
 `jax.lax.scan`. In shapes, `[...]` stands for the batch axes. Parameters narrower than 32 bits are
 cast to float32. Parameters must be finite: to forbid an action, use `mask`, never a logit of -inf.

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent, OnPolicy, Population, Replay
+from jaxrl.devices import machine
 from jaxrl.errors import InvalidValue
 from jaxrl.spaces import sample_action
 from jaxrl.types import PyTree
-from jaxrl.xla import deadlock
 
 LARGE = 2**14
 """Layer widths and observation sizes (bytes) below this cannot make an agent too large."""
@@ -123,7 +123,7 @@ def memory() -> int | None:
     """Bytes of memory of all devices, or of the machine on CPU; None if unknown."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
-        return deadlock.memory()
+        return machine.memory()
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats["bytes_limit"] * len(devices) if "bytes_limit" in stats else None
 

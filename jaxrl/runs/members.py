@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent
+from jaxrl.devices.placement import BATCHED, SHARED, Placement
 from jaxrl.engine import sizes
-from jaxrl.engine.mesh import BATCHED, SHARED, Placement
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.training import Training
 from jaxrl.trees import strong

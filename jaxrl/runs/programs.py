@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.devices.placement import BATCHED, SHARED
 from jaxrl.engine.learners import IterationMetrics
-from jaxrl.engine.mesh import BATCHED, SHARED
 from jaxrl.engine.training import Training
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members

@@ -14,8 +14,8 @@ Versions: jaxlib 0.10.0 to 0.11.0, CPUs with fewer than 16 threads.
 Measured: `python -m benchmarks.workarounds deadlock` trains eight vmapped seeds on two threads;
 without this file 6 of 6 processes hung.
 
-Delete when: jaxlib 0.11.0 and older are no longer supported. `one_by_one(f)` becomes `f`; `cores`,
-`memory` and `primitives` are used elsewhere, too, and move.
+Delete when: jaxlib 0.11.0 and older are no longer supported. `one_by_one(f)` becomes `f`;
+`primitives` and `backend_has_started` are used elsewhere, too, and move.
 """
 
 import importlib.metadata
@@ -24,8 +24,9 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
+
+from jaxrl.devices.machine import cores
 
 OPT_OUT = "JAXRL_NO_DEADLOCK_PROTECTION"
 FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
@@ -102,35 +103,6 @@ def host_is_small() -> bool:
     """Whether jax's CPU runtime would get fewer threads than are known to be safe."""
     threads = os.environ.get("NPROC", "")  # what XLA's own thread pool reads
     return (int(threads) if threads.isdigit() else cores()) < SMALL_HOST
-
-
-def cores() -> int:
-    """Number of cores available to this process."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def memory() -> int | None:
-    """Main memory and swap available to this process, in bytes; None if unknown."""
-    try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not on this system
-        return None
-    swap = re.search(r"^SwapTotal:\s*(\d+) kB", _content("/proc/meminfo"), re.MULTILINE)
-    found += 1024 * int(swap[1]) if swap else 0
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = _content(file).strip()
-        if limit.isdigit():  # "max" means no limit
-            found = min(found, int(limit))
-    return found
-
-
-def _content(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _leaves_us_out(flags: str) -> bool:

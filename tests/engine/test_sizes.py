@@ -17,7 +17,6 @@ from jaxrl.runs.fit import fit
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs, memory_of
 from jaxrl.trees import num_bytes
-from jaxrl.xla import deadlock
 
 ENV = "gymnax/CartPole-v1"
 GIB = 2**30
@@ -27,7 +26,7 @@ KEY = jax.random.key(0)
 @pytest.fixture
 def machine(monkeypatch):
     """A machine of 8 GiB."""
-    monkeypatch.setattr(deadlock, "memory", lambda: 8 * GIB)
+    monkeypatch.setattr("jaxrl.devices.machine.memory", lambda: 8 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -140,31 +139,17 @@ def test_what_fits_is_left_alone(monkeypatch):
     agent = DQN(num_envs=2, capacity=100, batch_size=4, warmup=10)
     training = Training.create(agent, Counter(), total_steps=1)
     needed = sum(part.size for part in sizes.parts(training, 8, 8))
-    monkeypatch.setattr(deadlock, "memory", lambda: needed)
+    monkeypatch.setattr("jaxrl.devices.machine.memory", lambda: needed)
     Training.create(agent, Counter(), total_steps=1)
-    monkeypatch.setattr(deadlock, "memory", lambda: needed - 1)
+    monkeypatch.setattr("jaxrl.devices.machine.memory", lambda: needed - 1)
     with pytest.raises(ValueError, match="of memory: make it smaller"):
         Training.create(agent, Counter(), total_steps=1)
-    monkeypatch.setattr(deadlock, "memory", lambda: None)  # unknown: nothing is refused
+    monkeypatch.setattr("jaxrl.devices.machine.memory", lambda: None)  # unknown: nothing is refused
     Training.create(agent.replace(capacity=10**9), Counter(), total_steps=1)
     with pytest.raises(
         ValueError, match=r"^capacity is 1000000000000: it must be at most 2\*\*31 - 1$"
     ):
         Training.create(agent.replace(capacity=10**12), Counter(), total_steps=1)
-
-
-def test_the_memory_of_a_machine(monkeypatch):
-    found = deadlock.memory()
-    assert found is None or GIB / 4 < found < 2**50
-    files = {
-        "/proc/meminfo": "MemTotal: 1 kB\nSwapTotal:       2048 kB\n",
-        "/sys/fs/cgroup/memory.max": "max\n",
-    }
-    monkeypatch.setattr(deadlock, "_content", lambda path: files.get(path, ""))
-    monkeypatch.setattr(deadlock.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10}.get)
-    assert deadlock.memory() == 40_960 + 2048 * 1024
-    files["/sys/fs/cgroup/memory.max"] = "1000\n"
-    assert deadlock.memory() == 1000
 
 
 def test_the_size_of_a_key_is_no_guess():

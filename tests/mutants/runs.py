@@ -109,10 +109,10 @@ MUTANTS = (
     Mutant(
         "padding-reported",
         "A repeated member that only fills up a device is reported and saved.",
-        "jaxrl/engine/mesh.py",
+        "jaxrl/devices/placement.py",
         "lambda x: x[: self.num_members], tree)",
         "lambda x: x, tree)",
-        ("tests/engine/test_mesh.py::test_members_are_those_of_one_device",),
+        ("tests/devices/test_placement.py::test_members_are_those_of_one_device",),
     ),
     Mutant(
         "fresh-episodes-that-are-not",

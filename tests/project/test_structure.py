@@ -24,7 +24,7 @@ SOURCES = {
     for path in sorted(folder.rglob("*.py"))
 }
 FLOORS = (
-    "errors spaces types trees validation xla",
+    "devices errors spaces types trees validation xla",
     "agent environment distributions estimators hyper losses minibatches networks normalization "
     "optimizers replay schedules solvers wrappers",
     "agents",

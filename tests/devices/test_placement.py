@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT, TESTS
 
-from jaxrl.engine.mesh import Placement
+from jaxrl.devices.placement import Placement
 from jaxrl.errors import InvalidValue
 
 
