@@ -1,4 +1,4 @@
-"""A2C: loss and step by hand, equivalence with PPO, and probe environments."""
+"""A2C: loss and updates against NumPy, equivalence with PPO, and probe environments."""
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,12 @@ SMALL = A2C(num_envs=4, num_steps=6, hidden_sizes=(8,))
 
 
 def a_batch(rows=48):
-    """Random samples, as `prepare` would make them."""
+    """Random samples in the format of `prepare`."""
     keys = jax.random.split(KEY, 4)
     sample = Sample(
         obs=jax.random.normal(keys[0], (rows, 1)),
         action=jax.random.randint(keys[1], (rows,), 0, 2),
-        log_prob=jnp.full(rows, jnp.nan),  # of no use: the data are the policy's own
+        log_prob=jnp.full(rows, jnp.nan),  # unused: the data are on-policy
         value=jnp.full(rows, jnp.nan),
         advantage=1.0 + 3.0 * jax.random.normal(keys[2], (rows,)),
         target=jax.random.normal(keys[3], (rows,)),
@@ -48,11 +48,11 @@ def bound(agent, env=None):
     return agent.bind((env or BestActionByObservation()).spec)
 
 
-# By hand ------------------------------------------------------------------------------------------
+# Loss and updates ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_loss_is_its_three_terms(normalize):
+def test_loss_is_the_sum_of_three_terms(normalize):
     agent = bound(
         SMALL.replace(
             normalize_advantages=normalize, entropy_coefficient=0.03, value_coefficient=0.7
@@ -60,7 +60,7 @@ def test_the_loss_is_its_three_terms(normalize):
     )
     params, batch = jax.tree.map(lambda x: x + 0.3, agent.init(KEY).params), a_batch()
     head = params["params"]["actor_head"]["Dense_0"]
-    head["kernel"] *= jnp.array([[3.0, -1.0]])  # one action is likelier
+    head["kernel"] *= jnp.array([[3.0, -1.0]])  # makes one action likelier
     loss, metrics = agent.loss(params, None, batch, Clock.start())
 
     policy, v, _ = agent.network.apply(params, batch.steps.obs)
@@ -79,10 +79,10 @@ def test_the_loss_is_its_three_terms(normalize):
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1])
-def test_two_steps_are_those_of_rmsprop(max_grad_norm):
-    """g / sqrt(m + epsilon), m <- decay m + (1 - decay) g^2 from 1 on; g scaled to the norm.
+def test_two_updates_match_rmsprop(max_grad_norm):
+    """The step is g / sqrt(m + epsilon), with m <- decay m + (1 - decay) g^2 from m = 1.
 
-    Half way through schedules that end at zero.
+    g is clipped by its global norm; the schedules, which end at zero, are halfway through.
     """
     agent = bound(
         SMALL.replace(
@@ -114,16 +114,16 @@ def test_two_steps_are_those_of_rmsprop(max_grad_norm):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
-def test_epsilon_stands_below_the_root():
+def test_rmsprop_epsilon_is_inside_the_root():
     """g = 3, m = 0.75 + 0.25 * 9 = 3, epsilon = 6: the step is 3 / sqrt(9)."""
     transform = rmsprop(1.0, Clock.start(), decay=0.75, epsilon=6.0)
     updates, _ = transform.update({"x": jnp.float32(3.0)}, transform.init({"x": jnp.float32(0.0)}))
     np.testing.assert_allclose(updates["x"], -1.0, rtol=1e-6)
 
 
-def test_the_target_is_all_rewards_of_the_rollout_and_then_the_value():
-    """Mnih et al., algorithm S3: R <- r + gamma R backwards, from V where the rollout ends, 0 after
-    an end; a time limit bootstraps."""
+def test_targets_are_bootstrapped_rollout_returns():
+    """Mnih et al., algorithm S3: R <- r + gamma R backwards, starting from V at the end of the
+    rollout, from 0 at a termination and from V at a time limit."""
     agent = bound(SMALL.replace(discount=0.9))
     params = agent.init(KEY)
     keys = jax.random.split(KEY, 3)
@@ -157,8 +157,8 @@ def test_the_target_is_all_rewards_of_the_rollout_and_then_the_value():
 
 
 @pytest.mark.parametrize(("env", "core"), [(MaskedChoice(), "none"), (Recall(delay=3), "gru")])
-def test_it_is_ppo_with_one_pass_in_one_part(env, core):
-    """Huang et al., "A2C is a special case of PPO", 2022: ratios are 1, and gradients the same."""
+def test_a2c_is_ppo_with_one_epoch_and_one_minibatch(env, core):
+    """Huang et al., "A2C is a special case of PPO", 2022: ratios are 1 and gradients equal."""
     options = {
         "num_envs": 4, "num_steps": 6, "hidden_sizes": (8,), "gae_lambda": 1.0,
         "core": core, "core_size": 8,
@@ -206,7 +206,7 @@ def test_it_is_ppo_with_one_pass_in_one_part(env, core):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         Training.create(A2C(**options), Counter(), total_steps=100)
 
@@ -226,9 +226,9 @@ def test_probe_discounting():
     np.testing.assert_allclose(value(agent, state, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
 
 
-@pytest.mark.thorough  # targets are those of PPO, which has the same test
+@pytest.mark.thorough  # PPO has the same targets and the same test
 def test_probe_truncation_is_not_termination():
-    """One endless state cut every 5 steps: the value is 1 / (1 - 0.8) = 5."""
+    """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5."""
     agent, state, _ = learned(FAST.replace(discount=0.8), Endless(limit=5), 600)
     np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
 
@@ -253,7 +253,7 @@ def test_probe_mixed_action():
     np.testing.assert_array_equal(pair, [[0, 2], [1, 2]])
 
 
-@pytest.mark.thorough  # PPO's test has the same network, act and prepare
+@pytest.mark.thorough  # PPO's test covers the same network, act and prepare
 def test_probe_masks():
     _, _, metrics = learned(FAST, MaskedChoice(), 200)
     assert metrics.evaluation.returns.mean() == 4.0

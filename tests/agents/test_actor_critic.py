@@ -1,4 +1,4 @@
-"""The actor-critic bases: acting, values at the ends of episodes, values in blocks."""
+"""Actor-critic base classes: acting, values at episode ends, values in blocks."""
 
 import functools
 
@@ -34,7 +34,7 @@ class State(struct.PyTreeNode):
 
 
 def build(core="none", shared=False, **options):
-    """An agent and parameters that have nothing of an initialisation (biases are not zero)."""
+    """An agent and fully random parameters (an initialisation would have zero biases)."""
     options = {"hidden_sizes": (8,), "core_size": 5} | options
     agent = ActorCriticAgent(core=core, shared_torso=shared, **options).bind(SPEC)
     rng = np.random.default_rng(0)
@@ -66,10 +66,10 @@ def carry_of(agent, num_envs, seed=2):
 
 
 def trajectory_of(agent, num_steps, num_envs, ends=0.3):
-    """Episodes that end in both ways, at the last step, at two steps in a row and both at once."""
+    """Terminations and truncations: at the last step, in consecutive steps and both at once."""
     rng = np.random.default_rng(3)
     terminated, truncated = (rng.random((2, num_steps, num_envs)) < ends / 2).copy()
-    terminated[:, 0], truncated[:, 0] = False, False  # one that does not end at all
+    terminated[:, 0], truncated[:, 0] = False, False  # a copy without an episode end
     terminated[-1, :4], truncated[-1, :4] = [False, True, False, True], [False, False, True, True]
     terminated[2, 3], truncated[2, 3] = True, True
     truncated[3:5, 2], terminated[3:5, 2] = True, False
@@ -98,9 +98,9 @@ def trajectory_of(agent, num_steps, num_envs, ends=0.3):
 
 
 def slow_values(agent, params, trajectory):
-    """V(obs) and V(next_obs), one copy and one step at a time, each next observation looked at.
+    """V(obs) and V(next_obs), one copy and step at a time, evaluating every next observation.
 
-    The critic's memory after obs goes on into next_obs, and is dropped where an episode begins.
+    The critic's memory carries over from obs to next_obs and is reset where an episode begins.
     """
     steps, first = trajectory.steps, trajectory.first
     values, next_values = np.zeros(first.shape), np.zeros(first.shape)
@@ -123,7 +123,7 @@ def slow_values(agent, params, trajectory):
             if first[t, n]:
                 carry = jax.tree.map(jnp.zeros_like, carry)
             values[t, n], after = look(at(steps.obs, t, n), carry)
-            if agent.core != "none":  # alone, the critic returns its own part only
+            if agent.core != "none":  # a separate critic returns only its own carry
                 carry = after if agent.shared_torso else (carry[0], after)
             if not steps.terminated[t, n]:
                 next_values[t, n], _ = look(at(steps.next_obs, t, n), carry)
@@ -135,8 +135,8 @@ def slow_values(agent, params, trajectory):
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("shared", [False, True])
-def test_values_equal_a_slow_loop_that_looks_at_every_next_observation(core, shared):
-    """Across truncations and terminations in the middle and at the end; a core keeps its memory."""
+def test_values_equal_a_step_by_step_reference(core, shared):
+    """With truncations and terminations, mid-rollout and at its end; a core keeps its memory."""
     agent, params = build(core, shared)
     trajectory = trajectory_of(agent, num_steps=8, num_envs=5)
     values, next_values = jax.jit(agent.values)(params, trajectory)
@@ -145,13 +145,13 @@ def test_values_equal_a_slow_loop_that_looks_at_every_next_observation(core, sha
     np.testing.assert_allclose(next_values, slow_next, rtol=1e-4, atol=1e-5)
     assert values.dtype == next_values.dtype == jnp.float32
     truncated = np.asarray(trajectory.steps.truncated & ~trajectory.steps.terminated)
-    wrong = np.asarray(values)[1:][truncated[:-1]]  # V of the start that followed
+    wrong = np.asarray(values)[1:][truncated[:-1]]  # V of the next episode's start
     assert np.abs(wrong - slow_next[:-1][truncated[:-1]]).min() > 1e-3
 
 
 @pytest.mark.parametrize("core", ["none", "gru"])
-def test_only_the_next_observations_that_are_needed_are_read(core):
-    """After a termination it may be anything, NaN included; else the following one will do."""
+def test_only_needed_next_observations_are_read(core):
+    """Those after a termination may be NaN; mid-episode, the following `obs` is used."""
     agent, params = build(core)
     trajectory = trajectory_of(agent, num_steps=8, num_envs=5)
     steps = trajectory.steps
@@ -165,8 +165,8 @@ def test_only_the_next_observations_that_are_needed_are_read(core):
         np.testing.assert_array_equal(x, y)
 
 
-def test_under_vmap_they_are_read_where_any_lane_needs_them():
-    """The branch stays a branch, with the values of each lane alone, also two vmaps deep."""
+def test_values_under_vmap_keep_the_cond():
+    """Under two nested vmaps, the `cond` remains and each lane has the values it has alone."""
     agent, params = build()
     trajectory = trajectory_of(agent, num_steps=8, num_envs=5)
     nowhere = jnp.zeros((8, 5), jnp.bool_)
@@ -180,7 +180,7 @@ def test_under_vmap_they_are_read_where_any_lane_needs_them():
             np.testing.assert_allclose(x[0, lane], y, rtol=1e-5, atol=1e-6)
 
 
-def test_advantages_bootstrap_from_those_values():
+def test_advantages_bootstrap_from_reference_values():
     agent, params = build(discount=0.9, gae_lambda=0.8)
     trajectory = trajectory_of(agent, num_steps=8, num_envs=5)
     steps = trajectory.steps
@@ -197,13 +197,13 @@ def test_advantages_bootstrap_from_those_values():
 
 @pytest.mark.parametrize("core", ["none", "lstm"])
 def test_values_in_blocks_equal_values_at_once(core, monkeypatch):
-    """16,800 rows: blocks of 3 of the 24 steps, of which some have truncations and some not."""
-    monkeypatch.setattr(layout, "is_cpu", lambda: True)  # an accelerator has no blocks
+    """16,800 rows in blocks of 3 of the 24 steps; some blocks have truncations and some do not."""
+    monkeypatch.setattr(layout, "is_cpu", lambda: True)  # accelerators use no blocks
     agent, params = build(core)
     trajectory = trajectory_of(agent, num_steps=24, num_envs=700, ends=0.0)
     assert 0 < trajectory.steps.truncated.any(axis=1).reshape(8, 3).any(axis=1).sum() < 8
     blocked = jax.jit(lambda p, x: agent.values(p, x))
-    block = "<3x700x8x" if core == "none" else "<1x2100x8x"  # of the hidden layer, three steps
+    block = "<3x700x8x" if core == "none" else "<1x2100x8x"  # hidden layer, three steps
     assert block in blocked.lower(params, trajectory).as_text()
     in_blocks = blocked(params, trajectory)
     monkeypatch.setattr(blocks, "ROWS_OF_A_BLOCK", 10**9)
@@ -216,11 +216,11 @@ def test_values_in_blocks_equal_values_at_once(core, monkeypatch):
 @pytest.mark.parametrize(
     ("num_steps", "num_envs", "block"),
     [
-        (16, 1024, 16),  # 16,384 rows: at once
+        (16, 1024, 16),  # 16,384 rows: one block
         (24, 700, 3),  # the fewest steps that divide 24 and make 2048 rows
         (32, 2048, 1),
         (4, 100_000, 1),
-        (17, 1024, 17),  # a prime number of steps has no parts of 2 or more
+        (17, 1024, 17),  # 17 is prime: no smaller block has 2048 rows
         (100_000, 1, 2500),
     ],
 )
@@ -245,8 +245,8 @@ def test_blocks_are_whole_steps_in_order(num_steps, num_envs, block, is_cpu, mon
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_greedy_action_is_the_mode_for_any_number_of_environments(core, shared):
-    """Each row is what one environment alone would have got, whatever the key."""
+def test_greedy_actions_are_modes_for_any_number_of_environments(core, shared):
+    """Each row equals the result for that environment alone, regardless of the key."""
     agent, params = build(core, shared)
     obs, carry = observations(33), carry_of(agent, 33)
 
@@ -273,7 +273,7 @@ def test_the_greedy_action_is_the_mode_for_any_number_of_environments(core, shar
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_acting_step_by_step_is_the_unrolled_policy(core):
+def test_acting_step_by_step_matches_the_unroll(core):
     """Otherwise the first importance ratio would not be 1."""
     agent, params = build(core)
     trajectory = trajectory_of(agent, num_steps=8, num_envs=5)
@@ -300,7 +300,7 @@ def test_acting_step_by_step_is_the_unrolled_policy(core):
 
 
 def test_exploring_samples_the_policy():
-    """Frequencies in one state agree with the probabilities; other keys, other actions."""
+    """Frequencies in one state match the probabilities; another key gives other actions."""
     agent, params = build()
     num = 4000
     obs = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), observations(seed=5))
@@ -318,7 +318,7 @@ def test_exploring_samples_the_policy():
 @pytest.mark.parametrize("explore", [False, True])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_actions_have_the_shape_of_their_space(num_envs, explore):
-    """No axis is lost, whether of one environment or of a box with one entry."""
+    """No axis of size 1 is dropped, for one environment or for a box with one entry."""
     obs = jax.ShapeDtypeStruct((2,), jnp.float32)
     for space, shape in ((Discrete(3), ()), *((Box.of(-1, 1, s), s) for s in [(1,), (4, 1)])):
         agent = ActorCriticAgent().bind(EnvSpec(obs, space))
@@ -337,7 +337,7 @@ def test_actions_have_the_shape_of_their_space(num_envs, explore):
 
 
 class Torso(nn.Module):
-    """A user's own."""
+    """A user-defined torso."""
 
     @nn.compact
     def __call__(self, obs):
@@ -345,8 +345,8 @@ class Torso(nn.Module):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_module_of_ones_own_is_the_torso_of_each_network(shared):
-    """One object, but two networks with parameters of their own unless they share it."""
+def test_custom_torso_is_used_by_each_network(shared):
+    """One module object, but separate parameters for actor and critic unless they share it."""
     agent = ActorCriticAgent(torso=Torso(), shared_torso=shared, hidden_sizes=()).bind(SPEC)
     params = jax.jit(agent.init_params)(KEY)["params"]
     torsos = [params[name]["mine"]["kernel"] for name in params if name.endswith("torso")]
@@ -356,13 +356,13 @@ def test_a_module_of_ones_own_is_the_torso_of_each_network(shared):
     assert jax.tree.structure(agent) == jax.tree.structure(again)  # compiled once
 
 
-def test_an_agent_without_an_environment_says_so():
+def test_unbound_agent_raises():
     with pytest.raises(ValueError, match=r"ActorCriticAgent has no environment yet: call bind"):
         _ = ActorCriticAgent().network
 
 
-def test_explained_variance_is_that_of_the_whole_batch_before_the_updates():
-    """Once an iteration, by NumPy from the prepared batch; minibatches would give other ratios."""
+def test_explained_variance_is_of_the_whole_batch_before_updates():
+    """Once per iteration, against NumPy on the prepared batch; minibatches would differ."""
     reports = []
 
     class Spy(PPO):

@@ -24,7 +24,7 @@ KEY = jax.random.key(0)
 
 
 def trained(agent, env, **options):
-    """`train` as one program: without `jit` each of its operations is compiled by itself."""
+    """`train` as one program; without `jit`, each operation is compiled separately."""
     return jax.jit(lambda key: train(agent, env, key, **options))(KEY)
 
 
@@ -44,7 +44,7 @@ def chain_values(discount, size=5):
 
 
 def all_chain_transitions(copies=3):
-    """Every state and action of the chain, several times, as a data set."""
+    """A data set with every state and action of the chain, `copies` times."""
     state, action = (x.reshape(-1) for x in np.meshgrid(np.arange(4), [0, 1], indexing="ij"))
     after = np.clip(state + 2 * action - 1, 0, 4)
     one_hot = np.eye(5, dtype=np.float32)
@@ -70,12 +70,12 @@ def test_fitted_q_iteration_finds_the_exact_values():
     np.testing.assert_allclose(state.agent[:4], chain_values(0.8)[:4], rtol=1e-6)
     assert metrics.training.updates["change"].value[-1] == 0
     assert final_return(metrics) == 1.0
-    assert np.isnan(metrics.training.episodes.returns.value).all()  # nothing was played in training
+    assert np.isnan(metrics.training.episodes.returns.value).all()  # no training episodes
     one, _ = trained(FittedQ(discount=0.8), Chain(), total_steps=1, data=all_chain_transitions())
     np.testing.assert_array_equal(one.agent[:4], np.eye(4)[:, [3]] * [0.0, 1.0])
 
 
-def test_fitted_q_iteration_on_random_batches_of_the_data():
+def test_fitted_q_iteration_converges_on_random_batches():
     state, _ = trained(
         FittedQ(discount=0.8, batch_size=16),
         Chain(),
@@ -100,13 +100,13 @@ def test_fitted_q_iteration_on_random_batches_of_the_data():
     ],
     ids=["reward", "terminated", "truncated", "obs", "action", "no axis"],
 )
-def test_data_of_another_shape_are_refused_by_name(change, message):
+def test_data_that_do_not_match_the_spec_are_rejected(change, message):
     data = all_chain_transitions(copies=1)
     with pytest.raises(ValueError, match=message):
         train(FittedQ(), Chain(), KEY, total_steps=1, data=data.replace(**change(data)))
 
 
-def test_actions_that_do_not_exist_are_named_in_every_space():
+def test_invalid_actions_are_rejected_in_every_space():
     box = Box.of(-1.0, 1.0, (2,))
     space = Mixed((Discrete(2), MultiDiscrete((3, 2)), box))
     spec = EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), space, None)
@@ -120,7 +120,7 @@ def test_actions_that_do_not_exist_are_named_in_every_space():
         )
         return Transition(obs, action, np.zeros(2, np.float32), flag, flag, obs)
 
-    check_data(spec, data(1, (2, 1), 3.0))  # the environment clips what lies outside of a box
+    check_data(spec, data(1, (2, 1), 3.0))  # the environment clips actions outside the box
     for wrong, message in (
         (data(one=-1), r"data.action\[0\] ranges from -1 to 0, .* from 0 to 1"),
         (data(several=(0, 2)), r"data.action\[1\]\[:, 1\] ranges from 0 to 2, .* from 0 to 1"),
@@ -131,7 +131,7 @@ def test_actions_that_do_not_exist_are_named_in_every_space():
 
 
 def test_the_data_are_an_argument_not_a_constant():
-    """Another data set of the same shape runs in the compiled program."""
+    """Another data set of the same shape reuses the compiled program."""
     traces = []
 
     @jax.jit
@@ -163,7 +163,7 @@ def test_cross_entropy_search_learns():
 
 
 def test_each_candidate_plays_its_own_copies():
-    """The returns that reach `update` are those of candidate n // episodes_per_candidate."""
+    """Copy n plays candidate n // episodes_per_candidate, as the returns in `update` show."""
 
     class Recorder(CrossEntropy):
         def update(self, state, batch, key, clock):
@@ -180,14 +180,14 @@ def test_each_candidate_plays_its_own_copies():
     means = {name: float(m.value[0]) for name, m in metrics.training.updates.items()}
     assert means["return_1"] == 1.0
     assert means["return_2"] == -1.0
-    assert abs(means["return_0"]) < 0.6  # always action 0: the sign of a coin
+    assert abs(means["return_0"]) < 0.6  # always action 0: random signs
 
 
 # Replay -------------------------------------------------------------------------------------------
 
 
 def test_replayed_q_learning_finds_the_exact_values():
-    """Tabular and deterministic, so the fixed point is Q*; truncation must not look terminal."""
+    """Tabular and deterministic, so the fixed point is Q*; truncation is not termination."""
     state, metrics = trained(QLearning(discount=0.8), Chain(), total_steps=32 * 600)
     np.testing.assert_allclose(state.agent[:4], chain_values(0.8)[:4], atol=2e-3)
     assert final_return(metrics) == 1.0
@@ -202,7 +202,7 @@ def test_no_update_before_the_warmup():
     np.testing.assert_array_equal(errors(1), [8] * 10)
 
 
-# Masks, and learning inside the episode -----------------------------------------------------------
+# Masks, and updates within an episode -------------------------------------------------------------
 
 
 def test_a_masked_actor_critic_learns_and_never_takes_a_forbidden_action():
@@ -214,8 +214,8 @@ def test_a_masked_actor_critic_learns_and_never_takes_a_forbidden_action():
     assert metrics.training.episodes.lengths.value[0] == 4  # updates happen inside the episode
 
 
-def test_masks_travel_from_the_observation_to_the_loss():
-    """The mask that the loss sees is the one under which the action was chosen."""
+def test_loss_sees_the_mask_used_for_acting():
+    """The loss sees the mask under which the action was chosen."""
     agent = MaskedActorCritic().bind(MaskedChoice().spec)
     state = agent.init(KEY)
     envs = VectorEnv(MaskedChoice(), 16)
@@ -229,8 +229,8 @@ def test_masks_travel_from_the_observation_to_the_loss():
     assert taken.all()
     assert (mask.sum(-1) == 2).all()
 
-    # From zeros each of the two actions has probability 1/2: the gradient of log pi at an allowed
-    # action is +-1/2 of the features, and 0 at a forbidden one.
+    # With zero parameters, each allowed action has probability 1/2: the gradient of log pi is
+    # +-1/2 of the features at an allowed action, and 0 at a forbidden one.
     new = agent.update(state, trajectory, KEY, None).state
     steps = jax.tree.map(np.asarray, trajectory.steps)
     probability = np.where(mask, 0.5, 0.0)
@@ -244,14 +244,14 @@ def test_masks_travel_from_the_observation_to_the_loss():
 # Memory -------------------------------------------------------------------------------------------
 
 
-def test_a_recurrent_policy_gradient_remembers():
+def test_recurrent_policy_gradient_solves_recall():
     agent = RecurrentPolicyGradient()
     _, metrics = trained(agent, Recall(delay=3), total_steps=32 * 16 * 80)
     assert final_return(metrics) == 1.0
 
 
-def test_without_its_memory_it_cannot():
-    """The same agent with its carry dropped at every step: the task needs memory."""
+def test_recall_is_unsolvable_without_memory():
+    """The same agent fails when its carry is reset at every step."""
 
     class Forgetful(RecurrentPolicyGradient):
         def act(self, state, carry, obs, key, clock, *, explore):
@@ -264,8 +264,8 @@ def test_without_its_memory_it_cannot():
     assert final_return(metrics) < 0.6
 
 
-def test_an_unroll_is_the_steps_that_were_taken():
-    """The log-probabilities of an unroll equal those of the steps that were taken."""
+def test_unrolled_logits_equal_those_of_acting():
+    """Logits of the unrolled trajectory equal those computed while acting."""
     agent = RecurrentPolicyGradient(num_envs=8, num_steps=12).bind(Recall().spec)
     state = agent.init(KEY)
     envs = VectorEnv(Recall(), 8)
@@ -286,22 +286,22 @@ def test_an_unroll_is_the_steps_that_were_taken():
 # Workers ------------------------------------------------------------------------------------------
 
 
-def test_workers_with_parameters_of_their_own_learn_together():
+def test_workers_with_stale_parameters_learn():
     state, metrics = trained(
         Workers(), BestActionByObservation(), total_steps=128 * 60, num_evaluations=4
     )
     assert final_return(metrics) == 1.0
-    assert (metrics.training.updates["staleness"].value > 0).all()  # they really are old copies
+    assert (metrics.training.updates["staleness"].value > 0).all()  # the copies are stale
     assert state.agent.own.shape[0] == 4
 
 
-# One file each ------------------------------------------------------------------------------------
+# Size and public names ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "agent", [CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient, Workers]
 )
-def test_a_proof_agent_is_small(agent):
+def test_example_agents_have_under_100_lines(agent):
     import inspect
 
     lines = inspect.getsource(inspect.getmodule(agent)).splitlines()
@@ -309,7 +309,7 @@ def test_a_proof_agent_is_small(agent):
 
 
 def test_public_names():
-    """Those of the architecture, and each is found where it is first used."""
+    """The main agents and functions are public, and every name in `__all__` resolves."""
     for name in jaxrl.__all__:
         getattr(jaxrl, name)
     wanted = {"PPO", "TRPO", "NPG", "REINFORCE", "A2C", "DQN", "SAC"}

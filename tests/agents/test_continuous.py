@@ -42,7 +42,7 @@ FAST = {
 
 
 class Cut(struct.PyTreeNode):
-    """`Endless` with a box for action: paid 1 a step, cut by a time limit."""
+    """`Endless` with a box of actions: a reward of 1 per step, truncated by a time limit."""
 
     limit: int = static(default=5)
 
@@ -68,7 +68,7 @@ def critic_values(agent, state, obs, action):
 
 @pytest.mark.parametrize("name", cases(FAST, "sac"))
 def test_probe_action_by_observation(name):
-    """Half the observation is best, -0.5 or 0.5."""
+    """The best action is half the observation: -0.5 or 0.5."""
     agent, state, _ = learned(FAST[name], BestContinuousAction(), 150)
     found = mode(agent, state, [[-1.0], [1.0]])
     np.testing.assert_allclose(found[:, 0], [-0.5, 0.5], atol=0.15)
@@ -77,7 +77,7 @@ def test_probe_action_by_observation(name):
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["ddpg", "td3", "sac", "search"])
 def test_probe_truncation_is_not_termination(name):
-    """1 / (1 - 0.8) = 5; who takes the time limit for a death learns at most 3.4."""
+    """1 / (1 - 0.8) = 5; treating the time limit as termination gives at most 3.4."""
     agent = FAST[name].replace(discount=0.8)
     if name == "sac":
         agent = agent.replace(learn_temperature=False, temperature=1e-6)
@@ -86,7 +86,7 @@ def test_probe_truncation_is_not_termination(name):
 
 
 @pytest.mark.thorough
-def test_probe_few_actions():
+def test_probe_discrete_actions():
     agent, state, _ = learned(
         FAST["sac"].replace(target_entropy=0.1), BestActionByObservation(), 150
     )
@@ -99,9 +99,9 @@ def test_probe_few_actions():
 @pytest.mark.parametrize(
     ("name", "iterations", "num_updates", "share"), [("td3", 1500, 8, 1.15), ("sac", 1500, 32, 1.2)]
 )
-def test_the_best_gain_of_a_regulator_is_found(name, iterations, num_updates, share):
-    """Linear-quadratic, cut after 20 steps: the cost is near that of the Riccati equation's gain.
-    (A policy at random pays ten times as much.)"""
+def test_regulator_cost_is_near_the_optimum(name, iterations, num_updates, share):
+    """Linear-quadratic, truncated after 20 steps: the cost is near that of the Riccati equation's
+    gain. (A random policy costs ten times as much.)"""
     env = Bounded(lqr.make(max_steps=20, start_std=0.7))
     agent = FAST[name].replace(
         discount=0.95, learning_rate=1e-3, critic_learning_rate=1e-3, tau=0.02,
@@ -118,7 +118,7 @@ def test_the_best_gain_of_a_regulator_is_found(name, iterations, num_updates, sh
 
 
 class Bounded(struct.PyTreeNode):
-    """A regulator whose actions have bounds."""
+    """A regulator with bounded actions."""
 
     inner: object
 
@@ -138,7 +138,7 @@ class Bounded(struct.PyTreeNode):
 # Parts --------------------------------------------------------------------------------------------
 
 
-def test_actions_are_stretched_to_the_bounds_and_back():
+def test_actions_are_scaled_to_the_bounds_and_back():
     agent = FAST["td3"].bind(Cut().spec)
     action = jnp.array([[-1.0, 1.0], [0.0, 0.5]])
     np.testing.assert_allclose(agent.unscale_action(action), [[-2.0, 4.0], [1.0, 2.5]])
@@ -146,7 +146,7 @@ def test_actions_are_stretched_to_the_bounds_and_back():
 
 
 def test_tanh_gaussian_is_a_density():
-    """Against scipy by the change of variables; its mass is 1; saturation is finite."""
+    """Matches SciPy by change of variables, integrates to 1, and is finite at saturation."""
     policy = TanhGaussian(jnp.array([0.3]), jnp.array([-0.5]))
     grid = np.linspace(-1, 1, 20_001)[1:-1]
     density = np.exp(jax.vmap(policy.log_prob)(jnp.asarray(grid, jnp.float32)[:, None]))
@@ -167,7 +167,7 @@ def test_tanh_gaussian_is_a_density():
 
 
 @pytest.mark.thorough
-def test_the_temperature_keeps_the_entropy_it_is_asked_for():
+def test_temperature_keeps_the_target_entropy():
     agent = FAST["sac"].replace(target_entropy=-1.5)
     training = Training.create(agent, BestContinuousAction(), total_steps=400 * 32)
     run = jax.jit(training.chunk)
@@ -178,8 +178,8 @@ def test_the_temperature_keeps_the_entropy_it_is_asked_for():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("delay", [1, 2, 3])
-def test_the_policy_moves_when_it_is_due_also_under_vmap(delay):
-    """Counted over seeds and step sizes: 12 updates, one an iteration."""
+def test_policy_delay_holds_under_vmap(delay):
+    """12 updates, one per iteration, over seeds and learning rates."""
     agent = FAST["td3"].replace(policy_delay=delay, num_updates=1, warmup=1)
 
     def run(rate, key):
@@ -209,8 +209,8 @@ def test_the_policy_moves_when_it_is_due_also_under_vmap(delay):
 
 
 @pytest.mark.thorough
-def test_the_policy_moves_when_it_is_due_between_iterations():
-    """Three updates an iteration, each second one due: one and two by turns."""
+def test_policy_delay_counts_across_iterations():
+    """Three updates per iteration and a delay of 2: alternately one and two policy updates."""
     agent = FAST["td3"].replace(policy_delay=2, num_updates=3, warmup=1)
     training = Training.create(agent, BestContinuousAction(), total_steps=4 * 32)
     state, iterate, steps = training.init(KEY), jax.jit(training.iteration), [0]
@@ -221,8 +221,8 @@ def test_the_policy_moves_when_it_is_due_between_iterations():
     assert optax.tree_utils.tree_get(state.agent.critic_optimizer, "count") == 12
 
 
-def test_targets_take_the_least_critic_and_noise_stays_clipped():
-    """TD3's target by hand, with noise far above its clip."""
+def test_td3_targets_take_the_minimum_and_clip_the_noise():
+    """With noise far above its clip, nearly all target actions are at the clip."""
     agent = TD3(**SMALL, target_noise=100.0, target_noise_clip=0.2).bind(
         BestContinuousAction().spec
     )
@@ -249,7 +249,7 @@ def test_targets_take_the_least_critic_and_noise_stays_clipped():
 
 
 @pytest.mark.thorough
-def test_search_refines_what_a_sample_found():
+def test_refinements_improve_on_the_initial_sample():
     agent = FAST["search"].bind(BestContinuousAction().spec)
     params, obs = jax.jit(agent.init)(KEY).params, jax.random.normal(KEY, (256, 1))
     found = [
@@ -265,7 +265,7 @@ def test_search_refines_what_a_sample_found():
     np.testing.assert_allclose(agent.critic.apply(params, obs, action).min(0), value, rtol=1e-4)
 
 
-def test_the_warmup_is_random_over_the_whole_box():
+def test_warmup_actions_are_uniform_over_the_box():
     agent = FAST["sac"].bind(Cut().spec)
     state = jax.jit(agent.init)(KEY)
     obs = jnp.ones((4000, 1))
@@ -295,7 +295,7 @@ def test_sixteen_seeds_in_one_program_differ_and_learn(name):
 
 
 @pytest.mark.parametrize("kind", [TD3, SAC, QSearch])
-def test_a_torso_of_ones_own_has_parameters_in_each_network(kind):
+def test_custom_torso_has_parameters_in_each_network(kind):
     agent = kind(**SMALL, torso=MLP((5,))).bind(Cut().spec)
     state = jax.jit(agent.init)(KEY)
     shapes = [x.shape for x in jax.tree.leaves(state) if x.ndim == 2]
@@ -305,7 +305,7 @@ def test_a_torso_of_ones_own_has_parameters_in_each_network(kind):
     assert agent.act(state, (), obs, KEY, Clock.start(), explore=False)[1].shape == (3, 2)
 
 
-def test_masked_actions_are_not_taken_while_the_memory_warms_up():
+def test_warmup_takes_no_masked_actions():
     agent = FAST["sac"].bind(MaskedChoice().spec)
     obs = agent.spec.dummy_observation(64)
     mask = jnp.zeros_like(obs.action_mask).at[:, 1].set(True)
@@ -314,7 +314,7 @@ def test_masked_actions_are_not_taken_while_the_memory_warms_up():
     np.testing.assert_array_equal(action[1], 1)
 
 
-def test_no_more_entropy_is_wanted_than_the_available_actions_have():
+def test_target_entropy_depends_on_the_available_actions():
     agent = FAST["sac"].bind(MaskedChoice().spec)
     obs = agent.spec.dummy_observation(2)
     num = obs.action_mask.shape[-1]
@@ -323,8 +323,8 @@ def test_no_more_entropy_is_wanted_than_the_available_actions_have():
     np.testing.assert_allclose(wanted, 0.89 * np.log([2, num]), rtol=1e-6)
 
 
-def test_the_log_probability_of_a_sample_keeps_its_digits():
-    """Beside a mean of 1 a deviation of 2e-9 is rounded away, and with it (u - mean) / std."""
+def test_log_prob_of_a_sample_keeps_its_precision():
+    """Next to a mean of 1, a deviation of 2e-9 is rounded away, and so is (u - mean) / std."""
     log_std = jnp.full((4096, 1), -20.0)
 
     def log_prob(log_std):
@@ -359,6 +359,6 @@ def test_the_log_probability_of_a_sample_keeps_its_digits():
         (TD3(), EnvSpec(Cut().spec.observation, Box.of(-3e38, 3e38, (1,))), "too far apart"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(agent, spec, message):
+def test_invalid_options_are_rejected(agent, spec, message):
     with pytest.raises(ValueError, match=message):
         agent.bind(spec)

@@ -60,7 +60,7 @@ ON_POLICY = {
 }
 ALL = KINDS | ON_POLICY
 VALUES = [name for name in ALL if name not in ("rainbow", "noisy", "iqn")]
-"""Whose values settle within a probe's few steps."""
+"""Agents whose values converge within a probe's few steps."""
 
 
 def q(agent, state, obs):
@@ -93,7 +93,10 @@ def test_probe_discounting(name):
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["dqn", "prioritised, n-step", "rainbow", "pqn"])
 def test_probe_truncation_is_not_termination(name):
-    """One endless state, cut every 5 steps: 1 / (1 - 0.8) = 5; who sees a death learns 3.4."""
+    """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5.
+
+    Treating truncation as termination would give 3.4.
+    """
     agent = ALL[name].replace(discount=0.8)
     agent, state, _ = learned(agent, Endless(limit=5), 300)
     np.testing.assert_allclose(q(agent, state, [[1.0]]), [[5.0] * 2], atol=0.2)
@@ -101,7 +104,7 @@ def test_probe_truncation_is_not_termination(name):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["dqn", "two networks", "iqn", "pqn"])
-def test_masked_actions_are_neither_taken_nor_looked_up(name):
+def test_masked_actions_are_neither_taken_nor_evaluated(name):
     agent, _, metrics = learned(ALL[name], MaskedChoice(), 150)
     assert metrics.evaluation.returns.mean() >= 3.5
     obs = agent.spec.dummy_observation(64)
@@ -119,7 +122,7 @@ def test_probe_constant_reward():
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["c51", "quantile", "iqn"])
 def test_probe_distribution(name):
-    """A coin: half of the mass at each side, or a side for each half of the levels."""
+    """A coin: half of the mass at each outcome, or one outcome per half of the levels."""
     agent = ALL[name].replace(
         num_envs=32, learning_rate=Linear(1e-2, 1e-4), value_min=-2.0, value_max=2.0,
         num_atoms=9 if name == "c51" else 2, huber_delta=0.1,
@@ -143,7 +146,7 @@ TABLE = {"hidden_sizes": (64,), "max_grad_norm": None}
 
 
 def every_transition(mdp):
-    """Each state and action with every successor that it has, the ends included."""
+    """Every state and action with each of its successors, terminations included."""
     survive, reward, _ = values.model(mdp)
     rows = []
     for s, a in np.ndindex(reward.shape):
@@ -165,7 +168,7 @@ def every_transition(mdp):
 
 
 def optimal_of(data, discount):
-    """Q* of the problem in which each of these transitions is as likely as it is frequent."""
+    """Q* of the empirical problem: transition probabilities are frequencies in the data."""
     s, a, t = np.argmax(data.obs, -1), np.asarray(data.action), np.argmax(data.next_obs, -1)
     found = np.zeros((data.obs.shape[1], a.max() + 1))
     visits, totals = np.zeros_like(found), np.zeros_like(found)
@@ -207,8 +210,8 @@ def test_q_learning_finds_the_optimal_policy_of_a_random_problem(name):
     np.testing.assert_allclose(found, OPTIMAL, atol=0.6)
 
 
-def test_a_time_limit_biases_nothing_on_the_corridor():
-    """The values of the endless corridor, which rise towards its end, within 1% of the largest."""
+def test_time_limit_does_not_bias_corridor_values():
+    """Within 1% of the largest value of the corridor without a time limit."""
     env = corridor.make(max_steps=10, goal_reward=1.0)
     agent = FAST.replace(
         discount=0.9, epsilon=1.0, hidden_sizes=(64,), learning_rate=Linear(5e-3, 1e-5),
@@ -221,11 +224,11 @@ def test_a_time_limit_biases_nothing_on_the_corridor():
     np.testing.assert_allclose(found, truth, atol=0.01 * np.abs(truth).max())
 
 
-# By hand ------------------------------------------------------------------------------------------
+# Targets and updates by hand ----------------------------------------------------------------------
 
 
 def random_rows(num, seed=0):
-    """Rows of one to three steps in `Counter`, some of them to an end."""
+    """Random rows of one to three steps in `Counter`; some are terminated."""
     rng = np.random.default_rng(seed)
     return Replayed.once(
         Transition(
@@ -240,7 +243,7 @@ def random_rows(num, seed=0):
 
 
 def table_rows(reward, action, terminated):
-    """Row i begins in state i of a table and ends in the next of as many states."""
+    """Row i leads from state i of a table to state num + i."""
     num = len(reward)
     return Replayed.once(
         Transition(
@@ -255,7 +258,7 @@ def table_rows(reward, action, terminated):
 
 
 class FromATable:
-    """Its parameters are what a network would say, `[S, A, K]`; an observation is a row of them."""
+    """The parameters are the network's outputs, `[S, A, K]`; an observation indexes a row."""
 
     def outputs(self, params, obs, key, level_key=None):
         levels = (jnp.arange(params.shape[-1]) + 0.5) / params.shape[-1]
@@ -270,12 +273,12 @@ class TableOnlineQ(FromATable, OnlineQ):
     """Online Q from a table."""
 
 
-def test_double_q_learning_of_rlax():
-    """And its gradient, which moves nothing but the value of the action that was taken."""
+def test_double_q_learning_matches_rlax():
+    """The gradient changes only the value of the action taken."""
     agent = TableDQN(double="target", discount=1.0).bind(Counter().spec)
     online = jnp.array([[1, 1, 0], [1, 2, 0], [2, 10, 1], [11, 20, 1]], jnp.float32)[..., None]
     target = jnp.array([[0, 0, 0], [0, 0, 0], [99, 1, 98], [91, 2, 66]], jnp.float32)[..., None]
-    rows = table_rows([1.0, 1.0], [0, 1], [True, False])  # its discounts are 0 and 1
+    rows = table_rows([1.0, 1.0], [0, 1], [True, False])  # rlax's discounts: 0 and 1
     _, error, _ = agent._td_errors(online, target, rows, KEY)
     np.testing.assert_allclose(error, [0.0, 1.0], atol=1e-6)
     slope = jax.grad(lambda params: agent._td_errors(params, target, rows, KEY)[0].sum())(online)
@@ -285,8 +288,8 @@ def test_double_q_learning_of_rlax():
 
 
 @pytest.mark.parametrize(("fraction", "beta"), [(0.0, 0.4), (0.5, 0.7), (1.0, 1.0)])
-def test_a_prioritised_update_is_that_of_the_paper(fraction, beta):
-    """The weights are (N P)^-beta, annealed, and new priorities (|error| + 1e-6)^alpha."""
+def test_prioritised_update_matches_the_paper(fraction, beta):
+    """Weights are (N P)^-beta with annealed beta; priorities are (|error| + 1e-6)^alpha."""
     agent = FAST.replace(prioritized=True, priority_exponent=0.7).bind(Counter().spec)
     state, rows = jax.jit(agent.init)(KEY), random_rows(32)
     relative = np.random.default_rng(1).uniform(0.1, 4.0, 32).astype(np.float32)
@@ -302,7 +305,7 @@ def test_a_prioritised_update_is_that_of_the_paper(fraction, beta):
 
 
 def test_online_q_takes_a_semi_gradient_step():
-    """An end is worth its reward; what is looked up stays where it is."""
+    """A terminal target is the reward alone; bootstrapped values get no gradient."""
     agent = TableOnlineQ(discount=0.5, learning_rate=0.1).bind(Counter().spec)
     table = jnp.array([[1, 9], [1, 9], [2, 4], [2, 4]], jnp.float32)[..., None]
     rows = table_rows([1.0, 1.0], [0, 0], [False, True])
@@ -310,7 +313,7 @@ def test_online_q_takes_a_semi_gradient_step():
     state = TrainState(table, agent.transform(Clock.start()).init(table))
     batch = Trajectory(steps, jnp.zeros(2, bool))
     state, metrics, _ = jax.jit(agent.update)(state, batch, KEY, Clock.start())
-    # Errors 1 + 0.5 * 4 - 1 = 2 and 1 - 1 = 0; Adam's first step is as long as its rate.
+    # Errors 1 + 0.5 * 4 - 1 = 2 and 1 - 1 = 0; Adam's first step is the learning rate.
     np.testing.assert_allclose([metrics["loss"], metrics["error"]], [1.0, 1.0])
     moved = np.zeros_like(table)
     moved[0, 0] = 0.1
@@ -321,12 +324,12 @@ SIXTEENTHS = {
     "c51": [[0, 0, 4, 0, 0, 0, 12, 0, 0], [0, 1, 0, 3, 0, 3, 0, 9, 0]],
     "quantile": [[-16, 16, 16, 16], [-8, 8, 24, 24]],
 }
-"""What the two coins below are worth: probabilities of -2, -1.5, ..., 2, or quantiles."""
+"""Returns of the two coins below, times 16: probabilities of -2, -1.5, ..., 2, or quantiles."""
 
 
 @pytest.mark.parametrize("head", SIXTEENTHS)
-def test_two_coins_in_a_row_have_the_distribution_of_their_sum(head):
-    """Each pays 1 three times in four, else -1; the second counts half."""
+def test_two_coins_have_the_distribution_of_their_sum(head):
+    """Each pays 1 with probability 3/4, else -1; the second is discounted by 1/2."""
     num_atoms = len(SIXTEENTHS[head][0])
     agent = TableDQN(
         head=head, num_atoms=num_atoms, value_min=-2.0, value_max=2.0, huber_delta=0.01,
@@ -351,11 +354,11 @@ def test_two_coins_in_a_row_have_the_distribution_of_their_sum(head):
     np.testing.assert_allclose(found, np.array(SIXTEENTHS[head]) / 16, atol=0.01)
 
 
-# Each choice by what it should do -----------------------------------------------------------------
+# Each option --------------------------------------------------------------------------------------
 
 
 def test_dueling_streams_are_centred():
-    """Adding to all advantages changes nothing: their mean is taken away."""
+    """A constant added to all advantages changes nothing: their mean is subtracted."""
     agent = FAST.replace(dueling=True).bind(Counter().spec)
     params = agent.init(KEY).params
     obs = jnp.ones((1, 2))
@@ -365,7 +368,7 @@ def test_dueling_streams_are_centred():
     np.testing.assert_allclose(agent.q_values({"params": shifted}, obs), before, atol=1e-5)
 
 
-def test_the_mean_of_dueling_values_is_the_stream_of_the_state():
+def test_mean_of_dueling_values_is_the_state_value():
     agent = FAST.replace(dueling=True).bind(Counter().spec)
     params = agent.init(KEY).params["params"]
     obs = jax.random.normal(KEY, (5, 2))
@@ -376,14 +379,14 @@ def test_the_mean_of_dueling_values_is_the_stream_of_the_state():
     np.testing.assert_allclose(found.mean(-1), state[:, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_an_action_that_does_not_exist_has_no_value():
+def test_invalid_actions_have_nan_values():
     outputs = jnp.arange(12.0).reshape(3, 2, 2)
     values = of_actions(outputs, jnp.array([1, -1, 2]))
     np.testing.assert_array_equal(values, [[2, 3], [np.nan] * 2, [np.nan] * 2])
 
 
-def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
-    """Its target by hand, for each of the three ways."""
+def test_double_q_separates_selection_from_evaluation():
+    """Targets against NumPy, in each of the three modes."""
     agent = FAST.bind(Counter().spec)
     online, target = (agent.init(k).params for k in jax.random.split(KEY))
     rows = random_rows(32)
@@ -395,7 +398,7 @@ def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
         expected = rows.reward + 0.99 ** np.asarray(rows.num_steps) * value - taken
         _, error, _ = agent.replace(double=double)._td_errors(online, target, rows, KEY)
         np.testing.assert_allclose(error, np.abs(expected), rtol=1e-4, atol=1e-5)
-    # Two networks: each row is an error of one of them, corrected by the other's target network.
+    # Two networks: each row has the error of one of them, evaluated by the other's target.
     params, targets = (online, target), (target, online)
     candidates = []
     for i in range(2):
@@ -415,8 +418,8 @@ def test_double_q_takes_the_value_of_one_network_at_the_action_of_another():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("every", "tau"), [(5, 1.0), (3, 0.5), (1, 0.1)])
-def test_the_target_moves_when_it_is_due_also_under_vmap(every, tau):
-    """Counted over seeds and step sizes: 20 updates, the target against a loop by hand."""
+def test_target_updates_are_periodic_under_vmap(every, tau):
+    """20 updates over seeds and learning rates, against a NumPy loop."""
     agent = FAST.replace(target_every=every, tau=tau, num_updates=1, warmup=1)
     env = Counter(limit=5)
 
@@ -447,8 +450,8 @@ def test_the_target_moves_when_it_is_due_also_under_vmap(every, tau):
     assert (np.abs(targets[:, :, -1] - start) > 0).any(-1).all()
 
 
-def test_the_target_moves_when_it_is_due_between_iterations():
-    """Three updates an iteration, each fifth one due; now and then it is the iteration's last."""
+def test_target_updates_count_across_iterations():
+    """Three updates per iteration, a target update every five; some are an iteration's last."""
     agent = FAST.replace(target_every=5, num_updates=3, warmup=1)
     training = Training.create(agent, Counter(limit=5), total_steps=10 * 32)
     state, iterate = training.init(KEY), jax.jit(training.iteration)
@@ -465,7 +468,7 @@ def test_the_target_moves_when_it_is_due_between_iterations():
 
 
 def widths_of_norms(params):
-    """The widths of the layers that hold a scale and a bias and nothing else, sorted."""
+    """Sorted widths of the layers that hold only a scale and a bias."""
     if set(params) == {"scale", "bias"}:
         return list(params["scale"].shape)
     inner = (widths_of_norms(p) for p in params.values() if isinstance(p, dict))
@@ -490,8 +493,8 @@ def test_rainbow_has_its_six_parts():
     assert params["state_out"]["bias"].shape == (agent.num_atoms,)
 
 
-def test_the_targets_of_pqn_equal_a_slow_loop():
-    """r + discount ((1 - lambda) max Q(s', .) + lambda G'), which ends with the episode."""
+def test_pqn_targets_equal_a_reference_loop():
+    """r + discount ((1 - lambda) max Q(s', .) + lambda G'), up to the end of the episode."""
     agent = PQN(**SIMPLE, discount=0.9, q_lambda=0.6).bind(Counter().spec)
     state = jax.jit(agent.init)(KEY)
     rng = np.random.default_rng(0)
@@ -512,8 +515,8 @@ def test_the_targets_of_pqn_equal_a_slow_loop():
 
 
 @pytest.mark.parametrize("name", ["dqn", "c51", "quantile", "online"])
-def test_what_an_ended_episode_shows_last_is_never_read(name):
-    """NaN in the last observation of a data set's episodes poisons nothing."""
+def test_terminal_observations_are_never_read(name):
+    """A NaN in the final observation of a terminated episode does not reach the loss."""
     agent = ALL[name].bind(Counter().spec)
     obs, next_obs = jnp.ones((8, 2)), jnp.full((8, 2), jnp.nan)
     rows = Replayed.once(
@@ -526,13 +529,13 @@ def test_what_an_ended_episode_shows_last_is_never_read(name):
     assert np.isfinite(loss).all()
 
 
-def test_a_noisy_target_is_one_draw_for_the_choice_and_the_value():
-    """Without double Q the value looked up is the largest of those drawn (Fortunato, eq. 14)."""
+def test_noisy_target_selects_and_evaluates_with_one_draw():
+    """Without double Q, the target uses the maximum of the drawn values (Fortunato, eq. 14)."""
     agent = FAST.replace(noisy=True, discount=1.0).bind(Counter().spec)
     params = jax.jit(agent.init)(KEY).params
     obs, zeros = jax.random.normal(KEY, (64, 2)), jnp.zeros(64)
     rows = Replayed.once(Transition(obs, zeros.astype(int), zeros, zeros > 0, zeros > 0, 3.0 * obs))
-    keys = jax.random.split(KEY, 3)  # as `errors` splits its key
+    keys = jax.random.split(KEY, 3)  # as `td_errors` splits its key
     drawn = agent.means(agent.outputs(params, rows.next_obs, keys[2])[0]).max(-1)
     predicted = agent.means(agent.outputs(params, rows.obs, keys[0])[0])[:, 0]
     _, error, _ = agent.td_errors(params, params, rows, KEY)
@@ -556,11 +559,11 @@ def test_noise_is_factorised_and_vanishes_without_a_key():
     np.testing.assert_allclose(many.var(0), np.broadcast_to(variance[:, None], (3, 5)), rtol=0.15)
     ones = layer.init(KEY, jnp.eye(4))
     noise = layer.apply(ones, jnp.eye(4), rngs={"noise": KEY}) - layer.apply(ones, jnp.eye(4))
-    # A row is one of the kernel's and the bias's; differences are of the kernel, an outer product.
+    # Each row is kernel noise plus bias noise; differences leave the kernel's, an outer product.
     assert np.linalg.matrix_rank(np.asarray(noise[1:] - noise[:1]), tol=1e-5) == 1
 
 
-def test_noise_differs_between_steps_and_not_in_evaluation():
+def test_noise_differs_between_steps_but_not_in_evaluation():
     agent = FAST.replace(noisy=True, epsilon=0.0).bind(Counter().spec)
     state, obs = jax.jit(agent.init)(KEY), jax.random.normal(KEY, (256, 2))
     actions = [
@@ -576,7 +579,7 @@ def test_noise_differs_between_steps_and_not_in_evaluation():
 
 
 @pytest.mark.parametrize("exploration", ["epsilon", "boltzmann"])
-def test_exploration_is_as_often_as_it_says(exploration):
+def test_exploration_has_the_configured_probabilities(exploration):
     agent = FAST.replace(exploration=exploration, epsilon=Linear(0.8, 0.2), temperature=2.0).bind(
         Counter().spec
     )
@@ -592,7 +595,7 @@ def test_exploration_is_as_often_as_it_says(exploration):
 
 
 def test_importance_weights_undo_the_priorities():
-    """At exponent 1 the weighted loss is, on average, the uniform mean (up to the largest)."""
+    """At exponent 1, the expected weighted loss is the uniform mean, up to the largest weight."""
     rng = np.random.default_rng(0)
     loss, p = rng.random(6), rng.dirichlet(np.full(6, 5.0))
     drawn = rng.choice(6, 200_000, p=p)
@@ -618,7 +621,7 @@ def test_sixteen_seeds_in_one_program_differ_and_learn():
     assert np.unique(kernels, axis=0).shape[0] == 16
 
 
-def test_old_data_of_a_rollout_is_not_touched_by_the_warmup():
+def test_updates_start_after_the_warmup():
     agent = FAST.replace(warmup=1000)
     training = Training.create(agent, Counter(), total_steps=32 * 40)
     state = start = training.init(KEY)
@@ -636,7 +639,7 @@ def test_old_data_of_a_rollout_is_not_touched_by_the_warmup():
 
 
 class TwoReturns(DQN):
-    """Where obs is 1, action 0 returns 0 and action 1 anything from -10 to 10; elsewhere -100."""
+    """If obs is 1, action 0 returns 0 and action 1 is uniform in [-10, 10]; otherwise -100."""
 
     def outputs(self, params, obs, key, level_key=None):
         _, levels = super().outputs(params, obs, key, level_key)
@@ -644,8 +647,8 @@ class TwoReturns(DQN):
         return jnp.where(obs[:, :, None] == 1.0, both, -100.0), levels
 
 
-def test_iqn_chooses_at_other_levels_than_it_looks_up():
-    """The best mean of eight draws is worth 0, the mean of all, and not itself (1.2)."""
+def test_iqn_selects_and_evaluates_at_independent_levels():
+    """The action with the best mean of eight draws is worth 0; the same draws would give 1.2."""
     agent = TwoReturns(head="iqn", num_atoms=8).bind(RewardIsObservation().spec)
     num = 20_000
     rows = Replayed.once(
@@ -659,12 +662,12 @@ def test_iqn_chooses_at_other_levels_than_it_looks_up():
         )
     )
     params = agent.init_params(KEY)
-    _, distance, _ = agent.td_errors(params, params, rows, KEY)  # from -100
+    _, distance, _ = agent.td_errors(params, params, rows, KEY)  # predicted: -100
     np.testing.assert_allclose(distance.mean() - 100.0, 0.0, atol=0.1)
 
 
-def test_where_nothing_is_available_everything_is():
-    """The mask of a last state may be empty: what is looked up there is a value, not -1e30."""
+def test_empty_mask_allows_every_action():
+    """A terminal state's mask may be empty: its values must not be -1e30."""
     agent = ON_POLICY["pqn"].bind(MaskedChoice().spec)
     state = jax.jit(agent.init)(KEY)
     obs = agent.spec.dummy_observation(2)
@@ -703,17 +706,17 @@ def test_where_nothing_is_available_everything_is():
         (FittedQ, {"num_updates": 0}, "num_updates is 0"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(kind, options, message):
+def test_invalid_options_are_rejected(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**options).bind(Counter().spec)
 
 
-def test_a_box_is_refused_with_what_would_do():
+def test_box_actions_are_rejected_with_a_remedy():
     with pytest.raises(ValueError, match=r"wrap the environment in .*DiscretizeActions"):
         DQN().bind(BestContinuousAction().spec)
 
 
-def test_a_memory_that_is_too_small_is_refused():
+def test_invalid_replay_sizes_are_rejected():
     for options, message in (
         ({"capacity": 16, "n_step": 3}, "too little for n_step = 3"),
         ({"n_step": 0}, "n_step is 0"),

@@ -25,7 +25,7 @@ FAST = {
 
 
 def rows_of(action, num_steps=1):
-    """Random rows with these actions, some of which ended or were cut, and some do not count."""
+    """Random rows with these actions; some are terminated, truncated or invalid."""
     num = len(action)
     rng = np.random.default_rng(0)
     obs, next_obs = 2.0 * rng.standard_normal((2, num, 2)).astype(np.float32)
@@ -44,14 +44,14 @@ def box_rows(num=32, num_steps=1):
 
 
 def fresh(agent, key=KEY):
-    """A state whose targets are other networks than those that learn."""
+    """An initial state whose target networks differ from the online networks."""
     states = [jax.jit(agent.init)(k) for k in jax.random.split(key)]
     target = states[1].target
     return states[0].replace(target=target)
 
 
 def critic_loss(values, reward, weight, next_value, rows):
-    """Over rows that count, the mean square of each critic's `values[num, B]`, added up."""
+    """Mean squared error of each critic's `values[num, B]` over valid rows, summed over critics."""
     target = np.asarray(reward) + weight * np.where(rows.terminated, 0.0, next_value)
     return np.square(values - target)[:, np.asarray(rows.valid)].mean(-1).sum()
 
@@ -59,8 +59,8 @@ def critic_loss(values, reward, weight, next_value, rows):
 # Soft values --------------------------------------------------------------------------------------
 
 
-def test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic():
-    """r + 0.8 (min Q'(s', a') - 0.5 log pi(a' | s')), the density by the change of variables."""
+def test_soft_target_for_box_actions_matches_numpy():
+    """r + 0.8 (min Q'(s', a') - 0.5 log pi(a' | s')), the density by change of variables."""
     agent, rows, key = FAST["sac"].bind(SPACE), box_rows(), jax.random.key(3)
     state = fresh(agent)
     metrics = jax.jit(agent.update)(state, rows, key, Clock.start()).metrics
@@ -82,8 +82,8 @@ def test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic():
     np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
 
 
-def test_the_soft_target_of_few_actions_has_their_entropy_and_the_least_critics():
-    """r + 0.8 (sum pi min Q' - 0.5 sum pi log pi), each action by its own least critic."""
+def test_soft_target_for_discrete_actions_matches_numpy():
+    """r + 0.8 (sum pi min Q' - 0.5 sum pi log pi), with the minimum over critics per action."""
     agent = FAST["sac"].bind(Counter().spec)
     rows = rows_of(np.arange(32) % 3)
     state = fresh(agent)
@@ -104,8 +104,8 @@ def test_the_soft_target_of_few_actions_has_their_entropy_and_the_least_critics(
     np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
 
 
-def test_the_soft_value_of_an_endless_coin_stays_where_it_is():
-    """Q = 1 + 0.8 (Q + 0.5 log 2): of critics that say so already nothing is to be learned."""
+def test_exact_soft_values_are_a_fixed_point():
+    """Q = 1 + 0.8 (Q + 0.5 log 2): critics that satisfy this have zero loss."""
     q = (1 + 0.8 * 0.5 * np.log(2)) / (1 - 0.8)
     np.testing.assert_allclose(q, 6.386, atol=1e-3)
     agent = FAST["sac"].bind(Endless().spec)
@@ -125,11 +125,11 @@ def test_the_soft_value_of_an_endless_coin_stays_where_it_is():
     np.testing.assert_allclose(metrics["critic_loss"], 0.0, atol=1e-9)
 
 
-# Rows of several steps ----------------------------------------------------------------------------
+# n-step rows --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3", "search"])
-def test_the_value_after_several_steps_is_discounted_as_often(name):
+def test_n_step_bootstrap_is_discounted_n_times(name):
     """r + 0.8^n V(s') for rows of 1, 2 and 3 steps."""
     agent, num_steps = FAST[name].bind(SPACE), 1 + np.arange(32) // 3 % 3
     rows, state = box_rows(num_steps=num_steps), fresh(agent)
@@ -151,9 +151,9 @@ def test_the_value_after_several_steps_is_discounted_as_often(name):
 # Actors -------------------------------------------------------------------------------------------
 
 
-def test_the_actor_of_td3_climbs_the_first_critic():
-    """Of two that disagree everywhere: in each row the second is the least and falls where the
-    first rises (Fujimoto, van Hoof and Meger, 2018, algorithm 1)."""
+def test_td3_actor_ascends_the_first_critic():
+    """The second critic is always smaller, with the opposite slope: ascending the minimum would
+    move actions the other way (Fujimoto, van Hoof and Meger, 2018, algorithm 1)."""
 
     class Opposed:
         def apply(self, params, obs, action):
@@ -174,8 +174,8 @@ def test_the_actor_of_td3_climbs_the_first_critic():
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_targets_go_a_tenth_of_the_way_to_what_was_just_learned(name):
-    """(1 - tau) target + tau params, with the parameters after the step."""
+def test_targets_are_polyak_averages_of_new_parameters(name):
+    """(1 - tau) target + tau params, with tau = 0.1 and the parameters after the step."""
     agent = FAST[name].bind(SPACE)
     state = fresh(agent)
     new = jax.jit(agent.update)(state, box_rows(), KEY, Clock.start()).state
@@ -187,14 +187,14 @@ def test_targets_go_a_tenth_of_the_way_to_what_was_just_learned(name):
 
     jax.tree.map(check, state.target, after, new.target)
     for old, learned in zip(*map(jax.tree.leaves, (before, after)), strict=True):
-        assert np.abs(old - learned).max() > 1e-3  # the parameters before would not pass
+        assert np.abs(old - learned).max() > 1e-3  # averaging towards the old parameters would fail
 
 
 # Search -------------------------------------------------------------------------------------------
 
 
 class Peak:
-    """A critic whose best action is half of the observation."""
+    """A critic whose best action is half the observation."""
 
     def apply(self, params, obs, action):
         return -jnp.square(action - 0.5 * obs).sum(-1)[None]
@@ -205,8 +205,8 @@ class ToThePeak(QSearch):
 
 
 @pytest.mark.parametrize("proposal", ["uniform", "gaussian"])
-def test_search_climbs_a_peak_that_is_known(proposal):
-    """Eight refinements come within 0.01, ten times as close as the sample at its worst."""
+def test_search_finds_a_known_maximum(proposal):
+    """Eight refinements come within 0.01; the worst initial sample is more than 0.1 away."""
     agent = ToThePeak(proposal=proposal, num_candidates=64, num_elites=8).bind(SPACE)
     obs = jax.random.uniform(KEY, (32, 2), minval=-1.0, maxval=1.0)
     distance = {}

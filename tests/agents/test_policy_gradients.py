@@ -1,7 +1,7 @@
 """Policy-gradient estimators against their exact expectations.
 
 Gradients come from the agents' own code, averaged over 4,096 batches; the expectations come from
-linear solves (`jaxrl_envs.exact`). Wrong estimators are shown to be detected.
+linear solves (`jaxrl_envs.exact`). Negative tests show that wrong estimators are detected.
 """
 
 import flax.linen as nn
@@ -33,7 +33,7 @@ KEY = jax.random.key(0)
 BATCHES = 4096
 HORIZON = 6
 DISCOUNT = 0.7
-"""Small enough for the states' weights to matter: near 1 the two forms agree (cosine .99)."""
+"""Small enough that state weights matter: near 1 the two forms agree (cosine 0.99)."""
 MDP = garnet.make(num_states=6, num_actions=3, termination=0.1, max_steps=HORIZON, seed=3)
 LOGITS = np.random.default_rng(0).standard_normal((6, 3))
 POLICY = values.softmax(LOGITS)
@@ -44,7 +44,7 @@ OF_RETURN = gradients.finite_horizon_gradient(MDP, POLICY, DISCOUNT, HORIZON).re
 UNWEIGHTED = gradients.finite_horizon_gradient(
     MDP, POLICY, DISCOUNT, HORIZON, state_discount=1.0
 ).reshape(-1)
-"""What is estimated without discount^t: every step of an episode counts alike."""
+"""The expectation without discount^t: all steps of an episode have equal weight."""
 
 
 def of_reinforce(options, value=VALUE):
@@ -68,8 +68,8 @@ def of_reinforce(options, value=VALUE):
     ],
     ids=["whole return", "optimal baseline", "constant", "to go", "by time", "learned"],
 )
-def test_reinforce_is_unbiased_whatever_the_baseline(options, truth, other):
-    """And is no estimate of what weights the states otherwise, though the two are close."""
+def test_reinforce_is_unbiased_for_every_baseline(options, truth, other):
+    """And does not match the other weighting of states, although the two are close."""
     found = of_reinforce(options, value=VALUE + 0.3 * np.arange(6))
     assert agrees(found, truth)
     assert not agrees(found, other)
@@ -77,8 +77,8 @@ def test_reinforce_is_unbiased_whatever_the_baseline(options, truth, other):
 
 
 @pytest.mark.thorough
-def test_the_variance_falls_with_each_idea():
-    """Whole return > reward to go > a baseline by time > GAE, where rewards are not centred."""
+def test_each_technique_reduces_the_variance():
+    """Whole return > reward to go > time-dependent baseline > GAE, with uncentred rewards."""
     paid = MDP.replace(reward=MDP.reward + 2.0)
     value = values.policy_value(paid, POLICY, DISCOUNT)
     generalized = {"num_envs": 4, "num_steps": HORIZON, "discount": DISCOUNT, "gae_lambda": 0.9}
@@ -102,8 +102,8 @@ def test_the_variance_falls_with_each_idea():
     assert variance["by time"] > variance["GAE"], variance
 
 
-def test_a_baseline_from_its_own_episode_would_be_biased(monkeypatch):
-    """The mean with the episode's own return in it shrinks the gradient by (N - 1) / N."""
+def test_baseline_that_includes_its_episode_is_biased(monkeypatch):
+    """A mean that includes the episode's return shrinks the gradient by (N - 1) / N."""
 
     def mean_of_all(returns, counts, *, over_time):
         total = jnp.where(counts, returns, 0.0)
@@ -127,7 +127,7 @@ PLAIN = {
 
 
 def loss_gradient(agent, params, batch):
-    """Of the loss where an update begins, the policy's part, to be ascended."""
+    """The negative gradient of the loss at the start of an update, policy part only."""
     return jax.tree.map(
         jnp.negative, jax.grad(lambda p: agent.loss(p, None, batch, Clock.start())[0])(params)
     )["params"]["actor"]
@@ -141,7 +141,7 @@ def actor_critic(kind, gae_lambda, **options):
 
 STATES = values.rollout_states(MDP, POLICY, 10).mean(0)
 ACTOR_CRITIC = gradients.policy_gradient(MDP, POLICY, DISCOUNT, STATES).reshape(-1)
-"""The endless problem's advantages in the states that a rollout with restarts visits."""
+"""The infinite-horizon advantages over the states that a rollout with restarts visits."""
 
 
 @pytest.mark.thorough
@@ -156,16 +156,14 @@ ACTOR_CRITIC = gradients.policy_gradient(MDP, POLICY, DISCOUNT, STATES).reshape(
     ],
     ids=["TRPO", "one-step", "Monte Carlo", "PPO", "A2C"],
 )
-def test_generalised_advantages_are_unbiased_where_the_value_is_exact(
-    kind, gradient_of, gae_lambda
-):
+def test_gae_gradient_is_unbiased_with_exact_values(kind, gradient_of, gae_lambda):
     agent = actor_critic(kind, gae_lambda)
     found = estimates(agent, MDP, tabular_params(LOGITS, VALUE), gradient_of, BATCHES)
     assert agrees(found, ACTOR_CRITIC)
     assert not agrees(found, OF_RETURN / HORIZON)
 
 
-def test_a_wrong_value_biases_them_below_lambda_one():
+def test_wrong_values_bias_the_gae_gradient_below_lambda_one():
     wrong = VALUE + np.array([1.0, -1.0, 0.5, 2.0, 0.0, -2.0])
     agent = actor_critic(TRPO, 0.0)
     found = estimates(agent, MDP, tabular_params(LOGITS, wrong), surrogate_gradient, BATCHES)
@@ -175,9 +173,9 @@ def test_a_wrong_value_biases_them_below_lambda_one():
     assert agrees(found, (STATES[:, None] * POLICY * centred).reshape(-1))
 
 
-def test_action_values_after_a_geometric_time_are_unbiased():
-    """s_T with P(T = t) proportional to discount^t, then grad log pi(a | s_T) Q(s_T, a): the exact
-    gradient of the discounted return. From an episode's first state alone it is not."""
+def test_action_values_at_a_geometric_time_are_unbiased():
+    """With P(T = t) proportional to discount^t, the mean of grad log pi(a | s_T) Q(s_T, a) is the
+    exact gradient of the discounted return. With T = 0 it is not."""
     endless = garnet.make(num_states=6, num_actions=3, termination=0.1, seed=3)
     exact = gradients.policy_gradient(endless, POLICY, DISCOUNT).reshape(-1)
     q = values.action_value(endless, POLICY, DISCOUNT)
@@ -198,7 +196,7 @@ def test_action_values_after_a_geometric_time_are_unbiased():
     assert not agrees(scores(0 * time), exact)
 
 
-def test_a_time_limit_taken_for_a_death_is_noticed():
+def test_truncation_treated_as_termination_is_detected():
     class Mistaken(TRPO):
         def prepare(self, state, trajectory, clock):
             steps = trajectory.steps
@@ -239,7 +237,7 @@ class Squares(nn.Module):
 
 
 def linear_gaussian(kind, discount, **options):
-    """An agent with that policy and the exact quadratic value, and its parameters."""
+    """An agent with a linear-Gaussian policy and the exact quadratic value, and its parameters."""
     value = lqr.policy_value(REGULATOR, GAIN, LOG_STD, discount)
     kernel = -np.array([value.P[0, 0], 2 * value.P[0, 1], value.P[1, 1]])
     critic = {"kernel": jnp.asarray(kernel, jnp.float32)[:, None], "bias": jnp.full(1, -value.c)}
@@ -263,8 +261,8 @@ def linear_gaussian(kind, discount, **options):
     ],
     ids=["TRPO", "one-step", "Monte Carlo", "PPO", "A2C"],
 )
-def test_the_gradient_of_a_linear_gaussian_policy(kind, gradient_of, gae_lambda):
-    """With the exact quadratic value; and not with a discount that is another."""
+def test_linear_gaussian_gradient_is_unbiased(kind, gradient_of, gae_lambda):
+    """With the exact quadratic value; the gradient of another discount does not match."""
     more = PLAIN[kind]
     agent, params = linear_gaussian(
         kind, 0.9, num_steps=12, gae_lambda=gae_lambda, normalize_advantages=False, **more
@@ -277,8 +275,9 @@ def test_the_gradient_of_a_linear_gaussian_policy(kind, gradient_of, gae_lambda)
 
 
 def expected_return(theta, discount):
-    """Of a regulator's whole episode under gain `theta[:2]` and log_std `theta[2]`: the moments
-    E[x x'] step by step, in float64."""
+    """Expected return of a regulator episode with gain `theta[:2]` and log_std `theta[2]`.
+
+    Propagates the moments E[x x'] step by step in float64."""
     A, B, Q, R, noise, start = (np.asarray(x, np.float64) for x in jax.tree.leaves(REGULATOR))
     K, variance = theta[None, :2], np.exp(2.0 * theta[2:])
     moment, total = start**2 * np.eye(2), 0.0
@@ -301,7 +300,7 @@ def expected_return(theta, discount):
     ids=["whole return", "constant", "to go, by time", "to go, learned"],
 )
 def test_reinforce_ascends_the_return_of_a_regulator(options):
-    """The slope of the expected return, by differences of its exact value."""
+    """Against central differences of the exact expected return."""
     agent, params = linear_gaussian(REINFORCE, 0.8, num_steps=8, whole_episodes=True, **options)
     found = estimates(agent, REGULATOR, params, reinforce_gradient, BATCHES)
     theta = np.concatenate([GAIN.reshape(-1), LOG_STD])
@@ -309,11 +308,11 @@ def test_reinforce_ascends_the_return_of_a_regulator(options):
     assert not agrees(found, slope(lambda x: expected_return(x, 1.0), theta))
 
 
-# Other policies, and what does not depend on the scale of rewards ---------------------------------
+# Other policies, and invariance to the reward scale -----------------------------------------------
 
 
-def test_features_shared_between_actions_go_through_the_chain_rule():
-    """A softmax-linear policy on few features: its gradient is the table's through the features."""
+def test_shared_features_follow_the_chain_rule():
+    """A softmax-linear policy on 4 features: the tabular gradient mapped through the features."""
     phi = np.random.default_rng(1).standard_normal((6, 3, 4))
     theta = np.random.default_rng(2).standard_normal(4)
     policy = values.softmax(phi @ theta)
@@ -330,8 +329,8 @@ def test_features_shared_between_actions_go_through_the_chain_rule():
     assert agrees(found, gradients.through(exact, phi))
 
 
-def test_a_scorer_scores_each_action_by_the_same_network():
-    """Two actions of one score are equally likely, whatever else is on offer; masks hold."""
+def test_scorer_uses_one_network_for_all_actions():
+    """Actions that look alike get equal logits; masks apply."""
     module = Scorer(num_actions=3)
     obs = jax.random.normal(KEY, (5, 2))
     params = module.init(KEY, obs)
@@ -353,8 +352,8 @@ def test_a_scorer_scores_each_action_by_the_same_network():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("standardize", ["returns", "advantages"])
-def test_standardised_gradients_do_not_know_the_scale_of_rewards(standardize):
-    """Rewards -1 / +1 and +4 / +5 in episodes of one length: the same gradient, and only then."""
+def test_standardised_gradients_are_invariant_to_the_reward_scale(standardize):
+    """Rewards -1 / +1 and +4 / +5 in episodes of equal length: equal gradients, if standardised."""
     mdp = garnet.make(num_states=6, num_actions=3, max_steps=HORIZON, seed=3)
     scaled = mdp.replace(reward=0.5 * mdp.reward + 4.5)
     baseline = "none" if standardize == "returns" else "time"
@@ -372,11 +371,11 @@ def test_standardised_gradients_do_not_know_the_scale_of_rewards(standardize):
         assert np.abs(plain[0] - plain[1]).max() > 0.1 * np.abs(plain[0]).max()
 
 
-# Trust regions, exactly ---------------------------------------------------------------------------
+# Exact trust regions ------------------------------------------------------------------------------
 
 
-def test_the_lemma_and_the_bound_that_trpo_rests_on():
-    """For the exact natural gradient's steps: the lemma holds, the bound is below, both matter."""
+def test_performance_difference_lemma_and_trust_region_bound():
+    """For steps along the exact natural gradient; a tiny step has a bound above the old value."""
     direction = gradients.natural_gradient(MDP, POLICY, DISCOUNT)
     for step in (1e-3, 1e-2, 0.1, 1.0):
         new = values.softmax(LOGITS + step * direction)
@@ -392,7 +391,7 @@ def test_the_lemma_and_the_bound_that_trpo_rests_on():
     )
 
 
-def test_the_direction_of_trpo_is_the_exact_natural_gradient():
+def test_trpo_direction_is_the_exact_natural_gradient():
     """CG with the Fisher product on all states and actions, against w(s) A(s, a) / w(s)."""
     agent = actor_critic(TRPO, 1.0, damping=0.0, cg_iterations=60, cg_tolerance=1e-7)
     states = np.repeat(np.arange(6), 3)
@@ -418,8 +417,8 @@ def test_the_direction_of_trpo_is_the_exact_natural_gradient():
     np.testing.assert_allclose(found - found.mean(-1, keepdims=True), centred, rtol=2e-2, atol=2e-3)
 
 
-def test_natural_steps_are_the_same_for_features_in_another_basis():
-    """NPG, undamped and solved to the end: phi and B phi give the same change of the policy; the
+def test_natural_steps_are_invariant_to_the_feature_basis():
+    """Undamped NPG, solved to convergence: phi and phi B give the same change of the policy; the
     vanilla gradient does not."""
     rng = np.random.default_rng(5)
     phi = rng.standard_normal((6, 3, 4))
@@ -485,6 +484,6 @@ def test_tabular_features_are_one_hot_over_states_and_actions():
         ({"policy_network": Scorer(3), "core": "gru"}, "policy_network is the whole policy"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         REINFORCE(**options).bind(MDP.spec)

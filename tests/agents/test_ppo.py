@@ -39,7 +39,7 @@ FAST = PPO(
 # Probes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough  # the next asks more
+@pytest.mark.thorough  # the next test is stronger
 def test_probe_value_of_one_state():
     agent, state, _ = learned(FAST, ConstantReward(), 40)
     np.testing.assert_allclose(value(agent, state, [[0.0]]), [1.0], atol=0.02)
@@ -55,7 +55,7 @@ def test_probe_discounting():
     np.testing.assert_allclose(value(agent, state, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
 
 
-@pytest.mark.thorough  # the next asks more
+@pytest.mark.thorough  # the next test is stronger
 def test_probe_action_choice():
     _agent, _state, metrics = learned(FAST, BestAction(), 40)
     assert metrics.evaluation.returns.mean() == 1.0
@@ -67,15 +67,15 @@ def test_probe_action_by_observation():
 
 
 def test_probe_truncation_is_not_termination():
-    """One endless state cut every 5 steps: the value is 1 / (1 - 0.8) = 5.
+    """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5.
 
-    With a time limit taken for a death it would be between 1 and 3.4, by the time left.
+    Treating the time limit as termination gives 1 to 3.4, depending on the time left.
     """
     agent, state, _ = learned(FAST.replace(discount=0.8, learning_rate=1e-2), Endless(limit=5), 150)
     np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
 
 
-@pytest.mark.thorough  # a box is part of the mixed action below
+@pytest.mark.thorough  # the mixed action below includes a box
 def test_probe_continuous_action():
     agent, state, _ = learned(FAST, BestContinuousAction(), 150)
     np.testing.assert_allclose(mode(agent, state, [[-1.0], [1.0]])[:, 0], [-0.5, 0.5], atol=0.1)
@@ -96,7 +96,7 @@ def test_probe_masks():
 
 
 class Eyes(nn.Module):
-    """A user's own torso: a CNN over the picture, the number beside it."""
+    """A user-defined torso: a CNN over the picture, concatenated with the number."""
 
     @nn.compact
     def __call__(self, obs):
@@ -120,16 +120,16 @@ def test_probe_memory(core, shared):
     assert metrics.evaluation.returns.mean() == 1.0
 
 
-@pytest.mark.thorough  # says that the task needs memory, not that PPO is right
-def test_without_a_core_there_is_no_memory():
+@pytest.mark.thorough  # checks the task, not PPO
+def test_recall_is_unsolvable_without_a_core():
     _, _, metrics = learned(FAST, Recall(delay=3), 40)
     assert abs(metrics.evaluation.returns.mean()) < 0.5
 
 
-# Promises -----------------------------------------------------------------------------------------
+# Properties ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough  # a policy that never moves, below, shows more
+@pytest.mark.thorough  # the unmoved policy below is a stronger test
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("agent", "env"),
@@ -142,7 +142,7 @@ def test_without_a_core_there_is_no_memory():
     ids=["separate", "shared", "recurrent", "masked"],
 )
 def test_the_first_importance_ratio_is_one(agent, env):
-    """One pass in one part each iteration: every ratio is a first one, statistics in motion."""
+    """One epoch and one minibatch: every ratio is a first one, and statistics keep changing."""
     agent = agent.replace(num_epochs=1, num_minibatches=1, learning_rate=1e-2)
     state, metrics = jax.jit(
         lambda key: train(
@@ -156,7 +156,7 @@ def test_the_first_importance_ratio_is_one(agent, env):
 
 
 def a_batch(agent, rows=64):
-    """Random samples, as `prepare` would make them."""
+    """Random samples in the format of `prepare`."""
     keys = jax.random.split(KEY, 6)
     obs = jax.random.normal(keys[0], (rows, 2))
     sample = Sample(
@@ -197,7 +197,7 @@ UNMOVED = FirstRatio(num_envs=8, num_steps=16, learning_rate=0.0, hidden_sizes=(
     ids=["discrete", "masked", "box", "mixed", "recurrent"],
 )
 def test_the_importance_ratio_of_an_unmoved_policy_is_one(agent, env, limit):
-    """In a whole training, observations normalised by statistics that move between iterations."""
+    """In a whole run whose observation statistics change between iterations."""
     steps = 4 * agent.plan.steps_per_iteration
     _, metrics = jax.jit(
         lambda key: train(
@@ -209,7 +209,7 @@ def test_the_importance_ratio_of_an_unmoved_policy_is_one(agent, env, limit):
 
 @pytest.mark.parametrize("clip_value", [False, True])
 @pytest.mark.parametrize("normalize_advantages", [False, True])
-def test_the_loss_is_that_of_the_paper(clip_value, normalize_advantages):
+def test_loss_matches_the_paper(clip_value, normalize_advantages):
     """Equation 9 in NumPy and float64, from the network's outputs."""
     agent = PPO(clip_value=clip_value, normalize_advantages=normalize_advantages).bind(
         Counter().spec
@@ -241,8 +241,8 @@ def test_the_loss_is_that_of_the_paper(clip_value, normalize_advantages):
     )
 
 
-def test_a_clip_range_may_end_at_zero():
-    """As for Atari in the paper: ratios clipped to 1, values to the old ones, nothing NaN."""
+def test_clip_epsilon_may_anneal_to_zero():
+    """As in the paper's Atari runs: ratios clipped to 1, values to the old ones, no NaN."""
     agent = PPO(clip_epsilon=Linear(0.1, 0.0), entropy_coefficient=0.0).bind(Counter().spec)
     params = agent.init(KEY).params
     batch = a_batch(agent)
@@ -266,7 +266,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     gradient = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}  # norm 13
     optimizer = agent.transform(Clock.start())
     _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
-    (first_moment,) = jax.tree.leaves(state[1][0].mu)  # of all leaves, side by side
+    (first_moment,) = jax.tree.leaves(state[1][0].mu)  # all leaves, concatenated
     np.testing.assert_allclose(first_moment, 0.1 * 0.5 * np.array([3, 4, 12]) / 13, rtol=1e-5)
 
 
@@ -285,7 +285,7 @@ def test_the_learning_rate_is_annealed_by_the_clock():
     ("name", "others"), [("clip_epsilon", (0.4, 0.1)), ("entropy_coefficient", (0.5, 0.2))]
 )
 def test_the_loss_is_annealed_by_the_clock(name, others):
-    """Half way the loss is that of a constant half way between both ends."""
+    """Halfway, the loss is that of a constant halfway between both ends."""
     start, end = others
     clock = Clock(jnp.int32(0), jnp.int32(0), jnp.float32(0.5))
     agents = [
@@ -299,7 +299,7 @@ def test_the_loss_is_annealed_by_the_clock(name, others):
 
 
 @pytest.mark.thorough
-def test_target_kl_stops_the_rest_of_the_iteration_only():
+def test_target_kl_stops_only_the_current_iteration():
     agent = PPO(num_envs=8, num_steps=16, learning_rate=1e-2, target_kl=1e-7)
     env = Counter(limit=5)
 
@@ -308,7 +308,7 @@ def test_target_kl_stops_the_rest_of_the_iteration_only():
 
     _, metrics = run(agent)
     count = np.asarray(metrics.training.updates["approximate_kl"].count)
-    np.testing.assert_array_equal(count, 2)  # the first update moves, the second finds it moved
+    np.testing.assert_array_equal(count, 2)  # the first update moves, the second exceeds the target
     generous, metrics = run(agent.replace(target_kl=1e9))
     np.testing.assert_array_equal(metrics.training.updates["approximate_kl"].count, 16)
     plain, _ = run(agent.replace(target_kl=None))  # a limit never reached changes nothing
@@ -332,7 +332,7 @@ def test_a_step_beyond_target_kl_is_not_taken():
 
 
 def test_an_optimizer_may_read_the_parameters():
-    """As AdamW does for its decay: one that takes off all of them leaves zeros."""
+    """As AdamW does for its decay: a decay of 100% leaves zeros."""
 
     def decaying(rate):
         return optax.chain(optax.set_to_zero(), optax.add_decayed_weights(-1.0))
@@ -344,7 +344,7 @@ def test_an_optimizer_may_read_the_parameters():
 
 
 @pytest.mark.thorough
-def test_a_lane_of_a_sweep_is_the_run_alone():
+def test_sweep_lane_equals_a_separate_run():
     env, agent = Counter(limit=5), PPO(num_envs=4, num_steps=16)
     grid = sweep(agent, learning_rate=[1e-4, 1e-2], clip_epsilon=[0.1, 0.3])
 
@@ -357,8 +357,8 @@ def test_a_lane_of_a_sweep_is_the_run_alone():
         np.testing.assert_allclose(lane[2], x, atol=2e-5)
 
 
-def test_a_nan_does_not_cross_lanes():
-    """One diverging member of a vmap leaves its neighbours finite, and as they were."""
+def test_nan_does_not_cross_lanes():
+    """A diverging member of a vmap leaves the others finite."""
     env, agent = Counter(limit=5), PPO(num_envs=4, num_steps=16, max_grad_norm=None)
     rates = jnp.array([1e-3, jnp.inf])
 
@@ -383,7 +383,7 @@ def test_odd_sizes_and_one_environment():
 
 
 @pytest.mark.parametrize("core", ["none", "gru"])
-def test_one_advantage_is_not_standardised(core):
+def test_standardising_a_single_advantage_is_rejected(core):
     """(x - x) / std is 0: a policy whose minibatches are single steps would never move."""
     num_steps = 8 if core == "none" else 1
     bandit = PPO(num_envs=4, num_steps=num_steps, num_minibatches=4 * num_steps, core=core)
@@ -408,7 +408,7 @@ def test_total_steps_are_whole_iterations():
 
 @pytest.mark.slow
 def test_cartpole_is_solved():
-    """Row S1 in small: 4 seeds; the published mean is 490.0 after 500,000 steps."""
+    """A small version of row S1: 4 seeds; the published mean is 490.0 after 500,000 steps."""
     import jaxrl_envs
 
     agent = PPO(learning_rate=Linear(2.5e-4))

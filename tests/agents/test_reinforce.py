@@ -82,13 +82,13 @@ def test_probe_memory():
 
 
 def test_probe_truncation_is_not_termination():
-    """One endless state cut every 5 steps: the value is 1 / (1 - 0.8) = 5."""
+    """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5."""
     agent, state, _ = learned(FAST.replace(discount=0.8), Endless(limit=5), 100)
     np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
 
 
 @pytest.mark.thorough
-def test_the_entropy_bonus_keeps_the_policy_random():
+def test_entropy_bonus_keeps_the_policy_random():
     env = BestActionByObservation()
     entropies = [
         learned(FAST.replace(entropy_coefficient=c), env, 40)[2]
@@ -112,7 +112,7 @@ def whole_batch(agent, env):
 
 
 def test_only_the_first_episode_of_a_copy_counts():
-    """Episodes of 5 steps in a rollout of 12: nothing that follows reaches policy or critic."""
+    """Episodes of 5 steps in a rollout of 12: later steps affect neither policy nor critic."""
     agent = REINFORCE(num_envs=4, num_steps=12, whole_episodes=True, critic_epochs=1)
     agent, state, batch = whole_batch(agent, Endless(limit=5))
     counts = np.broadcast_to(np.arange(12)[:, None] < 5, (12, 4))
@@ -132,8 +132,8 @@ def test_only_the_first_episode_of_a_copy_counts():
 
 
 @pytest.mark.parametrize("standardize", ["returns", "advantages"])
-def test_equal_returns_say_nothing(standardize):
-    """Every episode pays 0.3 a step: standardised that is 0, and not rounding at full size."""
+def test_equal_returns_standardise_to_zero(standardize):
+    """Every step pays 0.3: the standardised value is 0, not amplified rounding error."""
     agent = REINFORCE(
         num_envs=8, num_steps=7, whole_episodes=True, credit="return", baseline="none",
         standardize=standardize, discount=1.0,
@@ -144,8 +144,8 @@ def test_equal_returns_say_nothing(standardize):
 
 
 @pytest.mark.thorough
-def test_the_optimal_baseline_pays_with_enough_episodes():
-    """Total variance of the gradient of 64 episodes whose rewards are far from 0."""
+def test_constant_and_optimal_baselines_reduce_the_variance():
+    """Total variance of the gradient over 64 episodes with rewards far from 0."""
     mdp = garnet.make(num_states=6, num_actions=3, max_steps=4, seed=3)
     mdp = mdp.replace(reward=mdp.reward + 2.0)
     logits = np.random.default_rng(0).standard_normal((6, 3))
@@ -174,14 +174,14 @@ def test_the_optimal_baseline_pays_with_enough_episodes():
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_by_name(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         REINFORCE(**options).bind(Endless(limit=5).spec)
 
 
 @pytest.mark.parametrize("longest", [1, 5])
-def test_equal_samples_are_not_standardised(longest):
-    """Refused is what one copy makes equal by construction, whatever was rewarded, and no more."""
+def test_standardising_equal_samples_is_rejected(longest):
+    """Rejects exactly the options under which one copy's samples are equal for any rewards."""
     rng = np.random.default_rng(0)
     for credit, baseline, standardize, num_envs in itertools.product(
         ("return", "reward_to_go"), ("none", "learned"), ("returns", "advantages"), (1, 2)

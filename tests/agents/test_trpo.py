@@ -41,9 +41,9 @@ SMALL = {"num_envs": 8, "num_steps": 16, "hidden_sizes": (8,), "critic_minibatch
 
 
 class Spied(TRPO):
-    """Reports both policies' KL and surrogates as seen from outside, on the whole batch.
+    """Reports KL divergence and surrogate gain, recomputed on the whole batch.
 
-    The surrogate is the mean of pi_new / pi_old A, with pi_old as it was when it acted.
+    The surrogate is the mean of pi_new / pi_old A, with pi_old as recorded while acting.
     """
 
     def improve(self, actor, batch, clock):
@@ -62,7 +62,7 @@ class Spied(TRPO):
 
 
 def iterations(agent, env, num_iterations, **options):
-    """(parameters before, after, metrics) of each iteration, one program for all."""
+    """Yields (parameters before, after, metrics) of each iteration; compiles once."""
     steps = agent.bind(env.spec).plan.steps_per_iteration
     training = Training.create(agent, env, total_steps=num_iterations * steps, **options)
     state = jax.jit(training.init)(KEY)
@@ -78,7 +78,7 @@ def bits(tree):
     return np.concatenate([np.asarray(x).reshape(-1).view(np.int32) for x in jax.tree.leaves(tree)])
 
 
-# What each step promises --------------------------------------------------------------------------
+# Properties of each step --------------------------------------------------------------------------
 
 
 @pytest.mark.thorough
@@ -92,13 +92,13 @@ def bits(tree):
     ],
     ids=["mixed", "masked", "recurrent"],
 )
-def test_every_step_is_within_the_radius_and_better_or_no_step_at_all(env, options):
-    """A rough radius and two tries, so that steps are refused as well."""
+def test_steps_improve_within_the_radius_or_are_rejected(env, options):
+    """A large radius and two line-search tries, so that some steps are rejected."""
     agent = Spied(kl_radius=0.3, line_search_steps=2, damping=1e-3, **SMALL, **options)
     accepted = []
     for before, after, report in iterations(agent, env, 40):
         accepted.append(report["accepted"])
-        assert report["first_ratio_error"] <= 1e-5  # memory is that of acting, also mid-episode
+        assert report["first_ratio_error"] <= 1e-5  # same memory as while acting, also mid-episode
         if report["accepted"]:
             assert report["kl_outside"] <= 0.3 * (1 + 1e-5)
             assert report["gain_outside"] > 0
@@ -124,16 +124,16 @@ def test_every_step_is_within_the_radius_and_better_or_no_step_at_all(env, optio
     ],
     ids=["masked", "mixed", "recurrent"],
 )
-def test_a_natural_step_goes_as_far_as_it_was_asked_to(env, options):
-    """NPG to a radius: the KL divergence is the radius, to second order. (The curvature of a
-    recurrent policy spans so many orders that without damping its step leaves the second order.)"""
+def test_natural_steps_reach_the_kl_radius(env, options):
+    """NPG with a radius: the KL divergence equals the radius to second order. (The curvature of a
+    recurrent policy spans so many orders of magnitude that undamped steps leave this regime.)"""
     agent = NPG(kl_radius=1e-4, cg_iterations=30, **SMALL, **options)
     found = np.array([r["kl"] for _, _, r in iterations(agent, env, 5)])
     assert (found <= 1.1e-4).all(), found
     assert (found >= (0.8e-4 if options["damping"] else 0.9e-4)).all(), found
 
 
-def test_whole_runs_on_cartpole_keep_every_promise():
+def test_cartpole_steps_improve_within_the_radius_or_are_rejected():
     agent = Spied(**SMALL, cg_iterations=15)
     env = jaxrl_envs.make("gymnax/CartPole-v1")
     accepted = 0
@@ -147,14 +147,14 @@ def test_whole_runs_on_cartpole_keep_every_promise():
     assert accepted >= 30
 
 
-def test_a_fixed_step_is_the_learning_rate_times_the_direction():
+def test_fixed_step_scale_is_the_learning_rate():
     agent = NPG(kl_radius=None, learning_rate=0.05, **SMALL)
     for *_, report in iterations(agent, MaskedChoice(), 2):
         np.testing.assert_allclose(report["step_scale"], 0.05, rtol=1e-6)
 
 
 class CriticSpied(TRPO):
-    """Reports the error of V(obs) as `prepare` saw it, before the critic learns."""
+    """Reports the error of V(obs) as computed by `prepare`, before the critic update."""
 
     def update(self, state, batch, key, clock):
         new = super().update(state, batch, key, clock)
@@ -164,8 +164,8 @@ class CriticSpied(TRPO):
 
 
 @pytest.mark.thorough
-def test_a_recurrent_critic_learns_from_the_memory_it_had():
-    """In a single pass over one part, the error before the step is that of the rollout's values."""
+def test_recurrent_critic_learns_with_the_rollout_memory():
+    """With one epoch and one minibatch, the loss is the error of the rollout's values."""
     options = SMALL | {"num_steps": 7, "critic_minibatches": 1, "hidden_sizes": (4,)}
     agent = CriticSpied(critic_epochs=1, core="gru", core_size=8, **options)
     for *_, report in iterations(agent, Recall(), 4):
@@ -181,14 +181,14 @@ def test_fisher_matrices_lead_to_the_same_policy(fisher, stride):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_advantages_are_standardised_where_asked_for(normalize):
+def test_advantages_are_standardised_only_on_request(normalize):
     agent = Spied(normalize_advantages=normalize, **SMALL)
     (_, _, report), *_ = iterations(agent, Counter(limit=9), 1)
     assert (abs(report["advantage_std"] - 1.0) < 1e-4) == normalize
 
 
-def test_the_empirical_fisher_matrix_is_that_of_the_actions_taken():
-    """Its direction solves (mean g g^T + damping I) x = b, g the score of a row, by NumPy."""
+def test_empirical_fisher_matrix_uses_the_actions_taken():
+    """The direction solves (mean g g^T + damping I) x = b in NumPy, g the score of a row."""
     env = BestMixedAction()
     agent = TRPO(fisher="empirical", damping=0.5, cg_iterations=60, cg_tolerance=0.0, **SMALL).bind(
         env.spec
@@ -220,12 +220,12 @@ MASKED_MIXED = dataclasses.replace(
         BestMixedAction.spec.observation, (jax.ShapeDtypeStruct((2,), jnp.bool_), None, None)
     ),
 )
-"""Where the observation is above 1, the first choice is none: action 1 is not available."""
+"""Observations above 1 make action 1 of the first part unavailable."""
 
 
 @pytest.mark.parametrize("case", cases(["masked and mixed", "recurrent"], "masked and mixed"))
-def test_the_fisher_matrix_is_the_curvature_of_the_kl_divergence(case):
-    """At the old policy both are the same: solved densely in float64, and by the agent."""
+def test_fisher_matrix_is_the_hessian_of_the_kl_divergence(case):
+    """At the old policy, the agent's direction equals a dense float64 solve with the Hessian."""
     recurrent = case == "recurrent"
     options = {"core": "gru", "core_size": 3} if recurrent else {}
     agent = TRPO(
@@ -259,9 +259,9 @@ def test_the_fisher_matrix_is_the_curvature_of_the_kl_divergence(case):
 
 
 @pytest.mark.thorough
-def test_the_stride_takes_every_nth_row():
-    """The direction from every second row is the direction from a batch of those rows alone: of
-    step t the copies t, t + 2, ..., so that no copy is left out."""
+def test_fisher_stride_takes_every_nth_row():
+    """A stride of 2 gives the direction of a batch with only those rows: at step t, copies of the
+    same parity as t, so that every copy is used."""
     env = BestMixedAction()
     whole = FAST.replace(num_envs=8, num_steps=4, fisher_stride=2).bind(env.spec)
     half = whole.replace(num_steps=2, fisher_stride=1)
@@ -282,20 +282,20 @@ def test_the_stride_takes_every_nth_row():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3), a, b)
 
 
-def test_the_step_to_a_radius():
-    """KL(s x) = s^2 x^T F x / 2; without a direction there is no step."""
+def test_step_scale_reaches_the_radius():
+    """KL(s x) = s^2 x^T F x / 2; the scale is 0 if the curvature is not positive and finite."""
     curvature = jnp.array([2.0, 0.5, 0.0, -1.0, np.nan, np.inf])
     scale = scale_to_radius(0.01, curvature)
     np.testing.assert_allclose(scale, [0.1, 0.2, 0.0, 0.0, 0.0, 0.0], rtol=1e-6)
 
 
-# What cannot move them ----------------------------------------------------------------------------
+# Degenerate inputs --------------------------------------------------------------------------------
 
 
 class Factor:
-    """Multiplies advantages and value targets: NaN poisons them, 0 leaves nothing to gain.
+    """Multiplies advantages and value targets by `factor`: NaN poisons them, 0 leaves no gain.
 
-    `first` multiplies those of one step alone.
+    `first` multiplies those of a single step.
     """
 
     def prepare(self, state, trajectory, clock):
@@ -319,9 +319,9 @@ class FactorNPG(Factor, NPG):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", [FactorTRPO, FactorNPG])
-def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
-    """Of the members of a vmap one learns as if alone; the others have nothing to learn from, be it
-    for a single step."""
+def test_zero_or_non_finite_advantages_change_no_policy(kind):
+    """One member of a vmap learns as it would alone; the others have zero or non-finite advantages,
+    in all steps or in a single one."""
 
     def run(factor, first):
         agent = kind(factor=factor, first=first, **SMALL)
@@ -350,7 +350,7 @@ def test_advantages_that_are_not_finite_or_nothing_move_nothing(kind):
 
 
 @pytest.mark.thorough
-def test_a_radius_may_end_at_zero_where_the_policy_stays():
+def test_zero_radius_leaves_the_policy_unchanged():
     agent = TRPO(kl_radius=Linear(0.05, 0.0, 0.5), **SMALL)
     *_, (before, after, report) = iterations(agent, MaskedChoice(), 3)
     np.testing.assert_array_equal(bits(before.actor), bits(after.actor))
@@ -359,8 +359,8 @@ def test_a_radius_may_end_at_zero_where_the_policy_stays():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("agent", [TRPO(**SMALL), NPG(**SMALL)], ids=["trpo", "npg"])
-def test_a_singular_fisher_matrix_cannot_poison_them(agent):
-    """Without damping it always is: softmax logits may all be raised together."""
+def test_singular_fisher_matrix_gives_finite_steps(agent):
+    """Undamped, it is always singular: a constant added to all softmax logits changes nothing."""
     agent = agent.replace(damping=0.0, cg_iterations=40)
     for env in (MaskedChoice(), BestMixedAction()):
         for _, after, report in iterations(agent, env, 12):
@@ -389,8 +389,8 @@ def test_probe_action_by_observation(name):
     assert metrics.training.updates["cg_residual"].value < 1.0
 
 
-def test_npg_keeps_a_policy_that_is_sure_of_itself():
-    """There the divergence of a step is nothing but rounding, and may be below zero."""
+def test_npg_is_stable_for_a_near_deterministic_policy():
+    """There the KL divergence of a step is pure rounding error and may be negative."""
     env = BestActionByObservation()
     agent = NPG(**{n: getattr(FAST, n) for n in names(NPG) if hasattr(FAST, n)})
     steps = 30 * agent.bind(env.spec).plan.steps_per_iteration
@@ -419,7 +419,7 @@ def test_probe_memory():
 
 
 def test_probe_truncation_is_not_termination():
-    """One endless state cut every 5 steps: the value is 1 / (1 - 0.8) = 5."""
+    """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5."""
     agent, state, _ = learned(FAST.replace(discount=0.8), Endless(limit=5), 100)
     np.testing.assert_allclose(value(agent, state, [[1.0]]), [5.0], atol=0.1)
 
@@ -447,6 +447,6 @@ def test_probe_truncation_is_not_termination():
         (NPG, {"num_envs": 1, "num_steps": 1}, "normalize_advantages standardises over"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(kind, options, message):
+def test_invalid_options_are_rejected(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**options).bind(Counter().spec)

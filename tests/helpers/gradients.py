@@ -40,7 +40,7 @@ def tabular_params(logits, value):
 
 
 def kept(agent, params):
-    """`Networks` as the agent's state has them: one tree where one loss is of both."""
+    """`Networks` in the layout of the agent's state: one tree if actor and critic share a loss."""
     if isinstance(agent, CriticAgent):
         return params
     return {"params": params.actor["params"] | params.critic["params"]}
@@ -53,21 +53,21 @@ def tabular_agent(kind, mdp, **options):
 
 
 class State:
-    """The state of an agent that only acts: parameters."""
+    """The state of an agent that only acts: its parameters."""
 
     def __init__(self, params):
         self.params = params
 
 
 def estimates(agent, env, params, gradient_of, num_batches: int, seed: int = 0):
-    """`num_batches` independent estimates of the policy's gradient, `[num_batches, K]`.
+    """`num_batches` independent estimates of the policy gradient, `[num_batches, K]`.
 
     Args:
       agent: an agent bound to the environment.
       env: one copy of the environment.
       params: `Networks`.
-      gradient_of: (agent, actor's parameters, prepared batch) -> gradient, to be ascended.
-      num_batches: number of rollouts of the agent's own size, from fresh starts.
+      gradient_of: (agent, parameters, prepared batch) -> gradient to ascend.
+      num_batches: number of rollouts, each of the agent's size and from fresh starts.
       seed: seed of the rollouts.
     """
     params = kept(agent, params)

@@ -1,4 +1,4 @@
-"""An agent for each plan, with an environment and options of `train`."""
+"""One agent per plan, with an environment and options for `train`."""
 
 import jax
 import jax.numpy as jnp

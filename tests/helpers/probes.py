@@ -28,7 +28,7 @@ def learned(agent, env, iterations, **options):
 
 
 def value(agent, state, obs):
-    params = getattr(state.agent.params, "critic", state.agent.params)  # where it is apart
+    params = getattr(state.agent.params, "critic", state.agent.params)  # if separate
     return np.asarray(agent.network.apply(params, jnp.asarray(obs), method="value")[0])
 
 

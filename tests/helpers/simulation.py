@@ -52,7 +52,7 @@ def play(env, act, *, num_envs, num_steps, seed=0):
 
 
 def tabular(policy):
-    """Acts by a policy `[S, A]` on one-hot observations."""
+    """An `act` function for a tabular policy `[S, A]` on one-hot observations."""
     log_policy = jnp.log(jnp.asarray(policy, jnp.float32))
 
     def act(key, obs):
@@ -69,7 +69,7 @@ def agrees(samples, truth):
 
 
 def slope(function, x, step=1e-5):
-    """The gradient of a scalar function by central differences, of the shape of `x`."""
+    """The gradient of a scalar function by central differences, with the shape of `x`."""
     x = np.asarray(x, np.float64)
     result = np.zeros_like(x)
     for index in np.ndindex(x.shape):

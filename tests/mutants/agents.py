@@ -10,7 +10,7 @@ MUTANTS = (
         "jaxrl/agents/ddpg.py",
         "return -mean(values[0]), (carried, None)",
         "return -mean(jnp.min(values, axis=0)), (carried, None)",
-        (f"{UPDATES}::test_the_actor_of_td3_climbs_the_first_critic",),
+        (f"{UPDATES}::test_td3_actor_ascends_the_first_critic",),
     ),
     Mutant(
         "one-critic-of-two",
@@ -18,9 +18,7 @@ MUTANTS = (
         "jaxrl/agents/ddpg.py",
         "self.bellman_target(rows, jnp.min(next_q, axis=0))",
         "self.bellman_target(rows, next_q[0])",
-        (
-            "tests/agents/test_continuous.py::test_targets_take_the_least_critic_and_noise_stays_clipped",
-        ),
+        ("tests/agents/test_continuous.py::test_td3_targets_take_the_minimum_and_clip_the_noise",),
     ),
     Mutant(
         "targets-almost-copies",
@@ -28,7 +26,7 @@ MUTANTS = (
         "jaxrl/agents/ddpg.py",
         "polyak_update(params, state.target, self.tau)",
         "polyak_update(params, state.target, 1.0 - self.tau)",
-        (f"{UPDATES}::test_targets_go_a_tenth_of_the_way_to_what_was_just_learned[td3]",),
+        (f"{UPDATES}::test_targets_are_polyak_averages_of_new_parameters[td3]",),
     ),
     Mutant(
         "target-noise-not-clipped",
@@ -36,9 +34,7 @@ MUTANTS = (
         "jaxrl/agents/ddpg.py",
         "noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)",
         "noise = 1.0 * noise",
-        (
-            "tests/agents/test_continuous.py::test_targets_take_the_least_critic_and_noise_stays_clipped",
-        ),
+        ("tests/agents/test_continuous.py::test_td3_targets_take_the_minimum_and_clip_the_noise",),
     ),
     Mutant(
         "policy-never-delayed",
@@ -46,9 +42,7 @@ MUTANTS = (
         "jaxrl/agents/ddpg.py",
         "self.policy_delay, clock, lambda",
         "1, clock, lambda",
-        (
-            "tests/agents/test_continuous.py::test_the_policy_moves_when_it_is_due_also_under_vmap[2]",
-        ),
+        ("tests/agents/test_continuous.py::test_policy_delay_holds_under_vmap[2]",),
     ),
     Mutant(
         "double-q-of-one-network",
@@ -99,7 +93,7 @@ MUTANTS = (
         "            scale = jnp.where(jnp.isfinite(share), scale / jnp.sqrt(share), 0.0)",
         "shrink = jnp.minimum(1.0, jnp.sqrt(at(self.kl_radius, clock) / kl))\n"
         "            scale = scale * jnp.where(jnp.isnan(kl), 0.0, shrink)",
-        ("tests/agents/test_trpo.py::test_npg_keeps_a_policy_that_is_sure_of_itself",),
+        ("tests/agents/test_trpo.py::test_npg_is_stable_for_a_near_deterministic_policy",),
     ),
     Mutant(
         "online-q-looks-behind-the-end",
@@ -132,7 +126,7 @@ MUTANTS = (
         "jaxrl/agents/ppo.py",
         "stopped = state.stopped & ~opens_iteration",
         "stopped = state.stopped",
-        ("tests/agents/test_ppo.py::test_target_kl_stops_the_rest_of_the_iteration_only",),
+        ("tests/agents/test_ppo.py::test_target_kl_stops_only_the_current_iteration",),
     ),
     Mutant(
         "target-kl-never-restores",
@@ -167,7 +161,7 @@ MUTANTS = (
         "jaxrl/agents/pqn.py",
         "            steps.truncated,\n            self.discount,",
         "            steps.truncated & False,\n            self.discount,",
-        ("tests/agents/test_dqn.py::test_the_targets_of_pqn_equal_a_slow_loop",),
+        ("tests/agents/test_dqn.py::test_pqn_targets_equal_a_reference_loop",),
     ),
     Mutant(
         "pqn-without-layer-norm",
@@ -183,7 +177,7 @@ MUTANTS = (
         "jaxrl/agents/q_search.py",
         "jax.lax.top_k(q, self.num_elites)",
         "jax.lax.top_k(-q, self.num_elites)",
-        (f"{UPDATES}::test_search_climbs_a_peak_that_is_known[uniform]",),
+        (f"{UPDATES}::test_search_finds_a_known_maximum[uniform]",),
     ),
     Mutant(
         "rainbow-without-noise",
@@ -243,9 +237,7 @@ MUTANTS = (
         "jaxrl/agents/sac.py",
         "mean(entropy - self._wanted_entropy(rows.obs))",
         "mean(self._wanted_entropy(rows.obs) - entropy)",
-        (
-            "tests/agents/test_continuous.py::test_the_temperature_keeps_the_entropy_it_is_asked_for",
-        ),
+        ("tests/agents/test_continuous.py::test_temperature_keeps_the_target_entropy",),
     ),
     Mutant(
         "soft-target-without-entropy",
@@ -253,7 +245,7 @@ MUTANTS = (
         "jaxrl/agents/sac.py",
         "next_policy, state.target, rows.next_obs, next_key, temperature",
         "next_policy, state.target, rows.next_obs, next_key, 0.0 * temperature",
-        (f"{UPDATES}::test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic",),
+        (f"{UPDATES}::test_soft_target_for_box_actions_matches_numpy",),
     ),
     Mutant(
         "soft-value-of-few-actions-without-entropy",
@@ -261,7 +253,7 @@ MUTANTS = (
         "jaxrl/agents/bases/soft_policy.py",
         "return expected + temperature * entropy, entropy",
         "return expected, entropy",
-        (f"{UPDATES}::test_the_soft_value_of_an_endless_coin_stays_where_it_is",),
+        (f"{UPDATES}::test_exact_soft_values_are_a_fixed_point",),
     ),
     Mutant(
         "first-critic-of-sac",
@@ -269,7 +261,7 @@ MUTANTS = (
         "jaxrl/agents/bases/soft_policy.py",
         "jnp.min(q, axis=0) - temperature * log_prob, -log_prob",
         "q[0] - temperature * log_prob, -log_prob",
-        (f"{UPDATES}::test_the_soft_target_of_a_box_has_its_entropy_and_the_least_critic",),
+        (f"{UPDATES}::test_soft_target_for_box_actions_matches_numpy",),
     ),
     Mutant(
         "targets-of-sac-almost-copies",
@@ -277,7 +269,7 @@ MUTANTS = (
         "jaxrl/agents/sac.py",
         "polyak_update(critic, state.target, self.tau)",
         "polyak_update(critic, state.target, 1.0 - self.tau)",
-        (f"{UPDATES}::test_targets_go_a_tenth_of_the_way_to_what_was_just_learned[sac]",),
+        (f"{UPDATES}::test_targets_are_polyak_averages_of_new_parameters[sac]",),
     ),
     Mutant(
         "line-search-without-the-radius",

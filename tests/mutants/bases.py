@@ -18,7 +18,7 @@ MUTANTS = (
         "jaxrl/agents/bases/learning.py",
         "rows.terminated.reshape(per_row)",
         "(rows.terminated | rows.truncated).reshape(per_row)",
-        ("tests/agents/test_dqn.py::test_a_time_limit_biases_nothing_on_the_corridor",),
+        ("tests/agents/test_dqn.py::test_time_limit_does_not_bias_corridor_values",),
     ),
     Mutant(
         "target-network-unused",
@@ -34,7 +34,7 @@ MUTANTS = (
         "jaxrl/agents/bases/action_values.py",
         "jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)",
         "q",
-        ("tests/agents/test_dqn.py::test_masked_actions_are_neither_taken_nor_looked_up[dqn]",),
+        ("tests/agents/test_dqn.py::test_masked_actions_are_neither_taken_nor_evaluated[dqn]",),
     ),
     Mutant(
         "importance-weights-upside-down",
@@ -50,9 +50,7 @@ MUTANTS = (
         "jaxrl/agents/bases/action_values.py",
         "jax.nn.softmax(following), support",
         "jax.nn.softmax(2.0 * following), support",
-        (
-            "tests/agents/test_dqn.py::test_two_coins_in_a_row_have_the_distribution_of_their_sum[c51]",
-        ),
+        ("tests/agents/test_dqn.py::test_two_coins_have_the_distribution_of_their_sum[c51]",),
     ),
     Mutant(
         "iqn-believes-its-own-draw",
@@ -61,7 +59,7 @@ MUTANTS = (
         "jaxrl/agents/bases/action_values.py",
         "self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)",
         "self.outputs(evaluator, rows.next_obs, evaluate_key)",
-        ("tests/agents/test_dqn.py::test_iqn_chooses_at_other_levels_than_it_looks_up",),
+        ("tests/agents/test_dqn.py::test_iqn_selects_and_evaluates_at_independent_levels",),
     ),
     Mutant(
         "every-quantile-is-the-median",
@@ -69,9 +67,7 @@ MUTANTS = (
         "jaxrl/agents/bases/action_values.py",
         "quantile_huber(predicted, levels, target, kappa)",
         "quantile_huber(predicted, 0.0 * levels + 0.5, target, kappa)",
-        (
-            "tests/agents/test_dqn.py::test_two_coins_in_a_row_have_the_distribution_of_their_sum[quantile]",
-        ),
+        ("tests/agents/test_dqn.py::test_two_coins_have_the_distribution_of_their_sum[quantile]",),
     ),
     Mutant(
         "time-limit-bootstraps-from-here",
@@ -97,7 +93,7 @@ MUTANTS = (
         "jaxrl/agents/bases/actor_critic.py",
         "plan.steps_per_iteration == plan.num_minibatches",
         "plan.steps_per_iteration < plan.num_minibatches",
-        ("tests/agents/test_ppo.py::test_one_advantage_is_not_standardised[none]",),
+        ("tests/agents/test_ppo.py::test_standardising_a_single_advantage_is_rejected[none]",),
     ),
     Mutant(
         "copies-in-one-group",
@@ -138,7 +134,7 @@ MUTANTS = (
         "jaxrl/agents/bases/critic.py",
         "if self.shared_torso:",
         "if self.shared_torso and self.critic_epochs < 1:",
-        ("tests/agents/test_trpo.py::test_what_does_not_fit_is_refused_by_name",),
+        ("tests/agents/test_trpo.py::test_invalid_options_are_rejected",),
     ),
     Mutant(
         "critic-forgets-no-episode",
@@ -146,7 +142,7 @@ MUTANTS = (
         "jaxrl/agents/bases/critic.py",
         'apply(critic, sample.obs, part.carry, part.first, method="value")',
         'apply(critic, sample.obs, part.carry, part.first & False, method="value")',
-        ("tests/agents/test_trpo.py::test_a_recurrent_critic_learns_from_the_memory_it_had",),
+        ("tests/agents/test_trpo.py::test_recurrent_critic_learns_with_the_rollout_memory",),
     ),
     Mutant(
         "critic-starts-without-memory",
@@ -155,7 +151,7 @@ MUTANTS = (
         'apply(critic, sample.obs, part.carry, part.first, method="value")',
         "apply(critic, sample.obs, jax.tree.map(jax.numpy.zeros_like, part.carry), part.first, "
         'method="value")',
-        ("tests/agents/test_trpo.py::test_a_recurrent_critic_learns_from_the_memory_it_had",),
+        ("tests/agents/test_trpo.py::test_recurrent_critic_learns_with_the_rollout_memory",),
     ),
     Mutant(
         "critic-vector-on-every-device",
@@ -171,7 +167,7 @@ MUTANTS = (
         "jaxrl/agents/bases/natural_gradient.py",
         "scale = jnp.sqrt(2.0 * kl_radius / curvature)",
         "scale = kl_radius / curvature",
-        ("tests/agents/test_trpo.py::test_a_natural_step_goes_as_far_as_it_was_asked_to",),
+        ("tests/agents/test_trpo.py::test_natural_steps_reach_the_kl_radius",),
     ),
     Mutant(
         "nan-step-without-curvature",
@@ -179,7 +175,7 @@ MUTANTS = (
         "jaxrl/agents/bases/natural_gradient.py",
         "return jnp.where((curvature > 0) & jnp.isfinite(scale), scale, 0.0)",
         "return scale",
-        ("tests/agents/test_trpo.py::test_the_step_to_a_radius",),
+        ("tests/agents/test_trpo.py::test_step_scale_reaches_the_radius",),
     ),
     Mutant(
         "every-row-for-the-fisher-matrix",
@@ -187,7 +183,7 @@ MUTANTS = (
         "jaxrl/agents/bases/natural_gradient.py",
         "part = self._part_for_fisher(batch)",
         "part = batch",
-        ("tests/agents/test_trpo.py::test_the_stride_takes_every_nth_row",),
+        ("tests/agents/test_trpo.py::test_fisher_stride_takes_every_nth_row",),
     ),
     Mutant(
         "surrogate-of-the-logarithm",
@@ -204,7 +200,7 @@ MUTANTS = (
         "jaxrl/agents/bases/actor_critic.py",
         "if self.normalize_advantages else",
         "if self.normalize_advantages and self.num_envs < 1 else",
-        ("tests/agents/test_trpo.py::test_advantages_are_standardised_where_asked_for[True]",),
+        ("tests/agents/test_trpo.py::test_advantages_are_standardised_only_on_request[True]",),
     ),
     Mutant(
         "empirical-fisher-never-used",
@@ -212,9 +208,7 @@ MUTANTS = (
         "jaxrl/agents/bases/natural_gradient.py",
         'if self.fisher == "exact":',
         "if self.fisher:",
-        (
-            "tests/agents/test_trpo.py::test_the_empirical_fisher_matrix_is_that_of_the_actions_taken",
-        ),
+        ("tests/agents/test_trpo.py::test_empirical_fisher_matrix_uses_the_actions_taken",),
     ),
     Mutant(
         "policy-forgets-no-episode",

@@ -84,8 +84,8 @@ MUTANTS = (
         "fold_in(update_key, index)\n        now = clock.replace(update=clock.update + index)",
         "fold_in(update_key, index)\n        now = clock",
         (
-            "tests/agents/test_dqn.py::test_the_target_moves_when_it_is_due_between_iterations",
-            "tests/agents/test_continuous.py::test_the_policy_moves_when_it_is_due_between_iterations",
+            "tests/agents/test_dqn.py::test_target_updates_count_across_iterations",
+            "tests/agents/test_continuous.py::test_policy_delay_counts_across_iterations",
         ),
     ),
     Mutant(

@@ -43,7 +43,7 @@ MUTANTS = (
         "jaxrl/networks/q_networks.py",
         "- jnp.mean(per_action, axis=-2, keepdims=True)",
         "- jnp.max(per_action, axis=-2, keepdims=True)",
-        ("tests/agents/test_dqn.py::test_the_mean_of_dueling_values_is_the_stream_of_the_state",),
+        ("tests/agents/test_dqn.py::test_mean_of_dueling_values_is_the_state_value",),
     ),
     Mutant(
         "noise-not-factorised",
@@ -61,9 +61,7 @@ MUTANTS = (
         "jaxrl/networks/recurrent.py",
         "cell(tree_where(first, start, carry), x)",
         "cell(carry, x)",
-        (
-            "tests/agents/test_actor_critic.py::test_acting_step_by_step_is_the_unrolled_policy[gru]",
-        ),
+        ("tests/agents/test_actor_critic.py::test_acting_step_by_step_matches_the_unroll[gru]",),
     ),
     Mutant(
         "targets-keep-their-first-statistics",

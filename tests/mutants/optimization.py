@@ -116,7 +116,7 @@ MUTANTS = (
         "jaxrl/optimizers.py",
         "optax.rmsprop(rate, decay, epsilon",
         "optax.rmsprop(rate, 1 - decay, epsilon",
-        ("tests/agents/test_a2c.py::test_two_steps_are_those_of_rmsprop[None]",),
+        ("tests/agents/test_a2c.py::test_two_updates_match_rmsprop[None]",),
     ),
     Mutant(
         "rmsprop-epsilon-beside-the-root",
@@ -125,7 +125,7 @@ MUTANTS = (
         "jaxrl/optimizers.py",
         "initial_scale=1.0)",
         "initial_scale=1.0, eps_in_sqrt=False)",
-        ("tests/agents/test_a2c.py::test_epsilon_stands_below_the_root",),
+        ("tests/agents/test_a2c.py::test_rmsprop_epsilon_is_inside_the_root",),
     ),
     Mutant(
         "rmsprop-begins-at-zero",
@@ -134,7 +134,7 @@ MUTANTS = (
         "jaxrl/optimizers.py",
         "initial_scale=1.0)",
         "initial_scale=0.0)",
-        ("tests/agents/test_a2c.py::test_two_steps_are_those_of_rmsprop[None]",),
+        ("tests/agents/test_a2c.py::test_two_updates_match_rmsprop[None]",),
     ),
     Mutant(
         "statistics-thrown-away",

@@ -51,7 +51,7 @@ MUTANTS = (
         "jaxrl/replay/buffer.py",
         "valid=has_mass & ~lost,",
         "valid=has_mass,",
-        ("tests/replay/test_replay.py::test_a_lost_last_observation_is_not_made_up",),
+        ("tests/replay/test_replay.py::test_rows_without_their_final_observation_are_invalid",),
     ),
     Mutant(
         "the-unwritten-is-drawn",
@@ -67,9 +67,7 @@ MUTANTS = (
         "jaxrl/replay/buffer.py",
         "jnp.where(new[:, None], state.top_priority, 0.0)",
         "jnp.where(new[:, None], jnp.minimum(state.top_priority, 1.0), 0.0)",
-        (
-            "tests/replay/test_replay.py::test_new_steps_get_the_top_priority_and_old_ones_keep_theirs",
-        ),
+        ("tests/replay/test_replay.py::test_only_new_steps_get_the_top_priority",),
     ),
     Mutant(
         "priorities-squared",
@@ -77,7 +75,7 @@ MUTANTS = (
         "jaxrl/replay/sum_tree.py",
         "children = level.reshape(-1, WIDTH)[node]",
         "children = level.reshape(-1, WIDTH)[node] ** 1.2",
-        ("tests/replay/test_replay.py::test_prioritised_draws_are_as_probable_as_they_say",),
+        ("tests/replay/test_replay.py::test_prioritised_draws_have_the_stated_probabilities",),
     ),
     Mutant(
         "sums-not-carried-up",
@@ -85,6 +83,6 @@ MUTANTS = (
         "jaxrl/replay/sum_tree.py",
         'levels.append(above.at[index].set(sums, mode="drop"))',
         "levels.append(above + 0.0 * sums[0])",
-        ("tests/replay/test_replay.py::test_the_tree_holds_the_sums_of_its_leaves",),
+        ("tests/replay/test_replay.py::test_sum_tree_holds_the_sums_of_its_leaves",),
     ),
 )

@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
 
 
 class History:
-    """Random experience of N copies; observations (copy, episode, age) name where they are from."""
+    """Random experience of N copies; observations (copy, episode, age) identify their origin."""
 
     def __init__(
         self, num_envs, num_steps, iterations, seed=0, p_terminated=0.1, p_cut=0.1, limit=None
@@ -42,7 +42,7 @@ class History:
         self.reward = rng.standard_normal((total, num_envs)).astype(np.float32)
         self.action = rng.integers(0, 5, (total, num_envs)).astype(np.int32)
         self.terminated = rng.random((total, num_envs)) < p_terminated
-        self.truncated = rng.random((total, num_envs)) < p_cut  # at times both
+        self.truncated = rng.random((total, num_envs)) < p_cut  # sometimes both
         self.when = {}
         for n in range(num_envs):
             episode, age = 0, 0
@@ -53,7 +53,7 @@ class History:
                     break
                 age += 1
                 self.next_obs[t, n] = n, episode, age
-                if limit is not None:  # at which episodes are cut, and not before it
+                if limit is not None:  # truncate at the limit and never before
                     self.truncated[t, n] = age == limit
                 if self.terminated[t, n] or self.truncated[t, n]:
                     episode, age = episode + 1, 0
@@ -65,7 +65,7 @@ class History:
         return steps, jnp.asarray(self.obs[(i + 1) * num_steps])
 
     def ahead(self, t, n, n_step, discount):
-        """(reward, steps, terminated, truncated, next observation) from step t on, by a loop."""
+        """(reward, steps, terminated, truncated, next observation) from step t, by a loop."""
         total, weight = 0.0, 1.0
         for k in range(n_step):
             total += weight * self.reward[t + k, n]
@@ -109,7 +109,7 @@ PLANS = {
 
 
 def every_row_happened(plan, spec, **options):
-    """Draws all the time, through several turns of the ring, and compares with the experience."""
+    """Samples after every write, over several turns of the ring, and compares with the history."""
     iterations = 4 * -(-plan.capacity // plan.steps_per_iteration)
     history = History(plan.num_envs, plan.num_steps, iterations, **options)
     ring = ReplayBuffer.of(plan, spec)
@@ -145,14 +145,14 @@ def every_row_happened(plan, spec, **options):
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_every_row_is_one_that_happened(plan):
-    """Half of the steps are truncated, long before the limit: each row has its last observation."""
+def test_sampled_rows_match_the_history(plan):
+    """Up to half of the steps are truncated before the limit; rows have the final observation."""
     every_row_happened(plan, spec(max_steps=1000), p_cut=0.5 if plan.n_step == 1 else 0.2)
 
 
 @pytest.mark.parametrize("limit", [2, 7])
-def test_a_declared_limit_bounds_the_final_observations_exactly(limit):
-    """No termination, so that there are as many truncations as there can be: none is dropped."""
+def test_time_limit_bounds_the_stored_final_observations(limit):
+    """Without terminations, truncations are as frequent as possible; none is dropped."""
     plan = PLANS["several"]
     every_row_happened(plan, spec(limit, "at_max_steps"), p_terminated=0.0, limit=limit)
     ring = ReplayBuffer.of(plan, spec(limit, "at_max_steps"))
@@ -161,7 +161,7 @@ def test_a_declared_limit_bounds_the_final_observations_exactly(limit):
     assert rows <= 3 * (-(-ring.num_slots // limit) + 1)
 
 
-def test_what_never_truncates_needs_no_room():
+def test_final_observations_need_minimal_space_without_truncation():
     plan = PLANS["several"]
     every_row_happened(plan, spec(None, "at_max_steps"), p_cut=0.0)
     ring = ReplayBuffer.of(plan, spec(None, "at_max_steps"))
@@ -179,19 +179,19 @@ def filled(plan, iterations=None, spec=ANYTHING, **options):
 
 
 def test_uniform_draws_are_uniform():
-    """Every step that can be drawn, and no other, equally often: chi-square at 1e5 draws."""
+    """All drawable steps, and no others, are equally likely: chi-square test on 1e5 draws."""
     plan = Replay(3, 4, 1, batch_size=100_000, capacity=100_000, n_step=3)
     ring, memory, iterations, history = filled(plan, iterations=10)
     rows = ring.sample(memory, KEY, iterations, 0.9)
     times = np.array([history.when[tuple(x)] for x in np.asarray(rows.obs).tolist()])
     counts = np.bincount(3 * times + np.asarray(rows.obs)[:, 0], minlength=3 * 38)
-    assert counts.size == 3 * 38  # of 40 steps the last two do not see three ahead
+    assert counts.size == 3 * 38  # the last 2 of 40 steps lack three steps ahead
     assert stats.chisquare(counts).pvalue > 1e-3
     assert (rows.relative_probability == 1).all()
 
 
-def test_prioritised_draws_are_as_probable_as_they_say():
-    """Chi-square at 1e5 draws, in batches of 50 as in training; and the stated probabilities."""
+def test_prioritised_draws_have_the_stated_probabilities():
+    """Chi-square test on 1e5 draws in batches of 50, as in training."""
     plan = Replay(3, 4, 1, batch_size=50, capacity=70, n_step=2, prioritized=True)
     ring, memory, iterations, _ = filled(plan)
     rng = np.random.default_rng(0)
@@ -220,7 +220,7 @@ def test_prioritised_draws_are_as_probable_as_they_say():
     np.testing.assert_allclose(probability, stated, rtol=1e-4)
 
 
-def test_without_any_mass_nothing_counts_and_nothing_is_nan():
+def test_zero_priorities_give_invalid_but_finite_rows():
     plan = Replay(3, 4, 1, batch_size=16, capacity=70, prioritized=True)
     ring, memory, iterations, _ = filled(plan)
     nothing = memory.replace(priorities=jax.tree.map(jnp.zeros_like, memory.priorities))
@@ -231,7 +231,7 @@ def test_without_any_mass_nothing_counts_and_nothing_is_nan():
     assert after.priorities.total == 0
 
 
-def test_new_steps_get_the_top_priority_and_old_ones_keep_theirs():
+def test_only_new_steps_get_the_top_priority():
     plan = Replay(2, 1, 1, batch_size=8, capacity=12, n_step=2, prioritized=True)
     ring, memory, iterations, _ = filled(plan, iterations=5)
     assert set(np.unique(memory.priorities.levels[0])) == {0.0, 1.0}
@@ -242,16 +242,16 @@ def test_new_steps_get_the_top_priority_and_old_ones_keep_theirs():
     longer = History(2, 1, 6)
     after = ring.add(memory, *longer.of_iteration(5, 1), iterations).priorities.levels[0]
     changed = np.flatnonzero(np.asarray(before != after))
-    np.testing.assert_array_equal(changed, [2 * 4, 2 * 4 + 1])  # slot 4 now sees two steps ahead
+    np.testing.assert_array_equal(changed, [2 * 4, 2 * 4 + 1])  # slot 4 now has two steps ahead
     np.testing.assert_array_equal(after[changed], 7.0)
     worthless = ring.prioritize(memory, rows, jnp.full(8, jnp.nan))
     assert (worthless.priorities[rows.index] == 0).all()
 
 
-def test_a_lost_last_observation_is_not_made_up():
-    """Where an environment truncates more than it declares, the older of those rows do not count.
+def test_rows_without_their_final_observation_are_invalid():
+    """If an environment truncates more often than declared, older truncated rows become invalid.
 
-    None of them is lost where it declares nothing.
+    If it declares nothing, none is lost.
     """
     plan = Replay(2, 4, 1, batch_size=512, capacity=320)
     honest, memory, iterations, _ = filled(plan, 40, spec(16), p_cut=0.5)
@@ -269,8 +269,8 @@ def test_a_lost_last_observation_is_not_made_up():
 
 
 class Cut(struct.PyTreeNode):
-    """Two places: in the good one an episode ends with a reward of 5. In the other half of the
-    steps lead nowhere, and half are truncated in the good one."""
+    """Two states. In the good one, the episode ends with a reward of 5. In the other, half of the
+    steps stay there, and half lead to the good one and are truncated."""
 
     spec: EnvSpec = static(default=EnvSpec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2)))
 
@@ -285,10 +285,10 @@ class Cut(struct.PyTreeNode):
         )
 
 
-def test_a_time_limit_that_is_never_reached_changes_no_value():
+def test_unreached_time_limit_does_not_change_values():
     """Truncated states keep their value inside TimeLimit(1000): V = P V' + r, solved exactly."""
     discount = 0.9
-    goes_on = np.array([[0.5, 0.5], [0.0, 0.0]])  # a truncation does not end the value
+    goes_on = np.array([[0.5, 0.5], [0.0, 0.0]])  # truncation does not end the return
     truth = np.linalg.solve(np.eye(2) - discount * goes_on, [0.0, 5.0])
     agent = DQN(
         num_envs=8, num_steps=4, num_updates=4, batch_size=32, capacity=2000, warmup=100,
@@ -307,8 +307,8 @@ def test_a_time_limit_that_is_never_reached_changes_no_value():
     assert "dropped" not in metrics
 
 
-def test_an_environment_that_breaks_its_word_shows_in_a_metric():
-    """It declares that only the time limit truncates, and half of its steps are."""
+def test_undeclared_truncations_show_in_a_metric():
+    """The environment declares truncation only by the time limit but truncates half its steps."""
     lies = dataclasses.replace(Cut().spec, truncates="at_max_steps")
     agent = QLearning(capacity=400, warmup=32)
     _, metrics = jax.jit(lambda env: train(agent, env, KEY, total_steps=1600, num_evaluations=0))(
@@ -319,7 +319,7 @@ def test_an_environment_that_breaks_its_word_shows_in_a_metric():
 
 @pytest.mark.parametrize("max_steps", [100, None])
 def test_memory_is_capacity_times_the_bytes_of_a_step(max_steps):
-    """Observations once, in their own dtype; within a tenth."""
+    """Each observation is stored once, in its own dtype; within 10%."""
     image = jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8)
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
     one = Transition(
@@ -344,9 +344,9 @@ def test_memory_is_capacity_times_the_bytes_of_a_step(max_steps):
         (None, "anywhere", True, 46.1),
     ],
 )
-def test_small_observations_take_what_the_readme_says(max_steps, truncates, prioritized, expected):
-    """Four floats: 26 bytes a step, and priorities of 4.1. Where only the time limit truncates 4 to
-    find a last observation, and those; otherwise one more observation a step."""
+def test_small_observations_take_the_documented_memory(max_steps, truncates, prioritized, expected):
+    """Four floats take 26 bytes per step, and priorities 4.1. If only the time limit truncates, add
+    4 to locate final observations, and those; otherwise, a second observation per step."""
     obs, flag = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
     number = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
     plan = Replay(8, 1, 1, batch_size=32, capacity=1_000_000, prioritized=prioritized)
@@ -356,7 +356,7 @@ def test_small_observations_take_what_the_readme_says(max_steps, truncates, prio
 
 
 class Film(struct.PyTreeNode):
-    """Images of 400 bytes, all of one shade; 100 of them an episode."""
+    """Uniform images of 400 bytes, 100 per episode."""
 
     spec: EnvSpec = static(
         default=EnvSpec(jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8), Discrete(3), max_steps=100)
@@ -371,7 +371,7 @@ class Film(struct.PyTreeNode):
 
 
 class Flat(nn.Module):
-    """A torso that is small beside the memory."""
+    """A torso without parameters, negligible next to the buffer."""
 
     @nn.compact
     def __call__(self, obs):
@@ -387,12 +387,12 @@ class Flat(nn.Module):
         pytest.param(3, True, "anywhere", marks=pytest.mark.thorough),
     ],
 )
-def test_compiled_training_takes_the_memory_once(num_seeds, prioritized, truncates):
-    """The program that `fit` calls, measured: its arguments are the capacity times the bytes of a
-    step within a tenth, results are written over them, and nothing of that size lies between.
+def test_compiled_training_holds_the_buffer_once(num_seeds, prioritized, truncates):
+    """Measures the program that `fit` calls: its arguments are the capacity times the bytes per
+    step within 10%, results alias them, and temporaries are small.
 
-    Of images; with small observations what a step takes besides is more than a tenth. A second
-    image a step where any may be truncated.
+    With images; for small observations, the overhead per step exceeds 10%. If any step may be
+    truncated, a second image per step is stored.
     """
     agent = DQN(
         num_envs=4, num_steps=2, num_updates=2, batch_size=8, capacity=20_000, warmup=100,
@@ -414,11 +414,11 @@ def test_compiled_training_takes_the_memory_once(num_seeds, prioritized, truncat
     assert found.temp_size_in_bytes < 0.1 * memory
 
 
-# The tree -----------------------------------------------------------------------------------------
+# Sum tree -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_leaves", [1, WIDTH, WIDTH + 1, 5000, WIDTH**2 + 1])
-def test_the_tree_holds_the_sums_of_its_leaves(num_leaves):
+def test_sum_tree_holds_the_sums_of_its_leaves(num_leaves):
     rng = np.random.default_rng(num_leaves)
     tree, truth = SumTree.zeros(num_leaves), np.zeros(num_leaves)
     for _ in range(5):
@@ -436,7 +436,7 @@ def test_the_tree_holds_the_sums_of_its_leaves(num_leaves):
         jax.tree.map(np.testing.assert_array_equal, after.levels, tree.levels)
 
 
-def test_masses_of_every_size_are_drawn():
+def test_leaves_of_very_different_mass_are_drawn():
     """Half of the mass on one leaf, half on thousands of others."""
     tree = SumTree.zeros(5000).set(jnp.arange(5000), jnp.full(5000, 1e-3).at[77].set(5.0))
     drawn = np.asarray(tree.sample(KEY, 100_000))

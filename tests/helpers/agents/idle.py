@@ -8,7 +8,7 @@ from jaxrl.types import static
 
 
 class Idle(Agent):
-    """Always takes the action 0. Its state is three random numbers."""
+    """Always takes action 0. Its state is three random numbers."""
 
     num_envs: int = static(default=2)
 

@@ -1,4 +1,4 @@
-"""Workers as in A3C: each acts with an old copy of shared parameters, which all of them update."""
+"""A3C-style workers: each acts with a stale copy of the shared parameters that all update."""
 
 import jax
 import jax.numpy as jnp

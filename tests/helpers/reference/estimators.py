@@ -37,7 +37,7 @@ def value_after(t, next_values, terminated):
 
 
 def k_step_return(t, k, rewards, next_values, terminated, discount):
-    """k discounted rewards from t on, plus the value after them."""
+    """k discounted rewards from step t, plus the discounted value after them."""
     total, weight = 0.0, 1.0
     for s in range(t, t + k):
         total += weight * float(rewards[s])
