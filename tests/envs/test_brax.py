@@ -21,12 +21,12 @@ from jaxrl_envs.library import library_code
 brax = pytest.importorskip("jaxrl_envs.brax", reason="needs the extra brax")
 
 KEY = jax.random.key(0)
-# Compiled without optimisation, which takes a third of the time.
+# Compiled without optimisation: a third of the time.
 quick = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 class Runner:
-    """Physics of a counter: a reward in each step, and its sum, and where it is now."""
+    """A counter as physics; its metrics are the reward, the sum of rewards and the position."""
 
     def reset(self, key):
         metrics = dict.fromkeys(("reward_run", "reward_total", "x_position"), jnp.float32(0.0))
@@ -40,7 +40,7 @@ class Runner:
         return state.replace(pipeline_state=where)
 
 
-def test_rewards_among_the_metrics_are_added_up_over_an_episode():
+def test_reward_metrics_are_summed_over_an_episode():
     spec = EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), Box.of(-1.0, 1.0, (1,)))
     env = brax.BraxEnv({}, Runner(), spec)
     state, _ = env.reset(KEY)
@@ -50,13 +50,13 @@ def test_rewards_among_the_metrics_are_added_up_over_an_episode():
     assert timestep.info == {"reward_run": total, "reward_total": total, "x_position": 3}
 
 
-def test_the_ids_are_those_of_brax():
+def test_ids_match_brax():
     assert set(registry.BRAX_IDS) == set(brax.brax_envs._envs)
     assert {f"brax/{name}" for name in registry.BRAX_IDS} <= set(jaxrl_envs.list_ids())
 
 
-def test_an_object_of_brax_is_adapted():
-    """With the time limit of brax's trainers, or another; its parameters can still be changed."""
+def test_adapts_brax_objects():
+    """The default time limit is that of brax's trainers; it and the parameters can be changed."""
     made = jaxrl_envs.make("brax/reacher")
     with library_code():
         adapted = jaxrl_envs.adapt(brax.brax_envs.get_environment("reacher"))
@@ -67,8 +67,8 @@ def test_an_object_of_brax_is_adapted():
     assert jax.tree.structure(jaxrl_envs.adapt(made.env.env)) == jax.tree.structure(made)
 
 
-def test_wrappers_of_brax_are_taken_off():
-    """What they repeat and when they end stays: the rewards of both are equal, step by step."""
+def test_brax_wrappers_are_removed():
+    """Action repeat and episode length are kept: rewards match step by step."""
     theirs = brax.brax_envs.create("fast", episode_length=5, action_repeat=2, auto_reset=False)
     ours = jaxrl_envs.adapt(brax.brax_envs.create("fast", episode_length=5, action_repeat=2))
     assert ours.spec.max_steps == 3
@@ -89,8 +89,8 @@ def test_wrappers_of_brax_are_taken_off():
         jaxrl_envs.adapt(another)
 
 
-def test_an_environment_that_a_program_registered(monkeypatch):
-    """Registered anew under the same name it is the new one; it may not know backends."""
+def test_user_registered_environments_can_be_made(monkeypatch):
+    """A second registration replaces the first; the class need not accept a backend."""
 
     class Slow(type(brax.brax_envs.get_environment("fast"))):
         def __init__(self, factor=1.0):
@@ -110,8 +110,8 @@ def test_an_environment_that_a_program_registered(monkeypatch):
         jaxrl_envs.make("brax/slov")
 
 
-def test_a_wrapper_of_ones_own_has_no_system_to_change():
-    """It shows the system of the environment inside, which a change would not reach."""
+def test_custom_wrappers_have_no_physics_parameters():
+    """A wrapper exposes the inner system, but a change would not reach the inner environment."""
 
     class Mine(brax.brax_envs.Wrapper):
         pass
@@ -135,13 +135,13 @@ def test_two_environments_train_on_each_backend(name, backend):
 
     state, metrics = jax.jit(train, **quick)(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent))
-    assert metrics.training.episodes.count.sum() >= 8  # 16 steps a copy, cut after 6
+    assert metrics.training.episodes.count.sum() >= 8  # 16 steps per copy, truncated after 6
     assert metrics.training.episodes.lengths.value[-1] <= 6
 
 
 @pytest.mark.thorough
-def test_steps_are_those_of_brax():
-    """The same start and actions through brax's own object."""
+def test_steps_match_brax():
+    """From the same start, with the same actions."""
     env = jaxrl_envs.make("brax/reacher")
     theirs = env.env.env
     actions = jax.random.uniform(KEY, (5, 2), minval=-1.0)
@@ -192,7 +192,7 @@ def random_steps(env, num_envs, num_steps, policy="pool", action=None, batched=F
 
 @pytest.mark.thorough
 def test_a_fall_terminates_and_the_time_limit_truncates(pendulum):
-    """brax marks a fallen pendulum as `time_out`; it is none."""
+    """brax marks a fallen pendulum as `time_out`, although it is a termination."""
     assert (pendulum.spec.max_steps, pendulum.spec.truncates) == (20, "at_max_steps")
     assert pendulum.spec.action == Box.of(-1.0, 1.0, (1,))
     steps = random_steps(pendulum, 8, 60, action=1.0).steps  # pushed over
@@ -212,7 +212,7 @@ def test_restarts_follow_the_start_distribution(pendulum, policy):
     assert pendulum.spec.reset_policy == "pool"
     short = pendulum.replace(max_steps=2)
     trajectory = random_steps(short, 64, 64, policy)
-    starts = trajectory.steps.obs[trajectory.first][64:]  # after the first, all by auto-reset
+    starts = trajectory.steps.obs[trajectory.first][64:]  # all but the first are auto-resets
     assert len(starts) > 1500
     fresh = jax.jit(jax.vmap(lambda key: pendulum.reset(key)[1]), **quick)(
         jax.random.split(KEY, 4000)
@@ -224,9 +224,12 @@ def test_restarts_follow_the_start_distribution(pendulum, policy):
 
 
 @pytest.mark.thorough
-def test_masses_are_leaves_that_vmap_and_copies_take(pendulum):
-    """Twice the mass moves less under the same force: exactly half at the first step of a free cart
-    would need a massless pole, so only the order is compared; scale 1 changes nothing."""
+def test_mass_scale_can_be_vmapped(pendulum):
+    """A larger mass moves less under the same force, and scale 1 changes nothing.
+
+    Only the order is compared: twice the mass would halve the first step of a free cart exactly
+    only with a massless pole.
+    """
 
     def speed(scale):
         env = pendulum.with_params(mass_scale=scale)
@@ -250,7 +253,7 @@ def test_masses_are_leaves_that_vmap_and_copies_take(pendulum):
 
 @pytest.mark.thorough
 def test_gravity_and_whole_fields_can_be_changed(pendulum):
-    """A pole without weight never falls by itself."""
+    """A weightless pole never falls without a force."""
     weightless = pendulum.with_params(gravity_scale=0.0)
     assert not random_steps(
         weightless.replace(max_steps=60), 4, 60, action=0.0
@@ -263,7 +266,7 @@ def test_gravity_and_whole_fields_can_be_changed(pendulum):
 
 @pytest.mark.thorough
 def test_swimmer_moves_in_its_fluid():
-    """brax's own code for that calls `jnp.clip` by names that jax no longer has."""
+    """brax's fluid code calls `jnp.clip` with argument names that jax has removed."""
     env = jaxrl_envs.make("brax/swimmer")
 
     @jax.jit
@@ -287,22 +290,22 @@ def test_swimmer_moves_in_its_fluid():
         ("fast", {"mass_scale": 1.0}, "has no physics"),
     ],
 )
-def test_bad_parameters(name, params, message):
+def test_invalid_parameters_are_rejected(name, params, message):
     with pytest.raises(ValueError, match=message):
         jaxrl_envs.make(f"brax/{name}", **params)
 
 
-def test_arguments_of_the_class_reach_brax():
+def test_constructor_arguments_reach_brax():
     env = jaxrl_envs.make("brax/hopper", backend="spring", terminate_when_unhealthy=False)
     assert env.env.env._terminate_when_unhealthy is False
 
 
 @pytest.mark.thorough
-def test_the_environment_keeps_the_contract(pendulum):
+def test_environment_satisfies_the_contract(pendulum):
     jaxrl_envs.check(pendulum, num_steps=30)
 
 
-def test_brax_is_named_where_it_is_missing():
+def test_missing_brax_is_reported():
     program = """
 import importlib.util
 find = importlib.util.find_spec

@@ -1,4 +1,4 @@
-"""The Craftax adapter: dynamics and ends of episodes. Its programs compile slowly."""
+"""The Craftax adapter: dynamics, termination and truncation. Its programs compile slowly."""
 
 import functools
 
@@ -16,7 +16,7 @@ from jaxrl_envs import registry
 family = pytest.importorskip("jaxrl_envs.craftax", reason="needs craftax")
 
 KEY = jax.random.key(0)
-# Compiled without optimisation, which takes half the time.
+# Compiled without optimisation: half the time.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -25,8 +25,8 @@ def env():
     return jaxrl_envs.make("craftax/Craftax-Classic-Symbolic-v1", max_timesteps=20)
 
 
-def test_an_object_of_craftax_is_adapted(env):
-    """Also one that resets by itself, whose raw step is the same; alone or with parameters."""
+def test_adapts_craftax_objects(env):
+    """With or without parameters, and with auto-reset too: the raw step is the same."""
     native = family.make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=True)
     params = native.default_params.replace(max_timesteps=20)
     for adapted in (
@@ -40,8 +40,10 @@ def test_an_object_of_craftax_is_adapted(env):
 
 @pytest.fixture(scope="module")
 def step():
-    """A step of ours, and one from the same state through Craftax's own object. Both are in one
-    program, which XLA compiles in little more than the time of one."""
+    """One step of ours and one of Craftax's from the same state.
+
+    Both are in one program, which compiles in little more time than one of them.
+    """
 
     @quick
     def both(env, key, state, action):
@@ -53,13 +55,13 @@ def step():
 
 
 @pytest.mark.thorough
-def test_the_environment_keeps_the_contract(env):
+def test_environment_satisfies_the_contract(env):
     jaxrl_envs.check(env, num_steps=21)
 
 
 @pytest.mark.thorough
-def test_the_larger_game_keeps_its_types():
-    """Traced only, also its parameters: it takes minutes to compile for all of `check`."""
+def test_full_craftax_has_consistent_types():
+    """Traced only, including its parameters: compiling all of `check` takes minutes."""
     env = jaxrl_envs.make("craftax/Craftax-Symbolic-v1")
     assert env.spec.action == Discrete(43)
     assert (env.spec.max_steps, env.spec.reset_policy) == (100_000, "pool")
@@ -77,7 +79,7 @@ def test_the_larger_game_keeps_its_types():
 
 
 def same(ours, theirs):
-    """All leaves are equal to rounding, keys exactly."""
+    """Leaves are equal up to rounding, keys exactly."""
 
     def plain(x):
         return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -87,8 +89,8 @@ def same(ours, theirs):
 
 
 @pytest.mark.thorough
-def test_steps_are_those_of_craftax(env, step):
-    """20 random steps: states, observations, rewards; the last of them meets the time limit."""
+def test_steps_match_craftax(env, step):
+    """States, observations and rewards of 20 random steps; the last is at the time limit."""
     theirs = env.env
 
     @quick
@@ -106,7 +108,7 @@ def test_steps_are_those_of_craftax(env, step):
         same((state, timestep.obs, timestep.reward), (their_state, expected, reward))
         assert bool(done) == bool(timestep.truncated) == (time == 20)
         assert not timestep.terminated
-        done_so_far = 100.0 * np.asarray(their_state.achievements)  # also while it goes on
+        done_so_far = 100.0 * np.asarray(their_state.achievements)  # also before the episode ends
         names = [name for name in info if name.startswith("Achievements/")]
         np.testing.assert_array_equal([timestep.info[name] for name in names], done_so_far)
         assert set(timestep.info) == set(info) - {"discount"}
@@ -114,14 +116,14 @@ def test_steps_are_those_of_craftax(env, step):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("limit", [1, 20])
-def test_a_death_terminates_also_at_the_time_limit(env, step, limit):
+def test_death_terminates_even_at_the_time_limit(env, step, limit):
     state, _ = quick(env.reset)(KEY)
     starved = state.replace(player_health=jnp.zeros_like(state.player_health))
     limited = env.with_params(max_timesteps=limit).replace(spec=env.spec)  # the same program
     (dead, timestep), _ = step(limited, KEY, starved, jnp.int32(0))
     assert timestep.terminated
     assert not timestep.truncated
-    assert dead.timestep == 1  # no new world is hidden in there
+    assert dead.timestep == 1  # not auto-reset
 
 
 def test_parameters():
@@ -135,11 +137,11 @@ def test_parameters():
         env.with_params(max_timesteps="many")
 
 
-def test_every_id_is_known_to_craftax():
+def test_ids_exist_in_craftax():
     from craftax.craftax_env import make_craftax_env_from_name
 
     for name in registry.CRAFTAX_IDS:
-        if "Pixels" not in name:  # which would draw all textures first
+        if "Pixels" not in name:  # pixels would render all textures first
             assert make_craftax_env_from_name(name, auto_reset=False).num_actions
 
 
@@ -150,4 +152,4 @@ def test_ppo_trains(env):
         lambda key: jaxrl.train(agent, env, key, total_steps=64, num_evaluations=0)
     )(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent))
-    assert metrics.training.episodes.count.sum() >= 2  # 32 steps a copy, cut after 20
+    assert metrics.training.episodes.count.sum() >= 2  # 32 steps per copy, truncated after 20

@@ -25,7 +25,7 @@ VECTOR = jax.ShapeDtypeStruct((1,), jnp.float32)
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A module of a user's own."""
+    """A user-defined module."""
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "worlds.py").write_text(
         "from helpers.environments import Counter\n"
@@ -41,7 +41,7 @@ def mine(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_an_import_path_makes_ones_own_environment(mine):
+def test_import_path_makes_a_user_environment(mine):
     assert isinstance(jaxrl_envs.make("my_lab.worlds:make_env"), Counter)
     assert isinstance(jaxrl_envs.make("my_lab.worlds:Counter"), Counter)
     assert isinstance(jaxrl_envs.make("my_lab.worlds:ready"), Counter)
@@ -65,18 +65,18 @@ def test_an_import_path_makes_ones_own_environment(mine):
         ("my lab:make", ValueError, "is not an import path"),
     ],
 )
-def test_an_import_path_that_leads_nowhere(mine, env_id, error, message):
+def test_invalid_import_paths_are_rejected(mine, env_id, error, message):
     with pytest.raises(error, match=message):
         jaxrl_envs.make(env_id)
 
 
-def test_an_environment_that_is_one_already_takes_no_parameters(mine):
+def test_environment_instances_take_no_parameters(mine):
     with pytest.raises(ValueError, match="takes no parameters"):
         jaxrl_envs.make("my_lab.worlds:ready", length=3)
 
 
 @pytest.mark.parametrize("library", EXTRAS)
-def test_a_missing_library_is_named(monkeypatch, library):
+def test_missing_library_error_names_the_extra(monkeypatch, library):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     env_id = f"{library}/{registry.FAMILIES[library].ids[0]}"
     message = f"{env_id} needs {library}: pip install 'jaxrl[{library}]'"
@@ -84,7 +84,7 @@ def test_a_missing_library_is_named(monkeypatch, library):
         jaxrl_envs.make(env_id)
 
 
-def test_every_library_is_an_extra_that_doctor_looks_for_and_that_is_tested():
+def test_every_library_is_an_extra_and_in_dev():
     assert {its.library for its in registry.FAMILIES.values()} - {""} == {*EXTRAS}
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
@@ -104,14 +104,14 @@ def test_every_library_is_an_extra_that_doctor_looks_for_and_that_is_tested():
         ("tetris", "jumanji/Tetris-v0"),
     ],
 )
-def test_near_ids_are_named(monkeypatch, env_id, near):
-    """Without the libraries, too."""
+def test_unknown_ids_suggest_the_closest(monkeypatch, env_id, near):
+    """Even when the libraries are not installed."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=f"there is no environment '{env_id}'.*{near}"):
         registry.check_id(env_id)
 
 
-def test_every_listed_id_is_known_once():
+def test_listed_ids_are_unique_and_cover_all_families():
     ids = jaxrl_envs.list_ids()
     assert len(ids) == len(set(ids))
     assert {env_id.partition("/")[0] for env_id in ids} == set(registry.FAMILIES)
@@ -121,7 +121,7 @@ def test_every_listed_id_is_known_once():
 
 
 class Good(struct.PyTreeNode):
-    """Three steps, each shows its number. The subclasses below break one thing each."""
+    """Three steps that show the step count. Most subclasses below break one rule each."""
 
     spec = EnvSpec(VECTOR, Discrete(2), max_steps=3)
 
@@ -223,7 +223,7 @@ class NoChoice(Good):
 
 
 class Remembers(Good):
-    """Counts its calls outside of the state."""
+    """Counts calls outside its state."""
 
     calls = [0]  # noqa: RUF012
 
@@ -269,7 +269,7 @@ def test_good_environments_pass():
         (WritesIntoItsState, "modifies the state"),
     ],
 )
-def test_a_broken_contract_is_named(env, message):
+def test_contract_violations_are_reported(env, message):
     with pytest.raises(ConformanceError, match=message):
         check(env())
 
@@ -277,11 +277,11 @@ def test_a_broken_contract_is_named(env, message):
 @pytest.mark.parametrize(
     "env_id", cases(["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar"], "gymnax/CartPole-v1")
 )
-def test_environments_of_gymnax_pass(env_id):
+def test_gymnax_environments_pass(env_id):
     check(jaxrl_envs.make(env_id), num_steps=20)
 
 
-def test_what_passes_trains():
+def test_environments_that_pass_can_be_trained():
     state, _ = jaxrl.train(
         jaxrl.agents.PPO(num_steps=8, hidden_sizes=(4,)), Good(), jax.random.key(0), total_steps=32
     )

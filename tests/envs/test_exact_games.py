@@ -15,11 +15,11 @@ LOGITS = np.array([0.3, -0.5, 0.4])
 
 
 @pytest.mark.parametrize("env", [bandit.make(), rock_paper_scissors.make()])
-def test_keeps_the_contract(env):
+def test_satisfies_the_contract(env):
     check(env, num_steps=50)
 
 
-def test_says_what_is_no_game():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(ValueError, match=r"means is \[\]"):
         bandit.make(1.0)
     with pytest.raises(ValueError, match="num_rounds is 0"):
@@ -32,13 +32,13 @@ ARMS = bandit.make(means=(0.0, 1.0, -0.5), std=0.5)
 MEANS = np.array([0.0, 1.0, -0.5])
 
 
-def test_the_bandits_gradient_is_the_slope_of_the_expected_reward():
+def test_bandit_gradient_matches_finite_differences():
     gradient = bandit.policy_gradient(ARMS, softmax(LOGITS))
     np.testing.assert_allclose(gradient, slope(lambda x: softmax(x) @ MEANS, LOGITS), atol=1e-9)
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.7, np.array([0.1, -0.3, 2.0])])
-def test_simulated_reinforce_has_its_mean_and_variance(baseline):
+def test_reinforce_mean_and_variance_match_simulation(baseline):
     policy = softmax(LOGITS)
     seen = play(ARMS, tabular(policy[None]), num_envs=40_000, num_steps=1)
     assert seen.terminated.all()
@@ -52,7 +52,7 @@ def test_simulated_reinforce_has_its_mean_and_variance(baseline):
     assert not agrees((estimates - gradient) ** 2, bandit.reinforce_variance(ARMS, policy, 0.4))
 
 
-def test_the_best_baselines_have_the_least_variance():
+def test_best_baselines_minimise_the_variance():
     policy = softmax(LOGITS)
     best = bandit.best_baselines(ARMS, policy)
     for k in range(3):
@@ -66,7 +66,7 @@ def test_the_best_baselines_have_the_least_variance():
     least = bandit.reinforce_variance(ARMS, policy, best)
     for other in (0.0, policy @ MEANS, one, best + 0.1):
         assert (bandit.reinforce_variance(ARMS, policy, other) > least).all()
-    # The mean reward, everybody's baseline, is good but not the best.
+    # The mean reward, the usual baseline, is good but not optimal.
     total = [bandit.reinforce_variance(ARMS, policy, b).sum() for b in (one, policy @ MEANS, -1.0)]
     assert total == sorted(total)
 
@@ -75,7 +75,7 @@ def test_the_best_baselines_have_the_least_variance():
 
 
 def expected_reward(history, action):
-    """Against the best answer to the most frequent of `history`; each of equals is as likely."""
+    """Against the best response to the most frequent move; ties are broken uniformly."""
     counts = np.bincount(history, minlength=3)
     answers = [(habit + 1) % 3 for habit in range(3) if counts[habit] == counts.max()]
     beats = {(1, 0), (2, 1), (0, 2)}
@@ -88,7 +88,7 @@ def worth(moves):
 
 
 @pytest.mark.parametrize("num_rounds", [1, 2, 5])
-def test_the_expected_return_equals_an_enumeration(num_rounds):
+def test_expected_return_matches_enumeration(num_rounds):
     policy = softmax(LOGITS)
     env = rock_paper_scissors.make(num_rounds, stake=2.0)
     games = itertools.product(range(3), repeat=num_rounds)
@@ -96,7 +96,7 @@ def test_the_expected_return_equals_an_enumeration(num_rounds):
     assert rock_paper_scissors.expected_return(env, policy) == pytest.approx(mean, abs=1e-12)
 
 
-def test_the_games_gradient_is_the_slope_of_the_expected_return():
+def test_game_gradient_matches_finite_differences():
     env = rock_paper_scissors.make(6)
 
     def objective(logits):
@@ -109,7 +109,7 @@ def test_the_games_gradient_is_the_slope_of_the_expected_return():
 
 
 @pytest.mark.parametrize("num_rounds", [2, 3, 6])
-def test_without_memory_only_the_uniform_policy_does_not_lose(num_rounds):
+def test_only_the_uniform_memoryless_policy_breaks_even(num_rounds):
     env = rock_paper_scissors.make(num_rounds)
     assert rock_paper_scissors.expected_return(env, UNIFORM) == pytest.approx(0.0, abs=1e-12)
     for i, j in itertools.product(range(11), repeat=2):
@@ -123,11 +123,11 @@ def test_without_memory_only_the_uniform_policy_does_not_lose(num_rounds):
 def test_the_first_round_is_worth_nothing_and_memory_wins():
     env = rock_paper_scissors.make(1)
     assert rock_paper_scissors.expected_return(env, softmax(LOGITS)) == pytest.approx(0.0)
-    # A fixed sequence, which needs no more than a clock, exploits the exploiter.
+    # A fixed sequence, which depends only on the round, exploits the opponent.
     assert max(map(worth, itertools.product(range(3), repeat=5))) > 1.0
 
 
-def test_simulated_games_have_the_expected_return_as_their_mean():
+def test_expected_return_is_the_simulated_mean():
     env, policy = rock_paper_scissors.make(6), np.array([0.6, 0.3, 0.1])
     seen = play(env, tabular(policy[None]), num_envs=20_000, num_steps=6)
     assert seen.terminated[-1].all()

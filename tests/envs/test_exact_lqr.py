@@ -20,13 +20,13 @@ def random_regulator(seed, num_states=3, num_actions=2):
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(num_states, num_states)), rng.normal(size=(num_states, num_actions))
     Q, R = (x @ x.T + np.eye(len(x)) for x in (A, B.T))
-    A /= 0.9 * np.abs(np.linalg.eigvals(A)).max()  # unstable by itself
+    A /= 0.9 * np.abs(np.linalg.eigvals(A)).max()  # unstable without control
     env = lqr.make(A, B, Q, R, noise_std=0.3, start_std=0.7)
     K = lqr.optimum(env, DISCOUNT)[0] + 0.02 * rng.normal(size=(num_actions, num_states))
     return env, K, rng.normal(size=num_actions)
 
 
-def test_keeps_the_contract():
+def test_satisfies_the_contract():
     check(lqr.make(max_steps=20), num_steps=50)
 
 
@@ -40,12 +40,12 @@ def test_keeps_the_contract():
         ({"max_steps": 0}, "max_steps is 0"),
     ],
 )
-def test_says_what_is_no_regulator(change, message):
+def test_invalid_regulators_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         lqr.make(**change)
 
 
-def test_says_what_has_no_value():
+def test_infinite_cost_is_rejected():
     with pytest.raises(ValueError, match="cost is infinite"):
         lqr.policy_value(CART, -K, LOG_STD, DISCOUNT)
     hopeless = lqr.make([[2.0, 0.0], [0.0, 1.0]], [[0.0], [1.0]])
@@ -55,7 +55,7 @@ def test_says_what_has_no_value():
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("discount", [0.9, 0.99, 1.0])
-def test_the_optimum_is_scipys(seed, discount):
+def test_optimum_matches_scipy(seed, discount):
     env, *_ = random_regulator(seed)
     A, B, Q, R = (np.asarray(x, np.float64) for x in (env.A, env.B, env.Q, env.R))
     gain, cost = lqr.optimum(env, discount)
@@ -69,14 +69,15 @@ def test_the_optimum_is_scipys(seed, discount):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_value_is_scipys_and_solves_its_equation(seed):
+def test_value_matches_scipy_and_the_bellman_equation(seed):
     env, gain, log_std = random_regulator(seed)
     A, B, Q, R = (np.asarray(x, np.float64) for x in (env.A, env.B, env.Q, env.R))
     value = lqr.policy_value(env, gain, log_std, DISCOUNT)
     closed = np.sqrt(DISCOUNT) * (A - B @ gain)
     expected = scipy.linalg.solve_discrete_lyapunov(closed.T, Q + gain.T @ R @ gain)
     np.testing.assert_allclose(value.P, expected, rtol=1e-9)
-    # A quadratic's mean over normal actions is its mean over the corners at one deviation.
+    # A quadratic has the same mean over normal actions as over the corners at one standard
+    # deviation.
     x = np.random.default_rng(seed).normal(size=(5, 3))
     corners = np.array([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)])
     actions = -x @ gain.T + (np.exp(log_std) * corners)[:, None]  # [4, 5, 2]
@@ -86,7 +87,7 @@ def test_the_value_is_scipys_and_solves_its_equation(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_optimum_is_a_policy_of_zero_gradient_and_the_best(seed):
+def test_optimal_gain_has_zero_gradient_and_the_best_objective(seed):
     env, gain, log_std = random_regulator(seed)
     best, cost = lqr.optimum(env, DISCOUNT)
     np.testing.assert_allclose(lqr.policy_value(env, best, log_std, DISCOUNT).P, cost, rtol=1e-9)
@@ -97,7 +98,7 @@ def test_the_optimum_is_a_policy_of_zero_gradient_and_the_best(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_gradient_is_the_slope_of_the_objective(seed):
+def test_policy_gradient_matches_finite_differences(seed):
     env, gain, log_std = random_regulator(seed)
     of_gain, of_log_std = lqr.policy_gradient(env, gain, log_std, DISCOUNT)
     expected = slope(lambda x: lqr.objective(env, x, log_std, DISCOUNT), gain)
@@ -111,7 +112,7 @@ def act(key, obs):
     return -jnp.asarray(K, jnp.float32) @ obs + noise
 
 
-def test_simulated_returns_have_the_objective_as_their_mean():
+def test_objective_is_the_mean_simulated_return():
     seen = play(CART, act, num_envs=10_000, num_steps=120)
     returns = (DISCOUNT ** np.arange(120)) @ seen.reward
     assert agrees(returns, lqr.objective(CART, K, LOG_STD, DISCOUNT))
@@ -123,9 +124,9 @@ def test_simulated_returns_have_the_objective_as_their_mean():
     assert agrees(moments, lqr.discounted_moment(CART, K, LOG_STD, DISCOUNT))
 
 
-def test_simulated_actor_critic_weights_states_as_its_rollout_visits_them():
+def test_actor_critic_gradient_is_weighted_by_rollout_states():
     env = lqr.make(max_steps=8)
-    num_steps = 20  # two time limits and a half
+    num_steps = 20  # two and a half time limits
     seen = play(env, act, num_envs=20_000, num_steps=num_steps)
     assert (seen.truncated.sum(0) == 2).all()
     moments = np.einsum("tni,tnj->nij", seen.obs, seen.obs) / num_steps

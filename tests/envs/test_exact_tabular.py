@@ -59,11 +59,11 @@ def random_policy(mdp, seed=0):
 @pytest.mark.parametrize(
     "env", [garnet.make(reward_std=0.5), corridor.make(num_cells=4, terminal_goal=True)]
 )
-def test_keeps_the_contract(env):
+def test_satisfies_the_contract(env):
     check(env, num_steps=50)
 
 
-def test_a_garnet_is_drawn_by_its_arguments():
+def test_garnet_is_determined_by_its_arguments():
     env = garnet.make(7, 2, 3, seed=4)
     again, other = garnet.make(7, 2, 3, seed=4), garnet.make(7, 2, 3, seed=5)
     assert jax.tree.structure(env) == jax.tree.structure(again)
@@ -103,14 +103,14 @@ def test_garnets_can_be_batched():
         ({"max_steps": 0}, "max_steps is 0"),
     ],
 )
-def test_says_what_is_no_process(change, message):
+def test_invalid_mdps_are_rejected(change, message):
     good = dict(transition=np.full((2, 2, 2), 0.5), reward=np.zeros((2, 2)), start=[0.5, 0.5])
     TabularMDP.of(**good)
     with pytest.raises(ValueError, match=message):
         TabularMDP.of(**good | change)
 
 
-def test_says_what_cannot_be_made():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(ValueError, match="branching is 4"):
         garnet.make(3, branching=4)
     with pytest.raises(ValueError, match="num_cells is 1"):
@@ -123,7 +123,7 @@ def test_says_what_cannot_be_made():
 
 
 def enumerate_paths(mdp, policy, horizon):
-    """(probability, states, actions) of all ways that an episode of at most `horizon` can go."""
+    """Yield (probability, states, actions) of every episode of at most `horizon` steps."""
     survive, _, start = model(mdp)
     num_states, num_actions = policy.shape
 
@@ -146,7 +146,7 @@ def enumerate_paths(mdp, policy, horizon):
 
 
 @pytest.mark.parametrize("state_discount", [None, 1.0])
-def test_finite_horizon_equals_an_enumeration(state_discount):
+def test_finite_horizon_matches_enumeration(state_discount):
     mdp, horizon = garnet.make(3, 2, 2, seed=5, termination=[0.0, 0.2, 0.5]), 4
     policy = random_policy(mdp)
     base = DISCOUNT if state_discount is None else state_discount
@@ -168,7 +168,7 @@ def test_finite_horizon_equals_an_enumeration(state_discount):
 
 
 @pytest.mark.parametrize("mdp", [MORTAL, ENDLESS])
-def test_values_solve_their_equations_and_are_limits(mdp):
+def test_values_solve_bellman_and_match_a_long_horizon(mdp):
     policy = random_policy(mdp)
     value = policy_value(mdp, policy, DISCOUNT)
     action_values = action_value(mdp, policy, DISCOUNT)
@@ -184,7 +184,7 @@ def test_values_solve_their_equations_and_are_limits(mdp):
     )
 
 
-def test_without_discount_where_all_episodes_end():
+def test_undiscounted_values_when_all_episodes_end():
     mdp = garnet.make(4, 2, 2, termination=0.5)
     policy = random_policy(mdp)
     long = finite_horizon_values(mdp, policy, 1.0, 200)[1][0]
@@ -192,7 +192,7 @@ def test_without_discount_where_all_episodes_end():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_optimum_is_the_best_of_all_deterministic_policies(seed):
+def test_optimum_is_the_best_deterministic_policy(seed):
     mdp = garnet.make(4, 2, 2, seed=seed, termination=[0.0, 0.0, 0.0, 0.3])
     policies = [np.eye(2)[list(actions)] for actions in itertools.product(range(2), repeat=4)]
     best = np.max([policy_value(mdp, policy, DISCOUNT) for policy in policies], axis=0)
@@ -202,7 +202,7 @@ def test_the_optimum_is_the_best_of_all_deterministic_policies(seed):
 
 
 @pytest.mark.parametrize("mdp", [MORTAL, ENDLESS])
-def test_the_gradient_is_the_slope_of_the_objective(mdp):
+def test_policy_gradient_matches_finite_differences(mdp):
     logits = random_logits(mdp)
     gradient = policy_gradient(mdp, softmax(logits), DISCOUNT)
     expected = slope(lambda x: objective(mdp, softmax(x), DISCOUNT), logits)
@@ -228,7 +228,7 @@ def test_the_weighted_gradient_holds_the_action_values_fixed():
     np.testing.assert_allclose(actual, expected, atol=1e-8)
     true = policy_gradient(ENDLESS, policy, 0.5)
     cosine = (actual * true).sum() / np.linalg.norm(actual) / np.linalg.norm(true)
-    assert cosine < 0.99  # no multiple of the gradient of the objective
+    assert cosine < 0.99  # not a multiple of the objective's gradient
 
 
 def test_gae_is_exact_with_exact_values_and_biased_without():
@@ -254,11 +254,11 @@ def test_gae_is_exact_with_exact_values_and_biased_without():
     np.testing.assert_allclose(gae_advantage(MORTAL, policy, DISCOUNT, 0.5, wrong), series)
 
 
-# States -------------------------------------------------------------------------------------------
+# State distributions ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mdp", [MORTAL, ENDLESS])
-def test_discounted_states_are_a_series(mdp):
+def test_discounted_state_distribution_equals_its_series(mdp):
     policy = random_policy(mdp)
     powers = DISCOUNT ** np.arange(400)
     series = (1 - DISCOUNT) * powers @ episode_states(mdp, policy, 400)
@@ -278,15 +278,15 @@ def test_discounted_states_are_a_series(mdp):
         corridor.make(5, max_steps=None),
     ],
 )
-def test_rollouts_become_stationary(mdp):
+def test_rollout_states_converge_to_stationary(mdp):
     policy = random_policy(mdp)
     states = rollout_states(mdp, policy, 20_000)
     np.testing.assert_allclose(states.sum(-1), 1.0)
     np.testing.assert_allclose(stationary(mdp, policy), states.mean(0), atol=1e-3)
 
 
-def test_a_stationary_state_is_found_where_there_are_periods_and_several_classes():
-    to = [1, 0, 2, 0]  # two states that take turns, one that stays, and one that leads to 0
+def test_stationary_handles_periodic_and_reducible_chains():
+    to = [1, 0, 2, 0]  # two states alternate, one loops, one leads to 0
     mdp = TabularMDP.of(np.eye(4)[to][:, None], np.zeros((4, 1)), [0.25] * 4)
     np.testing.assert_allclose(stationary(mdp, np.ones((4, 1))), [0.375, 0.375, 0.25, 0.0])
 
@@ -294,8 +294,8 @@ def test_a_stationary_state_is_found_where_there_are_periods_and_several_classes
 # Trust regions ------------------------------------------------------------------------------------
 
 
-def test_the_bound_on_the_other_policy_is_the_papers():
-    """By hand: two states that stay, one action pays 1 and the other 0, discount 1/2.
+def test_trust_region_bound_matches_the_paper():
+    """By hand: two states with self-loops, actions that pay 1 and 0, discount 1/2.
 
     The old policy is uniform: V = 1, A = +-1/2, so epsilon = 1/2. The new one plays (3/4, 1/4):
     alpha = 1/4, L = 1 + (3/4 - 1/4) / 2 / (1 - 1/2) = 3/2, and the penalty is 1/4, which is
@@ -324,7 +324,7 @@ def test_natural_gradient_is_the_pseudo_inverse_times_the_gradient(mdp):
 
 
 @pytest.mark.parametrize("mdp", [MORTAL, ENDLESS])
-def test_two_policies(mdp):
+def test_performance_difference_and_lower_bounds(mdp):
     above = 0
     for seed in range(40):
         logits = random_logits(mdp, seed)
@@ -337,17 +337,17 @@ def test_two_policies(mdp):
         assert trust_region_bound(mdp, new, old, DISCOUNT) <= truth
         assert trust_region_bound(mdp, new, old, DISCOUNT, kl=True) <= truth
         above += surrogate(mdp, new, old, DISCOUNT) > truth
-    assert above > 0  # without its penalty the surrogate is no lower bound
+    assert above > 0  # without the penalty the surrogate is not a lower bound
     old = random_policy(mdp)
     assert trust_region_bound(mdp, old, old, DISCOUNT) == pytest.approx(
         objective(mdp, old, DISCOUNT)
     )
 
 
-# Against the simulation ---------------------------------------------------------------------------
+# Against simulation -------------------------------------------------------------------------------
 
 
-def test_simulated_returns_have_the_objective_as_their_mean():
+def test_objective_is_the_mean_simulated_return():
     policy = random_policy(MORTAL)
     seen = play(MORTAL, tabular(policy), num_envs=10_000, num_steps=80)
     returns = (DISCOUNT ** np.arange(80)) @ (seen.reward * seen.alive)
@@ -357,7 +357,7 @@ def test_simulated_returns_have_the_objective_as_their_mean():
     assert not agrees(returns, objective(immortal, policy, DISCOUNT))
 
 
-def test_simulated_reinforce_has_the_gradient_as_its_mean():
+def test_mean_simulated_reinforce_is_the_gradient():
     horizon, discount = 8, 0.7
     policy = random_policy(MORTAL)
     seen = play(MORTAL, tabular(policy), num_envs=40_000, num_steps=horizon)
@@ -377,10 +377,10 @@ def test_simulated_reinforce_has_the_gradient_as_its_mean():
     assert not agrees(unweighted, truth)
 
 
-def test_simulated_actor_critic_weights_states_as_its_rollout_visits_them():
+def test_actor_critic_gradient_is_weighted_by_rollout_states():
     mdp = garnet.make(5, 3, 2, seed=1, termination=[0.0, 0.3, 0.0, 0.1, 0.0], max_steps=4)
     policy = random_policy(mdp)
-    num_steps = 10  # two time limits and a half
+    num_steps = 10  # two and a half time limits
     seen = play(mdp, tabular(policy), num_envs=20_000, num_steps=num_steps)
     assert seen.terminated.any()
     assert seen.truncated.any()
@@ -403,14 +403,14 @@ def test_simulated_actor_critic_weights_states_as_its_rollout_visits_them():
 # The time limit -----------------------------------------------------------------------------------
 
 
-def test_every_cell_is_worth_the_same():
+def test_corridor_cells_have_equal_value():
     mdp = corridor.make(step_reward=2.0)
     for seed in range(3):
         value = policy_value(mdp, random_policy(mdp, seed), DISCOUNT)
         np.testing.assert_allclose(value, 2.0 / (1 - DISCOUNT))
 
 
-def test_the_way_to_the_goal():
+def test_optimal_corridor_policy_moves_to_the_goal():
     mdp = corridor.make(5, step_reward=-1.0, terminal_goal=True)
     values = optimal_action_value(mdp, DISCOUNT)
     steps = np.array([4, 3, 2, 1])
@@ -430,7 +430,7 @@ def lambda_targets(seen, value, ended, gae_lambda):
     return target
 
 
-def test_who_takes_the_limit_for_the_end_finds_the_mistaken_value():
+def test_mistaken_value_treats_truncation_as_termination():
     mdp = corridor.make(4, max_steps=6, goal_reward=1.0)
     policy = random_policy(mdp)
     truth = policy_value(mdp, policy, DISCOUNT)
@@ -450,8 +450,8 @@ def test_who_takes_the_limit_for_the_end_finds_the_mistaken_value():
     assert not agrees(errors(mistaken, seen.terminated, 0.0), 0.0)
 
 
-def test_a_mistaken_value_averages_the_returns_to_the_limit():
-    mdp = corridor.make(3, max_steps=5)  # a reward of 1 a step
+def test_mistaken_value_averages_truncated_returns():
+    mdp = corridor.make(3, max_steps=5)  # reward 1 per step
     right = np.eye(2)[[1, 1, 1]]  # in cells 0, 1, 2, 2, 2
     left = np.eye(2)[[0, 0, 0]]
     to_limit = (1 - DISCOUNT ** np.arange(5, 0, -1)) / (1 - DISCOUNT)
@@ -459,5 +459,5 @@ def test_a_mistaken_value_averages_the_returns_to_the_limit():
     np.testing.assert_allclose(value, [to_limit[0], to_limit[1], to_limit[2:].mean()])
     value = corridor.mistaken_value(mdp, left, DISCOUNT, gae_lambda=1.0)
     np.testing.assert_allclose(value, [to_limit.mean(), np.nan, np.nan])
-    value = corridor.mistaken_value(mdp, left, DISCOUNT)  # of five steps one is the last
+    value = corridor.mistaken_value(mdp, left, DISCOUNT)  # one of five steps is the last
     np.testing.assert_allclose(value[0], 1 / (1 - DISCOUNT * 4 / 5))

@@ -29,10 +29,10 @@ OFFLINE = [i for i in registry.GYMNAX_IDS if i not in family.NEEDS_NETWORK]
 # Every id -----------------------------------------------------------------------------------------
 
 
-# Compiled without optimisation, which takes half the time and runs the same program.
+# Compiled without optimisation: half the time, same program.
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def play(envs, key):
-    """Eight steps of random actions: the states around them and what was seen."""
+    """Take eight random steps; return the start state, the end state and the steps."""
 
     def act(carry, obs, key):
         draw = jax.vmap(lambda k: sample_action(envs.spec.action, k))
@@ -44,7 +44,7 @@ def play(envs, key):
 
 
 def check_play(env):
-    """With a leading axis of copies on every parameter: each is a leaf that can be vmapped."""
+    """Step copies with batched parameters; every parameter is an array leaf."""
     for leaf in jax.tree.leaves(env.params):
         assert isinstance(leaf, jax.Array)
         assert not leaf.weak_type
@@ -54,7 +54,7 @@ def check_play(env):
     def kinds(tree):
         return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
-    raw_state, raw_obs = jax.eval_shape(env.reset, KEY)  # of one copy, without auto-reset
+    raw_state, raw_obs = jax.eval_shape(env.reset, KEY)  # one copy, without auto-reset
     action = jax.eval_shape(lambda key: sample_action(env.spec.action, key), KEY)
     next_state, timestep = jax.eval_shape(env.step, KEY, raw_state, action)
     assert kinds((next_state, timestep.obs)) == kinds((raw_state, raw_obs))
@@ -72,11 +72,11 @@ ONE_OF_EACH_KIND = ("CartPole-v1", "Breakout-MinAtar", "Catch-bsuite", "FourRoom
 
 
 @pytest.mark.parametrize("name", cases(OFFLINE, *ONE_OF_EACH_KIND))
-def test_every_id_is_made_and_stepped(name):
+def test_every_id_can_be_made_and_stepped(name):
     check_play(jaxrl_envs.make(f"gymnax/{name}"))
 
 
-def test_ids_are_gymnaxs():
+def test_ids_match_gymnax():
     assert list(registry.GYMNAX_IDS) == list(gymnax.registered_envs) == family.names()
     listed = [i for i in jaxrl_envs.list_ids() if i.startswith("gymnax/")]
     assert listed == [f"gymnax/{name}" for name in gymnax.registered_envs]
@@ -85,14 +85,14 @@ def test_ids_are_gymnaxs():
 
 @pytest.fixture
 def nothing_kept(monkeypatch):
-    """`make` builds anew, and what it builds is forgotten after the test."""
+    """Bypass the cache of gymnax objects."""
     monkeypatch.setattr(family, "_gymnax_object", family._gymnax_object.__wrapped__)
 
 
 @pytest.mark.parametrize(
     "cause", [URLError("no route to host"), EOFError("Compressed file ended early")], ids=repr
 )
-def test_an_id_that_needs_the_network_says_so_without_one(monkeypatch, nothing_kept, cause):
+def test_failed_download_is_reported(monkeypatch, nothing_kept, cause):
     def fail(*_):
         raise cause
 
@@ -104,14 +104,14 @@ def test_an_id_that_needs_the_network_says_so_without_one(monkeypatch, nothing_k
     assert str(cause.args[0]) in str(error.value)
 
 
-def test_an_id_that_needs_the_network_works_with_its_data(monkeypatch, nothing_kept):
+def test_mnist_bandit_runs_once_data_is_available(monkeypatch, nothing_kept):
     images = np.arange(5 * 28 * 28).reshape(5, 28, 28).astype(np.int8)
     data = (images, np.arange(5, dtype=np.uint8))
     monkeypatch.setattr(load_mnist, "load_mnist", lambda: (data, data))
     check_play(jaxrl_envs.make("gymnax/MNISTBandit-bsuite"))
 
 
-def test_other_failures_keep_their_names(monkeypatch):
+def test_other_errors_propagate_unchanged(monkeypatch):
     def fail(name):
         raise OSError("disk")
 
@@ -120,10 +120,10 @@ def test_other_failures_keep_their_names(monkeypatch):
         jaxrl_envs.make("gymnax/CartPole-v1")
 
 
-# Making -------------------------------------------------------------------------------------------
+# Construction -------------------------------------------------------------------------------------
 
 
-def test_an_unknown_id_names_the_nearest():
+def test_unknown_id_suggests_the_closest():
     with pytest.raises(ValueError, match=r"no environment 'gymnax/Cartpole-v0'.* gymnax/CartPole"):
         jaxrl_envs.make("gymnax/Cartpole-v0")
     with pytest.raises(ValueError, match="did you mean gymnax/CartPole-v1"):
@@ -132,7 +132,7 @@ def test_an_unknown_id_names_the_nearest():
         jaxrl_envs.make("???")
 
 
-def test_an_unknown_parameter_is_named_with_the_known_ones():
+def test_unknown_parameter_error_lists_known_parameters():
     cartpole = jaxrl_envs.make("gymnax/CartPole-v1")
     for call in (lambda **p: jaxrl_envs.make("gymnax/CartPole-v1", **p), cartpole.with_params):
         with pytest.raises(ValueError, match=r"CartPole-v1 has no parameter 'lenght'.* length, "):
@@ -151,16 +151,16 @@ def test_equal_environments_have_equal_structure():
     assert structure(one) != structure(jaxrl_envs.make("gymnax/Acrobot-v1"))
 
 
-def test_a_changed_parameter_is_felt():
-    """Also where the specification depends on it."""
+def test_parameter_overrides_take_effect():
+    """In `params`, and in the spec where it depends on them."""
     env = jaxrl_envs.make("gymnax/Pendulum-v1", max_torque=3.0, max_steps_in_episode=7)
     assert env.spec.action == Box.of(-3.0, 3.0, (1,))
     assert env.spec.max_steps == 7
     assert env.params.max_torque == 3.0
 
 
-def test_the_specification_follows_the_time_limit():
-    """Evaluation trusts it: an episode longer than `spec.max_steps` would never be finished."""
+def test_spec_max_steps_follows_the_time_limit():
+    """Evaluation relies on `spec.max_steps`: a longer episode would never finish."""
     env = jaxrl_envs.make("gymnax/CartPole-v1")
     assert env.spec.max_steps == 500
     assert env.with_params(length=1.0).spec.max_steps == 500
@@ -174,10 +174,10 @@ def test_the_specification_follows_the_time_limit():
 
         assert env.with_params(max_steps_in_episode=limit).spec.truncates == "anywhere"
 
-    inside(env, 3)  # which only the running program knows
+    inside(env, 3)  # traced: known only at run time
 
 
-def test_copies_with_limits_of_their_own_are_not_all_truncated_at_the_longest():
+def test_differing_time_limits_may_truncate_anywhere():
     env = jaxrl_envs.make("gymnax/CartPole-v1")
     assert env.spec.truncates == "at_max_steps"
     for limits, truncates in (([3, 900], "anywhere"), ([9, 9], "at_max_steps")):
@@ -185,8 +185,8 @@ def test_copies_with_limits_of_their_own_are_not_all_truncated_at_the_longest():
         assert changed.spec.truncates == truncates
 
 
-def test_a_state_keeps_its_types_whatever_the_actions_type():
-    """This bandit's state holds the last action: a scan over bytes must not change its type."""
+def test_state_dtypes_do_not_depend_on_the_action_dtype():
+    """This bandit's state stores the last action; uint8 actions must not change its dtype."""
     env = jaxrl_envs.make("gymnax/BernoulliBandit-misc")
     state, _ = jax.eval_shape(env.reset, KEY)
     for dtype in (jnp.int32, jnp.uint8):
@@ -195,8 +195,8 @@ def test_a_state_keeps_its_types_whatever_the_actions_type():
         assert jax.tree.map(lambda x: x.dtype, next_state) == jax.tree.map(lambda x: x.dtype, state)
 
 
-def test_an_environment_may_be_made_inside_a_program(nothing_kept, monkeypatch):
-    """gymnax's objects hold arrays: none of them may be a tracer of the program that made them."""
+def test_environment_can_be_made_inside_jit(nothing_kept, monkeypatch):
+    """gymnax objects hold arrays, none of which may be a leaked tracer."""
     kept = {}
     make = family._gymnax_object
     monkeypatch.setattr(
@@ -212,7 +212,7 @@ def test_an_environment_may_be_made_inside_a_program(nothing_kept, monkeypatch):
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), state, start_inside))
 
 
-def test_action_spaces_of_every_kind():
+def test_action_space_conversion():
     nested = gymnax_spaces.Tuple(
         [gymnax_spaces.Discrete(3), gymnax_spaces.Box(jnp.array([-1.0, -2.0]), 2.0, (2,))]
     )
@@ -237,7 +237,7 @@ def test_listing_ids_imports_neither_jax_nor_gymnax(module):
 
 
 def states(name, values):
-    """The environment, and states of it: `values[N, fields]` is what gymnasium calls its state."""
+    """The environment, and its states for `values[N, fields]`, gymnasium's state vectors."""
     env = jaxrl_envs.make(f"gymnax/{name}")
     num = len(values)
     state, _ = jax.vmap(env.reset)(jax.random.split(KEY, num))
@@ -246,7 +246,7 @@ def states(name, values):
 
 
 def oracle(name, state, action):
-    """One step of gymnasium's environment from the same numbers: (obs, reward, terminated)."""
+    """One step of gymnasium from the same state: (obs, reward, terminated)."""
     env = ORACLES[name]()
     env.state = np.array([getattr(state, field) for field in FIELDS[name]], np.float64)
     if name == "CartPole-v1":
@@ -270,8 +270,8 @@ ORACLES = {
     "MountainCarContinuous-v0": classic_control.Continuous_MountainCarEnv,
     "Acrobot-v1": classic_control.AcrobotEnv,
 }
-# States are drawn uniformly from here: to the limits of angle and track, at full speed, to the
-# walls and up to the goal, so that steps end episodes and hit bounds as well.
+# Ranges of the random states. They reach the limits of angle, track and speed, the walls and the
+# goal, so that some steps end an episode or hit a bound.
 REACH = {
     "CartPole-v1": ([-2.4, -3, -0.209, -3], [2.4, 3, 0.209, 3]),
     "Pendulum-v1": ([-7, -8], [7, 8]),
@@ -282,11 +282,10 @@ REACH = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_step_from_anywhere_is_gymnasiums(name):
-    """Random states and actions, one step each; the first states lie in the low corner, at walls.
+def test_single_steps_match_gymnasium(name):
+    """One step from random states with random actions; the first 16 are near the lower bounds.
 
-    gymnax's reward conventions are gymnasium's in all five: CartPole pays 1 for the last step, too,
-    and Acrobot 0.
+    Rewards agree in all five environments: on the last step CartPole pays 1 and Acrobot 0.
     """
     num = 256
     low, high = (np.array(x, np.float64) for x in REACH[name])
@@ -303,27 +302,27 @@ def test_a_step_from_anywhere_is_gymnasiums(name):
     ]
     obs, reward, terminated = (np.array(x) for x in zip(*expected, strict=True))
     if name == "MountainCarContinuous-v0":
-        # A difference: gymnasium stops the car at the left wall, gymnax lets it keep its speed
-        # there (it stops a car that moves left beyond the goal instead, where no episode goes).
+        # Known difference: gymnasium zeroes the velocity at the left wall. gymnax keeps it there
+        # and zeroes it for a car that moves left beyond the goal, which no episode reaches.
         wall = (obs[:, 0] <= -1.2) & (np.asarray(ours.obs[:, 1]) < 0)
         assert wall.sum() > 3
         assert (obs[wall, 1] == 0).all()
         obs[wall, 1] = np.asarray(ours.obs)[wall, 1]
     np.testing.assert_array_equal(ours.terminated, terminated)
-    # Acrobot's speeds reach 28 rad/s and its four stages of 0.2 s amplify what float32 rounds.
+    # Acrobot reaches 28 rad/s, and its four stages of 0.2 s amplify float32 rounding.
     tolerance = 5e-4 if name == "Acrobot-v1" else 2e-5
     np.testing.assert_allclose(ours.obs, obs, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(ours.reward, reward, rtol=2e-5, atol=2e-5)
     assert not ours.truncated.any()
-    assert terminated.any() == (name != "Pendulum-v1")  # so both outcomes were compared
+    assert terminated.any() == (name != "Pendulum-v1")  # both outcomes are compared
     assert not terminated.all()
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_sequence_of_steps_is_gymnasiums(name):
-    """From one start and left to themselves, until the end of the episode or for 60 steps.
+def test_trajectories_match_gymnasium(name):
+    """Both run from the same start for 60 steps or until the episode ends.
 
-    Errors of float32 grow along the way, most in Acrobot, a chaotic system.
+    float32 errors accumulate, most of all in Acrobot, which is chaotic.
     """
     env = jaxrl_envs.make(f"gymnax/{name}")
     start, _ = env.reset(jax.random.key(3))
@@ -348,11 +347,11 @@ def test_a_sequence_of_steps_is_gymnasiums(name):
         if terminated:
             break
     assert t > 9
-    assert terminated == (name == "CartPole-v1")  # random pushes let the pole fall, no more
+    assert terminated == (name == "CartPole-v1")  # random actions end no other episode
 
 
-def test_starts_are_gymnasiums():
-    """The same box to draw from: edges within reach, and the middle in the middle."""
+def test_start_distribution_matches_gymnasium():
+    """The uniform start distributions have the same bounds and the same mean."""
     for name, low, high in (
         ("CartPole-v1", -0.05, 0.05),
         ("MountainCar-v0", [-0.6, 0], [-0.4, 0]),
@@ -374,7 +373,7 @@ def to_the_right(carry, obs, key):
 
 
 def test_pole_lengths_can_be_vmapped():
-    """Each copy moves as gymnasium's pole of its own length, all from one state."""
+    """From one state, each copy matches a gymnasium pole of the same length."""
     lengths = jnp.array([0.25, 0.5, 1.0, 2.0])
     env, state = states("CartPole-v1", [[0.0, 0.1, 0.05, -0.2]] * 4)
 
@@ -397,7 +396,7 @@ def test_pole_lengths_can_be_vmapped():
 # Time limits --------------------------------------------------------------------------------------
 
 
-def test_the_time_limit_truncates_where_the_step_really_ended():
+def test_truncation_keeps_the_true_next_obs():
     env = jaxrl_envs.make("gymnax/CartPole-v1", max_steps_in_episode=3)
     envs = VectorEnv(env, 2)
 
@@ -418,8 +417,8 @@ def test_the_time_limit_truncates_where_the_step_really_ended():
     for t in range(3):
         real = np.stack([getattr(raw[t + 1], field) for field in FIELDS["CartPole-v1"]], axis=-1)
         np.testing.assert_allclose(steps.next_obs[t], real, rtol=1e-6)
-    assert (np.abs(steps.next_obs[2][:, 1]) > 0.5).all()  # three pushes leave a cart at speed,
-    assert (np.abs(steps.obs[3]) <= 0.05).all()  # and then it starts anew
+    assert (np.abs(steps.next_obs[2][:, 1]) > 0.5).all()  # fast after three pushes,
+    assert (np.abs(steps.obs[3]) <= 0.05).all()  # near rest after the reset
     np.testing.assert_array_equal(end.state.time, [1, 1])
     assert (episodes.count, episodes.lengths.value) == (2, 3)
 
@@ -432,8 +431,8 @@ def test_termination_wins_over_the_time_limit():
     np.testing.assert_array_equal(timestep.truncated, [False, True])
 
 
-def test_an_environment_whose_limit_is_its_last_step_terminates():
-    """DeepSea sinks to its last row in as many steps as its limit has: never a truncation."""
+def test_deep_sea_terminates_at_its_time_limit():
+    """DeepSea reaches its last row exactly at the time limit, so it never truncates."""
     env = jaxrl_envs.make("gymnax/DeepSea-bsuite")
 
     def one_step(state, key):

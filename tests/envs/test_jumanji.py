@@ -1,4 +1,4 @@
-"""The Jumanji adapter: dynamics, masks, ends of episodes."""
+"""The Jumanji adapter: dynamics, masks, termination and truncation."""
 
 import functools
 from typing import NamedTuple
@@ -19,17 +19,17 @@ family = pytest.importorskip("jaxrl_envs.jumanji", reason="needs jumanji")
 wrappers = pytest.importorskip("jumanji.wrappers")
 
 KEY = jax.random.key(0)
-# Compiled without optimisation, which takes half the time.
+# Compiled without optimisation: half the time.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def test_the_ids_are_those_of_jumanji():
+def test_ids_match_jumanji():
     assert list(registry.JUMANJI_IDS) == family.names()
     assert {f"jumanji/{name}" for name in family.names()} <= set(jaxrl_envs.list_ids())
 
 
-def test_an_object_of_jumanji_is_adapted():
-    """Its time limit becomes a truncation, and the object itself keeps it."""
+def test_adapts_jumanji_objects():
+    """Its time limit becomes a truncation; the object itself is unchanged."""
     native = family.registration.make("Snake-v1", time_limit=7)
     adapted = jaxrl_envs.adapt(native)
     assert adapted.spec == jaxrl_envs.make("jumanji/Snake-v1", time_limit=7).spec
@@ -41,8 +41,8 @@ def test_an_object_of_jumanji_is_adapted():
         jaxrl_envs.adapt(wrappers.AutoResetWrapper(native))
 
 
-def test_an_id_that_a_program_registered(monkeypatch):
-    """With the arguments that it was registered with."""
+def test_user_registered_ids_can_be_made(monkeypatch):
+    """With the arguments given at registration."""
     known = dict(family.registration._REGISTRY)
     monkeypatch.setattr(family.registration, "_REGISTRY", known)
     entry_point = family.registration._REGISTRY["Snake-v1"].entry_point
@@ -52,8 +52,8 @@ def test_an_id_that_a_program_registered(monkeypatch):
 
 
 @pytest.mark.parametrize("name", cases(["Tetris-v0", "Cleaner-v0"], "Tetris-v0"))
-def test_environments_keep_the_contract(name):
-    """With a mask over combinations, and with one for each of several agents."""
+def test_environments_satisfy_the_contract(name):
+    """Tetris masks combinations of choices, Cleaner the actions of each agent."""
     jaxrl_envs.check(jaxrl_envs.make(f"jumanji/{name}", time_limit=5), num_steps=12)
 
 
@@ -87,7 +87,7 @@ def test_spaces_masks_limits_and_types(name, space, mask_size, limit):
 
 
 def native(action, theirs):
-    """Their action for ours; NumPy's index in a mask over combinations."""
+    """Jumanji's action for ours; with a mask over combinations, our index is unravelled."""
     mask = theirs.observation_spec.action_mask.shape
     if len(mask) > 1 and mask == tuple(theirs.action_spec.num_values):
         return np.asarray(np.unravel_index(int(action), mask), np.int32)
@@ -95,13 +95,13 @@ def native(action, theirs):
 
 
 def flat(mask, joint):
-    """Their mask as ours: a line for each choice; a line that allows nothing allows all."""
+    """Jumanji's mask in our layout: a row per choice; an all-false row becomes all-true."""
     lines = [np.ravel(mask)] if joint else np.atleast_2d(mask)
     return np.concatenate([line if line.any() else ~line for line in lines])
 
 
 def same(ours, theirs):
-    """All leaves are equal, keys too."""
+    """All leaves are equal, including keys."""
 
     def plain(x):
         return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -111,9 +111,11 @@ def same(ours, theirs):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Snake-v1", "Tetris-v0", "Connector-v3"])
-def test_steps_are_those_of_jumanji(name):
-    """A random episode of at most 15 steps, each from the same state through Jumanji's own object:
-    states, observations with the last one, masks, rewards, ends."""
+def test_steps_match_jumanji(name):
+    """A random episode of at most 15 steps, each compared from the same state.
+
+    States, observations (including the last), masks, rewards and ends match.
+    """
     env = jaxrl_envs.make(f"jumanji/{name}", time_limit=15)
     theirs = family.registration.make(name, time_limit=15)
     joint = env.env.mask == "joint"
@@ -124,7 +126,7 @@ def test_steps_are_those_of_jumanji(name):
         with family.library_code():
             return env.reset(key), theirs.reset(key)
 
-    @quick  # both in one program, which XLA compiles in little more than the time of one
+    @quick  # one program for both compiles in little more time than for one
     def step(key, state, action, their_action):
         with family.library_code():
             expected = theirs.step(family._with_key(state[0], key), their_action)
@@ -159,8 +161,8 @@ class Seen(NamedTuple):
     action_mask: jax.Array
 
 
-def test_where_a_mask_allows_nothing_all_is_allowed():
-    """A row of choices at a time, or the whole table of combinations."""
+def test_empty_masks_allow_every_action():
+    """Per row of choices, or for the whole table of combinations."""
     mask = jnp.array([[True, False], [False, False]])
     seen = Seen(jnp.zeros(3), mask)
     assert family._observed(seen, "each").action_mask.tolist() == [True, False, True, True]
@@ -188,7 +190,7 @@ def play(env, actions):
     ("name", "action"),
     [
         ("SlidingTilePuzzle-v0", 0),
-        pytest.param(  # which knows its limit itself
+        pytest.param(  # handles its own time limit
             "SearchAndRescue-v0", np.zeros((2, 2), np.float32), marks=pytest.mark.thorough
         ),
     ],
@@ -199,20 +201,20 @@ def test_the_time_limit_truncates(name, action):
     assert steps.truncated.tolist() == [False, False, True]
 
 
-def test_a_death_terminates_also_at_the_time_limit():
-    """A snake that always goes up meets the wall after twelve steps at most, and stays there."""
+def test_death_terminates_even_at_the_time_limit():
+    """A snake that always moves up hits the wall within twelve steps and stays there."""
     steps = play(jaxrl_envs.make("jumanji/Snake-v1"), [0] * 13)
     assert steps.terminated.any()
     assert not steps.truncated.any()
     time = int(np.argmax(steps.terminated)) + 1
-    assert steps.obs.obs["step_count"].tolist() == [*range(1, 14)]  # no start is hidden in there
+    assert steps.obs.obs["step_count"].tolist() == [*range(1, 14)]  # not auto-reset
     for limit, ends in ((time, (True, False)), (time - 1, (False, True))):
         steps = play(jaxrl_envs.make("jumanji/Snake-v1", time_limit=limit), [0] * limit)
         assert (steps.terminated[-1], steps.truncated[-1]) == ends
         assert not (steps.terminated | steps.truncated)[:-1].any()
 
 
-def test_what_cannot_be_had_is_named():
+def test_invalid_parameters_are_rejected():
     from jumanji.environments.packing.flat_pack.generator import RandomFlatPackGenerator
 
     with pytest.raises(ValueError, match=r"^Snake-v1 has no parameter 'lenght'; it has: num_rows"):
@@ -227,9 +229,9 @@ def test_what_cannot_be_had_is_named():
         jaxrl_envs.make("jumanji/FlatPack-v0", generator=RandomFlatPackGenerator(6, 6))
 
 
-def test_a_download_that_fails_is_named(monkeypatch):
+def test_failed_download_is_reported(monkeypatch):
     class NotThere(FileNotFoundError, ValueError):
-        """As that of huggingface_hub."""
+        """Has the base classes of huggingface_hub's error."""
 
     def refused(*args):
         raise NotThere("no network")
@@ -248,4 +250,4 @@ def test_ppo_trains():
         lambda key: jaxrl.train(agent, env, key, total_steps=64, num_evaluations=0)
     )(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent))
-    assert metrics.training.episodes.count.sum() >= 8  # 16 steps a copy, cut after 6
+    assert metrics.training.episodes.count.sum() >= 8  # 16 steps per copy, truncated after 6

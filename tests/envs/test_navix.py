@@ -1,4 +1,4 @@
-"""The navix adapter: dynamics, ends of episodes, contents of the state."""
+"""The navix adapter: dynamics, termination and truncation, contents of the state."""
 
 import functools
 
@@ -17,12 +17,12 @@ family = pytest.importorskip("jaxrl_envs.navix", reason="needs navix")
 
 KEY = jax.random.key(0)
 TURN, RIGHT, FORWARD = 0, 1, 2
-# Compiled without optimisation, which takes half the time.
+# Compiled without optimisation: half the time.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def test_the_ids_are_those_of_navix():
-    """navix 4 has more; they are found though they are not listed."""
+def test_ids_match_navix():
+    """navix 4 has more ids, which are valid although unlisted."""
     assert set(registry.NAVIX_IDS) <= set(family.names())
     for name in family.names():
         registry.check_id(f"navix/{name}")
@@ -30,7 +30,7 @@ def test_the_ids_are_those_of_navix():
         registry.check_id("navix/Navix-Empty-5x5")
 
 
-def test_an_object_of_navix_is_adapted():
+def test_adapts_navix_objects():
     native = family.navix.registry()["Navix-Empty-5x5-v0"](max_steps=9)
     adapted = jaxrl_envs.adapt(native)
     assert adapted.spec == jaxrl_envs.make("navix/Navix-Empty-5x5-v0", max_steps=9).spec
@@ -40,22 +40,24 @@ def test_an_object_of_navix_is_adapted():
         jaxrl_envs.adapt(native, max_steps=5)
 
 
-def test_an_id_that_a_program_registered(monkeypatch):
+def test_user_registered_ids_can_be_made(monkeypatch):
     registry_of_navix = family.navix.registry()
     monkeypatch.setitem(registry_of_navix, "Navix-Mine-v0", registry_of_navix["Navix-Empty-5x5-v0"])
     assert jaxrl_envs.make("navix/Navix-Mine-v0", max_steps=9).spec.max_steps == 9
 
 
-def test_an_environment_keeps_the_contract():
+def test_environment_satisfies_the_contract():
     env = jaxrl_envs.make("navix/Navix-DoorKey-Random-5x5-v0", max_steps=10)
     jaxrl_envs.check(env, num_steps=12)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Navix-DoorKey-Random-6x6-v0", "Navix-Dynamic-Obstacles-6x6-v0"])
-def test_steps_are_those_of_navix(name):
-    """A random episode of at most 20 steps through navix's own object: observations with the last
-    one, rewards, ends."""
+def test_steps_match_navix(name):
+    """Observations (including the last), rewards and ends of a random episode match navix.
+
+    The episode has at most 20 steps.
+    """
     env = jaxrl_envs.make(f"navix/{name}", max_steps=20)
     theirs = family.navix.make(name, max_steps=20)
     step = quick(lambda *arguments: env.step(*arguments))
@@ -96,7 +98,7 @@ def test_the_time_limit_truncates_and_the_goal_terminates():
     """The goal is two cells to the east and two to the south; the agent faces east."""
     way = [FORWARD, FORWARD, RIGHT, FORWARD, FORWARD]
     steps = play(jaxrl_envs.make("navix/Navix-Empty-5x5-v0", max_steps=5), way)
-    assert steps.terminated.tolist() == [False] * 4 + [True]  # at the time limit, too
+    assert steps.terminated.tolist() == [False] * 4 + [True]  # even at the time limit
     assert steps.reward.tolist() == [0.0] * 4 + [1.0]
     assert not steps.truncated.any()
     steps = play(jaxrl_envs.make("navix/Navix-Empty-5x5-v0", max_steps=3), [TURN] * 3)
@@ -104,15 +106,15 @@ def test_the_time_limit_truncates_and_the_goal_terminates():
     assert not steps.terminated.any()
 
 
-def test_the_time_limit_is_that_of_minigrid():
-    """Whatever `navix.make` of this version would choose."""
+def test_default_time_limit_matches_minigrid():
+    """Regardless of the default of this version of `navix.make`."""
     spec = jaxrl_envs.make("navix/Navix-Empty-6x6-v0").spec
     assert (spec.max_steps, spec.truncates) == (4 * 6 * 6, "at_max_steps")
     assert spec.action == Discrete(7)
     assert spec.observation.shape == (6, 6, 3)
 
 
-def test_a_state_holds_a_picture_only_where_observations_are_drawn():
+def test_state_stores_an_image_only_for_pixel_observations():
     plain = jaxrl_envs.make("navix/Navix-Empty-5x5-v0")
     drawn = jaxrl_envs.make("navix/Navix-Empty-5x5-v0", observation_fn="rgb")
     assert not plain.drawn
@@ -125,7 +127,7 @@ def test_a_state_holds_a_picture_only_where_observations_are_drawn():
     assert (obs[0] != obs[1]).any()
 
 
-def test_what_the_agent_sees_may_be_named():
+def test_observation_function_can_be_given_by_name():
     function = family.navix.observations.symbolic_first_person
     env = jaxrl_envs.make("navix/Navix-Empty-8x8-v0", observation_fn="symbolic_first_person")
     same = jaxrl_envs.make("navix/Navix-Empty-8x8-v0", observation_fn=function)
@@ -142,7 +144,7 @@ def test_what_the_agent_sees_may_be_named():
         ({"observation_fn": "rgbb"}, r"cannot be made with observation_fn='rgbb': .*"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_named(params, message):
+def test_invalid_parameters_are_rejected(params, message):
     with pytest.raises(ValueError, match=f"^Navix-Empty-5x5-v0 ?{message}$"):
         jaxrl_envs.make("navix/Navix-Empty-5x5-v0", **params)
 
@@ -155,4 +157,4 @@ def test_ppo_trains():
         lambda key: jaxrl.train(agent, env, key, total_steps=64, num_evaluations=0)
     )(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent))
-    assert metrics.training.episodes.count.sum() >= 8  # 16 steps a copy, cut after 6
+    assert metrics.training.episodes.count.sum() >= 8  # 16 steps per copy, truncated after 6

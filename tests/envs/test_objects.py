@@ -38,7 +38,7 @@ class Params:
 
 
 class Walk(environment.Environment):
-    """A user's own environment in gymnax's form: it walks at `speed` and ends beyond 10."""
+    """A user-defined gymnax environment: moves at `speed` and terminates beyond 10."""
 
     @property
     def default_params(self):
@@ -56,7 +56,7 @@ class Walk(environment.Environment):
 
 
 class Endless(Walk):
-    """Has no time limit: neither parameters nor states say anything about time."""
+    """Has no time limit in its parameters."""
 
     @property
     def default_params(self):
@@ -64,7 +64,7 @@ class Endless(Walk):
 
 
 def walked(env, steps=3):
-    """The observations and ends of so many steps with action 1."""
+    """Observations of `steps` steps with action 1, and the last `terminated` and `truncated`."""
     state, obs = env.reset(KEY)
     seen = [float(obs[0])]
     for _ in range(steps):
@@ -75,20 +75,20 @@ def walked(env, steps=3):
 
 @pytest.fixture
 def registered():
-    """`gymnax/Walk-v3`, which is forgotten again."""
+    """Register `gymnax/Walk-v3` for one test."""
     gymnax.register("Walk-v3", Walk)
     yield
     gymnax.registered_envs.remove("Walk-v3")
     del gymnax.registration._registry["Walk-v3"]
 
 
-def test_an_object_of_gymnax_is_adapted_alone_or_with_its_parameters():
+def test_adapts_gymnax_objects_with_or_without_parameters():
     alone, pair = adapt(Walk()), adapt((Walk(), Params(speed=2.0, max_steps_in_episode=3)))
     assert walked(alone) == ([0, 1, 2, 3], False, False)
-    assert walked(pair) == ([0, 2, 4, 6], False, True)  # cut by its own limit
+    assert walked(pair) == ([0, 2, 4, 6], False, True)  # truncated by its own limit
     assert walked(make(Walk(), speed=4.0)) == ([0, 4, 8, 12], True, False)
     assert (alone.spec.max_steps, pair.spec.max_steps) == (7, 3)
-    # What is known of gymnax's own truncation is not promised of a stranger's.
+    # `at_max_steps` is known only of gymnax's own environments.
     assert (alone.spec.truncates, adapt(gymnax.make("CartPole-v1")).spec.truncates) == (
         "anywhere", "at_max_steps",
     )  # fmt: skip
@@ -96,27 +96,27 @@ def test_an_object_of_gymnax_is_adapted_alone_or_with_its_parameters():
         adapt(Walk(), sped=1.0)
 
 
-def test_a_time_limit_between_two_steps_is_the_later_one():
-    """gymnax cuts once the time has reached it."""
+def test_fractional_time_limits_round_up():
+    """gymnax truncates once time >= limit."""
     env = adapt(Walk(), max_steps_in_episode=2.5)
     assert env.spec.max_steps == 3
     assert [walked(env, steps)[2] for steps in (2, 3)] == [False, True]
 
 
-def test_without_a_time_limit_nothing_is_cut():
+def test_no_truncation_without_a_time_limit():
     env = adapt(Endless())
     assert env.spec.max_steps is None
     assert walked(env, 4) == ([0, 1, 2, 3, 4], False, False)
 
 
-def test_the_same_object_is_the_same_program():
-    """Equal structure, or each call of `train` would compile anew."""
+def test_adapting_twice_gives_equal_structure():
+    """Otherwise each call of `train` would recompile."""
     pair = gymnax.make("CartPole-v1")
     assert jax.tree.structure(adapt(pair)) == jax.tree.structure(adapt(pair))
 
 
 @pytest.mark.parametrize("entry", ["train", "eval_env", "wrapper", "check"])
-def test_every_entry_adapts(entry):
+def test_every_entry_point_adapts(entry):
     env = Walk()
     match entry:
         case "train":
@@ -134,7 +134,7 @@ def test_every_entry_adapts(entry):
             jaxrl_envs.check(env, num_steps=10)
 
 
-def test_where_nothing_is_adapted_the_function_that_does_is_named():
+def test_unadapted_object_error_suggests_adapt():
     how = re.escape("adapt this gymnax object: jaxrl_envs.adapt(env)")
     for env in (gymnax.make("CartPole-v1")[0], TimeLimit(gymnax.make("CartPole-v1")[0])):
         with pytest.raises(TypeError, match=how):
@@ -149,7 +149,7 @@ def test_evaluate_adapts():
     np.testing.assert_array_equal(episodes.returns, [4 + 8 + 12] * 2)
 
 
-def test_an_environment_of_ours_stays_what_it_is():
+def test_jaxrl_environments_are_returned_unchanged():
     env = Counter()
     assert adapt(env) is env
     assert make(env) is env
@@ -172,7 +172,7 @@ def test_an_environment_of_ours_stays_what_it_is():
         (lambda: (Walk(), Params(), 3), "tuple is not an environment"),
     ],
 )
-def test_what_cannot_be_adapted_is_named(given, message):
+def test_unadaptable_objects_are_rejected(given, message):
     with pytest.raises(TypeError, match=message):
         adapt(given())
 
@@ -180,19 +180,19 @@ def test_what_cannot_be_adapted_is_named(given, message):
 # Ids ----------------------------------------------------------------------------------------------
 
 
-def test_an_id_that_a_program_registered(registered):
+def test_user_registered_ids_can_be_made(registered):
     assert walked(make("gymnax/Walk-v3", speed=2.0)) == ([0, 2, 4, 6], False, False)
     with pytest.raises(ValueError, match="'gymnax/Walk-v2': did you mean gymnax/Walk-v3"):
         registry.check_id("gymnax/Walk-v2")
 
 
-def test_an_id_that_is_not_registered_is_unknown():
+def test_unregistered_ids_are_unknown():
     with pytest.raises(ValueError, match="there is no environment 'gymnax/Walk-v3'"):
         make("gymnax/Walk-v3")
 
 
-def test_looking_for_an_id_imports_no_library():
-    """Who has registered one has imported the library."""
+def test_checking_an_id_imports_no_library():
+    """A program that registered an id has already imported its library."""
     program = (
         "import sys\n"
         "from jaxrl_envs import registry\n"
@@ -206,7 +206,7 @@ def test_looking_for_an_id_imports_no_library():
     assert re.match(r"there is no environment 'brax/mine': .*\n\[\]\n$", out)
 
 
-def test_an_import_path_may_lead_to_an_object(tmp_path, monkeypatch):
+def test_import_paths_may_name_library_objects(tmp_path, monkeypatch):
     (tmp_path / "my_walks.py").write_text(
         "import gymnax\nfrom test_objects import Walk, Params\n"
         "ready = Walk()\npair = Walk(), Params(speed=2.0)\n"
@@ -220,6 +220,6 @@ def test_an_import_path_may_lead_to_an_object(tmp_path, monkeypatch):
     assert make("my_walks:build", speed=4.0).params.speed == 4.0
 
 
-def test_every_family_of_objects_has_an_adapter():
+def test_every_family_has_an_adapter():
     families = {*registry.FAMILIES} - {"jaxrl"}
     assert families == set(libraries.LIBRARIES)

@@ -1,4 +1,4 @@
-"""Parameters of environments are converted to their types, on the command line and in Python."""
+"""Environment parameters are converted to their types, on the command line and in Python."""
 
 import enum
 import json
@@ -27,23 +27,23 @@ from jaxrl_envs.parameters import fitted
 def annotated(
     pays: bool, size: int, scale: float, name: str, limit: int | None, range: tuple[float, float]
 ):
-    """An environment's function with annotations."""
+    """An environment factory with annotated parameters."""
 
 
 def postponed(pays: "bool", size: "int", scale: "float", unknown: "Nowhere"):  # noqa: F821
-    """The same with annotations that are texts, one of which leads nowhere."""
+    """String annotations, one of which cannot be resolved."""
 
 
 def by_default(pays=False, size=3, scale=0.5, name="a", limit=None, range=(0.0, 1.0)):
-    """One with defaults alone."""
+    """Defaults without annotations."""
 
 
 def of_arrays(means: Sequence[float] = (0.0,), **others):
-    """One that takes a list, and anything besides."""
+    """A sequence parameter and `**others`."""
 
 
 def given(function, text):
-    """What the function gets for `NAME=VALUE` on the command line."""
+    """The value that `function` receives for `NAME=VALUE` on the command line."""
     return next(iter(fitted(function, dict([_env_param(text)]), "it").values()))
 
 
@@ -66,7 +66,7 @@ def given(function, text):
     ],
 )
 @pytest.mark.parametrize("function", [annotated, by_default])
-def test_a_value_has_the_type_of_its_parameter(function, text, value):
+def test_values_are_converted_to_the_declared_type(function, text, value):
     found = given(function, text)
     assert found == value
     assert type(found) is type(value) or (function is by_default and text == "size=1e1")
@@ -92,7 +92,7 @@ def test_a_value_has_the_type_of_its_parameter(function, text, value):
         ("range=[1,", "give a list of numbers"),
     ],
 )
-def test_another_type_is_refused_by_name(text, wanted):
+def test_wrong_types_are_rejected(text, wanted):
     with pytest.raises(ValueError, match=r"^it cannot be made with \w+=") as caught:
         given(annotated, text)
     assert wanted in str(caught.value)
@@ -104,10 +104,10 @@ class Mode(enum.Enum):
 
 
 def of_choices(wind: Literal["none", "strong"], floors: Literal[1, 3] | None, mode: Mode = None):
-    """One whose parameters have a few values each."""
+    """`Literal` and enum parameters."""
 
 
-def test_a_choice_is_one_of_those_there_are():
+def test_literals_and_enums_accept_only_their_members():
     for text, value in [
         ("wind=strong", "strong"), ("wind=none", "none"), ("floors=3", 3), ("floors=none", None),
         ("mode=hard", Mode.HARD), ("mode=none", None),
@@ -122,7 +122,7 @@ def test_a_choice_is_one_of_those_there_are():
             given(of_choices, text)
 
 
-def test_what_is_not_known_is_read_as_it_looks():
+def test_untyped_values_are_inferred_from_their_text():
     def free(**params):
         pass
 
@@ -139,7 +139,7 @@ def test_what_is_not_known_is_read_as_it_looks():
     assert given(postponed, "pays=false") is False
 
 
-def test_arrays_and_objects_pass():
+def test_arrays_and_objects_pass_unchanged():
     array, obj = jnp.ones(3), object()
     params = {"pays": np.bool_(True), "size": array, "scale": np.float32(0.5), "name": obj}
     assert fitted(annotated, params, "it") == params
@@ -149,8 +149,8 @@ def test_arrays_and_objects_pass():
     "value", [True, False, 3, -7, 2.5, 1e-7, 1e30, "word", "true", "none", "7", "1e400", "nan",
               '"quoted"', '"', "", "ünicode", "[0, 1]"],
 )  # fmt: skip
-def test_a_file_keeps_values_and_their_types(value):
-    """Through the words of the command line and back, as a run is repeated from its config.json."""
+def test_config_values_round_trip_through_the_command_line(value):
+    """As when a run is repeated from its config.json."""
     value = json.loads(json.dumps(value))
     (word,) = words_of({}, {"name": value}, algorithms()["ppo"])
     parsed = parse_command_line(["train", "ppo", "gymnax/CartPole-v1", word])
@@ -159,7 +159,7 @@ def test_a_file_keeps_values_and_their_types(value):
     assert type(found) is type(value)
 
 
-def test_a_list_in_a_file_arrives():
+def test_config_list_reaches_the_environment():
     (word,) = words_of({}, {"means": [0, 0.5]}, algorithms()["ppo"])
     assert word == "--env-param=means=[0, 0.5]"
     env = make("jaxrl/bandit", means=plain_value("[0, 0.5]"))
@@ -172,7 +172,7 @@ def recipe_of(*words):
 
 @pytest.mark.parametrize("word", ["False", "false", "True", "true"])
 def test_a_boolean_reaches_the_environment(tmp_path, word):
-    """From the command line, from TOML, and again from the config.json of that run."""
+    """From the command line, from TOML and from the config.json of a run."""
     wanted = np.eye(5)[4] * (word.lower() == "true")  # the last cell terminates, or none does
     run_config = recipe_of("jaxrl/corridor", "--env-param", f"terminal_goal={word}")
     (tmp_path / "run.toml").write_text(
@@ -189,14 +189,14 @@ def test_a_boolean_reaches_the_environment(tmp_path, word):
     assert run_config.options == RunOptions(num_evaluations=20)
 
 
-def test_ones_own_boolean_reaches_the_environment():
+def test_boolean_reaches_a_user_environment():
     assert make(f"{__name__}:Payer", pays=plain_value("False")).pays is False
     with pytest.raises(ValueError, match=r":Payer cannot be made with pays='no': give true or fa"):
         make(f"{__name__}:Payer", pays=plain_value("no"))
 
 
 class Payer(Counter):
-    """An environment with a switch."""
+    """An environment with a boolean field."""
 
     pays: bool = static(default=True)
 
@@ -222,20 +222,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("env_id", REFUSED)
-def test_every_family_refuses_another_type(env_id):
+def test_every_family_rejects_wrong_types(env_id):
     text, wanted = REFUSED[env_id]
     with pytest.raises(ValueError, match=re.escape(wanted)) as caught:
         make(env_id, **dict([_env_param(text)]))
     assert "\n" not in str(caught.value)
 
 
-def test_a_boolean_of_gymnax_is_set():
+def test_gymnax_boolean_and_array_parameters():
     assert make("gymnax/FourRooms-misc", resample_init_pos=True).params.resample_init_pos == True  # noqa: E712
     torques = make("gymnax/Acrobot-v1", available_torque="[-2,0,2]").params.available_torque
     np.testing.assert_array_equal(torques, [-2, 0, 2])
 
 
-def test_the_help_says_how_values_are_read():
+def test_help_documents_value_parsing():
     _, out, _ = run_in_process("train", "ppo", "--help")
     helped = " ".join(" ".join(out).split())
     assert "it is a number, true, false or otherwise text" in helped

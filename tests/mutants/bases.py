@@ -159,7 +159,7 @@ MUTANTS = (
         "jaxrl/agents/bases/critic.py",
         'fields = ("critic",) if layout.is_cpu() else ()',
         'fields = ("critic",)',
-        ("tests/xla/test_layout.py::test_a_critic_is_fitted_as_a_vector_on_a_cpu_only[False]",),
+        ("tests/xla/test_layout.py::test_critic_parameters_are_flattened_only_on_cpu[False]",),
     ),
     Mutant(
         "npg-step-of-the-wrong-length",

@@ -64,7 +64,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "fields = agent.flattened if layout.is_cpu() else ()",
         "fields = agent.flattened",
-        ("tests/xla/test_flatten.py::test_only_a_cpu_carries_parameters_as_a_vector[False]",),
+        ("tests/xla/test_flatten.py::test_parameters_are_flattened_only_on_cpu[False]",),
     ),
     Mutant(
         "memory-chosen-from-two",
@@ -263,10 +263,7 @@ MUTANTS = (
         "jaxrl/engine/sweep.py",
         "return narrow(grid)",
         "return grid",
-        (
-            "tests/xla/test_precision.py"
-            "::test_wide_hyperparameters_and_parameters_of_environments_are_narrowed",
-        ),
+        ("tests/xla/test_precision.py::test_float64_parameters_become_float32",),
     ),
     Mutant(
         "schedule-in-the-wrong-unit",

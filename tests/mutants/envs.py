@@ -9,7 +9,7 @@ MUTANTS = (
         "envs/jaxrl_envs/brax.py",
         "jax.tree.map(jnp.add, rewards, added)",
         "added",
-        ("tests/envs/test_brax.py::test_rewards_among_the_metrics_are_added_up_over_an_episode",),
+        ("tests/envs/test_brax.py::test_reward_metrics_are_summed_over_an_episode",),
     ),
     Mutant(
         "a-fallen-pendulum-timed-out",
@@ -25,7 +25,7 @@ MUTANTS = (
         "envs/jaxrl_envs/conformance.py",
         "else truncated & (age < spec.max_steps)",
         "else truncated & (age > spec.max_steps)",
-        ("tests/envs/test_env_registry.py::test_a_broken_contract_is_named",),
+        ("tests/envs/test_env_registry.py::test_contract_violations_are_reported",),
     ),
     Mutant(
         "bound-with-the-older-constant",
@@ -34,7 +34,7 @@ MUTANTS = (
         "envs/jaxrl_envs/exact/gradients.py",
         "penalty = 4.0 * epsilon",
         "penalty = 2.0 * epsilon",
-        ("tests/envs/test_exact_tabular.py::test_the_bound_on_the_other_policy_is_the_papers",),
+        ("tests/envs/test_exact_tabular.py::test_trust_region_bound_matches_the_paper",),
     ),
     Mutant(
         "gymnax-time-limit-terminates",
@@ -42,7 +42,7 @@ MUTANTS = (
         "envs/jaxrl_envs/gymnax.py",
         "terminated = jnp.asarray(terminated, bool)",
         "terminated = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)",
-        ("tests/envs/test_gymnax.py::test_the_time_limit_truncates_where_the_step_really_ended",),
+        ("tests/envs/test_gymnax.py::test_truncation_keeps_the_true_next_obs",),
     ),
     Mutant(
         "a-boolean-is-any-text",
@@ -50,6 +50,6 @@ MUTANTS = (
         "envs/jaxrl_envs/parameters.py",
         'case str() if "text" in kinds:',
         'case str() if "text" in kinds or "bool" in kinds:',
-        ("tests/envs/test_parameters.py::test_another_type_is_refused_by_name",),
+        ("tests/envs/test_parameters.py::test_wrong_types_are_rejected",),
     ),
 )

@@ -17,9 +17,7 @@ MUTANTS = (
         "jaxrl/xla/convolution.py",
         "kernel = _tiles(kernel, 0, strides)",
         "kernel = _tiles(kernel[::-1, ::-1], 0, strides)[::-1, ::-1]",
-        (
-            "tests/xla/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",
-        ),
+        ("tests/xla/test_convolution.py::test_values_and_gradients_match_lax",),
     ),
     Mutant(
         "dilation-in-padding-only",
@@ -27,9 +25,7 @@ MUTANTS = (
         "jaxrl/xla/convolution.py",
         "[(i * d, s, n) for i, d, s, n in axes]",
         "[(i, s, n) for i, d, s, n in axes]",
-        (
-            "tests/xla/test_convolution.py::test_it_is_the_convolution_of_lax_and_so_are_its_gradients",
-        ),
+        ("tests/xla/test_convolution.py::test_values_and_gradients_match_lax",),
     ),
     Mutant(
         "updates-at-the-wrong-parameters",
@@ -37,7 +33,7 @@ MUTANTS = (
         "jaxrl/xla/flatten.py",
         "return self.restore(self.vector)",
         "return self.restore(self.vector[::-1])",
-        ("tests/xla/test_flatten.py::test_an_agent_learns_the_same_either_way[ppo]",),
+        ("tests/xla/test_flatten.py::test_flattening_does_not_change_learning[ppo]",),
     ),
     Mutant(
         "accelerators-laid-out-as-cpus",
@@ -45,7 +41,7 @@ MUTANTS = (
         "jaxrl/xla/layout.py",
         'return jax.default_backend() == "cpu"',
         'return jax.default_backend() != "cpu"',
-        ("tests/xla/test_layout.py::test_the_device_is_the_one_that_jax_computes_on",),
+        ("tests/xla/test_layout.py::test_is_cpu_follows_the_jax_device",),
     ),
     Mutant(
         "dtypes-left-to-the-setting",
@@ -53,7 +49,7 @@ MUTANTS = (
         "jaxrl/xla/precision.py",
         "with jax.enable_x64(False),",
         "with jax.enable_x64(True),",
-        ("tests/xla/test_precision.py::test_an_environment_need_not_name_its_dtypes",),
+        ("tests/xla/test_precision.py::test_environments_need_not_specify_dtypes",),
         error="jaxrl_envs.conformance.ConformanceError",
     ),
     Mutant(
@@ -63,7 +59,7 @@ MUTANTS = (
         "terms.append(by(dx, kernel, dimensions, **dict(options)))",
         "terms.append(0 * by(dx, kernel, dimensions, **dict(options)))",
         (
-            "tests/xla/test_weight_gradient.py::test_every_mode_of_derivation_is_that_of_the_plain_product[jvp]",
+            "tests/xla/test_weight_gradient.py::test_every_differentiation_mode_matches_the_plain_product[jvp]",
         ),
     ),
     Mutant(
@@ -82,8 +78,6 @@ MUTANTS = (
         "jaxrl/xla/weight_gradient.py",
         "jnp.result_type(x, kernel).itemsize < 4",
         "jnp.result_type(x, kernel).itemsize < 2",
-        (
-            "tests/xla/test_weight_gradient.py::test_half_precision_gets_the_program_of_lax[bfloat16]",
-        ),
+        ("tests/xla/test_weight_gradient.py::test_half_precision_uses_the_lax_program[bfloat16]",),
     ),
 )

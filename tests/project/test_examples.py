@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 pytestmark = pytest.mark.thorough
 
 EXAMPLES = ROOT / "examples"
-# Compiled without optimisation, which takes a third of the time.
+# Compiled without optimisation: a third of the time.
 QUICK = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 
@@ -83,7 +83,7 @@ def test_sweep_names_the_best_of_its_table(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("brax") is None, reason="needs brax")
-def test_domain_randomisation_plays_on_three_masses():
+def test_domain_randomisation_evaluates_three_masses():
     out = run("domain_randomisation", "--total-steps", 4096, "--max-steps", 20)
     lines = out.splitlines()
     assert "64 copies of brax/inverted_pendulum" in lines[0]
@@ -92,7 +92,7 @@ def test_domain_randomisation_plays_on_three_masses():
     assert all(1.0 <= r <= 20.0 for r in returns.values())  # one for each step upright
 
 
-def test_domain_randomisation_says_that_brax_is_missing():
+def test_domain_randomisation_reports_missing_brax():
     error = run("domain_randomisation", code=1, before="import sys; sys.modules['brax'] = None")
     assert error.strip() == "brax/inverted_pendulum needs brax: pip install 'jaxrl[brax]'"
 

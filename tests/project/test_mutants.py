@@ -1,4 +1,4 @@
-"""The mutants are unique, match the source, and are noticed by the tests."""
+"""Mutants are unique, match the source and are caught by tests."""
 
 import ast
 import re
@@ -17,15 +17,15 @@ def test_names_are_unique():
 
 
 @every_mutant
-def test_a_mutant_is_another_program(mutant):
-    """Its snippet occurs once, and the mutated file differs and can be parsed."""
+def test_mutants_change_the_program(mutant):
+    """The snippet occurs once, and the mutated file differs and parses."""
     source = (ROOT / mutant.file).read_text(encoding="utf-8")
     mutated = mutant.apply(source)
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source))
 
 
 @every_mutant
-def test_a_mutant_names_tests_that_exist(mutant):
+def test_mutants_name_existing_tests(mutant):
     for test in mutant.tests:
         file, *scope = test.partition("[")[0].split("::")
         source = (ROOT / file).read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def test_a_mutant_names_tests_that_exist(mutant):
             assert re.search(rf"^ *(class|def) {name}\b", source, re.MULTILINE), test
 
 
-def test_parts_are_the_whole():
+def test_parts_cover_all_mutants():
     names = [mutant.name for k in (1, 2, 3, 4) for mutant in MUTANTS[part(f"{k}/4")]]
     assert sorted(names) == sorted(mutant.name for mutant in MUTANTS)
     with pytest.raises(ValueError, match="5/4"):
@@ -49,6 +49,6 @@ def test_the_page_lists_every_mutant():
 
 @pytest.mark.slow
 @every_mutant
-def test_the_suite_notices(mutant, tmp_path):
+def test_suite_catches_the_mutant(mutant, tmp_path):
     verdict = verdict_on(mutant, tmp_path / mutant.name)
     assert verdict.caught_by, verdict.complaint

@@ -32,13 +32,13 @@ def pictures(notebook):
 
 
 def test_quickstart_learns_and_draws(tmp_path, monkeypatch):
-    monkeypatch.delenv("MPLBACKEND")  # draw where a person would see it
+    monkeypatch.delenv("MPLBACKEND")  # use the notebook's own backend
     (path,) = (path for path in NOTEBOOKS if path.name == "01_quickstart.ipynb")
     notebook = executed(path, resources={"metadata": {"path": str(tmp_path)}})
     printed = text(notebook)
     curve = [float(line.split()[-1]) for line in printed.splitlines() if " steps   return" in line]
     assert len(curve) == 10
-    assert curve[-1] > 300.0  # random actions: 20; this one seed: 488 on jax 0.10, 402 on 0.11
+    assert curve[-1] > 300.0  # random actions: 20; this seed: 488 on jax 0.10, 402 on 0.11
     final = {
         line.split()[0]: float(line.split()[3].rstrip(","))
         for line in printed.splitlines()
@@ -64,7 +64,7 @@ def test_the_sweep_trains_every_agent_and_ranks_them(tmp_path, monkeypatch):
     assert pictures(notebook) == 1
 
 
-def test_a_run_that_died_is_resumed_loaded_and_exported(tmp_path, monkeypatch):
+def test_interrupted_run_is_resumed_loaded_and_exported(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")
     (path,) = (path for path in NOTEBOOKS if path.name == "03_resume_and_export.ipynb")
     notebook = executed(path, resources={"metadata": {"path": str(tmp_path)}})
@@ -76,7 +76,7 @@ def test_a_run_that_died_is_resumed_loaded_and_exported(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_installs_once_and_shows_what_it_drew(path):
+def test_notebooks_install_once_and_store_their_plots(path):
     """One cell installs jaxrl if it is missing, and plots are stored in the notebook."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -85,4 +85,4 @@ def test_a_notebook_installs_once_and_shows_what_it_drew(path):
     assert pictures(notebook) >= 1
     for source in code:
         if source is not installing:
-            ast.parse(source)  # no other magic: it runs anywhere
+            ast.parse(source)  # no other magic, so it runs anywhere

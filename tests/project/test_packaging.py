@@ -31,13 +31,13 @@ def test_extras_agree_with_each_other_and_with_the_bounds():
         assert ">=" in requirement, "without a lower bound that CI proves"
 
 
-def test_the_citation_is_of_this_version():
+def test_citation_matches_this_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {PROJECT['version']}\n" in citation
     assert f"\nlicense: {PROJECT['license']}\n" in citation
 
 
-# A CUDA jax that is there already -----------------------------------------------------------------
+# An installed CUDA jax ----------------------------------------------------------------------------
 
 
 def metadata(name, version, requirements=()):
@@ -124,6 +124,6 @@ def test_a_cuda_jax_within_the_bounds_is_left_alone(tmp_path, wheels):
 
 
 def test_a_jax_below_the_bounds_is_replaced(tmp_path, wheels):
-    """A check of the test above."""
+    """Shows that the test above can fail."""
     installed = would_install(tmp_path, wheels, "jaxrl", "0.10.1")
     assert installed["jax"] == "0.11.99"

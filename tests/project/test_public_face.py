@@ -125,8 +125,8 @@ def package(tmp_path_factory):
     return folder
 
 
-def test_it_needs_public_names_alone():
-    """It imports only `jaxrl` and the modules that it lists."""
+def test_package_imports_only_public_names():
+    """Only `jaxrl` and the modules in its `__all__`."""
     for text in SOURCE.values():
         for name in imports(textwrap.dedent(text)):
             if name.partition(".")[0] == "jaxrl" and name != "jaxrl":
@@ -134,7 +134,7 @@ def test_it_needs_public_names_alone():
                 assert "._" not in name
 
 
-def test_it_trains_by_train_fit_and_the_command(package, monkeypatch, tmp_path):
+def test_package_trains_by_train_fit_and_the_command(package, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(package)
     monkeypatch.chdir(package)
     from mine.agent import Mine  # type: ignore[import-not-found]
@@ -158,7 +158,7 @@ def test_it_trains_by_train_fit_and_the_command(package, monkeypatch, tmp_path):
     assert jaxrl.load_policy(tmp_path / "run")(np.zeros(1, np.float32)) == 1
 
 
-def test_its_flags_are_those_of_its_fields(package):
+def test_flags_match_the_agent_fields(package):
     run = subprocess.run(
         [sys.executable, "-m", "jaxrl", "train", "mine.agent:Mine", "--help"],
         cwd=package, capture_output=True, text=True, timeout=250,
@@ -179,7 +179,7 @@ def test_its_flags_are_those_of_its_fields(package):
         ("mine.agent:Missing", "mine.agent:Missing is not an agent"),
     ],
 )
-def test_what_is_no_agent_is_said_in_one_line(package, monkeypatch, name, message):
+def test_non_agents_are_rejected_in_one_line(package, monkeypatch, name, message):
     monkeypatch.syspath_prepend(package)
     status, _, err = run_in_process("train", name, "gymnax/CartPole-v1")
     assert status == 2

@@ -33,7 +33,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert names["metrics"].evaluation.returns.shape[0] == 8  # pole lengths
     names["agent"] = names["agent"].replace(num_epochs=1, num_minibatches=1)  # two more programs
     exec(hosted.replace("keys,", "keys[:2],"), names)
-    assert names["result"].evaluations[-1].returns.shape[0] == 4  # two points of two seeds
+    assert names["result"].evaluations[-1].returns.shape[0] == 4  # 2 configurations, 2 seeds
     assert Path("runs/mine/summary.json").exists()
     exec(own.replace("PPO()", "PPO(num_steps=16)"), names)
     assert names["state"].agent is not None
@@ -45,7 +45,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert printed.count("[[") == 1  # the exact gradient
 
 
-def test_every_flag_and_name_the_readme_shows_exists(tmp_path, monkeypatch):
+def test_flags_and_names_in_the_readme_exist(tmp_path, monkeypatch):
     """Configuration files in the commands contain the README's own settings."""
     from jaxrl.cli.command_line import parse_command_line
 

@@ -32,18 +32,18 @@ FLOORS = (
     "registry value_text runs analysis",
     "cli __main__",
 )
-"""Parts of jaxrl; each imports from its own floor and those above it in this list."""
+"""Layers of jaxrl; each imports only from itself and from earlier ones in this list."""
 FLOOR = {part: i for i, parts in enumerate(FLOORS) for part in parts.split()}
 
 
 def imported(module):
-    """The modules of this repository that a module imports, anywhere in it."""
+    """Modules of this repository that `module` imports, at any level."""
     found = imports(SOURCES[module])
-    # `from jaxrl.runs import disk` is of `jaxrl.runs.disk`, and not of its package
+    # `from jaxrl.runs import disk` imports `jaxrl.runs.disk`, not its package
     return {x for x in found if x in SOURCES and not any(y.startswith(f"{x}.") for y in found)}
 
 
-def test_there_are_no_circles():
+def test_there_are_no_import_cycles():
     graph = {module: imported(module) - {module} for module in SOURCES}
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -60,7 +60,7 @@ def test_imports_point_one_way(module):
     assert not [x for x in imports(SOURCES[module]) if x.startswith(".")]
 
 
-def test_environments_of_others_are_for_few():
+def test_few_modules_import_jaxrl_envs():
     """Only the command line, `run_config` and adapters of objects import `jaxrl_envs`."""
     allowed = ("jaxrl.cli", "jaxrl.runs.run_config")
     for module in SOURCES:
@@ -69,20 +69,20 @@ def test_environments_of_others_are_for_few():
             assert ours <= {"jaxrl_envs.libraries", "jaxrl_envs.objects"}, module
 
 
-def test_tests_need_no_benchmark():
+def test_tests_do_not_import_benchmarks():
     """Shared code is in `tests/helpers`; tests of benchmarks are in `benchmarks/tests`."""
     for path in (ROOT / "tests").rglob("*.py"):
         found = imports(path.read_text(encoding="utf-8"))
         assert not [name for name in found if name.split(".")[0] == "benchmarks"], path
 
 
-def test_the_root_is_no_hallway():
+def test_root_package_stays_small():
     modules = [path for path in (ROOT / "jaxrl").glob("*.py") if path.stem[0] != "_"]
     assert len(modules) <= 17
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_a_file_can_be_read_in_one_go(module):
+def test_files_have_at_most_400_lines(module):
     assert SOURCES[module].count("\n") <= 400
 
 
@@ -101,11 +101,11 @@ NOT_ERRORS = {
     "KeyboardInterrupt",
     "Interrupted",
 }
-"""Of an abstract method, of a module without the attribute, and to end."""
+"""For abstract methods, missing module attributes, and exits."""
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_what_is_raised_on_purpose_has_a_class(module):
+def test_deliberate_errors_have_a_known_class(module):
     """The command prints a `JaxrlError` in one line; other exceptions are bugs."""
     known = ON_PURPOSE | NOT_ERRORS | {"argparse.ArgumentTypeError", "Interrupted"}
     for node in ast.walk(ast.parse(SOURCES[module])):
@@ -114,7 +114,7 @@ def test_what_is_raised_on_purpose_has_a_class(module):
             assert name in known, f"raise {name} in line {node.lineno}"
 
 
-def test_one_loop_each():
+def test_single_rollout_and_update_loop():
     """Only the rollout and wrappers step environments, and only one loop calls `update`."""
     ours = {name: text for name, text in SOURCES.items() if name.startswith("jaxrl.")}
     steps = {name for name, text in ours.items() if re.search(r"envs?\.step\(", text)}
@@ -127,10 +127,10 @@ def test_one_loop_each():
     assert ".mean(" not in agents
 
 
-def test_proof_agents_touch_no_engine():
+def test_helper_agents_do_not_import_the_engine():
     """The test agents import the agent interface and its tools, nothing of the engine."""
     for module in (
         CrossEntropy, FittedQ, MaskedActorCritic, QLearning, RecurrentPolicyGradient, Workers,
     ):  # fmt: skip
         source = inspect.getsource(inspect.getmodule(module))
-        assert not {"jaxrl", "jaxrl.engine"} & imports(source)  # which leads to the engine, too
+        assert not {"jaxrl", "jaxrl.engine"} & imports(source)  # `jaxrl` imports the engine

@@ -1,4 +1,4 @@
-"""The convolution for CPUs: lax's values and gradients, and when lax itself is used."""
+"""The convolution for CPUs: equality with lax, and the cases left to lax."""
 
 import flax.linen as nn
 import jax
@@ -48,7 +48,7 @@ def convolve(function, name):
 
 
 def value_and_gradients(f):
-    """The value, and its gradients along some direction in the results."""
+    """The value and its gradients for a fixed cotangent."""
 
     def both(x, kernel):
         y, pull = jax.vjp(f, x, kernel)
@@ -58,7 +58,7 @@ def value_and_gradients(f):
     return both
 
 
-def test_it_is_the_convolution_of_lax_and_so_are_its_gradients():
+def test_values_and_gradients_match_lax():
     def everything(function, inputs):
         return {n: value_and_gradients(convolve(function, n))(*x) for n, x in inputs.items()}
 
@@ -75,8 +75,8 @@ def test_it_is_the_convolution_of_lax_and_so_are_its_gradients():
         assert ("conv_general_dilated" in used) == (name in BY_LAX), name
 
 
-def test_seeds_side_by_side():
-    """Kernels, images or both with a leading axis of their own, as in a vmap over seeds."""
+def test_vmap_matches_lax():
+    """Batched kernels, images or both, as in a vmap over seeds."""
     x, kernel = arrays("atari")
     xs, kernels = jnp.stack([x, 2 * x, -x]), jnp.stack([kernel, -kernel, 3 * kernel])
     f, one = convolve(conv_general_dilated, "atari"), convolve(lax.conv_general_dilated, "atari")
@@ -103,7 +103,7 @@ def test_the_dtype_is_kept(dtype):
         np.testing.assert_allclose(y, expected, rtol=tolerance, atol=40 * tolerance)
 
 
-def test_the_dtype_of_the_sums_is_what_is_asked_for():
+def test_preferred_element_type_is_honoured():
     x, kernel = (x.astype(jnp.bfloat16) for x in arrays("minatar"))
     y, expected = (
         f(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC, preferred_element_type=jnp.float32)
@@ -114,7 +114,7 @@ def test_the_dtype_of_the_sums_is_what_is_asked_for():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_accelerator_gets_the_program_of_lax(name, monkeypatch):
+def test_accelerators_use_the_lax_program(name, monkeypatch):
     monkeypatch.setattr(layout, "is_cpu", lambda: False)
     ours, theirs = (
         str(jax.make_jaxpr(value_and_gradients(convolve(f, name)))(*arrays(name)))
@@ -123,7 +123,7 @@ def test_an_accelerator_gets_the_program_of_lax(name, monkeypatch):
     assert ours == theirs
 
 
-def test_what_lax_refuses_is_refused():
+def test_raises_where_lax_raises():
     x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 4, 5))
     for function in (conv_general_dilated, lax.conv_general_dilated):
         with pytest.raises(ValueError, match="feature_group_count"):
@@ -133,7 +133,7 @@ def test_what_lax_refuses_is_refused():
                      dimension_numbers=NHWC)  # fmt: skip
 
 
-# The module ---------------------------------------------------------------------------------------
+# The flax layer -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_lax_refuses_is_refused():
         {"features": 4, "kernel_size": (3, 3), "feature_group_count": 2},
     ],
 )
-def test_the_layer_stands_in_for_the_one_of_flax(fields):
+def test_layer_is_a_drop_in_for_flax(fields):
     class Torso(nn.Module):
         layer: type
 
@@ -158,7 +158,7 @@ def test_the_layer_stands_in_for_the_one_of_flax(fields):
     theirs, ours = Torso(nn.Conv), Torso(networks.Conv)
     params = theirs.init(jax.random.key(0), x)
     same = jax.tree.map(np.array_equal, params, ours.init(jax.random.key(0), x))
-    assert all(jax.tree.leaves(same))  # names, too
+    assert all(jax.tree.leaves(same))  # including names
     y, expected = ours.apply(params, x), theirs.apply(params, x)
     assert y.dtype == expected.dtype
     rounding = 1e-5 if y.dtype == jnp.float32 else 2e-2
@@ -168,7 +168,7 @@ def test_the_layer_stands_in_for_the_one_of_flax(fields):
 
 
 def gradient_steps(params, images):
-    """A few steps on some loss of `networks.CNN`, inside a scan."""
+    """Three gradient steps on a loss of `networks.CNN`, in a scan."""
 
     def step(params, _):
         gradient = jax.grad(lambda p: jnp.mean(networks.CNN().apply(p, images) ** 2))(params)
@@ -178,7 +178,7 @@ def gradient_steps(params, images):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.uint8, jnp.bool_])
-def test_our_network_has_no_slow_convolution_on_a_cpu(dtype, monkeypatch):
+def test_cnn_has_no_lax_convolution_on_cpu(dtype, monkeypatch):
     images = jax.ShapeDtypeStruct((8, 10, 10, 4), dtype)
     params = jax.eval_shape(networks.CNN().init, jax.random.key(0), images)
 

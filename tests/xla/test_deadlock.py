@@ -34,7 +34,7 @@ def small_affected_host(monkeypatch):
 
 
 @pytest.mark.parametrize("flags", ["", "--xla_dump_to=dump", "  --a=1 --b=2 "])
-def test_the_flag_is_added_to_the_users_others(small_affected_host, flags):
+def test_flag_is_appended_to_user_flags(small_affected_host, flags):
     small_affected_host.setenv("XLA_FLAGS", flags)
     deadlock.protect()
     assert os.environ["XLA_FLAGS"].split() == [*flags.split(), DISABLED]
@@ -43,14 +43,14 @@ def test_the_flag_is_added_to_the_users_others(small_affected_host, flags):
 
 
 @pytest.mark.parametrize("setting", [ENABLED, f"--a=1 {ENABLED}", DISABLED, deadlock.FLAG])
-def test_a_users_own_setting_is_kept(small_affected_host, setting):
+def test_user_setting_is_kept(small_affected_host, setting):
     small_affected_host.setenv("XLA_FLAGS", setting)
     deadlock.protect()
     assert os.environ["XLA_FLAGS"] == setting
 
 
 @pytest.mark.parametrize(("value", "acts"), [("1", False), ("yes", False), ("0", True), ("", True)])
-def test_the_opt_out(small_affected_host, value, acts):
+def test_opt_out_disables_protection(small_affected_host, value, acts):
     small_affected_host.setenv(deadlock.OPT_OUT, value)
     deadlock.protect()
     assert (os.environ["XLA_FLAGS"] == DISABLED) == acts
@@ -101,14 +101,14 @@ def lapack_calls():
     return jax.make_jaxpr(loop)(jnp.eye(2))
 
 
-def test_lapack_calls_are_protected_while_there_is_time(small_affected_host):
+def test_lapack_calls_are_protected_before_the_backend_starts(small_affected_host):
     deadlock.protect_or_warn("Mine", jax.make_jaxpr(jnp.sin)(1.0))
     assert os.environ["XLA_FLAGS"] == ""
     deadlock.protect_or_warn("Mine", lapack_calls())
     assert os.environ["XLA_FLAGS"] == DISABLED
 
 
-def test_too_late_warns_and_changes_nothing(small_affected_host):
+def test_late_protection_only_warns(small_affected_host):
     small_affected_host.setattr(deadlock, "backend_has_started", lambda: True)
     with pytest.warns(RuntimeWarning, match=r"Mine calls LAPACK \(cholesky, .*qr\).*set it before"):
         deadlock.protect_or_warn("Mine", lapack_calls())
@@ -119,7 +119,7 @@ def test_too_late_warns_and_changes_nothing(small_affected_host):
 @pytest.mark.parametrize(
     "changes", [{"XLA_FLAGS": ENABLED}, {deadlock.OPT_OUT: "1"}, {"NPROC": "16"}]
 )
-def test_where_nothing_is_needed_or_wanted_nothing_is_said(small_affected_host, changes):
+def test_no_warning_when_unaffected_or_opted_out(small_affected_host, changes):
     small_affected_host.setattr(deadlock, "backend_has_started", lambda: True)
     for name, value in changes.items():
         small_affected_host.setenv(name, value)
@@ -128,15 +128,15 @@ def test_where_nothing_is_needed_or_wanted_nothing_is_said(small_affected_host, 
     assert os.environ.get("XLA_FLAGS") == before
 
 
-def test_flags_in_a_file_are_left_to_the_user(small_affected_host):
-    """XLA takes a value that begins with no dash for the name of a file."""
+def test_flag_files_are_not_modified(small_affected_host):
+    """XLA treats a value without a leading dash as a file name."""
     small_affected_host.setenv("XLA_FLAGS", "flags.txt")
     with pytest.warns(RuntimeWarning, match=r"add it to the file flags\.txt"):
         deadlock.protect_or_warn("Mine", lapack_calls())
     assert os.environ["XLA_FLAGS"] == "flags.txt"
 
 
-def test_members_are_initialised_in_turn_to_the_same_numbers(small_affected_host):
+def test_sequential_initialisation_gives_the_same_numbers(small_affected_host):
     def orthogonal(key):
         return jnp.linalg.qr(jax.random.normal(key, (5, 3)))[0]
 
@@ -159,12 +159,12 @@ class Factored(Counter):
         return state, timestep.replace(reward=timestep.reward + 0.0 * q[0, 0])
 
 
-def test_training_warns_of_an_environment_that_calls_lapack_too_late(small_affected_host):
+def test_training_warns_when_protection_is_too_late(small_affected_host):
     small_affected_host.setattr(deadlock, "backend_has_started", lambda: True)
     with pytest.warns(RuntimeWarning, match="Factored calls LAPACK"):
         Training.create(PPO(), Factored(), total_steps=512)
     small_affected_host.setenv(deadlock.OPT_OUT, "1")
-    Training.create(PPO(), Factored(), total_steps=512)  # where a warning is an error
+    Training.create(PPO(), Factored(), total_steps=512)  # warnings are errors here
 
 
 def test_the_version_of_jaxlib_is_read(monkeypatch):
@@ -178,11 +178,11 @@ def test_the_version_of_jaxlib_is_read(monkeypatch):
     assert deadlock._jaxlib_version() is None
 
 
-# In processes of their own ------------------------------------------------------------------------
+# In subprocesses ----------------------------------------------------------------------------------
 
 
 def environment(**changes):
-    """This process's environment without what importing jaxrl has done to it."""
+    """This process's environment without the variables that importing jaxrl may set or read."""
     kept = {
         k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", deadlock.OPT_OUT)
     }
@@ -190,7 +190,7 @@ def environment(**changes):
 
 
 def python(code, *arguments, **changes):
-    """Runs a program of its own; XLA may not take longer than two minutes."""
+    """Run code in a subprocess, with a timeout of two minutes."""
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(
         command, env=environment(**changes), capture_output=True, text=True, timeout=120
@@ -209,7 +209,7 @@ print(os.environ.get("XLA_FLAGS"), deadlock.backend_has_started())
 
 
 def test_environments_that_call_lapack_are_protected_before_jax_starts():
-    """Ours that do not are not slowed down; of those by an import path nothing is known."""
+    """Known environments without LAPACK are not slowed down; import paths may call it."""
     assert python(IMPORT, "gymnax/CartPole-v1", NPROC="2").stdout.startswith("None")
     own = python(IMPORT, "helpers.environments:Chain", NPROC="2")
     assert own.stdout == f"{DISABLED} False\n", own.stderr
@@ -247,11 +247,10 @@ print("done")
     reason="this version of jaxlib does not deadlock",
 )
 def test_eight_seeds_train_in_ten_processes_without_a_deadlock(tmp_path):
-    """PPO vmapped over 8 seeds on two threads: the QR decompositions of the initial networks.
+    """PPO vmapped over 8 seeds on two threads; initialisation uses QR decompositions.
 
-    Where these are batched the first call hangs (6 of 6 processes). What the program returns
-    matters: with the optimiser's state beside the parameters XLA schedules it so that it seldom
-    does.
+    With batched decompositions the first call hangs (6 of 6 processes). The outputs matter: if the
+    program also returns the optimiser state, XLA schedules it so that it seldom hangs.
     """
     settings = {
         "NPROC": "2",
@@ -261,7 +260,7 @@ def test_eight_seeds_train_in_ten_processes_without_a_deadlock(tmp_path):
     }
 
     def train(_):
-        run = python(TRAIN, "20", **settings)  # raises where it hangs
+        run = python(TRAIN, "20", **settings)  # raises if it hangs
         assert run.stdout == "done\n", run.stderr
 
     train(0)

@@ -1,4 +1,4 @@
-"""Parameters as one vector between updates: the same numbers, and no agent sees it."""
+"""Parameters stay flattened between updates: same results, invisible to agents."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def same(one, two):
 
 
 @pytest.mark.parametrize("tree", [TREE, FLOATS, {}, jnp.ones((2, 2))])
-def test_the_tree_comes_back(tree):
+def test_flattened_trees_round_trip(tree):
     kept = Flattened.of(tree)
     assert kept.vector.ndim == 1
     assert len(jax.tree.leaves(kept)) == 1
@@ -46,15 +46,15 @@ def test_the_tree_comes_back(tree):
 
 
 def test_half_precision_stays_half_precision():
-    """Where the step size is a float32, updates are, too; the loop wants its dtypes back."""
+    """A float32 step size makes float32 updates; the loop needs the original dtypes."""
     tree = {"w": jnp.ones(3, jnp.bfloat16)}
     transform = optax.adam(jnp.float32(0.1))
     new, *_ = descend(transform, lambda p: (jnp.sum(p["w"] ** 2), None), tree, transform.init(tree))
     assert new["w"].dtype == jnp.bfloat16
 
 
-def test_a_tree_with_a_count_stays_a_tree():
-    """A count would lose digits as a float."""
+def test_trees_with_integers_are_not_flattened():
+    """An integer count would lose digits as a float."""
     state = TrainState({"w": jnp.ones(2), "count": jnp.int32(2**24 + 1)}, {"m": jnp.ones(2)})
     carried = flatten(state, ("params", "optimizer"))
     assert (type(carried.params), type(carried.optimizer)) == (dict, Flattened)
@@ -71,7 +71,7 @@ AGENTS = {
 
 @pytest.fixture
 def carried(monkeypatch):
-    """The fields that a loop over updates carries as vectors, as they are asked for."""
+    """Records the fields that the update loop carries as vectors."""
     seen = []
 
     def spy(state, fields):
@@ -83,8 +83,8 @@ def carried(monkeypatch):
 
 
 @pytest.mark.parametrize("is_cpu", [True, False])
-def test_only_a_cpu_carries_parameters_as_a_vector(is_cpu, carried, monkeypatch):
-    """And no agent sees that."""
+def test_parameters_are_flattened_only_on_cpu(is_cpu, carried, monkeypatch):
+    """Agents see a tree on every device."""
     monkeypatch.setattr(layout, "is_cpu", lambda: is_cpu)
     seen = []
 
@@ -100,7 +100,7 @@ def test_only_a_cpu_carries_parameters_as_a_vector(is_cpu, carried, monkeypatch)
 
 
 @pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
-def test_an_agent_learns_the_same_either_way(name, carried, monkeypatch):
+def test_flattening_does_not_change_learning(name, carried, monkeypatch):
     monkeypatch.setattr(layout, "is_cpu", lambda: True)  # an accelerator keeps the tree
     agent, env = AGENTS[name]
 
@@ -124,7 +124,7 @@ def test_an_agent_learns_the_same_either_way(name, carried, monkeypatch):
     assert jax.tree.structure(vector[0]) == jax.tree.structure(start)
 
 
-def test_no_agent_names_a_field_that_its_state_lacks():
+def test_flattened_fields_exist_in_agent_states():
     found = 0
     for agent_name in jaxrl.agents.__all__:
         agent = getattr(jaxrl.agents, agent_name)

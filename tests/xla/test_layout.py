@@ -16,7 +16,7 @@ from jaxrl.xla.flatten import flatten
 
 KEY = jax.random.key(0)
 AGENTS = {
-    # Ten steps, four a turn: the last turn is not whole. One and three: less than a turn.
+    # Unrolled by four: 10 steps leave a partial iteration; 1 and 3 are less than one.
     "ppo": (PPO(num_envs=4, num_steps=10, hidden_sizes=(8,)), Counter()),
     "ppo-recurrent": (PPO(num_envs=4, num_steps=3, core="gru", hidden_sizes=(8,)), Recall()),
     "trpo": (TRPO(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
@@ -29,16 +29,16 @@ AGENTS = {
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    """Programs as for an accelerator, which a CPU computes, too."""
+    """Use the accelerator layout, which a CPU can run too."""
     monkeypatch.setattr(layout, "is_cpu", lambda: False)
 
 
-def test_the_device_is_the_one_that_jax_computes_on():
+def test_is_cpu_follows_the_jax_device():
     assert layout.is_cpu() == (jax.devices()[0].platform == "cpu")
 
 
 @pytest.mark.parametrize("is_cpu", [True, False])
-def test_a_critic_is_fitted_as_a_vector_on_a_cpu_only(is_cpu, monkeypatch):
+def test_critic_parameters_are_flattened_only_on_cpu(is_cpu, monkeypatch):
     monkeypatch.setattr(layout, "is_cpu", lambda: is_cpu)
     seen = []
 
@@ -53,7 +53,7 @@ def test_a_critic_is_fitted_as_a_vector_on_a_cpu_only(is_cpu, monkeypatch):
 
 
 @pytest.mark.parametrize("name", cases(AGENTS, "ppo"))
-def test_an_accelerator_learns_what_a_cpu_learns(name, monkeypatch):
+def test_accelerator_and_cpu_layouts_learn_the_same(name, monkeypatch):
     agent, env = AGENTS[name]
     outcomes = {}
     for is_cpu in (True, False):
@@ -69,7 +69,7 @@ def test_an_accelerator_learns_what_a_cpu_learns(name, monkeypatch):
 @pytest.mark.parametrize(
     ("num_operations", "steps"), [(1, 4), (layout.SMALL_STEP, 4), (layout.SMALL_STEP + 1, 1)]
 )
-def test_small_steps_of_an_environment_are_taken_four_a_turn(accelerator, num_operations, steps):
+def test_small_environment_steps_are_unrolled_by_four(accelerator, num_operations, steps):
     def step(x):
         for _ in range(num_operations):
             x = x + 1
@@ -78,7 +78,7 @@ def test_small_steps_of_an_environment_are_taken_four_a_turn(accelerator, num_op
     assert layout.scan_unroll(jax.make_jaxpr(step)(0.0)) == steps
 
 
-def test_the_rollout_follows_the_device(monkeypatch):
+def test_rollout_is_unrolled_only_on_accelerators(monkeypatch):
     agent = PPO(num_envs=2, num_steps=8, hidden_sizes=(4,))
     env = jaxrl_envs.make("gymnax/CartPole-v1")
     for is_cpu, seen in ((False, True), (True, False)):
@@ -87,7 +87,7 @@ def test_the_rollout_follows_the_device(monkeypatch):
         assert (f"unroll={layout.SCAN_UNROLL}" in str(jaxpr)) == seen
 
 
-def test_classic_control_is_small_and_brax_is_not(accelerator):
+def test_gymnax_steps_are_unrolled_and_brax_steps_are_not(accelerator):
     pytest.importorskip("brax")
     turns = [
         layout.scan_unroll(FirstStep.of(jaxrl_envs.make(name)).jaxpr)

@@ -66,7 +66,7 @@ AGENTS = {
 
 
 def program(name):
-    """All of training: the start, iterations, evaluations."""
+    """The jaxpr of training: initialisation, iterations and evaluations."""
     agent, make_env, options = AGENTS[name]
     env = make_env()
     options = {k: x() if callable(x) else x for k, x in options.items()}
@@ -77,14 +77,14 @@ def program(name):
     return re.sub("0x[0-9a-f]+", "", str(jax.make_jaxpr(train)(KEY)))
 
 
-def test_every_algorithm_is_among_them():
+def test_every_algorithm_is_covered():
     assert {type(agent) for agent, _, _ in AGENTS.values()} >= {
         getattr(agents, name) for name in agents.__all__
     }
 
 
 @pytest.mark.parametrize("name", cases(AGENTS, "ppo", "dqn", "fitted_q", "population"))
-def test_an_agent_trains_by_the_same_program(name):
+def test_x64_does_not_change_the_training_program(name):
     with jax.enable_x64(True):
         wide = program(name)
     assert not re.search(r"\b[fiu]64\b", wide)
@@ -98,7 +98,7 @@ def outcome(agent, env, **options):
     )
 
 
-def test_wide_hyperparameters_and_parameters_of_environments_are_narrowed():
+def test_float64_parameters_become_float32():
     agent, expected = agents.PPO(**ON_POLICY), outcome(agents.PPO(**ON_POLICY), Counter())
     with jax.enable_x64(True):
         assert outcome(agent, Counter()) == expected  # leaves that are traced as float64
@@ -110,16 +110,16 @@ def test_wide_hyperparameters_and_parameters_of_environments_are_narrowed():
         assert {x.shape for x in jax.tree.leaves(grid)} == {(4,)}
 
 
-def test_wide_data_of_an_offline_agent_are_narrowed():
+def test_float64_offline_data_become_float32():
     agent, _, _ = AGENTS["fitted_q"]
-    data = jax.tree.map(np.asarray, walk())  # NumPy's, as a data set that was read
+    data = jax.tree.map(np.asarray, walk())  # NumPy arrays, as read from a file
     expected = outcome(agent, Chain(), data=data)
     with jax.enable_x64(True):
         wide = data.replace(obs=data.obs.astype(np.float64), reward=jnp.float64(data.reward))
         assert outcome(agent, Chain(), data=wide) == expected
 
 
-def test_an_object_of_another_library_is_adapted_in_32_bits():
+def test_library_objects_are_adapted_in_32_bits():
     def widths(env):
         leaves = jax.tree.leaves((env, env.spec.observation))
         return {jnp.dtype(x.dtype).itemsize for x in leaves} - {1}
@@ -130,7 +130,7 @@ def test_an_object_of_another_library_is_adapted_in_32_bits():
 
 
 class Careless(struct.PyTreeNode):
-    """Names no dtypes, as most environments, so that the setting decides."""
+    """Names no dtypes, like most environments, so that `jax_enable_x64` decides."""
 
     spec = EnvSpec(jax.ShapeDtypeStruct((2,), jnp.float32), Box.of(-1.0, 1.0, (1,)), max_steps=3)
 
@@ -147,12 +147,12 @@ class Careless(struct.PyTreeNode):
 
 
 class Wide(Careless):
-    """Says that it observes in float64."""
+    """Declares float64 observations."""
 
     spec = EnvSpec(jax.ShapeDtypeStruct((2,), np.float64), Discrete(2))
 
 
-def test_an_environment_need_not_name_its_dtypes():
+def test_environments_need_not_specify_dtypes():
     with jax.enable_x64(True):
         jaxrl_envs.check(Careless())
         found = outcome(agents.SAC(**REPLAY), Careless())
@@ -160,7 +160,7 @@ def test_an_environment_need_not_name_its_dtypes():
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_an_environment_of_float64_is_told(on):
+def test_float64_observation_specs_are_rejected(on):
     message = r"float32\[2\], spec.observation float64\[2\] \(jaxrl computes in 32 bits\)"
     with jax.enable_x64(on), pytest.raises(ValueError, match=message):
         outcome(agents.PPO(**ON_POLICY), Wide())
@@ -216,13 +216,13 @@ assert equal(wide, narrow)
     "others",
     [
         (),
-        # That these are the same programs is tested above, of an agent of each plan.
+        # Tests above compare the programs for an agent of each plan.
         pytest.param(("replay", "offline, seeds", "population, seeds"), marks=pytest.mark.thorough),
     ],
     ids=["on-policy", "others"],
 )
-def test_a_process_with_the_setting_on_trains_to_the_same_bits(tmp_path, others):
-    """A run is written, resumed, loaded and played; agents of other plans are trained."""
+def test_x64_process_trains_to_identical_bits(tmp_path, others):
+    """A run is saved, resumed, loaded and evaluated; agents of other plans are trained."""
     path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
     switches = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": path}
     run = subprocess.run(
@@ -239,8 +239,8 @@ PLANS = "ppo", "rainbow", "fitted_q", "cross_entropy"
 
 
 @pytest.mark.parametrize("name", cases([*PLANS, "trpo", "td3"], *PLANS))
-def test_strict_promotion_of_dtypes_changes_nothing(name):
-    """One agent of each plan, and those with sums over integers, are the same programs."""
+def test_strict_dtype_promotion_changes_nothing(name):
+    """Same programs for one agent of each plan and for those that sum integers."""
     if name == "cross_entropy":
         agent, env, options = CrossEntropy(), Counter(limit=3), {}
     else:

@@ -1,4 +1,4 @@
-"""The generator has the same bits as jax's threefry and ignores other keys."""
+"""The generator gives the bits of jax's threefry and leaves other keys unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
-def test_the_bits_are_those_of_jax(draw):
-    once = jax.jit(draw)  # both compiled here: jax's own programs may be there, otherwise rounded
+def test_bits_match_jax(draw):
+    once = jax.jit(draw)  # compile both here: jax's cached programs may round differently
     np.testing.assert_array_equal(once(fast(KEY)), once(KEY))
     keys, several = jax.random.split(KEY, 3), jax.jit(jax.vmap(draw))
     np.testing.assert_array_equal(several(fast(keys)), several(keys))
@@ -43,8 +43,8 @@ def test_other_keys_are_left_alone():
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(KEY))
 
 
-def test_no_rolled_loops_are_left_in_a_training_program(monkeypatch):
-    """jax's own threefry, a primitive of its own, is nowhere in the program."""
+def test_training_programs_contain_no_jax_threefry(monkeypatch):
+    """On a CPU jax lowers its threefry primitive to rolled loops."""
     from helpers.environments import Counter
 
     training = Training.create(PPO(num_envs=8, num_steps=8), Counter(limit=5), total_steps=64)

@@ -14,7 +14,7 @@ from jaxrl.runs.load import load_policy
 KEY = jax.random.key(0)
 
 
-def test_a_run_is_made_and_played_under_the_guard(tmp_path):
+def test_fit_load_and_evaluate_under_the_guard(tmp_path):
     obs = jax.numpy.zeros(2)
     with jax.transfer_guard("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):

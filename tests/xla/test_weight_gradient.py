@@ -1,4 +1,4 @@
-"""Weight gradients in blocks of rows: the plain product's numbers, in every mode of derivation."""
+"""Weight gradients in blocks of rows match the plain product in every differentiation mode."""
 
 import functools
 import re
@@ -27,7 +27,7 @@ SHAPES = {
     "no row": ((0,), 9, 5, None),
     "no input": ((96,), 0, 5, None),
 }
-"""Leading axes, inputs and outputs, and the rows of a block; 256 at most, 64 for the square."""
+"""Leading axes, inputs, outputs, rows per block (at most 256, 64 for the square kernel)."""
 
 
 def last_axis(x):
@@ -42,7 +42,7 @@ def arrays(name, dtype=np.float64):
 
 
 def value_and_gradients(f):
-    """`f(x, kernel)` and its gradients along `dy`."""
+    """`f(x, kernel)` and its gradients for the cotangent `dy`."""
 
     def run(x, kernel, dy):
         y, pull = jax.vjp(lambda *both: f(*both, last_axis(x)), x, kernel)
@@ -52,7 +52,7 @@ def value_and_gradients(f):
 
 
 def batched_products(f, *args):
-    """The shapes of the results of matrix products with a batch axis, anywhere in a program."""
+    """Result shapes of all matrix products with a batch axis in a program."""
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
@@ -66,8 +66,8 @@ def batched_products(f, *args):
 
 
 @pytest.mark.optimized
-def test_the_gradients_are_those_of_the_formula():
-    """In float64 by NumPy, up to the rounding of a float32 sum; the value has lax's bits."""
+def test_gradients_match_float64():
+    """NumPy's, up to float32 rounding of the sum; the value is bit-identical to lax."""
     inputs = {name: [np.float32(x) for x in arrays(name)] for name in SHAPES}
     ours, lax = (
         jax.jit(lambda args, f=f: {n: value_and_gradients(f)(*x) for n, x in args.items()})(inputs)
@@ -84,7 +84,7 @@ def test_the_gradients_are_those_of_the_formula():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_it_is_one_product_for_each_block(name):
+def test_gradient_is_one_batched_product_over_blocks(name):
     leading, inputs, outputs, block = SHAPES[name]
     x, kernel, dy = arrays(name, np.float32)
     found = batched_products(value_and_gradients(dot_general), x, kernel, dy)
@@ -98,7 +98,7 @@ def test_it_is_one_product_for_each_block(name):
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", ["narrow", "time steps and environments"])
 def test_the_shorter_side_of_the_kernel_comes_first(name):
-    """In the program that XLA compiles, which also copies and transposes no operand."""
+    """In the compiled program, which copies and transposes no operand."""
     x, kernel, dy = arrays(name, np.float32)
 
     def gradient(x, dy):
@@ -108,7 +108,7 @@ def test_the_shorter_side_of_the_kernel_comes_first(name):
     blocks = x.size // x.shape[-1] // SHAPES[name][-1]
     assert re.findall(r"f32\[(\S+)\]\S* dot\(", program) == [f"{blocks},5,9"]
     moved = re.findall(r"f32\[(\S+)\]\S* (?:copy|transpose)\(", program)
-    assert set(moved) <= {"9,5", "5,9"}  # of the result
+    assert set(moved) <= {"9,5", "5,9"}  # the result
 
 
 def test_a_block_divides_the_rows():
@@ -119,7 +119,7 @@ def test_a_block_divides_the_rows():
 
 
 @pytest.mark.parametrize("rows", [2048, 3 * 2**10, 37 * 2**6, 65_536])
-def test_the_sums_of_blocks_never_take_more_memory_than_the_operands(rows):
+def test_block_sums_use_no_more_memory_than_the_operands(rows):
     sizes = [2**k for k in range(14)]
     for inputs, outputs in ((i, o) for i in sizes for o in sizes):
         block = rows_of_a_block(rows, inputs, outputs)
@@ -127,7 +127,7 @@ def test_the_sums_of_blocks_never_take_more_memory_than_the_operands(rows):
             assert rows // block * inputs * outputs <= rows * (inputs + outputs)
 
 
-# A network of two layers, with the product as an argument ----------------------------------------
+# A two-layer network with the product as an argument ----------------------------------------------
 
 
 def network(product, params, x):
@@ -140,7 +140,7 @@ def gradient(f):
 
 
 def fisher_product(f, params, x, direction):
-    """Gauss-Newton's J^T J v, as in TRPO: linearised once."""
+    """Gauss-Newton product J^T J v, linearised once, as in TRPO."""
     _, push = jax.linearize(lambda p: f(p, x), params)
     pull = jax.linear_transpose(push, params)
     return pull(push(direction))[0]
@@ -151,7 +151,7 @@ def along(f, params, x, direction):
 
 
 def side_by_side(f, params, x, direction):
-    """As in a vmap over seeds: each with its own parameters, then also with its own input."""
+    """As in a vmap over seeds: batched parameters, then batched inputs as well."""
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), params, direction)
     xs = jnp.stack([x, 2 * x])
     return jax.vmap(gradient(f), (0, None))(both, x), jax.vmap(gradient(f))(both, xs)
@@ -185,7 +185,7 @@ def gradient_sum(f):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_of_derivation_is_that_of_the_plain_product(mode):
+def test_every_differentiation_mode_matches_the_plain_product(mode):
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(2, 256, 6)), jnp.float32)
     params, direction = (
@@ -204,7 +204,7 @@ def test_every_mode_of_derivation_is_that_of_the_plain_product(mode):
 
 
 def test_a_hessian_by_both_orders():
-    """Forward over reverse and reverse over reverse, where every product is in blocks."""
+    """Forward-over-reverse and reverse-over-reverse, with every product in blocks."""
     x, kernel, _ = arrays("narrow", np.float32)
 
     def f(product):
@@ -219,7 +219,7 @@ def test_a_hessian_by_both_orders():
 # Devices, dtypes and layers -----------------------------------------------------------------------
 
 
-def test_an_accelerator_gets_the_program_of_lax(monkeypatch):
+def test_accelerators_use_the_lax_program(monkeypatch):
     monkeypatch.setattr(layout, "is_cpu", lambda: False)
     args = arrays("narrow", np.float32)
     ours, lax = (
@@ -230,8 +230,8 @@ def test_an_accelerator_gets_the_program_of_lax(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_gets_the_program_of_lax(dtype):
-    """The sum over the blocks would be rounded after each of them."""
+def test_half_precision_uses_the_lax_program(dtype):
+    """The sum over blocks would be rounded after each block."""
     args = arrays("narrow", dtype)
     ours, lax = (
         str(jax.make_jaxpr(value_and_gradients(f))(*args))
@@ -257,15 +257,15 @@ def test_options_reach_every_product():
 
 
 @pytest.mark.parametrize("layer", [dense(5, 1.0), NoisyDense(5)], ids=["dense", "noisy"])
-def test_our_layers_use_it(layer):
+def test_layers_use_block_gradients(layer):
     x = arrays("narrow", np.float32)[0]
     params = layer.init(jax.random.key(0), x)
     loss = jax.grad(lambda params: jnp.sum(layer.apply(params, x)))
     assert batched_products(loss, params) == [(2, 5, 9)]
 
 
-def test_columns_use_it_beyond_the_cache(monkeypatch):
-    """Few columns stay columns in the value, and their gradient reads the input once."""
+def test_columns_use_block_gradients_beyond_the_cache(monkeypatch):
+    """The value is still computed by columns; the gradient reads the input once."""
     x, kernel, dy = (a[..., :9][..., : (2 if i else 9)] for i, a in enumerate(arrays("narrow")))
     x, kernel, dy = (np.float32(a) for a in (x, kernel, dy))
     f = value_and_gradients(columns.dot_general_by_columns)

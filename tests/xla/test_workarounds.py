@@ -17,7 +17,7 @@ def docstring(path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_workaround_says_why_it_exists_and_when_it_can_go(name):
+def test_workaround_docstrings_have_all_sections(name):
     title, *paragraphs = docstring(ROOT / "jaxrl" / "xla" / f"{name}.py").split("\n\n")
     assert title.endswith(".")
     assert [paragraph.partition(":")[0] for paragraph in paragraphs] == PARTS
@@ -25,7 +25,7 @@ def test_a_workaround_says_why_it_exists_and_when_it_can_go(name):
 
 
 def test_the_command_knows_every_workaround():
-    """Without a name it measures all that it lists; each of them names the code it is about."""
+    """Without a name it measures all that it lists; each names the code that it measures."""
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.workarounds", "--list"],
         cwd=ROOT,
@@ -43,7 +43,7 @@ def test_the_command_knows_every_workaround():
         assert (f"jaxrl/xla/{name}.py" in files) == (name in FILES)
 
 
-def test_an_unknown_workaround_is_named():
+def test_unknown_workaround_is_rejected():
     command = [sys.executable, "-m", "benchmarks.workarounds", "colums"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
