@@ -112,7 +112,7 @@ MUTANTS = (
         "jaxrl/engine/mesh.py",
         "lambda x: x[: self.num_members], tree)",
         "lambda x: x, tree)",
-        ("tests/engine/test_mesh.py::test_members_are_those_of_one_device",),
+        ("tests/engine/test_mesh.py::test_members_match_a_run_on_one_device",),
     ),
     Mutant(
         "fresh-episodes-that-are-not",
