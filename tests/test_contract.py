@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 
 class Plain:
-    """All that is asked for, but no pytree."""
+    """A complete environment that is not a pytree."""
 
     spec = Counter().spec
 
@@ -51,7 +51,7 @@ class OfAnother(Counter):
 
 
 class FiveValues(Counter):
-    """Returns what gymnax's step returns."""
+    """Its step returns five values, like gymnax's."""
 
     def step(self, key, state, action):
         state, timestep = super().step(key, state, action)
@@ -94,7 +94,7 @@ HOW = "subclass flax.struct.PyTreeNode"
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
-def test_what_is_no_environment_is_named(env, message):
+def test_non_environments_are_rejected(env, message):
     with pytest.raises(TypeError, match=message):
         as_environment(env)
     with pytest.raises(TypeError, match=message):
@@ -113,7 +113,7 @@ def test_what_is_no_environment_is_named(env, message):
     ],
     ids=lambda x: "",
 )
-def test_what_is_no_agent_is_named(agent, message):
+def test_non_agents_are_rejected(agent, message):
     with pytest.raises(TypeError, match=message):
         Training.create(agent, Counter(), total_steps=100)
 
@@ -134,7 +134,7 @@ def test_what_is_no_agent_is_named(agent, message):
     ],
     ids=["train", "fit", "evaluate", "reset", "check", "eval_env"],
 )
-def test_every_entry_names_it(entry, tmp_path):
+def test_every_entry_point_rejects_non_pytrees(entry, tmp_path):
     with pytest.raises(TypeError, match=f"Plain is not a pytree: .*{HOW}"):
         entry(Plain(), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -150,14 +150,14 @@ def test_every_entry_names_it(entry, tmp_path):
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_what_is_returned_is_looked_at(env, message):
+def test_return_values_are_checked(env, message):
     with pytest.raises(TypeError, match=message):
         Training.create(jaxrl.agents.PPO(), env, total_steps=100)
     with pytest.raises(ConformanceError, match=f"- {message}"):
         check(env)
 
 
-def test_what_the_message_says_helps():
+def test_suggested_fixes_work():
     """Both ways to make the class a pytree, and both ways to write a static field."""
 
     class Mended(Plain, struct.PyTreeNode):
@@ -177,20 +177,20 @@ def test_what_the_message_says_helps():
             check_environment(Plain())
 
 
-def test_an_environment_inside_a_wrapper_is_named():
+def test_errors_name_the_wrapped_environment():
     for env in (TimeLimit(Plain()), VectorEnv(TimeLimit(Plain()), 2)):
         with pytest.raises(TypeError, match=f"env is a Plain, which is not a pytree: .*{HOW}"):
             env.check() if isinstance(env, VectorEnv) else check_environment(env)
 
 
-def test_leaves_of_any_kind_of_number_are_data():
-    """Under vmap and eval_shape, too, where they are not there yet."""
+def test_numeric_leaves_are_accepted():
+    """Also under vmap and eval_shape, where they are abstract."""
     for bonus in (1, True, 1.0, jnp.ones(()), jnp.float32(1.0).item(), KEY):
         check_environment(Counter(bonus=bonus))
     jax.vmap(lambda b: check_environment(Counter(bonus=b)))(jnp.ones(3))
     jax.eval_shape(lambda b: check_environment(Counter(bonus=b)), jnp.ones(3))
 
 
-def test_an_error_of_a_specification_is_not_hidden():
+def test_specification_errors_are_not_hidden():
     with pytest.raises(ValueError, match="max_steps is 0"):
         as_environment(TimeLimit(Counter(), max_steps=0))

@@ -1,6 +1,6 @@
-"""Distributions, against SciPy, closed forms in float64 NumPy, and their own samples.
+"""Distributions, against SciPy, closed forms in float64 NumPy, and sample statistics.
 
-Each test compiles one or two programs, because single operations would be compiled one by one.
+Each test compiles one or two programs; eager operations would each be compiled separately.
 """
 
 import functools
@@ -20,7 +20,7 @@ from jaxrl.distributions import (
     Product,
 )
 
-NUM_ACTIONS = [2, 7, 8, 18]  # either side of the unrolled sums
+NUM_ACTIONS = [2, 7, 8, 18]  # on either side of the limit for unrolled sums
 NUM_SAMPLES = 20_000
 
 
@@ -29,7 +29,7 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> jax.Array:
 
 
 def random_mask(seed: int, *shape: int) -> np.ndarray:
-    """Allows about half of the actions, the first one always."""
+    """Allows about half of the actions, and always the first."""
     mask = np.random.default_rng(seed).random(shape) < 0.5
     mask[..., 0] = True
     return mask
@@ -97,13 +97,13 @@ each_example = pytest.mark.parametrize("p", EXAMPLES.values(), ids=EXAMPLES.keys
 
 
 def another(p: Distribution) -> Distribution:
-    """Moves every parameter and keeps the masks."""
+    """A distribution with other parameters and the same masks."""
     return jax.tree.map(lambda x: x if x.dtype == bool else x * 0.7 + 0.2 * np.sin(3 * x), p)
 
 
 @each_example
-def test_samples_bear_out_entropy_kl_mode_and_score(p):
-    """-E[log p] is the entropy, E[log p - log q] the KL, E[grad log p] zero; the mode is best."""
+def test_samples_agree_with_entropy_kl_mode_and_score(p):
+    """-E[log p] is the entropy, E[log p - log q] the KL, E[grad log p] 0; the mode is likeliest."""
 
     @jax.jit
     def measure(p, q, key):
@@ -141,7 +141,7 @@ def test_samples_bear_out_entropy_kl_mode_and_score(p):
     for parameter, score, slope in zip(*map(jax.tree.leaves, (p, scores, slopes)), strict=True):
         if parameter.dtype != bool:
             assert_mean(score, 0.0)
-            np.testing.assert_allclose(slope, 0.0, atol=2e-6)  # KL(p || q) is least at q = p
+            np.testing.assert_allclose(slope, 0.0, atol=2e-6)  # KL(p || q) is minimal at q = p
 
 
 @pytest.mark.parametrize("name", ["masked", "gaussian"])
@@ -189,7 +189,7 @@ def roll_out(parameters, key, make):
 @pytest.mark.optimized
 @pytest.mark.parametrize("num_actions", NUM_ACTIONS)
 def test_first_importance_ratio_of_a_categorical_is_exactly_one(num_actions):
-    """The same bits from the rollout's scan, the update's gradient and log_prob by itself."""
+    """Bit-identical in the rollout's scan, the update's gradient and log_prob alone."""
     logits = normal(0, 32, 67, num_actions, scale=3.0)
     flat_logits = logits.reshape(-1, num_actions)
     actions, old = (x.reshape(-1) for x in roll_out(logits, jax.random.key(0), Categorical))
@@ -216,7 +216,7 @@ def make_gaussian(mean):
 
 @pytest.mark.optimized
 def test_first_importance_ratio_of_a_gaussian_is_one_to_rounding():
-    """Not exactly: the rollout's program and log_prob by itself differ in their last bits."""
+    """Not exactly: the rollout's program and log_prob alone differ in the last bits."""
     mean = normal(0, 32, 67, 6)
     actions, old = roll_out(mean, jax.random.key(0), make_gaussian)
     new = jax.jit(lambda mean, actions: make_gaussian(mean).log_prob(actions))(mean, actions)
@@ -285,7 +285,7 @@ def test_categorical_gradients_match_the_closed_forms(num_actions):
 
 @pytest.mark.parametrize("num_actions", [4, 11])
 def test_hessian_of_kl_is_the_fisher_matrix(num_actions):
-    """d2 KL(old || new) / d new2 at new = old is diag(p) - p p^T: what TRPO relies on."""
+    """d2 KL(old || new) / d new2 at new = old is diag(p) - p p^T, as TRPO assumes."""
     logits = normal(0, num_actions)
     kl = jax.jit(jax.hessian(lambda new, old: Categorical(old).kl(Categorical(new))))
     p = np.exp(reference_log_probs(logits))
@@ -312,8 +312,8 @@ def test_masked_actions_are_never_sampled_and_the_others_keep_their_odds():
 
 
 @pytest.mark.parametrize("num_actions", [5, 12])
-def test_a_masked_categorical_is_the_categorical_of_what_is_left(num_actions):
-    """In value and in gradient, with one mask shared by the whole batch."""
+def test_masking_equals_removing_the_actions(num_actions):
+    """In values and gradients, with one mask for the whole batch."""
     kept = np.array([0, 2, 3])
     mask = np.isin(np.arange(num_actions), kept)
     logits, other_logits = (normal(seed, 3, num_actions) for seed in (0, 1))
@@ -338,8 +338,8 @@ def test_a_masked_categorical_is_the_categorical_of_what_is_left(num_actions):
 
 
 @pytest.mark.parametrize("num_actions", [2, 12])
-def test_values_and_gradients_are_finite_and_zero_at_masked_logits(num_actions):
-    """For every action, allowed or not, rows with nothing allowed, and logits of 1 and of 1e4."""
+def test_results_are_finite_and_masked_logits_have_zero_gradient(num_actions):
+    """For allowed and masked actions, fully masked rows, and logits of scale 1 and 1e4."""
     mask = random_mask(3, 64, num_actions)
     mask[0] = False
 
@@ -370,7 +370,7 @@ def test_a_fully_masked_row_is_uniform(num_actions):
 
 
 @pytest.mark.parametrize("num_actions", [3, 8])
-def test_masks_that_disagree_give_a_finite_kl(num_actions):
+def test_kl_between_different_masks_is_finite(num_actions):
     logits = normal(0, num_actions)
     everything = np.ones(num_actions, bool)
     narrow = np.arange(num_actions) > 0
@@ -385,13 +385,13 @@ def test_masks_that_disagree_give_a_finite_kl(num_actions):
     inside, _ = kl(logits, logits, narrow, everything)
     expected = -scipy.special.logsumexp(reference_log_probs(logits)[1:])
     np.testing.assert_allclose(inside, expected, rtol=1e-5)
-    outside, gradients = kl(logits, logits, everything, narrow)  # in truth infinite
+    outside, gradients = kl(logits, logits, everything, narrow)  # infinite in exact arithmetic
     assert outside > 1e28
     assert all_finite((outside, gradients))
 
 
 @pytest.mark.parametrize("num_actions", [2, 9])
-def test_huge_logits_stay_finite_and_right(num_actions):
+def test_huge_logits_give_finite_accurate_results(num_actions):
     logits = jnp.asarray([1e4] + [-1e4] * (num_actions - 1), jnp.float32)
 
     @jax.jit
@@ -411,8 +411,8 @@ def test_huge_logits_stay_finite_and_right(num_actions):
 
 
 @pytest.mark.parametrize("num_actions", [1, 2, 8])
-def test_an_action_that_does_not_exist_is_impossible(num_actions):
-    """log 0, not the log 1 of an empty sum; and rows that are masked out keep their gradients."""
+def test_out_of_range_actions_have_probability_zero(num_actions):
+    """log 0 = -inf, not the 0 of an empty sum; gradients stay correct if such rows are masked."""
     logits, action = normal(0, 4, num_actions), jnp.array([0, -1, num_actions, num_actions - 1])
     there = np.array([True, False, False, True])
 
@@ -495,7 +495,7 @@ def test_nums_must_add_up_to_the_logits(nums):
         MultiCategorical(np.zeros((1, 4)), nums).entropy()
 
 
-def test_products_of_different_lengths_do_not_mix():
+def test_kl_rejects_products_of_different_lengths():
     one = Product((Categorical(jnp.zeros(2)),))
     with pytest.raises(ValueError, match="zip"):
         one.kl(Product(one.components * 2))
@@ -509,7 +509,7 @@ def test_products_of_different_lengths_do_not_mix():
     [((), ()), ((), (4, 5)), ((3,), ()), ((3,), (4, 5)), ((2, 3), ())],
 )
 def test_gaussian_matches_scipy(event_shape, std_batch):
-    """With one log_std for each state (std_batch = batch) and one shared by all."""
+    """With log_std per state (std_batch = batch), and shared by all states."""
     shape = (4, 5, *event_shape)
     std_shape = (*std_batch, *event_shape)
     p, q = (
@@ -547,8 +547,8 @@ def test_gaussian_samples_pass_a_kolmogorov_smirnov_test():
     assert scipy.stats.pearsonr(z[:, 0], z[:, 1]).pvalue > 1e-3
 
 
-def test_a_small_kl_keeps_its_digits():
-    """A trust region measures KLs of about step^2, where exp(x) - 1 - x keeps few digits."""
+def test_small_kl_is_accurate():
+    """Trust regions measure KLs of about step^2, where exp(x) - 1 - x loses precision."""
     for step in (1e-2, 1e-3):
         p = DiagonalGaussian(np.zeros(1, np.float32), np.zeros(1, np.float32))
         q = DiagonalGaussian(np.zeros(1, np.float32), np.full(1, step, np.float32))
@@ -557,7 +557,7 @@ def test_a_small_kl_keeps_its_digits():
         np.testing.assert_allclose(kl, exact, rtol=3e-7 / step)
 
 
-def test_sample_gradients_are_those_of_the_reparameterisation():
+def test_sample_gradients_are_reparameterised():
     """d action / d mean = 1 and d action / d log_std = action - mean."""
     mean, log_std = normal(0, 3), normal(1, 3)
 

@@ -15,7 +15,7 @@ NONE = np.zeros((5,), bool)
 FOREVER = np.zeros((5, 2), bool)
 """No episode of the golden sequences ends."""
 
-# rlax, multistep_test.py: two sequences, here time first.
+# rlax, multistep_test.py: two sequences, here time-major.
 RLAX_REWARDS = np.array([[1.0, 0.0, -1.0, 0.0, 1.0], [0.5, 0.8, -0.7, 0.0, 2.1]], np.float32).T
 RLAX_DISCOUNTS = np.array([[0.5, 0.9, 1.0, 0.5, 0.8], [0.9, 0.5, 0.3, 0.8, 0.7]], np.float32).T
 RLAX_NEXT_VALUES = np.array([[3.0, 1, 5, -5, 3], [-1.7, 1.2, 2.3, 2.2, 2.7]], np.float32).T
@@ -26,7 +26,7 @@ GAE_DISCOUNTS = np.array([[0.99] * 5, [0.9, 0.9, 0.9, 0.0, 0.9]], np.float32).T
 
 
 def problem(seed, shape, *, endings=0.3):
-    """Random arguments of every estimator; masks overlap, and values where terminated are NaN."""
+    """Random arguments for every estimator; masks overlap, next values are NaN if terminated."""
     rng = np.random.default_rng(seed)
 
     def normal():
@@ -96,8 +96,8 @@ class TestGoldenNumbers:
             (0.4, [[0.56731, -6.042, 2.3431, 0.815, -0.49], [1.725, 1.46, 1.0, 0.0, -4.9]], 1e-3),
         ],
     )
-    def test_gae_of_rlax_with_a_discount_of_zero_inside(self, lambda_, expected, tolerance):
-        """The numbers for lambda 0.4 are given to three digits."""
+    def test_gae_matches_rlax_with_a_zero_discount(self, lambda_, expected, tolerance):
+        """rlax gives the numbers for lambda 0.4 to three digits."""
         actual = estimators.gae(
             GAE_REWARDS, GAE_VALUES[:-1], GAE_VALUES[1:], FOREVER, FOREVER, GAE_DISCOUNTS, lambda_
         )
@@ -109,7 +109,7 @@ class TestGoldenNumbers:
         close(actual, [1.743625, 1.6525, 1.45, 1.0])
 
     def test_gae_of_one_step_is_the_td_error_of_rlax(self):
-        """At each discount of 0, 0.5 and 1, each next value of 0, 1 and 2."""
+        """For discounts of 0, 0.5 and 1, and next values of 0, 1 and 2."""
         ones, never = np.ones((1, 9), np.float32), np.zeros((1, 9), bool)
         discounts, next_values = np.meshgrid([0, 0.5, 1], [0, 1, 2], indexing="ij")
         actual = estimators.gae(
@@ -117,7 +117,7 @@ class TestGoldenNumbers:
         )
         close(actual, [[-2, -2, -2, -2, -1.5, -1, -2, -1, 0]])
 
-    def test_lambda_returns_of_rlax(self):
+    def test_lambda_returns_match_rlax(self):
         actual = estimators.lambda_returns(
             RLAX_REWARDS, RLAX_NEXT_VALUES, FOREVER, FOREVER, RLAX_DISCOUNTS, 0.75
         )
@@ -127,7 +127,7 @@ class TestGoldenNumbers:
         ]
         close(actual, np.array(expected).T)
 
-    def test_discounted_returns_of_rlax(self):
+    def test_discounted_returns_match_rlax(self):
         actual = estimators.discounted_returns(
             RLAX_REWARDS, RLAX_NEXT_VALUES, FOREVER, FOREVER, RLAX_DISCOUNTS
         )
@@ -142,14 +142,14 @@ class TestGoldenNumbers:
             (7, [[1.315, 0.63, 0.7, 1.7, 3.4], [1.33592, 0.9288, 0.2576, 3.192, 3.99]]),
         ],
     )
-    def test_n_step_returns_of_rlax(self, n, expected):
+    def test_n_step_returns_match_rlax(self, n, expected):
         actual = estimators.n_step_returns(
             RLAX_REWARDS, RLAX_NEXT_VALUES, FOREVER, FOREVER, RLAX_DISCOUNTS, n
         )
         close(actual, np.array(expected).T)
 
-    def test_vtrace_of_rlax(self):
-        """rlax's test names a clip_pg_rho of 5, yet never passes it: the numbers are for 1."""
+    def test_vtrace_matches_rlax(self):
+        """rlax's test defines a clip_pg_rho of 5 but never passes it: the numbers are for 1."""
         behaviour = np.array(
             [
                 [[8.9, 0.7], [5.0, 1.0], [0.6, 0.1], [-0.9, -0.1]],
@@ -202,9 +202,7 @@ class TestDefinitions:
             (8, (1, 3), 0.5, 0.95, 0.3),
         ],
     )
-    def test_equals_the_sum_over_the_steps_ahead(
-        self, name, seed, shape, endings, discount, lambda_
-    ):
+    def test_matches_the_sum_over_future_steps(self, name, seed, shape, endings, discount, lambda_):
         p = problem(seed, shape, endings=endings)
         actual = jax.jit(lambda: CASES[name](estimators, p, discount, lambda_))()
         expected = CASES[name](reference, p, discount, lambda_)
@@ -224,7 +222,7 @@ class TestDefinitions:
         close(actual, expected)
 
     @every_estimator
-    def test_an_axis_of_size_one_is_repeated(self, name):
+    def test_axes_of_size_one_are_broadcast(self, name):
         p = problem(22, (9, 4))
         rng = np.random.default_rng(23)
         discount = rng.random((9, 1)).astype(np.float32)
@@ -250,7 +248,7 @@ class TestDefinitions:
         close(actual, reference.n_step_returns(p.rewards, *ends(p), 0.9, n=n))
 
     @every_estimator
-    def test_a_batch_is_its_columns(self, name):
+    def test_batch_columns_are_independent(self, name):
         p = problem(26, (9, 4))
         whole = CASES[name](estimators, p, 0.9, 0.8)
 
@@ -263,7 +261,7 @@ class TestDefinitions:
 
 
 class TestIdentities:
-    """What holds between the estimators; `values` and `next_values` need not agree for these."""
+    """Identities between estimators; `values` and `next_values` need not be consistent."""
 
     def test_gae_at_lambda_one_is_the_monte_carlo_advantage(self):
         p = problem(30, (9, 4))
@@ -278,7 +276,7 @@ class TestIdentities:
         close(advantages, one_step - p.values)
 
     @pytest.mark.parametrize("lambda_", [0.0, 0.6, 1.0])
-    def test_gae_is_the_lambda_return_without_the_value(self, lambda_):
+    def test_gae_is_the_lambda_return_minus_the_value(self, lambda_):
         p = consistent(problem(32, (9, 4)))
         advantages = estimators.gae(p.rewards, p.values, *ends(p), 0.9, lambda_)
         returns = estimators.lambda_returns(p.rewards, *ends(p), 0.9, lambda_)
@@ -300,7 +298,7 @@ class TestIdentities:
         close(trace.advantages, estimators.gae(p.rewards, p.values, *ends(p), 0.9, 1.0))
 
     def test_vtrace_without_clipping_is_unbiased(self):
-        """Two actions, one state, two steps: the mean over mu's actions is pi's value."""
+        """Two actions, one state, two steps: the expectation under mu is the value of pi."""
         pi, mu, reward = np.array([0.2, 0.8]), np.array([0.7, 0.3]), np.array([1.0, -2.0])
         first, second = (x.reshape(-1) for x in np.meshgrid([0, 1], [0, 1]))
         actions = np.stack([first, second])  # [T, action pairs]
@@ -320,14 +318,14 @@ class TestIdentities:
         close(first_target(np.inf), expected)
         assert abs(first_target(1.0) - expected) > 0.1
 
-    def test_lambda_returns_at_the_ends_are_one_step_and_whole_returns(self):
+    def test_lambda_0_and_1_give_one_step_and_full_returns(self):
         p = problem(35, (9, 4))
         at = {x: estimators.lambda_returns(p.rewards, *ends(p), 0.9, x) for x in (0.0, 1.0)}
         close(at[0.0], estimators.n_step_returns(p.rewards, *ends(p), 0.9, 1))
         close(at[1.0], estimators.discounted_returns(p.rewards, *ends(p), 0.9))
 
     @pytest.mark.parametrize("n", [9, 10])
-    def test_n_steps_to_the_end_are_the_return(self, n):
+    def test_n_step_returns_to_the_end_are_full_returns(self, n):
         p = problem(36, (9, 4))
         actual = estimators.n_step_returns(p.rewards, *ends(p), 0.9, n)
         close(actual, estimators.discounted_returns(p.rewards, *ends(p), 0.9))
@@ -338,8 +336,8 @@ class TestIdentities:
         actual = estimators.n_step_returns(zeros, next_values, NONE, NONE, 0.5, 3)
         close(actual, [3 / 8, 4 / 8, 5 / 8, 5 / 4, 5 / 2])
 
-    def test_the_value_of_an_endless_reward_is_a_fixed_point(self):
-        """r = 1 for ever is worth 1 / (1 - discount); who knows it finds no advantage anywhere."""
+    def test_true_values_are_a_fixed_point(self):
+        """A constant reward of 1 has the value 1 / (1 - discount), and then advantages are zero."""
         ones, truth = np.ones(5, np.float32), np.full(5, 10.0, np.float32)
         for name, estimator in CASES.items():
             p = SimpleNamespace(
@@ -356,7 +354,7 @@ class TestIdentities:
 
 
 def consistent(p):
-    """The same problem with next_values that are the values of the next step inside an episode."""
+    """The same problem, with next_values equal to the next step's values within an episode."""
     following = np.concatenate([p.values[1:], p.next_values[-1:]])
     next_values = np.where(p.terminated | p.truncated, p.next_values, following)
     return SimpleNamespace(**{**vars(p), "next_values": next_values})
@@ -364,7 +362,7 @@ def consistent(p):
 
 class TestEnds:
     @every_estimator
-    def test_values_behind_a_termination_do_not_matter(self, name):
+    def test_next_values_are_ignored_at_termination(self, name):
         p = problem(40, (9, 4), endings=0.6)
         assert np.isnan(p.next_values).any()
         other = SimpleNamespace(**vars(p))
@@ -379,7 +377,7 @@ class TestEnds:
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(with_nan))
 
     @every_estimator
-    def test_gradients_are_finite_whatever_lies_behind_a_termination(self, name):
+    def test_gradients_are_finite_despite_nan_at_termination(self, name):
         p = problem(41, (9, 4), endings=0.6)
 
         def total(floats):
@@ -393,7 +391,7 @@ class TestEnds:
 
     @pytest.mark.parametrize("name", ["vtrace", "retrace"])
     def test_gradients_are_finite_where_a_ratio_is_huge(self, name):
-        """exp(100) is infinite in float32, and 0 times it, the slope of what is clipped, is NaN."""
+        """exp(100) overflows float32, and the zero slope of the clipped ratio times inf is NaN."""
         p = problem(43, (9, 4))
         log_ratios = np.where(p.log_ratios > 0, 100.0, p.log_ratios).astype(np.float32)
         assert (log_ratios == 100.0).any()
@@ -408,7 +406,7 @@ class TestEnds:
 
     @pytest.mark.parametrize("end", ["terminated", "truncated"])
     @every_estimator
-    def test_nothing_crosses_the_end_of_an_episode(self, name, end):
+    def test_estimates_do_not_cross_episode_ends(self, name, end):
         p = problem(42, (12,), endings=0.0)
         setattr(p, end, np.arange(12) == 4)
         before = CASES[name](estimators, p, 0.9, 0.8)
@@ -421,7 +419,7 @@ class TestEnds:
 
     @every_estimator
     def test_truncation_is_not_termination(self, name):
-        """A step cut by a time limit is worth more than one that ends in a state of value zero."""
+        """With positive next values, a truncated step is worth more than a terminated one."""
         p = problem(43, (12,), endings=0.0)
         p.truncated = np.arange(12) == 3
         p.next_values[:] = 10.0
@@ -433,8 +431,8 @@ class TestEnds:
             assert a[3] - b[3] > 0.9 * 0.9 * weight * 10.0 - 1e-4
             np.testing.assert_array_equal(a[4:], b[4:])
 
-    def test_truncation_bootstraps_from_where_the_step_ended(self):
-        """discount V(next_obs), not discount V(obs), and not the value of the next episode."""
+    def test_truncation_bootstraps_from_next_obs(self):
+        """With V(next_obs), not V(obs), and not the value of the next episode."""
         p = SimpleNamespace(
             rewards=np.array([1.0, 1.0, 1.0], np.float32),
             values=np.array([10.0, 20.0, 30.0], np.float32),
@@ -473,7 +471,7 @@ class TestChecks:
         "name", ["values", "next_values", "terminated", "truncated", "log_ratios"]
     )
     @pytest.mark.parametrize("shape", [(3,), (4, 1), ()])
-    def test_a_wrong_shape_is_named(self, name, shape):
+    def test_wrong_shapes_are_rejected(self, name, shape):
         arguments = self.arguments()
         arguments[name] = np.resize(arguments[name], shape)
         with pytest.raises(
@@ -483,12 +481,12 @@ class TestChecks:
 
     @pytest.mark.parametrize("name", ["discount", "lambda_"])
     @pytest.mark.parametrize("shape", [(3,), (4, 4)])
-    def test_a_wrong_shape_of_a_hyper_parameter_is_named(self, name, shape):
+    def test_wrong_hyper_parameter_shapes_are_rejected(self, name, shape):
         arguments = {**self.arguments(), name: np.ones(shape, np.float32)}
         with pytest.raises(ValueError, match=rf"^{name} has shape .*: give a scalar"):
             estimators.vtrace(**arguments)
 
-    def test_a_vector_is_not_guessed_to_be_time_or_environments(self):
+    def test_ambiguous_discount_vectors_are_rejected(self):
         p = problem(51, (3, 3))
         with pytest.raises(ValueError, match=r"^discount has shape \(3,\)"):
             estimators.discounted_returns(p.rewards, *ends(p), np.ones(3, np.float32))
@@ -502,7 +500,7 @@ class TestChecks:
             CASES[estimator](estimators, p, 0.9, 0.8)
 
     @pytest.mark.parametrize("shape", [(), (0,), (0, 3)])
-    def test_there_must_be_a_step(self, shape):
+    def test_sequences_must_not_be_empty(self, shape):
         p = problem(53, shape)
         with pytest.raises(ValueError, match=r"^rewards has shape .* T at least 1"):
             estimators.discounted_returns(p.rewards, *ends(p), 0.9)

@@ -1,4 +1,4 @@
-"""Hyper-parameters are declared at the field and checked by `bind`."""
+"""Hyper-parameters are declared with their fields and checked by `bind`."""
 
 import re
 from typing import Literal
@@ -52,7 +52,7 @@ class AsText(Declared):
         ({"kind": "d"}, "kind is 'd': use "),
     ],
 )
-def test_what_is_declared_is_checked(kind, options, message):
+def test_declarations_are_checked(kind, options, message):
     with pytest.raises(InvalidValue, match=re.escape(message)):
         kind(**options).bind(SPEC)
     with pytest.raises(InvalidType, match="rate is 'x': it must be a number or a schedule"):
@@ -60,14 +60,14 @@ def test_what_is_declared_is_checked(kind, options, message):
 
 
 @pytest.mark.parametrize("kind", [Declared, OtherDefaults, AsText])
-def test_what_fits_passes(kind):
+def test_valid_values_are_accepted(kind):
     kind().bind(SPEC)
     kind(rate=None, count=0, free=-9.0).bind(SPEC)
     kind(rate=jnp.array([0.1, 1.0]), any_number=Linear(-1.0)).bind(SPEC)
     jax.jit(lambda x: kind(rate=x).bind(SPEC).rate)(9.0)  # traced: not known yet
 
 
-def test_another_default_keeps_the_declaration():
+def test_overriding_a_default_keeps_the_declaration():
     base, other = declarations(Declared), declarations(OtherDefaults)
     assert other == base
     assert (OtherDefaults().rate, OtherDefaults().size, OtherDefaults().kind) == (0.25, 8, "c")
@@ -75,7 +75,7 @@ def test_another_default_keeps_the_declaration():
     assert "free" not in base
 
 
-def test_fields_that_do_not_fit_one_another_come_last():
+def test_cross_field_checks_run_last():
     class Joined(Declared):
         def check(self, spec):
             super().check(spec)

@@ -44,20 +44,20 @@ class TestMean:
         close(losses.mean(x, axis=0), x.mean(0))
         close(losses.mean(x > 0), (x > 0).mean())
 
-    def test_where_leaves_entries_out(self):
+    def test_where_excludes_entries(self):
         x, where = normal(1, 5, 3), normal(2, 5, 3) > 0
         close(losses.mean(x, where), x[where].mean())
         close(losses.mean(x, where, axis=0), np.mean(x, axis=0, where=where))
         close(losses.mean(x > 0, where), (x > 0)[where].mean())
 
-    def test_what_is_left_out_may_be_nan(self):
+    def test_excluded_entries_may_be_nan(self):
         x = np.array([1.0, np.nan, 3.0], np.float32)
         where = np.array([True, False, True])
         value, gradient = jax.value_and_grad(losses.mean)(x, where)
         close(value, 2.0)
         close(gradient, [0.5, 0.0, 0.5])
 
-    def test_of_nothing_is_zero_without_a_gradient(self):
+    def test_empty_mean_is_zero_with_zero_gradient(self):
         x, where = normal(3, 4), np.zeros(4, bool)
         value, gradient = jax.value_and_grad(losses.mean)(x, where)
         assert value == 0.0
@@ -76,7 +76,7 @@ class TestStandardize:
         close(y.mean(), 0.0)
         close(y.std(), 1.0)
 
-    def test_does_not_see_an_affine_change(self):
+    def test_is_invariant_to_affine_changes(self):
         x = np.array([-1.0, 1, 1, -1, 1], np.float32)
         close(losses.standardize(x), losses.standardize((x + 9) / 2))  # -1, +1 become 4, 5
         close(losses.standardize(1e-4 * x), losses.standardize(x), 1e-3)
@@ -97,8 +97,10 @@ class TestPolicyGradientLoss:
             (LOGITS + 1, [0, 0, 0], -ADVANTAGES, WEIGHTS - 1, 0.327200909),
         ],
     )
-    def test_of_rlax(self, logits, actions, advantages, weights, expected):
-        """Its weight of a step is a factor of the advantage."""
+    def test_policy_gradient_loss_matches_rlax(
+        self, logits, actions, advantages, weights, expected
+    ):
+        """rlax multiplies the advantage of each step by a weight."""
         actual = losses.policy_gradient_loss(log_probs(logits, actions), advantages * weights)
         close(actual, expected)
 
@@ -106,7 +108,7 @@ class TestPolicyGradientLoss:
         gradient = jax.grad(losses.policy_gradient_loss)(normal(6, 3), ADVANTAGES)
         close(gradient, -ADVANTAGES / 3)
 
-    def test_no_gradient_reaches_the_advantages(self):
+    def test_policy_gradient_loss_does_not_differentiate_advantages(self):
         gradient = jax.grad(losses.policy_gradient_loss, argnums=1)(normal(6, 3), ADVANTAGES)
         np.testing.assert_array_equal(gradient, np.zeros(3))
 
@@ -123,7 +125,7 @@ class TestEntropyLoss:
         ("logits", "weights", "expected"),
         [(LOGITS, WEIGHTS, 0.288693), (LOGITS + 1, WEIGHTS - 1, 1.15422)],
     )
-    def test_of_rlax(self, logits, weights, expected):
+    def test_entropy_loss_matches_rlax(self, logits, weights, expected):
         log_p = jax.nn.log_softmax(logits)
         entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=1)
         close(losses.entropy_loss(entropy * weights), expected)
@@ -131,7 +133,7 @@ class TestEntropyLoss:
 
 class TestClippedSurrogate:
     @pytest.mark.parametrize(("sign", "expected"), [(1, -0.17117467), (-1, 0.19333333)])
-    def test_of_rlax(self, sign, expected):
+    def test_clipped_surrogate_matches_rlax(self, sign, expected):
         log_ratio = log_probs(LOGITS, [0, 1, 2]) - log_probs(OLD_LOGITS, [0, 1, 2])
         close(losses.clipped_surrogate(log_ratio, sign * ADVANTAGES, 0.2), expected)
 
@@ -139,15 +141,15 @@ class TestClippedSurrogate:
         ("ratio", "advantage", "objective", "slope"),
         [
             (1.1, 2.0, 2.2, 2.2),
-            (1.5, 2.0, 2.4, 0.0),  # likelier and good: enough
-            (0.5, 2.0, 1.0, 1.0),  # unlikelier though good: comes back
-            (1.5, -2.0, -3.0, -3.0),  # likelier though bad: comes back
-            (0.5, -2.0, -1.6, 0.0),  # unlikelier and bad: enough
+            (1.5, 2.0, 2.4, 0.0),  # more likely and good: clipped
+            (0.5, 2.0, 1.0, 1.0),  # less likely but good: pulled back
+            (1.5, -2.0, -3.0, -3.0),  # more likely but bad: pulled back
+            (0.5, -2.0, -1.6, 0.0),  # less likely and bad: clipped
             (0.9, -2.0, -1.8, -1.8),
         ],
     )
     def test_each_case_of_the_paper(self, ratio, advantage, objective, slope):
-        """Schulman et al., 2017, figure 1; the slope is by log r, where dr = r dlog r."""
+        """Schulman et al., 2017, figure 1; the slope is in log r, where dr = r dlog r."""
 
         def loss(log_ratio):
             return losses.clipped_surrogate(log_ratio, np.float32([advantage]), 0.2)
@@ -156,13 +158,13 @@ class TestClippedSurrogate:
         close(value, -objective)
         close(gradient, [-slope])
 
-    def test_at_ratio_one_it_has_the_policy_gradient(self):
+    def test_gradient_at_ratio_one_is_the_policy_gradient(self):
         advantages = normal(7, 6, 2)
         zeros = np.zeros_like(advantages)
         surrogate = jax.grad(losses.clipped_surrogate)(zeros, advantages, 0.2)
         close(surrogate, jax.grad(losses.policy_gradient_loss)(zeros, advantages))
 
-    def test_gradient_equals_finite_differences(self):
+    def test_clipped_surrogate_gradient_equals_finite_differences(self):
         log_ratio, advantages = 0.5 * normal(8, 12), normal(9, 12)
         log_ratio = log_ratio[np.abs(np.abs(np.expm1(log_ratio)) - 0.2) > 0.05]  # away from kinks
         advantages = advantages[: len(log_ratio)]
@@ -172,11 +174,11 @@ class TestClippedSurrogate:
 
         close(jax.grad(loss)(log_ratio), numerical_gradient(loss, log_ratio), 2e-3)
 
-    def test_no_gradient_reaches_the_advantages(self):
+    def test_clipped_surrogate_does_not_differentiate_advantages(self):
         gradient = jax.grad(losses.clipped_surrogate, argnums=1)(normal(8, 3), ADVANTAGES, 0.2)
         np.testing.assert_array_equal(gradient, np.zeros(3))
 
-    def test_a_clipped_ratio_that_is_infinite_has_no_gradient(self):
+    def test_infinite_clipped_ratios_have_zero_gradient(self):
         slope = jax.grad(lambda x: losses.clipped_surrogate(x, jnp.ones(2), 0.2))
         np.testing.assert_array_equal(slope(jnp.array([100.0, 0.0])), [0.0, -0.5])
 
@@ -200,10 +202,10 @@ class TestValueLosses:
     @pytest.mark.parametrize(
         ("value", "old", "target", "expected", "slope"),
         [
-            (1.1, 1.0, 2.0, 0.5 * 0.9**2, -0.9),  # moved little
-            (1.5, 1.0, 2.0, 0.5 * 0.8**2, 0.0),  # moved far towards the target: enough
-            (0.5, 1.0, 2.0, 0.5 * 1.5**2, -1.5),  # moved far from it: comes back
-            (3.0, 1.0, 2.0, 0.5 * 1.0**2, 1.0),  # far beyond it
+            (1.1, 1.0, 2.0, 0.5 * 0.9**2, -0.9),  # close to the old value
+            (1.5, 1.0, 2.0, 0.5 * 0.8**2, 0.0),  # far towards the target: clipped
+            (0.5, 1.0, 2.0, 0.5 * 1.5**2, -1.5),  # far from the target: pulled back
+            (3.0, 1.0, 2.0, 0.5 * 1.0**2, 1.0),  # far beyond the target
         ],
     )
     def test_each_case_of_the_clipped_loss(self, value, old, target, expected, slope):
@@ -223,12 +225,12 @@ class TestValueLosses:
             losses.value_loss(values, targets),
         )
 
-    def test_no_epsilon_is_the_plain_loss(self):
+    def test_epsilon_none_disables_clipping(self):
         values, old, targets = normal(11, 3, 50)
         actual = losses.clipped_value_loss(values, old, targets, None)
         np.testing.assert_array_equal(actual, losses.value_loss(values, targets))
 
-    def test_gradient_equals_finite_differences(self):
+    def test_clipped_value_gradient_equals_finite_differences(self):
         values, old, targets = normal(12, 3, 10)
 
         def loss(x):
@@ -247,7 +249,7 @@ class TestValueLosses:
 
 class TestStatistics:
     def test_approximate_kl_is_the_kl_in_expectation(self):
-        """Over all actions with their probabilities under the old policy."""
+        """Averaged over all actions under the old policy."""
         old, new = jax.nn.softmax(normal(14, 5)), jax.nn.softmax(normal(15, 5))
         log_ratio = jnp.log(new / old)
         terms = jnp.stack([losses.approximate_kl(x[None]) for x in log_ratio])
@@ -260,7 +262,7 @@ class TestStatistics:
         assert abs(losses.approximate_kl(log_ratio) - wrong) > 0.1
 
     def test_approximate_kl_of_a_small_step(self):
-        """Half the square of log r; exp(x) - 1 in float32 would be 1e-7 off."""
+        """It is log(r)^2 / 2; exp(x) - 1 in float32 would be off by 1e-7."""
         assert losses.approximate_kl(np.zeros(3, np.float32)) == 0.0
         close(1e6 * losses.approximate_kl(np.full(3, 1e-3, np.float32)), 0.5, 1e-3)
 
@@ -297,7 +299,7 @@ class TestShapes:
             (losses.explained_variance, 2, "targets has shape .*, values"),
         ],
     )
-    def test_a_column_is_not_a_row(self, loss, arguments, message):
+    def test_columns_do_not_broadcast_against_rows(self, loss, arguments, message):
         *rows, column = [np.ones((1, 4), np.float32)] * (arguments - 1) + [np.ones((4, 1))]
         epsilon = (0.2,) if "clipped" in loss.__name__ else ()
         with pytest.raises(ValueError, match=message):

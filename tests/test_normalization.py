@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 
 
 def moments_of(batches):
-    """All batches `[k, ..., *shape]` taken in one by one."""
+    """Moments after one update with each of the batches `[k, ..., *shape]`."""
 
     @jax.jit
     def run(start, batches):
@@ -27,8 +27,8 @@ def moments_of(batches):
 @pytest.mark.parametrize(
     ("offset", "scale"), [(0.0, 1.0), (3.0, 100.0), (1e4, 1.0), (-1e5, 10.0), (0.0, 1e-3)]
 )
-def test_moments_equal_numpys_of_all_the_data(offset, scale):
-    """100 batches of 16 x 64 rows. A large offset must not drown the variance."""
+def test_moments_match_numpy(offset, scale):
+    """100 batches of 16 x 64 rows; the variance stays accurate despite a large offset."""
     rng = np.random.default_rng(0)
     data = np.float32(offset + scale * rng.standard_normal((100, 16, 64, 3)))
     moments = moments_of(jnp.asarray(data))
@@ -39,8 +39,8 @@ def test_moments_equal_numpys_of_all_the_data(offset, scale):
     np.testing.assert_allclose(moments.variance, rows.var(0), rtol=1e-4)
 
 
-def test_one_batch_far_from_zero():
-    """The first batch has nothing to lean on: a plain float32 sum of it loses digits."""
+def test_first_batch_far_from_zero_is_accurate():
+    """The first batch has no previous mean to subtract: a plain float32 sum would lose digits."""
     rng = np.random.default_rng(1)
     data = np.float32(1e5 + rng.standard_normal((1, 2048, 64, 2)))
     moments = moments_of(jnp.asarray(data))
@@ -109,7 +109,7 @@ def observations(*leading):
 
 
 def test_numbers_in_observations_are_normalised():
-    """Integers and bytes, too, as floats, each leaf on its own scale; flags and masks pass."""
+    """Integers and bytes become floats, scaled leaf by leaf; flags and masks are unchanged."""
     obs = observations(6, 7)
     normalizer = Normalizer.create(SPEC, 7, observations=True, rewards=False)
     reward, done = jnp.zeros((6, 7)), jnp.zeros((6, 7), bool)
@@ -133,20 +133,22 @@ def test_numbers_in_observations_are_normalised():
     )
 
 
-def test_nothing_is_scaled_before_there_are_data():
+def test_nothing_is_scaled_before_the_first_update():
     normalizer = Normalizer.create(SPEC, 7, observations=True, rewards=True)
     obs = observations(2)
 
     scaled = normalizer.normalize_obs(obs)
     np.testing.assert_array_equal(scaled.obs.pop("bytes"), obs.obs.pop("bytes") / np.float32(255))
-    jax.tree.map(np.testing.assert_array_equal, scaled, obs)  # bytes as networks take them
+    jax.tree.map(
+        np.testing.assert_array_equal, scaled, obs
+    )  # bytes are divided by 255, as in networks
     rewards = jnp.array([[0.0, 1.0, -950.0]])
     np.testing.assert_array_equal(normalizer.normalize_reward(rewards), rewards)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint16", "uint32", "uint8"])
-def test_integers_of_every_kind(dtype):
-    """Their largest values, too: they are floats before anything is subtracted."""
+def test_all_integer_dtypes_are_normalised(dtype):
+    """Including their extremes: they are cast to float before any subtraction."""
     spec = EnvSpec(jax.ShapeDtypeStruct((2,), dtype), Discrete(2))
     limits = np.iinfo(dtype)
     rows = np.random.default_rng(5).choice([limits.min, limits.max, 3], (8, 4, 2)).astype(dtype)
@@ -160,7 +162,7 @@ def test_integers_of_every_kind(dtype):
     np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_floats_alone_as_older_versions_did():
+def test_floats_mode_leaves_integers_unchanged():
     obs = observations(6, 7)
     options = dict(observations=True, rewards=False, normalized="floats")
     normalizer = Normalizer.create(SPEC, 7, **options)
@@ -176,12 +178,12 @@ def test_floats_alone_as_older_versions_did():
         np.testing.assert_array_equal(scaled.obs[name], both.normalize_obs(obs).obs[name])
 
 
-def test_names_of_what_is_normalised():
+def test_normalised_leaves_are_listed():
     assert list(normalized_leaves(SPEC)) == ["bytes", "level", "position", "speed"]
     assert list(normalized_leaves(SPEC, "floats")) == ["position", "speed"]
 
 
-def test_what_is_off_is_the_identity():
+def test_disabled_normalizer_is_the_identity():
     normalizer = Normalizer.create(SPEC, 7, observations=False, rewards=False)
     assert jax.tree.leaves(normalizer) == []
     obs, reward = observations(3), jnp.array([1e6])
@@ -194,11 +196,10 @@ def test_what_is_off_is_the_identity():
 
 
 def slow_returns(rewards, done, discount, leak):
-    """The running discounted return after every step, copy by copy and step by step.
+    """The running discounted return after every step, in a plain loop.
 
-    With `leak` the flag of the step that ends an episode is applied a step too early, as PureJaxRL
-    and rejax do: the running return forgets the episode before its last reward, which then opens
-    the next one.
+    With `leak`, the end of an episode is applied one step too early, as in PureJaxRL and rejax: the
+    running return is reset before the last reward, which then leaks into the next episode.
     """
     num_steps, num_envs = rewards.shape
     out = np.zeros((num_steps, num_envs))
@@ -221,14 +222,14 @@ def first_steps(done):
 
 
 def scaled_rewards_case():
-    """Four rollouts; the reward that ends an episode is large, as at a goal."""
+    """Four rollouts; the last reward of an episode is large, as at a goal."""
     rng = np.random.default_rng(4)
     done = rng.random((4, 20, 6)) < 0.15
     rewards = rng.standard_normal((4, 20, 6)) + 20.0 * done
     return rewards, done
 
 
-def test_rewards_are_scaled_by_the_spread_of_the_running_return():
+def test_rewards_are_scaled_by_the_std_of_the_running_return():
     discount = 0.9
     rewards, done = scaled_rewards_case()
     normalizer = Normalizer.create(SPEC, 6, observations=False, rewards=True)
@@ -242,27 +243,27 @@ def test_rewards_are_scaled_by_the_spread_of_the_running_return():
     probe = jnp.array([[0.3, -1.0, 2.0]])
     scaled = normalizer.normalize_reward(probe)
     np.testing.assert_allclose(scaled, np.asarray(probe) / right, rtol=1e-4)
-    assert abs(right - wrong) > 0.03 * right  # so that the leak would have been seen
+    assert abs(right - wrong) > 0.03 * right  # so a leak would be noticed
     np.testing.assert_array_equal(normalizer.normalize_reward(probe * 1e6)[0], [10, -10, 10])
 
 
-def test_the_last_reward_of_an_episode_stays_in_it():
-    """By hand: 1 per step, 100 with the last of two; a leak would open the next with 100."""
+def test_last_rewards_do_not_leak_into_the_next_episode():
+    """By hand: rewards 1 and 100, then 1; a leak would start the next episode with 100."""
     normalizer = Normalizer.create(SPEC, 1, observations=False, rewards=True)
     rewards = jnp.array([[1.0], [100.0], [1.0]])
     first = jnp.array([[True], [False], [True]])
     new = normalizer.update((), rewards, first, 0.5)
     np.testing.assert_allclose(new.reward.mean, (1 + 100.5 + 1) / 3, rtol=1e-6)
     np.testing.assert_array_equal(new.running_return, [1.0])
-    # The same where the episode was left unfinished, and another begins with the next rollout.
+    # The same when a rollout ends there and the next rollout starts a new episode.
     left = normalizer.update((), rewards[:2], first[:2], 0.5)
     np.testing.assert_array_equal(
         left.update((), rewards[2:], first[2:], 0.5).running_return, [1.0]
     )
 
 
-def test_lanes_of_a_vmap_are_programs_of_their_own():
-    """Over data, statistics and the discount."""
+def test_vmap_lanes_are_independent():
+    """With batched data, statistics and discounts."""
     rewards, done = (jnp.asarray(x) for x in scaled_rewards_case())
     rewards = rewards.astype(jnp.float32)
     obs = observations(4, 20, 6)

@@ -1,4 +1,4 @@
-"""Optimisers by name or factory, for all agents with gradients."""
+"""Optimisers by name or factory, for all gradient-based agents."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def step(transform):
         ("sgd", optax.sgd(0.1)),
     ],
 )
-def test_names_are_those_of_optax(name, same):
+def test_named_optimizers_match_optax(name, same):
     found = step(optimizer(name, Linear(0.2), HALF_WAY))
     np.testing.assert_allclose(found, step(same), rtol=1e-6)
     clipped = step(optimizer(name, 0.1, HALF_WAY, max_grad_norm=0.5))
@@ -42,14 +42,14 @@ def test_names_are_those_of_optax(name, same):
     )
 
 
-def test_a_factory_gets_the_learning_rate_of_the_clock_and_clipped_gradients():
+def test_factories_get_the_scheduled_rate_and_clipped_gradients():
     agent = PPO(optimizer=optax.sgd, learning_rate=Linear(0.2), max_grad_norm=None)
     np.testing.assert_allclose(step(agent.transform(HALF_WAY)), [-0.3, 0.4], rtol=1e-6)
     agent = agent.replace(max_grad_norm=0.5)
     np.testing.assert_allclose(step(agent.transform(HALF_WAY)), [-0.03, 0.04], rtol=1e-6)
 
 
-def test_the_default_of_an_algorithm_is_its_own():
+def test_algorithms_have_their_default_optimizers():
     for agent, same in ((PPO(), "adam"), (DQN(), "adam"), (A2C(), "rmsprop")):
         named = agent.replace(optimizer=same)
         np.testing.assert_array_equal(*(step(x.transform(HALF_WAY)) for x in (agent, named)))
@@ -69,8 +69,8 @@ AGENTS = {
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_every_agent_descends_by_the_optimizer_it_is_given(name):
-    """Its first step is of the learning rate, and its state is the optimiser's: here a matrix's."""
+def test_every_agent_uses_the_given_optimizer(name):
+    """The factory makes each optimiser, here Muon, and the agent keeps its state."""
     agent, number = AGENTS[name]
     made = []
 
@@ -89,7 +89,7 @@ def test_every_agent_descends_by_the_optimizer_it_is_given(name):
     assert jax.tree.structure(state.agent) == jax.tree.structure(jax.eval_shape(bound.init, KEY))
 
 
-def test_what_makes_no_optimizer_is_refused():
+def test_invalid_optimizers_are_rejected():
     spec = Counter().spec
     with pytest.raises(InvalidValue, match=r"optimizer is 'adan': use one of adam, .* a function"):
         PPO(optimizer="adan").bind(spec)

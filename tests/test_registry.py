@@ -32,7 +32,7 @@ def test_every_public_agent_is_an_algorithm():
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_flags_are_the_fields_with_their_defaults_in_order(name):
-    """A class's own fields first, then those of its bases, each where it is first defined."""
+    """The fields of the class come first, then those of its bases, each where first defined."""
     algorithm = ALGORITHMS[name]
     cls = real_class(algorithm)
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -62,7 +62,7 @@ def test_flags_are_the_fields_with_their_defaults_in_order(name):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_flag_is_documented_and_its_default_can_be_typed(name):
+def test_flags_are_documented_and_their_defaults_parse(name):
     assert ALGORITHMS[name].summary.endswith(".")
     for flag in ALGORITHMS[name].flags:
         assert flag.help.endswith("."), flag.name
@@ -75,7 +75,7 @@ def test_every_flag_is_documented_and_its_default_can_be_typed(name):
             assert parse(flag.type, text) == default
 
 
-def test_choices_are_those_of_the_type():
+def test_choices_match_the_annotation():
     flags = {flag.name: flag for flag in ALGORITHMS["ppo"].flags}
     assert flags["activation"].choices == typing.get_args(Activation)
     assert flags["core"].choices == typing.get_args(CoreName)
@@ -100,8 +100,8 @@ def test_ranges_are_shown():
     assert flags["num_critics"].range == "at most 1000"
 
 
-def test_no_field_of_numbers_is_left_out():
-    """A type that is new to the command line has to be added to it."""
+def test_every_scalar_field_has_a_flag():
+    """The command line must know the type of each."""
     for path in AGENTS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.AnnAssign) and "Scalar" in ast.unparse(node.annotation):
@@ -139,7 +139,7 @@ def test_schedules_take_as_many_numbers_as_their_classes():
         ("str", "any thing", "any thing"),
     ],
 )
-def test_text_becomes_a_value_of_the_type(kind, text, value):
+def test_text_is_parsed_by_type(kind, text, value):
     assert parse(kind, text) == value
     assert type(parse(kind, text)) is type(value)
 
@@ -162,7 +162,7 @@ def test_text_becomes_a_value_of_the_type(kind, text, value):
         ("tuple[int, ...]", "64,", "'' is not a number"),
     ],
 )
-def test_text_of_another_kind_is_named(kind, text, message):
+def test_invalid_text_is_rejected(kind, text, message):
     with pytest.raises(ValueError, match=message):
         parse(kind, text)
 
@@ -172,6 +172,6 @@ def test_numbers():
     assert finite_number("-2.5") == -2.5
 
 
-def test_a_schedule_is_built_once_jax_is_there():
+def test_schedule_text_builds_a_schedule():
     assert ScheduleText("linear", (1.0, 0.5)).build() == schedules.Linear(1.0, 0.5)
     assert ScheduleText("exponential", (1.0, 0.5)).build() == schedules.Exponential(1.0, 0.5)

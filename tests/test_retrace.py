@@ -9,8 +9,8 @@ from jaxrl.estimators import lambda_returns, retrace
 NEVER = np.zeros((3, 2), bool)
 
 
-def test_q_lambda_of_rlax():
-    """Its targets are lambda-returns with the best value of the next observation."""
+def test_q_lambda_matches_rlax():
+    """Its targets are lambda-returns with the maximum action value of the next observation."""
     q = np.array([[[1.1, 2.1], [-1.1, 1.1], [3.1, -3.1]], [[2.1, 3.1], [-1.1, 0.1], [-2.1, -1.1]]])
     action = np.array([[0, 1, 0], [1, 0, 0]])
     discount = np.array([[0.0, 0.89, 0.85], [0.88, 1.0, 0.83]])
@@ -24,8 +24,8 @@ def test_q_lambda_of_rlax():
     np.testing.assert_allclose(np.asarray(target).T - taken, expected, rtol=1e-4)
 
 
-def test_retrace_of_rlax():
-    """Half the squared error; the actions' values come from the target network throughout."""
+def test_retrace_matches_rlax():
+    """Half the squared error; all bootstrap values come from the target network."""
     q = np.array([[1.1, 1.1, 3.1], [3.1, 9.5, -2.1]])
     target_q = np.array(
         [[[1.2, 2.2], [-1.2, 0.2], [2.2, -1.2], [-2.25, -6.0]],
@@ -52,7 +52,7 @@ def test_retrace_of_rlax():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_retrace_equals_a_slow_loop(seed):
+def test_retrace_matches_a_reference_loop(seed):
     rng = np.random.default_rng(seed)
     shape = (12, 3)
     reward, q, value, log_ratio = rng.standard_normal((4, *shape))
@@ -72,8 +72,8 @@ def test_retrace_equals_a_slow_loop(seed):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_on_the_policy_itself_at_lambda_one_it_is_the_return():
-    """With ratio 1 and V(x) = Q(x, a) for a deterministic policy: r + ... + V at the end."""
+def test_on_policy_retrace_at_lambda_one_is_the_return():
+    """For a deterministic policy, ratio 1 and V(x) = Q(x, a): r + ... + V at the end."""
     reward = jnp.array([1.0, 2.0, 3.0])
     q = jnp.array([5.0, -1.0, 2.0])
     value = jnp.array([-1.0, 2.0, 7.0])

@@ -32,12 +32,12 @@ def clock(fraction):
     ],
     ids=repr,
 )
-def test_values_at_the_beginning_a_quarter_half_and_the_end(schedule, values):
+def test_schedules_match_hand_computed_values(schedule, values):
     for fraction, value in zip((0.0, 0.25, 0.5, 1.0), values, strict=True):
         np.testing.assert_allclose(at(schedule, clock(fraction)), value, rtol=1e-6, atol=1e-6)
 
 
-def test_a_number_is_itself_at_any_time():
+def test_numbers_are_constant_schedules():
     assert at(0.25, clock(0.7)) == 0.25
     assert at(None, clock(0.7)) is None
     array = jnp.arange(3.0)
@@ -76,7 +76,7 @@ FINE += [Exponential(1.0, 0.1), Linear(jnp.array([0.0, 1.0]), share=jnp.array([0
 
 
 @pytest.mark.parametrize("value", FINE, ids=repr)
-def test_what_lies_in_the_range_passes(value):
+def test_values_in_range_are_accepted(value):
     check_range(Owner(value), "rate", 0.0, 1.0)
 
 
@@ -92,7 +92,7 @@ def test_what_lies_in_the_range_passes(value):
         (Linear(-1.0), "rate is Linear(start=-1.0, end=0.0, share=1.0): it must be"),
         (Linear(1.0, float("nan")), "rate is Linear(start=1.0, end=nan"),
         (Cosine(0.5, jnp.array([0.1, 2.0])), "rate is Cosine(start=0.5"),
-        # between bounds that are fine, but 0 / 0 on the way
+        # valid bounds, but 0 / 0 in between
         (Linear(1.0, 0.0, share=0.0), "its share must be finite, above 0 and at most 1"),
         (Linear(1.0, 0.0, share=float("nan")), "its share must be"),
         (Linear(1.0, 0.0, share=1.5), "its share must be"),
@@ -100,7 +100,7 @@ def test_what_lies_in_the_range_passes(value):
         (Exponential(1.0, 0.0), "either end must be finite, above 0"),
     ],
 )
-def test_what_lies_outside_is_named(value, message):
+def test_values_out_of_range_are_rejected(value, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check_range(Owner(value), "rate", 0.0, 1.0)
 
@@ -118,7 +118,7 @@ def test_the_lower_bound_may_be_excluded():
 
 
 @pytest.mark.parametrize("value", ["1e-4", True, [1.0, "a"], {}], ids=repr)
-def test_what_is_no_number_is_named(value):
+def test_non_numbers_are_rejected(value):
     with pytest.raises(TypeError, match=r"rate is .*: it must be a number or a schedule"):
         check_range(Owner(value), "rate")
 

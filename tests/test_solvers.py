@@ -42,7 +42,7 @@ def test_conjugate_gradient_equals_a_dense_solve(size):
     assert found.relative_residual < 1e-4
 
 
-def test_each_iterate_is_the_best_of_its_krylov_space():
+def test_iterates_minimise_the_energy_over_krylov_spaces():
     """After k steps x minimises the energy x A x / 2 - b x over span(b, A b, ..., A^(k-1) b)."""
     matrix, b = positive_definite(8, condition=20.0)
     exact = matrix.astype(np.float64)
@@ -69,7 +69,7 @@ def test_a_pytree_is_solved_as_one_vector():
     np.testing.assert_allclose(x, solve(matrix, b, 20).x, rtol=1e-5)
 
 
-def test_a_preconditioner_saves_steps_and_changes_no_answer():
+def test_preconditioner_saves_steps_without_changing_the_solution():
     rng = np.random.default_rng(1)
     scales = np.geomspace(1e-3, 1e3, 20)
     inner, b = positive_definite(20, condition=3.0)
@@ -83,7 +83,7 @@ def test_a_preconditioner_saves_steps_and_changes_no_answer():
     np.testing.assert_allclose(better.x, exact, rtol=1e-2, atol=1e-3 * np.abs(exact).max())
 
 
-def test_it_freezes_once_the_residual_is_small():
+def test_conjugate_gradient_stops_at_the_tolerance():
     matrix, b = positive_definite(20, condition=10.0)
     found = solve(matrix, b, 40, tolerance=1e-2)
     assert 1 < found.num_steps < 15
@@ -93,7 +93,7 @@ def test_it_freezes_once_the_residual_is_small():
     assert solve(matrix, b, int(found.num_steps) - 1).relative_residual > 1e-2
 
 
-def test_curvature_that_is_not_positive_stops_it_where_it_stands():
+def test_conjugate_gradient_stops_at_nonpositive_curvature():
     """diag(1, -1): from b = (2, 1) the first curvature is positive, the second is not."""
     matrix = np.diag([1.0, -1.0]).astype(np.float32)
     b = np.array([2.0, 1.0], np.float32)
@@ -105,7 +105,7 @@ def test_curvature_that_is_not_positive_stops_it_where_it_stands():
     np.testing.assert_array_equal(nowhere.x, [0.0, 0.0])
 
 
-def test_a_singular_matrix_gives_the_least_solution_where_there_is_one():
+def test_singular_systems_give_the_minimum_norm_solution():
     matrix = np.diag([1.0, 0.5, 0.0]).astype(np.float32)
     found = solve(matrix, np.array([1.0, 1.0, 0.0], np.float32), 10)
     np.testing.assert_allclose(found.x, [1.0, 2.0, 0.0], rtol=1e-5)
@@ -116,7 +116,7 @@ def test_a_singular_matrix_gives_the_least_solution_where_there_is_one():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_gives_zero_and_leaves_a_neighbour_alone(bad):
+def test_non_finite_input_gives_zero_and_leaves_other_lanes_alone(bad):
     matrix, b = positive_definite(5)
     alone = jax.jit(lambda b: solve(matrix, b, 10))(b)
     both = jax.jit(jax.vmap(lambda b: solve(matrix, b, 10)))(np.stack([np.full(5, bad), b]))
@@ -127,7 +127,7 @@ def test_what_is_not_finite_gives_zero_and_leaves_a_neighbour_alone(bad):
     np.testing.assert_array_equal(poisoned.x, np.zeros(5))
 
 
-def test_nothing_to_solve_is_solved():
+def test_zero_right_hand_side_gives_zero():
     found = solve(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), 5)
     np.testing.assert_array_equal(found.x, np.zeros(3))
     assert (found.num_steps, found.relative_residual) == (0, 0.0)
@@ -146,10 +146,10 @@ SPACES = {
 
 
 def every_action(policy):
-    """(weights, actions): sums that are exact for a score times a score, a row each.
+    """A quadrature rule (weights, actions) for one row, exact for products of two scores.
 
-    All actions of a discrete distribution with their probabilities; for a normal one the nodes of
-    a Gauss-Hermite rule of five points, exact for polynomials up to the ninth degree.
+    For discrete distributions, all actions with their probabilities; for Gaussians, the nodes of a
+    five-point Gauss-Hermite rule, exact for polynomials up to degree nine.
     """
     match policy:
         case Categorical():
@@ -189,7 +189,7 @@ class Policy(nn.Module):
 
 
 def a_policy(space, rows=3, masked=False):
-    """A policy of some parameters away from where it began, and its rows' inputs."""
+    """A policy as a function of its parameters, and perturbed initial parameters."""
     module, obs = Policy(space), jax.random.normal(KEY, (rows, 2))
     mask = None
     if masked:
@@ -204,7 +204,7 @@ def a_policy(space, rows=3, masked=False):
 
 
 def explicit_fisher(policy_of, params):
-    """mean over rows of E[score score^T], action by action."""
+    """The mean over rows of E[score score^T], summed over actions."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     policies = policy_of(params)
     rows = jax.tree.leaves(policies)[0].shape[0]
@@ -227,7 +227,7 @@ def explicit_fisher(policy_of, params):
     ("space", "masked"),
     [(name, False) for name in SPACES] + [("discrete", True), ("wide", True), ("multi", True)],
 )
-def test_the_fisher_product_is_the_explicit_matrix_times_the_vector(space, masked):
+def test_fisher_product_matches_the_explicit_matrix(space, masked):
     policy_of, params = a_policy(SPACES[space], masked=masked)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     product = gauss_newton_product(
@@ -243,7 +243,7 @@ def test_the_fisher_product_is_the_explicit_matrix_times_the_vector(space, maske
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("space", ["discrete", "multi", "box", "mixed"])
-def test_the_fisher_product_is_the_second_derivative_of_the_kl(space):
+def test_fisher_product_matches_the_hessian_of_the_kl(space):
     policy_of, params = a_policy(SPACES[space])
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     old = policy_of(params)
@@ -270,7 +270,7 @@ def test_the_empirical_fisher_is_the_mean_of_outer_products():
     assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
 
 
-def test_rows_may_have_several_axes():
+def test_batches_may_have_several_axes():
     policy_of, params = a_policy(SPACES["mixed"], rows=6)
 
     def stacked(p):
@@ -286,13 +286,13 @@ def test_rows_may_have_several_axes():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), flat, deep)
 
 
-# Natural steps do not depend on the parameters that describe a policy -----------------------------
+# Natural steps are independent of the parameterisation --------------------------------------------
 
 
 def natural_step(logits_of, params, weights, natural=True):
-    """The change of the logits along F^-1 g (or g), to first order.
+    """The first-order change of the logits along F^-1 g (or g).
 
-    The policy has three actions, the objective is the expected `weights`.
+    The policy has three actions; the objective is the expectation of `weights`.
     """
 
     def policy_of(p):
@@ -326,7 +326,7 @@ def two_parameters(theta):
     ],
     ids=["linear", "phi1 = theta1^2, phi2 = 1 / theta2"],
 )
-def test_a_natural_step_is_the_same_in_other_coordinates(coordinates, phi):
+def test_natural_step_is_invariant_to_reparameterisation(coordinates, phi):
     if phi is None:
         phi = jnp.linalg.solve(jnp.array([[2.0, 1.0], [0.5, -3.0]]), THETA)
     phi = jnp.asarray(phi)
@@ -350,7 +350,7 @@ def judge_by(limit):
     return lambda x: (jnp.abs(x) <= limit, {"where": x})
 
 
-def test_the_first_point_that_passes_is_taken():
+def test_line_search_takes_the_first_acceptable_point():
     found = backtracking_line_search(
         judge_by(1.0), jnp.float32(0.0), jnp.float32(3.0), shrink=0.5, max_tries=10
     )
@@ -359,7 +359,7 @@ def test_the_first_point_that_passes_is_taken():
     assert found.report["where"] == 0.75
 
 
-def test_nothing_that_passes_leaves_every_bit():
+def test_failed_line_search_keeps_every_bit():
     x = {"a": jnp.array([0.1, -0.0, 3e-40])}
     step = jax.tree.map(jnp.ones_like, x)
     found = backtracking_line_search(lambda _: (jnp.bool_(False), jnp.float32(7)), x, step)
@@ -370,7 +370,7 @@ def test_nothing_that_passes_leaves_every_bit():
     assert (found.num_tries, found.scale, found.report) == (10, 0.0, 0.0)
 
 
-def test_each_member_of_a_vmap_searches_for_itself():
+def test_vmap_lanes_search_independently():
     def search(limit):
         judge = judge_by(limit)
         return backtracking_line_search(judge, jnp.float32(0), jnp.float32(3), shrink=0.5)
@@ -381,14 +381,14 @@ def test_each_member_of_a_vmap_searches_for_itself():
     np.testing.assert_array_equal(found.num_tries, [1, 3, 10, 10])
 
 
-def test_loops_of_no_length_are_refused():
+def test_loops_need_at_least_one_iteration():
     with pytest.raises(ValueError, match="num_iterations is 0"):
         conjugate_gradient(lambda v: v, jnp.ones(2), 0)
     with pytest.raises(ValueError, match="max_tries is 0"):
         backtracking_line_search(judge_by(1.0), jnp.float32(0), jnp.float32(1), max_tries=0)
 
 
-def test_what_cannot_be_represented_leaves_the_solution_finite():
+def test_overflow_and_nan_leave_the_solution_finite():
     tiny = conjugate_gradient(lambda v: 2e-38 * v, jnp.array([100.0, 1.0]), 3)
     assert np.isfinite(tiny.x).all()
     broken = conjugate_gradient(lambda v: v, jnp.array([jnp.nan, 1.0]), 3)
@@ -397,7 +397,7 @@ def test_what_cannot_be_represented_leaves_the_solution_finite():
 
 
 def test_rounding_is_not_taken_for_curvature():
-    """Along the last axis a product is nothing but noise, positive or not: no step goes there."""
+    """Products along the last axis are pure rounding noise, so no step is taken along it."""
     noise = jnp.array([0.0, 0.0, 1e-8])
     b = jnp.array([1.0, 2.0, 0.5])
     found = conjugate_gradient(lambda v: jnp.array([2.0, 5.0, 0.0]) * v + noise * v, b, 10)

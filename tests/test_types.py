@@ -41,7 +41,7 @@ def equal(a, b):
 # Spaces -------------------------------------------------------------------------------------------
 
 
-def test_equal_boxes_are_equal_however_their_bounds_were_given():
+def test_box_equality_ignores_how_bounds_are_given():
     boxes = [
         Box.of(-1.0, 1.0, (2,)),
         Box.of(-1, 1, [2]),
@@ -88,7 +88,7 @@ SPACES = [
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
 def test_samples_are_uniform(space):
-    """Each coordinate: between its bounds, with the mean and variance of a uniform variable."""
+    """Each coordinate is within its bounds, with the mean and variance of a uniform variable."""
     keys = jax.random.split(KEY, 4000)
     samples = jax.vmap(lambda k: sample_action(space, k))(keys)
 
@@ -121,13 +121,13 @@ def test_samples_are_uniform(space):
         np.testing.assert_allclose(share, np.full(num, 1 / num), atol=5 / np.sqrt(4 * 4000))
 
     check(space, samples)
-    if isinstance(space, Mixed):  # no two parts share their randomness
+    if isinstance(space, Mixed):  # the parts are independent
         unit, choice = np.asarray(samples[1][0])[:, 0], np.asarray(samples[0])
         assert abs(np.corrcoef(unit, choice)[0, 1]) < 0.08
 
 
-def test_samples_of_endless_boxes():
-    """Uniform where there are two bounds, a normal where there is none, half of one at a bound."""
+def test_samples_of_unbounded_boxes():
+    """Uniform between two bounds, normal without bounds, half-normal with one bound."""
     largest = float(np.finfo(np.float32).max)
     low = [-INF, -1.0, 5.0, -INF, -largest, 0.0]
     high = [INF, 3.0, INF, 5.0, largest, INF]
@@ -139,10 +139,10 @@ def test_samples_of_endless_boxes():
     half = np.sqrt(2 / np.pi)  # the mean of |normal|
     np.testing.assert_allclose(x.mean(0), [0, 1, 5 + half, 5 - half, 0, half], atol=0.1)
     np.testing.assert_allclose(x.std(0)[[0, 1, 4]], [1, 4 / np.sqrt(12), 1], rtol=0.05)
-    assert ((x == np.float32(low)) | (x == np.float32(high))).mean() < 0.001  # no heap at a bound
+    assert ((x == np.float32(low)) | (x == np.float32(high))).mean() < 0.001  # no mass at a bound
 
 
-def test_what_is_no_space_is_named():
+def test_non_spaces_are_rejected():
     with pytest.raises(TypeError, match="3 is not an action space: use Discrete"):
         sample_action(3, KEY)
 
@@ -167,7 +167,7 @@ NAN = float("nan")
         (
             lambda: Box.of(0, 1e-50, ()),
             "leave constant entries out",
-        ),  # nothing is left of it in float32
+        ),  # underflows to 0 in float32
         (lambda: Box.of(INF, INF, (2,)), "low is inf and Box.high is inf"),
         (lambda: Box.of(NAN, 1, (2,)), "Box.low is nan: a bound must not be NaN"),
         (lambda: Box.of("low", 1, (2,)), "Box.low is 'low': give a number or an array"),
@@ -181,13 +181,13 @@ NAN = float("nan")
         (lambda: Mixed((Discrete(2), 3)), r"Mixed.spaces\[1\]: 3 is not an action space"),
     ],
 )
-def test_a_space_that_cannot_be_is_named(build, message):
+def test_invalid_spaces_are_rejected(build, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build()
 
 
-def test_numbers_of_numpy_are_as_good_as_pythons():
-    """They become Python's, so that spaces stay hashable and print alike."""
+def test_numpy_numbers_are_converted_to_python():
+    """Conversion keeps spaces hashable and makes them print alike."""
     spaces = [Discrete(np.int64(3)), MultiDiscrete(np.array([2, 3])), Box(np.zeros(2), 1, [2])]
     assert spaces == [Discrete(3), MultiDiscrete((2, 3)), Box(0.0, 1.0, (2,))]
     assert repr(spaces[:2]) == "[Discrete(num=3), MultiDiscrete(nums=(2, 3))]"
@@ -196,7 +196,7 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
     assert len({*spaces, *spaces}) == 3
 
 
-def test_into_bounds_clips_boxes_and_nothing_else():
+def test_into_bounds_clips_only_boxes():
     space = Mixed((Discrete(3), Box.of(-1.0, [1.0, 2.0], (2,)), Mixed((Box.of(0.0, 1.0, ()),))))
     action = (jnp.int32(7), jnp.array([-5.0, 5.0]), (jnp.float32(-3.0),))
     expected = (jnp.int32(7), jnp.array([-1.0, 2.0]), (jnp.float32(0.0),))
@@ -205,7 +205,7 @@ def test_into_bounds_clips_boxes_and_nothing_else():
 
 
 class Echo(struct.PyTreeNode):
-    """Shows the action that it was given."""
+    """Its observation is the last action."""
 
     spec = EnvSpec(
         (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.float32)),
@@ -220,8 +220,8 @@ class Echo(struct.PyTreeNode):
         return state, timestep(action, action[1].sum(), False)
 
 
-def test_an_environment_sees_the_clipped_action_and_the_trajectory_keeps_the_raw_one():
-    """Its log-probability belongs to the raw one."""
+def test_environments_get_clipped_actions_and_trajectories_raw_ones():
+    """The log-probability belongs to the raw action."""
     raw = (jnp.array([0, 1, 2]), jnp.array([[-9.0, -9.0], [0.5, 0.25], [9.0, 0.0]]))
 
     def policy(carry, obs, key):
@@ -253,7 +253,7 @@ def spec(**changes):
 
 
 def test_specifications_are_compared_by_value():
-    """They are static fields: an unequal one would compile the program again."""
+    """They are static fields: an unequal one would recompile the program."""
     assert spec() == spec()
     assert hash(spec()) == hash(spec())
     array = EnvSpec(jnp.zeros(3), Discrete(2))
@@ -299,7 +299,7 @@ FLOATS = jax.ShapeDtypeStruct((2,), jnp.float32)
         ),
     ],
 )
-def test_a_specification_that_cannot_be_is_named(build, message):
+def test_invalid_specifications_are_rejected(build, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build()
 
@@ -315,7 +315,7 @@ def masked(space, mask):
 @pytest.mark.parametrize(
     ("space", "mask", "message"),
     [
-        # Would broadcast: forbidden actions would be taken, and nothing would say so.
+        # Would broadcast and silently allow forbidden actions.
         (Discrete(4), ((1,), bool), r"action_mask is bool\[1\], but Discrete.* needs bool\[4\]"),
         (Discrete(4), ((), bool), r"action_mask is bool\[\], but"),
         (Discrete(4), ((4,), jnp.float32), r"is float32\[4\], but .* needs bool\[4\]"),
@@ -343,12 +343,12 @@ def masked(space, mask):
         ),
     ],
 )
-def test_a_mask_that_does_not_fit_the_action_space_is_named(space, mask, message):
+def test_masks_must_fit_the_action_space(space, mask, message):
     with pytest.raises(ValueError, match=message):
         masked(space, mask)
 
 
-def test_masks_that_fit():
+def test_masks_that_fit_are_accepted():
     masked(Discrete(4), ((4,), bool))
     masked(MultiDiscrete((2, 3)), ((5,), bool))
     mixed = Mixed((Discrete(2), Box.of(-1, 1, (1,)), Mixed((MultiDiscrete((2, 3)),))))
@@ -359,13 +359,13 @@ def test_masks_that_fit():
 
 
 def test_only_the_whole_observation_can_be_masked():
-    """A mask within would be read as something to see, and every action would be allowed."""
+    """A nested mask would be part of the observation, and every action would be allowed."""
     for within in ({"agent": spec().observation}, Masked(spec().observation, None)):
         with pytest.raises(ValueError, match="is Masked: only the whole observation can be"):
             EnvSpec(within, Discrete(3))
 
 
-def test_a_dummy_observation_has_the_right_kind_and_allows_everything():
+def test_dummy_observation_matches_the_spec_and_allows_all_actions():
     dummy = spec().dummy_observation(2, 3)
     assert isinstance(dummy, Masked)
     assert dummy.action_mask.shape == (2, 3, 3)
@@ -387,7 +387,7 @@ def test_split_mask():
 
 
 def test_no_two_streams_share_a_key():
-    """Of one key, nor do they meet those of its neighbours or of their own streams."""
+    """Streams of one key, of a neighbouring key, and streams of streams are all distinct."""
     keys = [KEY, jax.random.key(1)]
     keys += [stream(key, name) for key in keys for name in Stream]
     keys += [stream(stream(KEY, name), Stream.INIT) for name in Stream]
@@ -415,7 +415,7 @@ def test_a_mean_without_data_is_nan_and_adds_nothing():
     assert (nothing.pooled() + Mean.of(3.0)).value == 3.0
 
 
-def test_a_mean_of_what_holds_a_condition():
+def test_mean_where_averages_the_selected_entries():
     condition = jnp.array([[True, False, True], [False, False, False]])
     x = jnp.array([[1.0, np.nan, 5.0], [7.0, np.inf, 0.0]])
     mean = Mean.where(condition, x)
@@ -436,7 +436,7 @@ def test_episode_statistics_pool_episodes():
     assert np.isnan(EpisodeStats.none().returns.value)
 
 
-# Small tools --------------------------------------------------------------------------------------
+# Utilities ----------------------------------------------------------------------------------------
 
 
 def test_tree_where_chooses_rows_of_leaves_of_any_rank():
@@ -461,8 +461,8 @@ def test_tree_where_drops_nan():
     np.testing.assert_array_equal(out, [[0, 0], [1, 1]])
 
 
-def test_strong_types_last():
-    """What a scan carries must keep its type when a strong number is added to it."""
+def test_strong_removes_weak_types():
+    """A scan carry must keep its type when a strongly typed number is added."""
     tree = {"a": 1, "b": 2.0, "c": True, "d": jnp.asarray(1.0), "e": np.float32(3), "key": KEY}
     out = strong(tree)
     assert out.pop("key") == KEY

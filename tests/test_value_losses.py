@@ -1,4 +1,4 @@
-"""Losses of action values, against rlax's published numbers and reference loops."""
+"""Losses for action values, against rlax's published numbers and reference loops."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ import pytest
 from jaxrl.losses import categorical_projection, cross_entropy, huber, quantile_huber
 
 
-def test_huber_of_optax():
+def test_huber_matches_optax():
     error = jnp.array([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 132.7 - 1.0])
     np.testing.assert_allclose(huber(error), [1.5, 0.5, 0, 0.125, 0.5, 1.5, 131.2], rtol=1e-6)
     np.testing.assert_allclose(huber(jnp.array([3.0]), 2.0), [4.0])
 
 
-def test_projection_of_rlax():
-    """Its weights are no distribution, and two rows have supports of their own."""
+def test_projection_matches_rlax():
+    """rlax's weights are not a distribution, and its two rows have different supports."""
     old = np.arange(-1, 1.0, 0.25)
     rows = np.stack([old, old + 1.0])
     weights = rows.copy()
@@ -27,7 +27,7 @@ def test_projection_of_rlax():
     np.testing.assert_allclose(found, [[-0.375, -0.5, 0.0, 0.875], [0.0, 0.5, 1.0, 1.5]], atol=1e-6)
 
 
-def test_categorical_losses_of_rlax():
+def test_categorical_losses_match_rlax():
     atoms = jnp.array([0.5, 1.0, 1.5])
     logits = jnp.array([[0, 9, 0], [9, 0, 9], [0, 9, 0], [9, 9, 0], [9, 0, 9]], jnp.float32)
     reward = jnp.array([0.5, 0.0, 0.5, 0.8, -0.1])
@@ -39,7 +39,7 @@ def test_categorical_losses_of_rlax():
     np.testing.assert_allclose(cross_entropy(logits, target), expected, rtol=1e-4)
 
 
-def test_the_projection_conserves_mass_and_within_the_support_the_mean():
+def test_projection_conserves_mass_and_the_mean_within_the_support():
     rng = np.random.default_rng(0)
     support = jnp.linspace(-3.0, 5.0, 11)
     probabilities = rng.dirichlet(np.ones(7), size=(4, 50))
@@ -51,13 +51,13 @@ def test_the_projection_conserves_mass_and_within_the_support_the_mean():
     np.testing.assert_allclose((found * support[None, None]).sum(-1), means, atol=1e-4)
     assert (found >= 0).all()
     wide = categorical_projection(jnp.asarray(20 * inside), jnp.asarray(probabilities), support)
-    np.testing.assert_allclose(wide.sum(-1), 1.0, rtol=1e-5)  # what lies beyond goes to the ends
+    np.testing.assert_allclose(wide.sum(-1), 1.0, rtol=1e-5)  # mass outside moves to the ends
     below = (probabilities * (20 * inside < -3)).sum(-1)
     assert (wide[..., 0] >= below - 1e-6).all()
 
 
 @pytest.mark.parametrize(("kappa", "expected"), [(0.0, [2.0, 2.2]), (2.0, [2.5, 8.5 / 3])])
-def test_quantile_losses_of_rlax(kappa, expected):
+def test_quantile_losses_match_rlax(kappa, expected):
     """rlax's Huber loss is not divided by kappa; ours, as in the paper, is."""
     quantiles = jnp.array([[-1.0, 3.0], [-1.0, 3.0]])
     levels = jnp.array([[0.2, 0.7], [0.0, 0.4]])
@@ -66,8 +66,8 @@ def test_quantile_losses_of_rlax(kappa, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_the_quantile_loss_is_least_at_the_quantiles():
-    """Descending it over samples of a known distribution finds its quantiles."""
+def test_quantile_loss_is_minimal_at_the_quantiles():
+    """Gradient descent on samples of a known distribution finds its quantiles."""
     samples = jnp.asarray(np.random.default_rng(0).exponential(size=4000), jnp.float32)
     levels = (jnp.arange(5) + 0.5) / 5
     loss = jax.grad(lambda q: quantile_huber(q, levels, samples, 0.0))

@@ -1,4 +1,4 @@
-"""Wrappers: what each changes; termination, truncation and masks are preserved."""
+"""The effect of each wrapper; termination, truncation and masks are preserved."""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ class Steps(struct.PyTreeNode):
 
 
 class Push(struct.PyTreeNode):
-    """A point that is pushed: the observation is the last action. Truncates after five steps."""
+    """The observation is the last action. Truncates after five steps."""
 
     spec = EnvSpec(
         jax.ShapeDtypeStruct((2,), jnp.float32),
@@ -74,7 +74,7 @@ class Push(struct.PyTreeNode):
 
 
 def plain(truncates=100, terminates=100):
-    """Without mask, with a vector for an observation."""
+    """`Steps` with a vector observation and no mask."""
 
     class Plain(Steps):
         spec = EnvSpec(OBS["vector"], Discrete(3))
@@ -130,7 +130,7 @@ def test_truncation_and_masks_survive(wrap, terminates, truncates):
     ends = np.arange(1, 11) % 4 == 0
     np.testing.assert_array_equal(steps.terminated[:, 0], ends & (terminates == 4))
     np.testing.assert_array_equal(steps.truncated[:, 0], ends & (terminates > 4))
-    # The mask goes with its observation, also with the one in which an episode really ended.
+    # The mask belongs to its observation, including the last next_obs of an episode.
     time, next_time = np.arange(10) % 4, np.arange(10) % 4 + 1
     np.testing.assert_array_equal(steps.obs.action_mask[:, 0], np.arange(3) != time[:, None] % 3)
     np.testing.assert_array_equal(
@@ -143,7 +143,7 @@ def test_a_wrapped_environment_keeps_the_contract(wrap):
     check(wrap(Steps(terminates=7)), num_steps=30)
 
 
-def test_parameters_inside_stay_leaves():
+def test_parameters_of_wrapped_environments_stay_leaves():
     def last_seen(speed):
         env = wrappers.TimeLimit(wrappers.FlattenObservation(plain().replace(speed=speed)), 5)
         state, _ = env.reset(KEY)
@@ -155,7 +155,7 @@ def test_parameters_inside_stay_leaves():
 # Time ---------------------------------------------------------------------------------------------
 
 
-def test_a_time_limit_truncates_and_lets_termination_pass():
+def test_time_limit_truncates_and_keeps_termination():
     steps = play(wrappers.TimeLimit(plain(), 3), 7)
     np.testing.assert_array_equal(steps.truncated[:, 0], [0, 0, 1, 0, 0, 1, 0])
     assert not steps.terminated.any()
@@ -167,15 +167,15 @@ def test_a_time_limit_truncates_and_lets_termination_pass():
     assert wrappers.TimeLimit(Push(), 2).spec.max_steps == 2
 
 
-def test_a_time_limit_does_not_promise_that_nothing_else_truncates():
-    """Only the environment inside knows; the other wrappers pass on what it declares."""
+def test_wrappers_keep_the_declared_truncation():
+    """Only the wrapped environment knows whether it truncates elsewhere."""
     assert wrappers.TimeLimit(plain(truncates=2), 50).spec.truncates == "anywhere"
     assert wrappers.TimeLimit(Push(), 2).spec.truncates == "at_max_steps"
     assert wrappers.ActionRepeat(Push(), 2).spec.truncates == "at_max_steps"
     assert wrappers.FrameStack(wrappers.DiscretizeActions(Push())).spec.truncates == "at_max_steps"
 
 
-def test_repeated_actions_add_rewards_up_and_stop_with_the_episode():
+def test_action_repeat_sums_rewards_and_stops_at_episode_ends():
     steps = play(wrappers.ActionRepeat(plain(truncates=5), 3), 4)
     np.testing.assert_array_equal(steps.reward[:, 0], [1 + 2 + 3, 4 + 5, 1 + 2 + 3, 4 + 5])
     np.testing.assert_array_equal(steps.truncated[:, 0], [0, 1, 0, 1])
@@ -205,7 +205,7 @@ def test_observations_are_scaled_and_clipped():
     np.testing.assert_array_equal(clipped["image"][:, 0, 0, 0, 0], [1, 2, 3])
 
 
-def test_flattening_lays_sorted_keys_side_by_side():
+def test_flattening_concatenates_sorted_keys():
     flat = play(wrappers.FlattenObservation(Steps()), 2).next_obs.obs
     assert flat.dtype == np.float32
     np.testing.assert_array_equal(flat[:, 0], [[1, 1, 1, 1, 1, -1], [2, 2, 2, 2, 2, -2]])
@@ -217,7 +217,7 @@ def test_masked_velocities_are_zero():
     )
 
 
-def test_a_frame_stack_begins_with_copies_and_forgets_the_last_episode():
+def test_frame_stack_repeats_the_first_frame_of_an_episode():
     steps = play(wrappers.FrameStack(Steps(truncates=3), 3), 5)
     image = steps.obs.obs["image"][:, 0, 0, 0]
     np.testing.assert_array_equal(image, [[0, 0, 0], [0, 0, 1], [0, 1, 2], [0, 0, 0], [0, 0, 1]])
@@ -229,7 +229,7 @@ def test_a_frame_stack_begins_with_copies_and_forgets_the_last_episode():
 # Actions ------------------------------------------------------------------------------------------
 
 
-def test_discretised_actions_are_the_values_between_the_bounds():
+def test_discretised_actions_span_the_bounds_evenly():
     factored = wrappers.DiscretizeActions(Push(), 3)
     assert factored.spec.action == MultiDiscrete((3, 3))
     actions = [[0, 0], [1, 1], [2, 2], [0, 2], [2, 1], [1, 0]]
@@ -245,8 +245,8 @@ def test_discretised_actions_are_the_values_between_the_bounds():
     check(joint)
 
 
-def test_sticky_actions_repeat_as_often_as_they_say():
-    """Action t mod 3 at step t is never available at t, so every repetition shows."""
+def test_sticky_actions_repeat_with_their_probability():
+    """Step t chooses action t, so every repetition is visible."""
 
     class Any3(Steps):
         spec = EnvSpec(OBS["vector"], Discrete(3))
@@ -269,10 +269,10 @@ def test_sticky_actions_repeat_as_often_as_they_say():
     assert (taken[:, 0] == 0).all()  # the first action is always the chosen one
     error = np.sqrt(0.25 * 0.75 / 4000)
     assert abs((taken[:, 1] == 0).mean() - 0.25) < 5 * error
-    assert abs((taken[:, 2] == 0).mean() - 0.25**2) < 5 * error  # stuck twice
+    assert abs((taken[:, 2] == 0).mean() - 0.25**2) < 5 * error  # repeated twice
 
 
-def test_sticky_actions_repeat_nothing_that_is_unavailable():
+def test_sticky_actions_never_repeat_unavailable_actions():
     env = wrappers.StickyActions(Steps(), 1.0)
     state, _ = env.reset(KEY)
     state, _ = env.step(KEY, state, jnp.int32(1))  # time 1: action 1 is not available
@@ -280,14 +280,14 @@ def test_sticky_actions_repeat_nothing_that_is_unavailable():
     assert state[1] == 2
     state, _ = env.step(KEY, state, jnp.int32(0))  # time 2: action 2 is not available
     assert state[1] == 0
-    state, _ = env.step(KEY, state, jnp.int32(1))  # time 3: 0 is not, so 1 stands
+    state, _ = env.step(KEY, state, jnp.int32(1))  # time 3: 0 is not available, so 1 is taken
     assert state[1] == 1
-    state, _ = env.step(KEY, state, jnp.int32(2))  # time 4: 1 is not
-    state, _ = env.step(KEY, state, jnp.int32(0))  # time 5: 2 is not
+    state, _ = env.step(KEY, state, jnp.int32(2))  # time 4: 1 is not available
+    state, _ = env.step(KEY, state, jnp.int32(0))  # time 5: 2 is not available
     assert state[1] == 0
-    state, _ = env.step(KEY, state, jnp.int32(2))  # time 6: 0 is not
+    state, _ = env.step(KEY, state, jnp.int32(2))  # time 6: 0 is not available
     assert state[1] == 2
-    state, _ = env.step(KEY, state, jnp.int32(0))  # time 7: 1 is not, 2 is: it sticks
+    state, _ = env.step(KEY, state, jnp.int32(0))  # time 7: 2 is available and repeats
     assert state[1] == 2
 
 
@@ -330,6 +330,6 @@ def test_availability(space, mask, action, expected):
         (lambda: wrappers.ScaleObservation(Push(), jnp.ones(3)), "do not fit"),
     ],
 )
-def test_what_does_not_fit_raises_before_anything_is_compiled(make, message):
+def test_invalid_wrappers_are_rejected_before_compilation(make, message):
     with pytest.raises(ValueError, match=message):
         jaxrl.Training.create(jaxrl.agents.PPO(), make(), total_steps=512)

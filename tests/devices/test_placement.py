@@ -22,14 +22,14 @@ from jaxrl.errors import InvalidValue
         (1, 4, None, 1, 1, "1 of 4 (one member stays on one device)"),
         (16, 2, None, 2, 8, "all 2, 8 members each"),
         (5, 2, None, 2, 3, "all 2, at most 3 members each"),
-        (5, 4, None, 3, 2, "3 of 4, at most 2 members each"),  # a fourth would have only padding
+        (5, 4, None, 3, 2, "3 of 4, at most 2 members each"),  # a fourth would hold only padding
         (3, 8, None, 3, 1, "3 of 8, 1 member each"),
         (6, 4, 2, 2, 3, "2 of 4, 3 members each"),
         (6, 4, 1, 1, 6, "1 of 4 (as requested)"),
         (7, 1, None, 1, 7, "1"),
     ],
 )
-def test_as_few_devices_as_finish_at_the_same_time(
+def test_placement_uses_the_fewest_devices_without_slowdown(
     members, there, asked, used, each, text, monkeypatch
 ):
     monkeypatch.setattr(jax, "devices", lambda: list(range(there)))
@@ -39,7 +39,7 @@ def test_as_few_devices_as_finish_at_the_same_time(
     assert str(placement) == text
 
 
-def test_more_devices_than_there_are_is_refused(monkeypatch):
+def test_more_devices_than_available_are_rejected(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="cpu")] * 2)
     with pytest.raises(InvalidValue, match=r"devices is 3, but there are 2 devices: .*_DEVICES=3"):
         Placement.of(8, 3)
@@ -105,7 +105,7 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def three_devices(tmp_path_factory):
-    """What a process with three CPU devices found for five seeds."""
+    """The results of a process with three CPU devices and five seeds."""
     environment = {
         **os.environ,
         "JAX_NUM_CPU_DEVICES": "3",
@@ -119,9 +119,8 @@ def three_devices(tmp_path_factory):
     return json.loads(run.stdout)
 
 
-def test_members_are_those_of_one_device(three_devices):
-    """Five seeds, two on each of three devices: the sixth place is padding, and nowhere to be
-    seen."""
+def test_members_match_a_run_on_one_device(three_devices):
+    """Five seeds on three devices, two each: the sixth slot is padding and is never reported."""
     assert three_devices["there"] == 3
     assert three_devices["devices"] == ["all 3, at most 2 members each", "1 of 3 (as requested)"]
     assert three_devices["members"]
@@ -131,14 +130,14 @@ def test_members_are_those_of_one_device(three_devices):
     assert three_devices["seeds differ"]
 
 
-def test_the_same_devices_give_the_same_bits(three_devices):
+def test_runs_on_the_same_devices_are_bit_identical(three_devices):
     """Also after a resume."""
     assert three_devices["again"] == 0
     assert three_devices["from None to None"] == [0, []]
 
 
-def test_a_run_resumes_on_another_number_of_devices(three_devices):
-    """And says that this changes the rounding."""
+def test_runs_resume_on_a_different_number_of_devices(three_devices):
+    """A note says that results may differ in rounding."""
     for name, note in (
         ("from None to 1", "3 before, 1 now"),
         ("from 1 to None", "1 before, 3 now"),
@@ -148,8 +147,8 @@ def test_a_run_resumes_on_another_number_of_devices(three_devices):
         assert notes == [f"devices: {note}: results may differ in rounding"]
 
 
-def test_the_points_of_a_sweep_are_spread(three_devices):
-    """Each device has points of its own: two points of two seeds on two devices."""
+def test_sweep_points_are_spread_over_devices(three_devices):
+    """Two points with two seeds each, on two devices."""
     devices, difference = three_devices["sweep"]
     assert devices == "2 of 3, 2 members each"
     assert difference < 1e-5

@@ -43,8 +43,8 @@ SOURCE = Path(jaxrl.__file__).parent
 # Rollout ------------------------------------------------------------------------------------------
 
 
-def test_rollout_equals_a_slow_loop():
-    """The scan against one environment and one step at a time, episode ends included."""
+def test_rollout_matches_a_reference_loop():
+    """Compares the scan with a loop over environments and steps, across episode ends."""
     env, num_envs, num_steps = Counter(lifetime=7, limit=4), 3, 11
     envs = VectorEnv(env, num_envs)
     state, _, trajectory, episodes = rollout(
@@ -60,27 +60,27 @@ def test_rollout_equals_a_slow_loop():
             assert steps.reward[t, n] == clock
             np.testing.assert_array_equal(
                 steps.next_obs[t, n], [steps.obs[t, n, 0], clock]
-            )  # of the old episode, also where it ended
+            )  # from the old episode, even at its end
             assert not steps.terminated[t, n]
             assert steps.truncated[t, n] == (clock == 4)
             clock = 0.0 if clock == 4 else clock
         assert state.obs[n, 1] == clock
         assert state.episode_length[n] == clock
         assert state.episode_return[n] == clock * (clock + 1) / 2
-    assert episodes.count == num_envs * 2  # the unfinished third ones do not count
+    assert episodes.count == num_envs * 2  # the unfinished third episodes do not count
     assert episodes.returns.value == 1 + 2 + 3 + 4
     assert episodes.lengths.value == 4
 
 
-def test_no_episode_ended_is_not_a_zero():
+def test_return_is_nan_without_a_finished_episode():
     envs = VectorEnv(Counter(), 2)
     *_, episodes = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, 3)
     assert episodes.count == 0
     assert np.isnan(episodes.returns.value)
 
 
-def test_the_recurrent_carry_is_dropped_where_an_episode_begins():
-    """A policy that counts its steps in the carry reads the environment's own clock."""
+def test_recurrent_carry_is_reset_at_episode_starts():
+    """A policy that counts its steps in the carry agrees with the environment's clock."""
 
     def policy(carry, obs, key):
         return carry + 1.0, jnp.zeros(obs.shape[0], jnp.int32), carry
@@ -89,11 +89,11 @@ def test_the_recurrent_carry_is_dropped_where_an_episode_begins():
     zeros = jnp.zeros(4)
     _, last, trajectory, _ = rollout(policy, envs, envs.reset(KEY), zeros + 9, zeros, KEY, 8)
     np.testing.assert_array_equal(trajectory.steps.extras, trajectory.steps.obs[..., 1])
-    np.testing.assert_array_equal(trajectory.carry, zeros + 9)  # as it came in
+    np.testing.assert_array_equal(trajectory.carry, zeros + 9)  # the initial carry
     np.testing.assert_array_equal(last, np.full(4, 8 % 3))
 
 
-def test_one_environment_and_one_step():
+def test_rollout_of_one_environment_and_one_step():
     envs = VectorEnv(Counter(limit=1), 1)
     _, _, trajectory, episodes = rollout(random_policy, envs, envs.reset(KEY), (), (), KEY, 1)
     assert trajectory.steps.reward.shape == (1, 1)
@@ -102,15 +102,15 @@ def test_one_environment_and_one_step():
 
 
 class Tenth(FittedQ):
-    """Its only metric is 0.1, in each of very many updates."""
+    """Reports the metric 0.1 in every update."""
 
     def update(self, state, batch, key, clock):
         return Update(state, {"tenth": 0.1})
 
 
 @pytest.mark.optimized
-def test_metrics_of_many_iterations_keep_their_digits():
-    """A plain float32 sum of 200,000 tenths is off by 1e-3 of itself."""
+def test_metrics_of_many_iterations_are_accurate():
+    """A plain float32 sum of 200,000 terms of 0.1 has a relative error of 1e-3."""
     obs, flag = jnp.zeros((1, 5)), jnp.zeros(1, bool)
     data = Transition(obs, jnp.zeros(1, jnp.int32), jnp.zeros(1), flag, flag, obs)
     _, metrics = jax.jit(
@@ -120,7 +120,7 @@ def test_metrics_of_many_iterations_keep_their_digits():
 
 
 class Either(struct.PyTreeNode):
-    """An episode of one step or of ten, as likely; each step pays 10. The mean return is 55."""
+    """Episodes of one or ten steps, equally likely; each step pays 10, so the mean return is 55."""
 
     spec = EnvSpec(jax.ShapeDtypeStruct((1,), jnp.float32), Discrete(2), max_steps=10)
 
@@ -133,10 +133,11 @@ class Either(struct.PyTreeNode):
         return left, timestep(left.astype(jnp.float32)[None], 10.0, left == 0)
 
 
-def test_a_rollout_from_fresh_starts_counts_one_episode_of_each_copy():
-    """Short episodes that begin late would count, and long ones, which the rollout cuts, not.
+def test_whole_episode_rollout_counts_one_episode_per_environment():
+    """The mean return is not biased towards short episodes.
 
-    And the starts are fresh in every iteration: episodes that go on from the one before are long.
+    It would be if short episodes that begin late counted while the rollout cuts off long ones.
+    Every iteration starts afresh: episodes continued from the previous iteration are long.
     """
     agent = REINFORCE(num_envs=256, num_steps=10, whole_episodes=True, hidden_sizes=(4,))
     _, metrics = jax.jit(
@@ -163,7 +164,7 @@ def test_fresh_starts_are_all_different():
 
 @pytest.mark.parametrize("reset_policy", ["fresh", "pool"])
 def test_starts_follow_the_start_distribution(reset_policy):
-    """Kolmogorov's distance to the uniform distribution, at a level of about 1e-4."""
+    """A Kolmogorov-Smirnov test against the uniform distribution, at a level of about 1e-4."""
     envs = VectorEnv(Counter(limit=1), 64, reset_policy, pool_size=2048)
     starts = np.sort(np.unique(starts_of(envs, 256)))
     assert starts.size > 1500
@@ -171,15 +172,15 @@ def test_starts_follow_the_start_distribution(reset_policy):
     assert distance < 2.3 / np.sqrt(starts.size)
 
 
-def test_a_pool_is_drawn_anew_in_each_rollout():
+def test_reset_pool_is_redrawn_for_each_rollout():
     envs = VectorEnv(Counter(limit=1), 8, "pool", pool_size=32)
     first, second = starts_of(envs, 40, jax.random.key(1)), starts_of(envs, 40, jax.random.key(2))
     assert 16 <= len(np.unique(first[8:])) <= 32
     assert not set(first) & set(second)
 
 
-def test_each_copy_keeps_its_own_parameters():
-    """Parameters with a leading axis of copies, under both reset policies."""
+def test_each_environment_keeps_its_parameters():
+    """Parameters with a leading environment axis, under both reset policies."""
     for reset_policy in ("fresh", "pool"):
         env = Counter(bonus=jnp.arange(4.0) * 10, limit=2)
         envs = VectorEnv(env, 4, reset_policy, batched=True)
@@ -200,7 +201,7 @@ def test_a_shuffle_is_a_permutation(num_rows):
     assert order.size < 3 or not np.array_equal(order, again)
 
 
-def test_a_shuffle_puts_every_row_everywhere():
+def test_shuffle_moves_rows_to_all_quarters_equally():
     num_rows, num_keys = 2048, 400
     orders = jax.vmap(lambda key: permutation(key, num_rows))(jax.random.split(KEY, num_keys))
     quarter = np.argsort(np.asarray(orders), axis=1) // (num_rows // 4)
@@ -210,11 +211,11 @@ def test_a_shuffle_puts_every_row_everywhere():
 
 
 @pytest.mark.parametrize("shape", [(16, 4), (128, 4), (61, 8), (128, 16)])
-def test_a_shuffle_mixes_as_a_sort_does(shape):
-    """How many rows of a kind a minibatch gets varies as it must, hypergeometrically.
+def test_shuffled_minibatches_are_hypergeometric(shape):
+    """The number of rows of a kind in a minibatch has hypergeometric moments.
 
     One round or a narrow grid changes the variance, two rounds the fourth moment: it is 3.9 for
-    rows of even copies.
+    the rows of even environments.
     """
     (num_steps, num_envs), num_keys = shape, 4000
     num_rows, part = num_steps * num_envs, num_steps * num_envs // 4
@@ -237,7 +238,7 @@ def test_no_sort_in_the_minibatch_loop_of_a_large_batch():
 
 
 class Collector(Agent):
-    """Remembers which rows each update saw: `[epoch, minibatch, rows]` of the clock's reading."""
+    """Records the rows that each update saw, as `[epoch, minibatch, rows]` of clock readings."""
 
     layout: str = static(default="flat")
     num_minibatches: int = static(default=4)
@@ -281,7 +282,7 @@ def test_every_row_is_seen_once_an_epoch(layout, num_minibatches):
 
 
 class Onlooker(Agent):
-    """Compares what it learns from with what it saw when it acted."""
+    """Compares the observations it learns from with those it acted on."""
 
     replays: bool = static(default=False)
 
@@ -307,8 +308,8 @@ class Onlooker(Agent):
 
 
 @pytest.mark.parametrize("replays", [False, True])
-def test_an_agent_sees_one_scale_in_acting_and_in_learning(replays):
-    """Observations and next observations, normalised; the memory holds this iteration's only."""
+def test_acting_and_learning_use_the_same_observation_scale(replays):
+    """For normalised obs and next_obs; the replay buffer holds only the current iteration."""
     _, metrics = train(
         Onlooker(replays), Counter(limit=3), KEY, total_steps=160, num_evaluations=5,
         num_eval_episodes=1, normalize_observations=True,
@@ -316,19 +317,19 @@ def test_an_agent_sees_one_scale_in_acting_and_in_learning(replays):
     updates = metrics.training.updates
     np.testing.assert_allclose(updates["obs"].value, 0.0, atol=1e-5)
     np.testing.assert_allclose(updates["next_obs"].value, 0.0, atol=1e-5)
-    assert (updates["spread"].value[1:] > 1.0).all()  # the starts are of [0, 1) before scaling
+    assert (updates["spread"].value[1:] > 1.0).all()  # starts are in [0, 1) before scaling
 
 
 # Evaluation ---------------------------------------------------------------------------------------
 
 
-def test_evaluation_plays_exactly_one_episode_a_copy():
+def test_evaluation_plays_one_episode_per_environment():
     """Episodes of different lengths count once each; the mean is over episodes, not steps."""
 
     class Uneven(Counter):
         def step(self, key, state, action):
             state, timestep = super().step(key, state, action)
-            length = 1 + jnp.floor(state[0] * 50)  # by the start: 1 .. 50
+            length = 1 + jnp.floor(state[0] * 50)  # 1 to 50, depending on the start
             return state, timestep.replace(reward=jnp.float32(1.0), terminated=state[1] >= length)
 
     def policy(carry, obs, key):
@@ -342,14 +343,14 @@ def test_evaluation_plays_exactly_one_episode_a_copy():
     assert played.finished.all()
 
 
-def test_an_episode_that_does_not_end_is_said_to_be_unfinished():
+def test_episodes_beyond_the_step_limit_are_unfinished():
     played = jaxrl.evaluate(random_policy, Counter(limit=100), KEY, num_episodes=3, max_steps=50)
     assert not played.finished.any()
     np.testing.assert_array_equal(played.lengths, [50, 50, 50])
     assert jaxrl.evaluate(random_policy, Counter(limit=100), KEY, num_episodes=3).finished.all()
 
 
-def test_evaluate_knows_the_recurrent_state_of_a_trained_policy():
+def test_evaluate_takes_the_initial_carry_from_the_policy():
     agent, env = RecurrentPolicyGradient(num_envs=2, num_steps=4, size=3), Recall()
     training = Training.create(agent, env, total_steps=8)
     policy = training.policy(jax.eval_shape(training.init, KEY))
@@ -360,7 +361,7 @@ def test_evaluate_knows_the_recurrent_state_of_a_trained_policy():
     assert equal(found, jaxrl.evaluate(policy, env, KEY, num_episodes=5, initial_carry=carry))
 
 
-def test_evaluate_says_that_a_recurrent_state_is_missing():
+def test_evaluate_reports_a_missing_initial_carry():
     def counting(carry, obs, key):
         return carry["steps"] + 1, jnp.zeros(obs.shape[0], jnp.int32), ()
 
@@ -377,7 +378,7 @@ def test_evaluate_says_that_a_recurrent_state_is_missing():
         jaxrl.evaluate(forgetful, Counter(), KEY, num_episodes=2, initial_carry=jnp.zeros((3, 2)))
 
 
-def test_more_episodes_than_fit_are_refused(monkeypatch):
+def test_too_many_evaluation_episodes_are_rejected(monkeypatch):
     monkeypatch.setattr(deadlock, "memory", lambda: 2**30)
     with pytest.raises(
         ValueError, match=r"^num_episodes is 2000000000: that many copies of the env"
@@ -386,7 +387,7 @@ def test_more_episodes_than_fit_are_refused(monkeypatch):
 
 
 class Poser(Agent):
-    """Takes action 1 where it explores and 0 where it is judged."""
+    """Takes action 1 when exploring and 0 in evaluation."""
 
     plan = OnPolicy(2, 2)
 
@@ -404,14 +405,14 @@ MIXED = np.array([0.32, 0.34, 0.34])
 
 
 @pytest.mark.parametrize("eval_mode", ["greedy", "sample"])
-def test_a_mixed_policy_is_worth_what_the_game_says(eval_mode):
-    """Its most likely move loses every round but the first; drawn from it, nearly none is lost."""
+def test_mixed_policy_return_matches_the_exact_value(eval_mode):
+    """The greedy policy loses every round but the first; the sampled one almost breaks even."""
     env = rock_paper_scissors.make()
     training = Training.create(
         PPO(hidden_sizes=(2,)), env, total_steps=1, num_eval_episodes=4096, eval_mode=eval_mode
     )
     state = training.init(KEY)
-    params = jax.tree.map(  # whatever is seen, the logits of the policy
+    params = jax.tree.map(  # logits that do not depend on the observation
         lambda x: jnp.log(jnp.asarray(MIXED, jnp.float32)) if x.shape == (3,) else 0.0 * x,
         state.agent.params,
     )
@@ -423,7 +424,7 @@ def test_a_mixed_policy_is_worth_what_the_game_says(eval_mode):
     assert abs(returns.mean() - truth) < 4 * returns.std() / 64
 
 
-def test_an_agent_says_how_it_can_be_evaluated():
+def test_eval_mode_must_be_supported_by_the_agent():
     for agent, modes in ((PPO(), ("greedy", "sample")), (Rainbow(), ("greedy",))):
         assert agent.eval_modes == modes
         assert Training.create(agent, BestAction(), total_steps=1).options.eval_mode == "greedy"
@@ -442,7 +443,7 @@ def test_evaluation_does_not_explore():
 
 
 class Ticker(Agent):
-    """Calls back where the clock says "every third update"; shows every field of the clock."""
+    """Runs a callback in every third update, and reports the clock."""
 
     @property
     def plan(self):
@@ -467,7 +468,7 @@ CALLS: list[int] = []
 
 
 def test_every_third_update_stays_a_branch_under_vmap():
-    """A batched clock would turn the branch into a select: 40 calls instead of 14 a lane."""
+    """A batched clock would turn the branch into a select: 40 calls instead of 14 per lane."""
     CALLS.clear()
     keys = jax.random.split(KEY, 3)
 
@@ -483,7 +484,7 @@ def test_every_third_update_stays_a_branch_under_vmap():
     np.testing.assert_array_equal(metrics.iterations[0], [2, 4, 6, 8, 10])
 
 
-def test_different_seeds_differ_in_everything():
+def test_seeds_change_parameters_and_starts():
     agent = PPO(num_envs=4, num_steps=8, num_epochs=1)
     training = Training.create(agent, Counter(limit=4), total_steps=64)
     one, two = (training.init(jax.random.key(i)) for i in range(2))
@@ -496,7 +497,7 @@ def test_different_seeds_differ_in_everything():
 
 
 def test_no_key_is_used_twice():
-    """jax's own checker of key reuse, over whole programs."""
+    """JAX's key-reuse checker, applied to whole programs."""
     agent = PPO(num_envs=8, num_steps=8)
     with jax.debug_key_reuse(True):
         jax.jit(lambda k: train(agent, Counter(), k, total_steps=128)[0].agent)(KEY)
@@ -507,7 +508,7 @@ SEEN: list[tuple] = []
 
 
 def see(kind, key):
-    """Notes the words of a key, or of each key of a batch, when the program runs."""
+    """Records the words of a key, or of each key in a batch, at run time."""
 
     def note(words):
         SEEN.extend((kind, *row) for row in np.asarray(words).reshape(-1, 2).tolist())
@@ -553,8 +554,8 @@ KEY_PPO = KeyPPO(num_envs=4, num_steps=8, hidden_sizes=(8,))
         pytest.param(KeyQLearning(warmup=1), "pool", marks=pytest.mark.thorough),
     ],
 )
-def test_nobody_gets_anybody_elses_key(agent, reset_policy):
-    """Every key handed to a reset, a step, an action or an update, over a run with evaluations."""
+def test_key_streams_are_independent(agent, reset_policy):
+    """All keys of resets, steps, actions and updates in a run with evaluations are distinct."""
     SEEN.clear()
     total = agent.bind(KeyCounter(limit=8).spec).plan.steps_per_iteration * 5
     train(
@@ -572,7 +573,7 @@ def test_nobody_gets_anybody_elses_key(agent, reset_policy):
     "agent", [KEY_PPO, pytest.param(KeyQLearning(warmup=1), marks=pytest.mark.thorough)]
 )
 def test_two_seeds_share_no_key(agent):
-    """Neither in acting, stepping and resetting nor in updates nor in evaluation."""
+    """In acting, stepping, resetting, updating and evaluation."""
     training = Training.create(agent, KeyCounter(limit=4), total_steps=256, num_eval_episodes=2)
     state, two = jax.jit(training.init)(KEY), jnp.int32(2)
     kinds = {"iteration": {"reset", "step", "update"}, "evaluate": {"reset", "step"}}
@@ -591,7 +592,7 @@ def test_two_seeds_share_no_key(agent):
 
 
 class Drawer(Agent):
-    """Remembers which rows of the memory its last batch was."""
+    """Records the replay-buffer slots of its last batch."""
 
     plan = Replay(4, 8, 1, batch_size=16, capacity=32)
 
@@ -606,16 +607,16 @@ class Drawer(Agent):
 
 
 @pytest.mark.parametrize("agent", [Collector(), Drawer()])
-def test_two_seeds_learn_from_other_rows(agent):
-    """The shuffle of one rollout, and the draw from one memory."""
+def test_seeds_draw_different_minibatches(agent):
+    """When shuffling a rollout, and when sampling from a replay buffer."""
     training = Training.create(agent, Counter(), total_steps=1200)
     state, run = jax.jit(training.init)(KEY), jax.jit(training.iteration)
     one, two = (run(state, jax.random.key(seed), jnp.int32(0))[0].agent for seed in (1, 2))
     assert (one != two).mean() > 0.5
 
 
-def test_a_long_evaluation_uses_no_key_twice():
-    """Its rollouts follow each other until the last episode has ended: here there are four."""
+def test_long_evaluation_reuses_no_key():
+    """Rollouts repeat until the last episode ends: here there are four."""
 
     def policy(carry, obs, key):
         see("act", key)
@@ -629,7 +630,7 @@ def test_a_long_evaluation_uses_no_key_twice():
     assert len(set(keys)) == len(keys)
 
 
-def test_traced_once_whatever_the_length_and_the_values():
+def test_programs_are_traced_once_for_all_lengths_and_values():
     traces = []
 
     class Traced(PPO):
@@ -639,7 +640,7 @@ def test_traced_once_whatever_the_length_and_the_values():
 
     agent = Traced(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))
     fit(agent, Counter(), KEY, total_steps=640, num_evaluations=5, num_eval_episodes=2)
-    once = len(traces)  # shape evaluation of the metrics, and the program
+    once = len(traces)  # for the shapes of the metrics, and for the program
     traces.clear()
     fit(agent, Counter(), KEY, total_steps=32, num_evaluations=1, num_eval_episodes=2)
     assert len(traces) == once <= 3
@@ -655,8 +656,8 @@ def test_traced_once_whatever_the_length_and_the_values():
     assert len(traces) <= once
 
 
-def test_memory_does_not_grow_with_the_length_of_training():
-    """What goes in, what comes out and what lies between: of a program, and in shapes of PPO's."""
+def test_memory_is_independent_of_training_length():
+    """A program's inputs, outputs and temporaries, and the output shapes of PPO."""
 
     def run(agent, total_steps):
         return lambda k: train(agent, Counter(), k, total_steps=total_steps, num_evaluations=3)
@@ -672,7 +673,7 @@ def test_memory_does_not_grow_with_the_length_of_training():
     assert shapes(128) == shapes(12_800_000)
 
 
-def test_chunks_are_even_and_end_with_the_end():
+def test_chunks_are_even_and_end_at_the_last_iteration():
     assert chunk_stops(10, 4) == [2, 5, 7, 10]
     assert chunk_stops(3, 20) == [1, 2, 3]
     assert chunk_stops(1, 1) == [1]
@@ -716,7 +717,7 @@ def check_that_fit_equals_train(agent, env, options, seeds, iterations=7):
 
     key = KEY if seeds is None else jax.random.split(KEY, seeds)
     run = run if seeds is None else jax.vmap(run, (None, None, None, 0))
-    # as arguments, agent and environment are no constants for XLA to compute with
+    # passed as arguments, so that XLA does not fold the agent and the environment as constants
     state, metrics = jax.jit(run)(agent, env, data, key)
     result = fit(agent, env, key, data=data, **options)
     assert equal(state, result.state)
@@ -726,9 +727,8 @@ def check_that_fit_equals_train(agent, env, options, seeds, iterations=7):
         np.testing.assert_array_equal(evaluation.returns, returns[:, i])
 
 
-def test_each_copy_may_have_parameters_of_its_own():
-    """Bonuses 0, 1, 2 and 3 in training, whose mean is seen; evaluation has one of its own, and a
-    time limit of its own."""
+def test_environment_parameters_may_be_batched():
+    """Training averages the bonuses 0, 1, 2 and 3; evaluation has another bonus and time limit."""
     agent = PPO(num_envs=4, num_steps=8, num_epochs=1, hidden_sizes=(8,))
     _, metrics = train(
         agent, Counter(bonus=jnp.arange(4.0), limit=2), KEY, total_steps=32, num_evaluations=1,
@@ -740,7 +740,7 @@ def test_each_copy_may_have_parameters_of_its_own():
 
 
 class IntegerCounter(Counter):
-    """A clock in whole numbers, from 1000 on."""
+    """An integer clock that starts at 1000."""
 
     spec = EnvSpec(jax.ShapeDtypeStruct((2,), jnp.int32), Discrete(3), max_steps=4)
     limit: int = static(default=4)
@@ -767,7 +767,7 @@ def test_integers_are_normalised():
 
 
 def test_every_float_hyper_parameter_can_be_swept():
-    """Lane i changes hyper-parameter i only: one program, and every lane ends elsewhere."""
+    """Lane i changes only hyper-parameter i; in one program, every lane gets another result."""
     base = PPO(num_envs=8, num_steps=16, target_kl=0.5).bind(Chain().spec)
     others = {
         "discount": 0.5, "gae_lambda": 0.3, "learning_rate": 1e-3, "clip_epsilon": 1e-3,
@@ -814,7 +814,7 @@ MANY_ITERATIONS = "total_steps is 8589934592, which takes 2147483648 iterations 
 
 
 class Flags(BestAction):
-    """Shows nothing but truth values."""
+    """Its observation has only booleans."""
 
     spec = EnvSpec(jax.ShapeDtypeStruct((2,), jnp.bool_), Discrete(2), max_steps=1)
 
@@ -823,7 +823,7 @@ class Flags(BestAction):
 
 
 class WeakCounter(Counter):
-    """Its first state is a Python number."""
+    """Its initial state is a Python number."""
 
     def reset(self, key):
         return 0.0, super().reset(key)[1]
@@ -869,7 +869,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD, ids=[m for _, m in BAD])
-def test_bad_input_is_named_before_anything_is_compiled(bad, message):
+def test_invalid_arguments_are_reported_before_compilation(bad, message):
     arguments = {"agent": PPO(), "env": Counter(), "total_steps": 1000} | bad
     agent, env = arguments.pop("agent"), arguments.pop("env")
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -877,14 +877,14 @@ def test_bad_input_is_named_before_anything_is_compiled(bad, message):
 
 
 class Careless(Counter):
-    """Pays whole numbers and shows less than its spec says."""
+    """Its rewards are integers, and its observations are smaller than its spec says."""
 
     def step(self, key, state, action):
         state, timestep = super().step(key, state, action)
         return state, timestep.replace(reward=jnp.int32(1), obs=timestep.obs[:1])
 
 
-def test_an_environment_that_breaks_its_contract_is_refused_with_each_reason():
+def test_all_contract_violations_are_reported():
     message = (
         "Careless violates the environment contract (jaxrl_envs.check finds more):\n"
         "- the observation of step is float32[1], that of reset float32[2]\n"
@@ -894,13 +894,13 @@ def test_an_environment_that_breaks_its_contract_is_refused_with_each_reason():
         train(PPO(), Careless(), KEY, total_steps=1000)
 
 
-def test_a_legacy_key_is_refused():
+def test_legacy_keys_are_rejected():
     for run in (train, fit):
         with pytest.raises(TypeError, match=r"make a typed key, with jax\.random\.key"):
             run(PPO(), Counter(), jax.random.PRNGKey(0), total_steps=100)
 
 
-def test_a_flat_layout_cannot_carry_a_recurrent_state():
+def test_recurrent_agents_reject_the_flat_layout():
     class Torn(RecurrentPolicyGradient):
         @property
         def plan(self):
@@ -910,20 +910,20 @@ def test_a_flat_layout_cannot_carry_a_recurrent_state():
         train(Torn(), Recall(), KEY, total_steps=32)
 
 
-def test_a_long_replay_run_goes_on_learning():
-    """The warm-up is compared in iterations: in steps, int32 would overflow after 2**31."""
+def test_replay_agents_learn_beyond_int32_steps():
+    """The warm-up is counted in iterations: steps would overflow int32 after 2**31."""
     training = Training.create(QLearning(), Chain(), total_steps=2**32)
     state = training.init(KEY)
     _, metrics = training.iteration(state, KEY, jnp.int32(2**26 + 5))
     assert metrics.updates["error"].count == 8
 
 
-def test_the_longest_training_counts_every_update():
+def test_update_count_reaches_the_int32_limit():
     training = Training.create(Poser(), BestAction(), total_steps=4 * (2**31 - 1))
     assert training.clock(training.num_iterations).update == 2**31 - 1
 
 
-def test_sweep_names_what_it_cannot_sweep():
+def test_sweep_rejects_invalid_fields():
     with pytest.raises(ValueError, match="num_steps is static"):
         sweep(PPO(), num_steps=[1, 2])
     with pytest.raises(ValueError, match="no field 'lr'"):

@@ -1,4 +1,4 @@
-"""Metrics from the scalars of `Timestep.info` at the end of episodes."""
+"""Metrics from scalars in `Timestep.info` at the end of each episode."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 class Told(struct.PyTreeNode):
-    """Episodes of two or four steps; the long ones are a success. Before the end that is NaN."""
+    """Episodes of two or four steps; the long ones succeed. `success` is NaN before the end."""
 
     spec = EnvSpec(FLOAT, Discrete(2), max_steps=4)
 
@@ -57,10 +57,10 @@ def test_scalars_of_the_last_step_are_averaged_over_episodes():
     np.testing.assert_array_equal(played.info["age"], played.lengths)
     np.testing.assert_array_equal(played.info["success"], played.lengths == 4)
     assert set(np.unique(played.lengths)) == {2, 4}
-    assert metrics.divergence.iteration == -1  # NaN of the environment is no divergence
+    assert metrics.divergence.iteration == -1  # NaN in info does not count as divergence
 
 
-def test_they_are_in_the_files_of_a_run_and_can_be_plotted(tmp_path):
+def test_info_metrics_are_saved_and_can_be_plotted(tmp_path):
     keys, path = jax.random.split(KEY, 2), tmp_path / "run"
     result = fit(
         Idle(), Told(), keys, total_steps=100, num_evaluations=2, num_eval_episodes=4, run_dir=path
@@ -76,7 +76,7 @@ def test_they_are_in_the_files_of_a_run_and_can_be_plotted(tmp_path):
     np.testing.assert_array_equal(curve.values, told)
 
 
-def test_a_wrapper_tells_what_the_last_step_inside_told():
+def test_action_repeat_reports_the_info_of_the_last_inner_step():
     def policy(carry, obs, key):
         return carry, jnp.zeros(obs.shape[0], jnp.int32), ()
 
@@ -86,7 +86,7 @@ def test_a_wrapper_tells_what_the_last_step_inside_told():
     np.testing.assert_array_equal(episodes.info["success"], episodes.lengths == 2)
 
 
-def test_what_is_no_number_of_an_episode_is_left_out():
+def test_info_without_episode_scalars_gives_no_metrics():
     env = jaxrl_envs.make("gymnax/CartPole-v1")
 
     def info(key):

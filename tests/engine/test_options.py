@@ -1,4 +1,4 @@
-"""Options of a run are declared once, and everything derives from the declaration."""
+"""Run options are declared once, and everything else derives from the declaration."""
 
 import inspect
 import json
@@ -111,8 +111,8 @@ assert (written["bravery"], written["beep"], written["weather"]) == (0.5, True, 
 """
 
 
-def test_a_field_added_in_one_place_is_everywhere(tmp_path):
-    """One of each role: in flags, files, config.json, resume, comparison, `train` and `fit`."""
+def test_a_new_option_is_available_everywhere(tmp_path):
+    """One option per role: in flags, files, config.json, resume, comparison, `train` and `fit`."""
     run = subprocess.run(
         [sys.executable, "-c", ADDED], cwd=tmp_path, capture_output=True, text=True, timeout=240,
         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"},
@@ -124,14 +124,14 @@ def test_a_field_added_in_one_place_is_everywhere(tmp_path):
     assert "weather" not in helped
 
 
-def test_choices_are_those_of_the_types():
+def test_choices_match_the_literal_types():
     options = declared(TrainingOptions)
     assert options["eval_mode"].choices == get_args(EvalMode)
     assert options["reset_policy"].choices == get_args(ResetPolicy)
 
 
 @pytest.mark.parametrize("function", [train, fit, Training.create])
-def test_an_argument_that_is_unknown_or_missing_is_named(function):
+def test_unknown_and_missing_arguments_are_named(function):
     given = (PPO(), Counter(), jax.random.key(0))[: 2 if function == Training.create else 3]
     name = function.__qualname__
     with pytest.raises(TypeError, match=f"{name} has no argument 'total_step': did you mean total"):
@@ -154,7 +154,7 @@ def test_an_argument_that_is_unknown_or_missing_is_named(function):
         (Kind.CHOICE, ["a"], ["b", None]),
     ],
 )
-def test_each_kind_takes_its_values_and_names_the_others(kind, fine, wrong):
+def test_option_kinds_validate_their_values(kind, fine, wrong):
     option = Option(role=Role.TRAINING, doc="It", kind=kind, choices=("a",))
     for value in fine:
         assert option.check("it", value) == value
@@ -163,8 +163,8 @@ def test_each_kind_takes_its_values_and_names_the_others(kind, fine, wrong):
             option.check("it", value)
 
 
-def test_the_options_of_a_training_are_settled():
-    """What config.json says is what was trained, and no request."""
+def test_training_options_are_resolved():
+    """config.json records the resolved values, not the requested ones."""
     options = Training.create(PPO(num_envs=4, num_steps=8), Counter(), total_steps=1e2).options
     assert (options.total_steps, options.reset_policy) == (128, "fresh")
     assert json.loads(json.dumps(options.settings())) == options.settings()

@@ -1,9 +1,9 @@
 """One short run per plan is bit-identical to a recorded one.
 
 The digests in `tests/data/recorded_runs.json` were computed at commit b5a3e58, before the library
-was rearranged into packages. They hold for the recorded versions and CPU, since XLA compiles for
-the CPU at hand: on another CPU only sums of the state are compared, and other versions are skipped.
-A change that is meant to change the numbers records them again:
+was split into packages. They are valid for the recorded versions and CPU, because XLA compiles for
+the host CPU. On another CPU only sums of the state are compared; with other versions the test is
+skipped. After an intended change of the numbers, record them again:
 
     PYTHONPATH=tests python -m engine.test_recorded_runs
 """
@@ -55,7 +55,7 @@ RUNS = {
 
 
 def cpu() -> str:
-    """What XLA compiles for: the make of the CPU, and its vector instructions."""
+    """The CPU's model and vector instructions, for which XLA compiles."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
 
 
 def run(plan: str) -> dict:
-    """The final state: a digest that knows no order or name of its leaves, and sums over them."""
+    """Digest of the final state, independent of leaf order and names, and sums over its leaves."""
     agent, env, options = RUNS[plan]
     options = {name: x() if callable(x) else x for name, x in options.items()}
     steps = agent.bind(env.spec).plan.steps_per_iteration * ITERATIONS
@@ -90,7 +90,7 @@ def run(plan: str) -> dict:
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("plan", RUNS)
-def test_a_run_ends_as_it_was_recorded(plan):
+def test_final_state_matches_the_recording(plan):
     records = json.loads(RECORDS.read_text(encoding="utf-8"))
     record = next((x for x in records if x["versions"] == versions()), None)
     if record is None:
@@ -102,7 +102,7 @@ def test_a_run_ends_as_it_was_recorded(plan):
 
 
 def main() -> None:
-    """Records the runs of this machine in place of those with the same versions."""
+    """Records runs on this machine and replaces those with the same versions."""
     others = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.exists() else []
     others = [x for x in others if x["versions"] != versions()]
     mine = {"versions": versions(), "cpu": cpu(), "runs": {plan: run(plan) for plan in RUNS}}

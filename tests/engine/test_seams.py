@@ -1,4 +1,4 @@
-"""What the engine offers authors of agents beyond the plain contract."""
+"""Engine features for authors of agents, beyond the basic contract."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 
 
 class Watcher(Agent):
-    """Does nothing but measure what it is given."""
+    """Measures its inputs and learns nothing."""
 
     replays: bool = static(default=False)
     raw_observations = True
@@ -51,7 +51,7 @@ class Watcher(Agent):
 
 
 class Priced(Counter):
-    """Tells what a step costs: twice the count after it."""
+    """Reports the cost of each step: twice the count after it."""
 
     def step(self, key, state, action):
         state, timestep = super().step(key, state, action)
@@ -61,14 +61,14 @@ class Priced(Counter):
 
 
 @pytest.mark.parametrize("replays", [False, True])
-def test_raw_observations_are_those_of_the_environment(replays):
-    """And the info and the copy of each row are its own, also after shuffling and replay."""
+def test_raw_observations_match_the_environment(replays):
+    """Each row keeps its info and environment index through shuffling and replay."""
     agent, env = Watcher(replays=replays), Priced(limit=100)
     _, metrics = train(
         agent, env, KEY, total_steps=96, num_evaluations=0, normalize_observations=True
     )
     found = {name: float(x.value[0]) for name, x in metrics.training.updates.items()}
-    # In the replay plan statistics have moved since the action was chosen.
+    # With replay, the statistics have changed since the action was chosen.
     same = (
         ("raw", "cost", "pair", "copy")
         if replays
@@ -82,7 +82,7 @@ def test_raw_observations_are_those_of_the_environment(replays):
 @pytest.mark.parametrize(
     ("env", "has"), [(Counter(), "is empty"), (Priced(), "has cost, deep/pair: name these only")]
 )
-def test_info_that_the_environment_lacks_is_refused_at_once(env, has):
+def test_missing_info_is_rejected_at_build_time(env, has):
     class Other(Watcher):
         info = ("cost", "price") if isinstance(env, Counter) else ("price",)
 
@@ -92,7 +92,7 @@ def test_info_that_the_environment_lacks_is_refused_at_once(env, has):
 
 
 class Closing(Agent):
-    """Counts the updates of an iteration, and at its end what it was given there."""
+    """Counts the updates of an iteration, and the rows that `end_iteration` gets."""
 
     kind: Plan = static(default=OnPolicy(4, 8))
     level: float = 0.5
@@ -131,8 +131,8 @@ class Closing(Agent):
     ],
     ids=["on-policy", "replay", "offline", "population"],
 )
-def test_an_iteration_ends_with_the_state_in_the_agents_hands(plan, rows):
-    """Once, after the last update, with the whole batch, metrics and a clock that counted."""
+def test_end_iteration_is_called_once_per_iteration(plan, rows):
+    """After the last update, with the whole batch, metrics and an advanced clock."""
     env, options = Counter(limit=5), {}
     if isinstance(plan, Offline):
         env, options = Chain(), {"data": walk(4)}
@@ -151,7 +151,7 @@ def test_an_iteration_ends_with_the_state_in_the_agents_hands(plan, rows):
 
 
 class Fresh(Agent):
-    """Learns each epoch from what it knew before that epoch."""
+    """Prepares each epoch with the state before that epoch."""
 
     each: bool = static(default=True)
 
@@ -175,8 +175,8 @@ class Fresh(Agent):
         return Update(state + 1, {**each, "late": late})
 
 
-def test_targets_are_computed_anew_before_each_epoch():
-    """Three epochs of two minibatches: by what was known after 0, 2 and 4 updates."""
+def test_targets_are_recomputed_before_each_epoch():
+    """Three epochs of two minibatches, with targets from the state after 0, 2 and 4 updates."""
 
     def knew(agent):
         _, metrics = train(agent, Counter(), KEY, total_steps=16, num_evaluations=0)
@@ -210,6 +210,6 @@ class Careless(Closing):
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_update_is_named(agent, message):
+def test_invalid_update_results_are_rejected(agent, message):
     with pytest.raises(InvalidType, match=message):
         jax.eval_shape(lambda key: train(agent, Counter(), key, total_steps=32), KEY)

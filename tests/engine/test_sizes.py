@@ -62,7 +62,7 @@ def machine(monkeypatch):
         ),
     ],
 )
-def test_the_command_names_the_field_in_one_line(machine, tmp_path, monkeypatch, words, message):
+def test_command_reports_bad_sizes_in_one_line(machine, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     algo, *flags = words.split()
     status, _, err = run_in_process("train", algo, ENV, "--no-preset", *flags)
@@ -71,7 +71,7 @@ def test_the_command_names_the_field_in_one_line(machine, tmp_path, monkeypatch,
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_a_sweep_of_too_many_points_is_refused(machine, tmp_path, monkeypatch):
+def test_sweeps_with_too_many_points_are_rejected(machine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, err = run_in_process(
         "sweep", "ppo", ENV, "--range", "learning_rate=0:1", "--random", "2e9"
@@ -80,7 +80,7 @@ def test_a_sweep_of_too_many_points_is_refused(machine, tmp_path, monkeypatch):
     assert "--random is 2000000000: that many do not fit into 8.0 GiB of memory" in err[0]
 
 
-def test_python_names_the_field(machine):
+def test_train_and_fit_report_bad_sizes(machine):
     with pytest.raises(ValueError, match=r"^num_envs is 2000000000, num_steps is 128: the traject"):
         train(PPO(num_envs=2 * 10**9), Counter(), KEY, total_steps=1)
     agent = A2C(num_envs=1000, num_steps=10, hidden_sizes=(4,))
@@ -89,15 +89,15 @@ def test_python_names_the_field(machine):
         fit(agent, Counter(), keys, total_steps=1)
 
 
-def test_the_sizes_are_those_of_the_arrays(machine):
-    """Counted by hand for CartPole's likes: Counter sees two floats and keeps the same two."""
+def test_size_estimates_match_the_arrays(machine):
+    """Computed by hand for Counter, whose observation and state are two floats each."""
     agent = PPO(num_envs=6, num_steps=5, num_minibatches=1)
     training = Training.create(agent, Counter(), total_steps=1, num_eval_episodes=7)
     copy = 2 * 4 + 2 * 4 + 4 + 4 + 1  # state, observation, return, length, first
     step = 2 * 4 + 4 + 4 + 1 + 1  # observation, action, reward, terminated, truncated
     found = {part.what: part.size for part in sizes.parts(training, 8, 8)}
     assert found == {
-        "the agent's state": 0,  # too small to be looked at
+        "the agent's state": 0,  # too small to be counted
         "the copies to evaluate on": 7 * copy,
         "the copies of the environment": 6 * copy,
         "the trajectory": 30 * step,
@@ -108,13 +108,13 @@ def test_the_sizes_are_those_of_the_arrays(machine):
     training = Training.create(wide, Counter(), total_steps=1)
     parameters = 2 * (2 * sizes.LARGE + sizes.LARGE) + (3 + 1) * sizes.LARGE + 3 + 1
     (state,) = (part for part in sizes.parts(training, 8, 8) if part.what == "the agent's state")
-    assert 3 * 4 * parameters <= state.size <= 3 * 4 * parameters + 64  # and Adam's two moments
+    assert 3 * 4 * parameters <= state.size <= 3 * 4 * parameters + 64  # with Adam's two moments
     assert state.fields == {"hidden_sizes": (sizes.LARGE,)}
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_run_keeps_at_least_what_is_counted(name):
-    """Of every plan: the state alone is as large, but for the trajectory and the evaluation."""
+def test_size_estimates_are_lower_bounds_on_the_state(name):
+    """For every plan, without the parts that are not kept in the state."""
     agent, env, options, _ = PLANS[name]
     data = {"data": walk()} if name.startswith("offline") else {}
     training = Training.create(agent, env, total_steps=1, **{**options, **data})
@@ -123,11 +123,11 @@ def test_a_run_keeps_at_least_what_is_counted(name):
     others = ("the trajectory", "a batch", "the copies to evaluate on", "the pool of starts")
     found = sizes.parts(training, num_bytes(reset), num_bytes(reset))
     kept = sum(part.size for part in found if part.what not in others)
-    if not isinstance(state.envs, tuple):  # a population's copies live for one iteration
+    if not isinstance(state.envs, tuple):  # a population's environments live for one iteration
         assert 0 < kept <= num_bytes(state)
 
 
-def test_xla_needs_at_least_as_much():
+def test_size_estimates_are_lower_bounds_on_xla_memory():
     agent = A2C(num_envs=64, num_steps=64, hidden_sizes=(4,))
     training = Training.create(agent, Counter(), total_steps=1, num_eval_episodes=1)
     needed = sum(part.size for part in sizes.parts(training, 8, 8))
@@ -135,7 +135,7 @@ def test_xla_needs_at_least_as_much():
     assert 0.1 * measured < needed <= measured
 
 
-def test_what_fits_is_left_alone(monkeypatch):
+def test_runs_that_fit_are_accepted(monkeypatch):
     agent = DQN(num_envs=2, capacity=100, batch_size=4, warmup=10)
     training = Training.create(agent, Counter(), total_steps=1)
     needed = sum(part.size for part in sizes.parts(training, 8, 8))
@@ -152,13 +152,13 @@ def test_what_fits_is_left_alone(monkeypatch):
         Training.create(agent.replace(capacity=10**12), Counter(), total_steps=1)
 
 
-def test_the_size_of_a_key_is_no_guess():
+def test_key_sizes_are_exact():
     assert sizes._bytes({"key": jax.random.key(0), "x": jnp.zeros((3, 2), jnp.uint8)}) == 8 + 6
     assert re.fullmatch(r"1\.0e\+09 GiB", sizes._gib(10**9 * GIB))
 
 
 class Accelerator:
-    """A device that says how much memory it has, or does not."""
+    """A device that may report its memory."""
 
     platform = "gpu"
 
@@ -166,7 +166,7 @@ class Accelerator:
         self.memory_stats = lambda: stats
 
 
-def test_the_memory_of_accelerators(monkeypatch):
+def test_memory_is_summed_over_accelerators(monkeypatch):
     for stats, expected in (({"bytes_limit": 5 * GIB}, 10 * GIB), ({}, None), (None, None)):
         devices = [Accelerator(stats)] * 2
         monkeypatch.setattr(jax, "devices", lambda devices=devices: devices)

@@ -101,7 +101,7 @@ MUTANTS = (
         "jaxrl/agents/bases/actor_critic.py",
         "call_torso=call(self.torso)",
         "call_torso=call_directly",
-        (f"{OWN_MODULES}::test_the_value_of_a_copy_does_not_depend_on_the_others[none]",),
+        (f"{OWN_MODULES}::test_values_are_independent_across_environments[none]",),
     ),
     Mutant(
         "action-axes-squeezed",

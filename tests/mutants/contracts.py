@@ -10,7 +10,7 @@ MUTANTS = (
         "jaxrl/spaces.py",
         'if getattr(mask, "shape", None) != (size,) or mask.dtype != np.bool_:',
         'if getattr(mask, "shape", None) not in ((size,), (1,)) or mask.dtype != np.bool_:',
-        ("tests/test_types.py::test_a_mask_that_does_not_fit_the_action_space_is_named",),
+        ("tests/test_types.py::test_masks_must_fit_the_action_space",),
     ),
     Mutant(
         "a-box-of-no-width",
@@ -18,7 +18,7 @@ MUTANTS = (
         "jaxrl/spaces.py",
         "if not (low < high).all():",
         "if not (low <= high).all():",
-        ("tests/test_types.py::test_a_space_that_cannot_be_is_named",),
+        ("tests/test_types.py::test_invalid_spaces_are_rejected",),
     ),
     Mutant(
         "unfinished-episodes-are-zeros",
@@ -34,7 +34,7 @@ MUTANTS = (
         "jaxrl/types.py",
         "self.total / jnp.maximum(self.count, 1e-38), jnp.nan)",
         "self.total / jnp.maximum(self.count, 1e-38), 0.0)",
-        ("tests/engine/test_engine.py::test_no_episode_ended_is_not_a_zero",),
+        ("tests/engine/test_engine.py::test_return_is_nan_without_a_finished_episode",),
     ),
     Mutant(
         "info-of-every-step",
@@ -50,7 +50,7 @@ MUTANTS = (
         "jaxrl/wrappers/action.py",
         "sticks = sticks & is_available(self.env.spec.action, mask, previous)",
         "sticks = jnp.bool_(sticks)",
-        ("tests/test_wrappers.py::test_sticky_actions_repeat_nothing_that_is_unavailable",),
+        ("tests/test_wrappers.py::test_sticky_actions_never_repeat_unavailable_actions",),
     ),
     Mutant(
         "frames-without-the-newest",
@@ -58,9 +58,7 @@ MUTANTS = (
         "jaxrl/wrappers/observation.py",
         "jnp.concatenate([old[..., new.shape[-1] :], new], axis=-1)",
         "old",
-        (
-            "tests/test_wrappers.py::test_a_frame_stack_begins_with_copies_and_forgets_the_last_episode",
-        ),
+        ("tests/test_wrappers.py::test_frame_stack_repeats_the_first_frame_of_an_episode",),
     ),
     Mutant(
         "time-limit-terminates",
@@ -68,7 +66,7 @@ MUTANTS = (
         "jaxrl/wrappers/time.py",
         "timestep.replace(truncated=truncated)",
         "timestep.replace(terminated=timestep.terminated | truncated)",
-        ("tests/test_wrappers.py::test_a_time_limit_truncates_and_lets_termination_pass",),
+        ("tests/test_wrappers.py::test_time_limit_truncates_and_keeps_termination",),
     ),
     Mutant(
         "repeats-beyond-the-end",
@@ -76,6 +74,6 @@ MUTANTS = (
         "jaxrl/wrappers/time.py",
         "over = timestep.terminated | timestep.truncated\n            following =",
         "over = jnp.bool_(False)\n            following =",
-        ("tests/test_wrappers.py::test_repeated_actions_add_rewards_up_and_stop_with_the_episode",),
+        ("tests/test_wrappers.py::test_action_repeat_sums_rewards_and_stops_at_episode_ends",),
     ),
 )

@@ -10,9 +10,7 @@ MUTANTS = (
         "jaxrl/distributions/categorical.py",
         "blocks = minor_axis.split(self._masked_logits())",
         "blocks = minor_axis.split(at_least_float32(self.logits))",
-        (
-            "tests/test_distributions.py::test_a_masked_categorical_is_the_categorical_of_what_is_left[5]",
-        ),
+        ("tests/test_distributions.py::test_masking_equals_removing_the_actions[5]",),
     ),
     Mutant(
         "categorical-fisher-without-its-mean",
@@ -36,7 +34,7 @@ MUTANTS = (
         "jaxrl/distributions/categorical.py",
         "return jnp.where(known, log_prob, -jnp.inf)",
         "return jnp.where(known, log_prob, log_prob)",
-        ("tests/test_distributions.py::test_an_action_that_does_not_exist_is_impossible[8]",),
+        ("tests/test_distributions.py::test_out_of_range_actions_have_probability_zero[8]",),
     ),
     Mutant(
         "gaussian-fisher-without-its-scale",

@@ -11,7 +11,7 @@ MUTANTS = (
         "jaxrl/engine/evaluate.py",
         "counts = ~ended_before & ~played.finished[None] & in_time[:, None]",
         "counts = jnp.broadcast_to(in_time[:, None], done.shape)",
-        ("tests/engine/test_engine.py::test_evaluation_plays_exactly_one_episode_a_copy",),
+        ("tests/engine/test_engine.py::test_evaluation_plays_one_episode_per_environment",),
     ),
     Mutant(
         "unfinished-episodes-are-finished",
@@ -19,9 +19,7 @@ MUTANTS = (
         "jaxrl/engine/evaluate.py",
         "finished=played.finished | jnp.any(done & counts, axis=0),",
         "finished=played.finished | jnp.any(done & counts, axis=0) | ~in_time[-1],",
-        (
-            "tests/engine/test_engine.py::test_an_episode_that_does_not_end_is_said_to_be_unfinished",
-        ),
+        ("tests/engine/test_engine.py::test_episodes_beyond_the_step_limit_are_unfinished",),
     ),
     Mutant(
         "evaluation-repeats-its-noise",
@@ -48,7 +46,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "next_obs=_seen(agent, stats, steps.next_obs)",
         "next_obs=steps.next_obs",
-        ("tests/engine/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
+        ("tests/engine/test_engine.py::test_acting_and_learning_use_the_same_observation_scale",),
     ),
     Mutant(
         "replay-not-normalised",
@@ -56,7 +54,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "batch = agent.prepare(agent_state, _steps_seen(agent, stats, rows), now)",
         "batch = agent.prepare(agent_state, rows, now)",
-        ("tests/engine/test_engine.py::test_an_agent_sees_one_scale_in_acting_and_in_learning",),
+        ("tests/engine/test_engine.py::test_acting_and_learning_use_the_same_observation_scale",),
     ),
     Mutant(
         "vector-on-every-device",
@@ -102,7 +100,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "minibatch_indices(stream(key, Stream.SHUFFLE), rows",
         "minibatch_indices(stream(jax.random.key(0), Stream.SHUFFLE), rows",
-        ("tests/engine/test_engine.py::test_two_seeds_learn_from_other_rows",),
+        ("tests/engine/test_engine.py::test_seeds_draw_different_minibatches",),
     ),
     Mutant(
         "one-draw-for-all-seeds",
@@ -110,7 +108,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "contents,\n            stream(key_i, Stream.SAMPLE),",
         "contents,\n            stream(jax.random.key(0), Stream.SAMPLE),",
-        ("tests/engine/test_engine.py::test_two_seeds_learn_from_other_rows",),
+        ("tests/engine/test_engine.py::test_seeds_draw_different_minibatches",),
     ),
     Mutant(
         "no-fresh-starts-each-iteration",
@@ -153,7 +151,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "return Observed(normalized, obs)",
         "return Observed(normalized, normalized)",
-        ("tests/engine/test_seams.py::test_raw_observations_are_those_of_the_environment[False]",),
+        ("tests/engine/test_seams.py::test_raw_observations_match_the_environment[False]",),
     ),
     Mutant(
         "copies-in-the-order-of-a-minibatch",
@@ -169,7 +167,7 @@ MUTANTS = (
         "jaxrl/engine/learners.py",
         "        prepared = agent.prepare(agent_state, trajectory, now)",
         "        agent.prepare(agent_state, trajectory, now)",
-        ("tests/engine/test_seams.py::test_targets_are_computed_anew_before_each_epoch",),
+        ("tests/engine/test_seams.py::test_targets_are_recomputed_before_each_epoch",),
     ),
     Mutant(
         "divergence-without-its-beginning",
@@ -193,9 +191,7 @@ MUTANTS = (
         "jaxrl/engine/rollout.py",
         "        carry = tree_where(env_state.first, initial_carry, carry)\n",
         "",
-        (
-            "tests/engine/test_engine.py::test_the_recurrent_carry_is_dropped_where_an_episode_begins",
-        ),
+        ("tests/engine/test_engine.py::test_recurrent_carry_is_reset_at_episode_starts",),
     ),
     Mutant(
         "carry-of-the-wrong-end",
@@ -203,9 +199,7 @@ MUTANTS = (
         "jaxrl/engine/rollout.py",
         "Trajectory(steps, first, carry, env_index), ended",
         "Trajectory(steps, first, last_carry, env_index), ended",
-        (
-            "tests/engine/test_engine.py::test_the_recurrent_carry_is_dropped_where_an_episode_begins",
-        ),
+        ("tests/engine/test_engine.py::test_recurrent_carry_is_reset_at_episode_starts",),
     ),
     Mutant(
         "episodes-cut-off-are-forgotten",
@@ -239,7 +233,7 @@ MUTANTS = (
         "jaxrl/engine/sizes.py",
         "size * math.prod(counts.values())",
         "size * math.prod(counts.values()) % 2**31",
-        ("tests/engine/test_sizes.py::test_the_sizes_are_those_of_the_arrays",),
+        ("tests/engine/test_sizes.py::test_size_estimates_match_the_arrays",),
     ),
     Mutant(
         "a-size-counted-twice",
@@ -247,7 +241,7 @@ MUTANTS = (
         "jaxrl/engine/sizes.py",
         "step = obs + action + 6",
         "step = 2 * obs + action + 6",
-        ("tests/engine/test_sizes.py::test_the_sizes_are_those_of_the_arrays",),
+        ("tests/engine/test_sizes.py::test_size_estimates_match_the_arrays",),
     ),
     Mutant(
         "a-plain-sum-of-metrics",
@@ -304,7 +298,7 @@ MUTANTS = (
         "jaxrl/engine/training.py",
         "(self.agent, stream(key, Stream.INIT))",
         "(self.agent, stream(jax.random.key(0), Stream.INIT))",
-        ("tests/engine/test_engine.py::test_different_seeds_differ_in_everything",),
+        ("tests/engine/test_engine.py::test_seeds_change_parameters_and_starts",),
     ),
     Mutant(
         "the-seed-is-overwritten-in-training",
@@ -336,7 +330,7 @@ MUTANTS = (
         "        (state, metrics, divergence), kept = jax.lax.fori_loop(start, stop, kept, both)\n"
         "        value = metrics.value.at[0].set(jnp.max(kept))\n"
         "        metrics = metrics.replace(value=value)",
-        ("tests/engine/test_engine.py::test_memory_does_not_grow_with_the_length_of_training",),
+        ("tests/engine/test_engine.py::test_memory_is_independent_of_training_length",),
     ),
     Mutant(
         "a-mixed-policy-judged-by-its-mode",
@@ -344,7 +338,7 @@ MUTANTS = (
         "jaxrl/engine/training.py",
         'self.options.eval_mode == "sample"',
         "False",
-        ("tests/engine/test_engine.py::test_a_mixed_policy_is_worth_what_the_game_says",),
+        ("tests/engine/test_engine.py::test_mixed_policy_return_matches_the_exact_value",),
     ),
     Mutant(
         "one-cached-start",
@@ -371,7 +365,7 @@ MUTANTS = (
         "jaxrl/engine/vector_env.py",
         "self._pool(stream(key, Stream.POOL))",
         "self._pool(jax.random.key(0))",
-        ("tests/engine/test_engine.py::test_a_pool_is_drawn_anew_in_each_rollout",),
+        ("tests/engine/test_engine.py::test_reset_pool_is_redrawn_for_each_rollout",),
     ),
     Mutant(
         "episode-return-never-reset",

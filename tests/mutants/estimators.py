@@ -42,7 +42,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "jnp.where(cut, 0, discount * lambda_)",
         "jnp.where(terminated, 0, discount * lambda_)",
-        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[gae-truncated]",),
+        (f"{ENDS}::test_estimates_do_not_cross_episode_ends[gae-truncated]",),
     ),
     Mutant(
         "n-step-runs-on-after-truncation",
@@ -50,7 +50,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "stop = cut | _is_last(rewards)",
         "stop = terminated | _is_last(rewards)",
-        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[n_step_returns-truncated]",),
+        (f"{ENDS}::test_estimates_do_not_cross_episode_ends[n_step_returns-truncated]",),
     ),
     Mutant(
         "lambda-runs-on-after-truncation",
@@ -58,7 +58,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "lambda_ = jnp.where(cut, 0,",
         "lambda_ = jnp.where(terminated, 0,",
-        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[lambda_returns-truncated]",),
+        (f"{ENDS}::test_estimates_do_not_cross_episode_ends[lambda_returns-truncated]",),
     ),
     Mutant(
         "vtrace-runs-on-after-truncation",
@@ -66,7 +66,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "errors = _accumulate(deltas, jnp.where(cut, 0, discount * c))",
         "errors = _accumulate(deltas, jnp.where(terminated, 0, discount * c))",
-        (f"{ENDS}::test_nothing_crosses_the_end_of_an_episode[vtrace-truncated]",),
+        (f"{ENDS}::test_estimates_do_not_cross_episode_ends[vtrace-truncated]",),
     ),
     Mutant(
         "n-step-discount-without-its-power",
@@ -82,7 +82,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "weight * jnp.where(terminated, 0, next_values)",
         "weight * jnp.where(terminated, 0, jnp.roll(next_values, -1, axis=0))",
-        (f"{IDENTITIES}::test_lambda_returns_at_the_ends_are_one_step_and_whole_returns",),
+        (f"{IDENTITIES}::test_lambda_0_and_1_give_one_step_and_full_returns",),
     ),
     Mutant(
         "lambda-starts-with-the-wrong-carry",
@@ -91,7 +91,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "weight = jnp.where(_is_last(rewards), 1, 1 - lambda_)",
         "weight = 1 - lambda_",
-        ("tests/test_estimators.py::TestGoldenNumbers::test_lambda_returns_of_rlax",),
+        ("tests/test_estimators.py::TestGoldenNumbers::test_lambda_returns_match_rlax",),
     ),
     Mutant(
         "vtrace-rho-without-its-bound",
@@ -99,7 +99,7 @@ MUTANTS = (
         "jaxrl/estimators.py",
         'rho = jnp.minimum(ratios, _per_step(rewards, "clip_rho", clip_rho))',
         "rho = ratios",
-        ("tests/test_estimators.py::TestGoldenNumbers::test_vtrace_of_rlax",),
+        ("tests/test_estimators.py::TestGoldenNumbers::test_vtrace_matches_rlax",),
     ),
     Mutant(
         "vtrace-advantage-with-the-wrong-bound",
@@ -110,7 +110,7 @@ MUTANTS = (
         "pg_rho = rho",
         (
             "tests/test_estimators.py::TestDefinitions"
-            "::test_equals_the_sum_over_the_steps_ahead[2-shape2-0.3-0.99-0.95-vtrace]",
+            "::test_matches_the_sum_over_future_steps[2-shape2-0.3-0.99-0.95-vtrace]",
         ),
     ),
     Mutant(
@@ -119,6 +119,6 @@ MUTANTS = (
         "jaxrl/estimators.py",
         "c = jnp.concatenate([c[1:], c[-1:]])",
         "c = jnp.concatenate([c[:1], c[1:]])",
-        ("tests/test_retrace.py::test_retrace_of_rlax",),
+        ("tests/test_retrace.py::test_retrace_matches_rlax",),
     ),
 )

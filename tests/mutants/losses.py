@@ -51,7 +51,7 @@ MUTANTS = (
         "jaxrl/losses.py",
         "if jnp.shape(y) != jnp.shape(x):",
         "if jnp.size(y) != jnp.size(x):",
-        ("tests/test_losses.py::TestShapes::test_a_column_is_not_a_row",),
+        ("tests/test_losses.py::TestShapes::test_columns_do_not_broadcast_against_rows",),
     ),
     Mutant(
         "masked-mean-over-everything",
@@ -59,7 +59,7 @@ MUTANTS = (
         "jaxrl/losses.py",
         "/ jnp.maximum(count, 1)",
         "/ jnp.maximum(where.size if axis is None else where.shape[axis], 1)",
-        ("tests/test_losses.py::TestMean::test_where_leaves_entries_out",),
+        ("tests/test_losses.py::TestMean::test_where_excludes_entries",),
     ),
     Mutant(
         "mass-lost-beyond-the-support",
@@ -69,7 +69,7 @@ MUTANTS = (
         "inside = atoms[..., None, :]",
         (
             "tests/test_value_losses.py"
-            "::test_the_projection_conserves_mass_and_within_the_support_the_mean",
+            "::test_projection_conserves_mass_and_the_mean_within_the_support",
         ),
     ),
     Mutant(
@@ -78,6 +78,6 @@ MUTANTS = (
         "jaxrl/losses.py",
         "(jax.lax.stop_gradient(error) < 0)",
         "(jax.lax.stop_gradient(error) > 0)",
-        ("tests/test_value_losses.py::test_quantile_losses_of_rlax",),
+        ("tests/test_value_losses.py::test_quantile_losses_match_rlax",),
     ),
 )

@@ -10,7 +10,7 @@ MUTANTS = (
         "jaxrl/networks/own_modules.py",
         "self.rows.kl(other.rows)",
         "other.rows.kl(self.rows)",
-        (f"{OWN_MODULES}::test_the_distribution_of_many_axes_is_that_of_each_row[several]",),
+        (f"{OWN_MODULES}::test_distributions_over_several_axes_match_single_rows[several]",),
     ),
     Mutant(
         "never-in-training-mode",
@@ -18,7 +18,7 @@ MUTANTS = (
         "jaxrl/networks/own_modules.py",
         "train=None if self.train is None else True",
         "train=None if self.train is None else False",
-        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[dqn]",),
+        (f"{OWN_MODULES}::test_batch_statistics_match_numpy_and_parameters_learn[dqn]",),
     ),
     Mutant(
         "batch-statistics-in-a-policy-that-must-not-change",
@@ -26,7 +26,7 @@ MUTANTS = (
         "jaxrl/networks/own_modules.py",
         "if names and not trains:",
         "if names and not trains and module is None:",
-        (f"{OWN_MODULES}::test_an_on_policy_agent_refuses_what_would_change_its_policy[PPO]",),
+        (f"{OWN_MODULES}::test_on_policy_agents_reject_modules_that_change_the_policy[PPO]",),
     ),
     Mutant(
         "advantages-not-centred",
@@ -69,6 +69,6 @@ MUTANTS = (
         "jaxrl/networks/variables.py",
         'return x | {"params": optax.incremental_update',
         'return target | {"params": optax.incremental_update',
-        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[td3]",),
+        (f"{OWN_MODULES}::test_batch_statistics_match_numpy_and_parameters_learn[td3]",),
     ),
 )

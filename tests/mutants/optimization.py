@@ -18,7 +18,7 @@ MUTANTS = (
         "jaxrl/minibatches.py",
         "NUM_ROUNDS = 3",
         "NUM_ROUNDS = 1",
-        ("tests/engine/test_engine.py::test_a_shuffle_mixes_as_a_sort_does[shape0]",),
+        ("tests/engine/test_engine.py::test_shuffled_minibatches_are_hypergeometric[shape0]",),
     ),
     Mutant(
         "shuffle-of-two-rounds",
@@ -26,7 +26,7 @@ MUTANTS = (
         "jaxrl/minibatches.py",
         "NUM_ROUNDS = 3",
         "NUM_ROUNDS = 2",
-        ("tests/engine/test_engine.py::test_a_shuffle_mixes_as_a_sort_does[shape1]",),
+        ("tests/engine/test_engine.py::test_shuffled_minibatches_are_hypergeometric[shape1]",),
     ),
     Mutant(
         "one-order-for-all-epochs",
@@ -51,7 +51,7 @@ MUTANTS = (
         "jaxrl/normalization.py",
         "jax.lax.scan(accumulate, so_far, (reward, first))",
         "jax.lax.scan(accumulate, so_far, (reward, jnp.roll(first, -1, axis=0)))",
-        ("tests/test_normalization.py::test_the_last_reward_of_an_episode_stays_in_it",),
+        ("tests/test_normalization.py::test_last_rewards_do_not_leak_into_the_next_episode",),
     ),
     Mutant(
         "running-return-never-reset",
@@ -59,7 +59,7 @@ MUTANTS = (
         "jaxrl/normalization.py",
         "discount * jnp.where(first, 0.0, running) + reward",
         "discount * running + reward",
-        ("tests/test_normalization.py::test_the_last_reward_of_an_episode_stays_in_it",),
+        ("tests/test_normalization.py::test_last_rewards_do_not_leak_into_the_next_episode",),
     ),
     Mutant(
         "variances-merged-without-the-means",
@@ -142,7 +142,7 @@ MUTANTS = (
         "jaxrl/optimizers.py",
         "return merged(variables, params, carried), optimizer",
         "return merged(variables, params), optimizer",
-        (f"{OWN_MODULES}::test_batch_statistics_are_those_of_numpy_and_parameters_learn[dqn]",),
+        (f"{OWN_MODULES}::test_batch_statistics_match_numpy_and_parameters_learn[dqn]",),
     ),
     Mutant(
         "conjugate-gradient-is-steepest-descent",
@@ -150,7 +150,7 @@ MUTANTS = (
         "jaxrl/solvers.py",
         "z + (new_rz / rz) * p",
         "z",
-        ("tests/test_solvers.py::test_each_iterate_is_the_best_of_its_krylov_space",),
+        ("tests/test_solvers.py::test_iterates_minimise_the_energy_over_krylov_spaces",),
     ),
     Mutant(
         "conjugate-gradient-never-done",
@@ -158,7 +158,7 @@ MUTANTS = (
         "jaxrl/solvers.py",
         "active = taken & (_norm(r) > tolerance * norm_b)",
         "active = taken",
-        ("tests/test_solvers.py::test_it_freezes_once_the_residual_is_small",),
+        ("tests/test_solvers.py::test_conjugate_gradient_stops_at_the_tolerance",),
     ),
     Mutant(
         "negative-curvature-followed",
@@ -166,7 +166,7 @@ MUTANTS = (
         "jaxrl/solvers.py",
         "curved = (curvature > 0) & (curvature > ROUNDING * largest * squared)",
         "curved = jnp.isfinite(alpha)",
-        ("tests/test_solvers.py::test_curvature_that_is_not_positive_stops_it_where_it_stands",),
+        ("tests/test_solvers.py::test_conjugate_gradient_stops_at_nonpositive_curvature",),
     ),
     Mutant(
         "division-by-no-curvature",
@@ -174,10 +174,7 @@ MUTANTS = (
         "jaxrl/solvers.py",
         "taken = active & curved & jnp.all(jnp.isfinite(new_x)) & jnp.isfinite(new_rz)",
         "taken = active & ~(curvature < 0)",
-        (
-            "tests/test_solvers.py"
-            "::test_a_singular_matrix_gives_the_least_solution_where_there_is_one",
-        ),
+        ("tests/test_solvers.py::test_singular_systems_give_the_minimum_norm_solution",),
     ),
     Mutant(
         "fisher-summed-over-rows",
@@ -203,7 +200,7 @@ MUTANTS = (
         "jaxrl/solvers.py",
         "x=chosen(point, x),",
         "x=point,",
-        ("tests/test_solvers.py::test_nothing_that_passes_leaves_every_bit",),
+        ("tests/test_solvers.py::test_failed_line_search_keeps_every_bit",),
     ),
     Mutant(
         "line-search-skips-the-whole-step",
@@ -211,6 +208,6 @@ MUTANTS = (
         "jaxrl/solvers.py",
         "jnp.asarray(shrink, jnp.float32) ** search.num_tries",
         "jnp.asarray(shrink, jnp.float32) ** (search.num_tries + 1)",
-        ("tests/test_solvers.py::test_the_first_point_that_passes_is_taken",),
+        ("tests/test_solvers.py::test_line_search_takes_the_first_acceptable_point",),
     ),
 )

@@ -9,7 +9,7 @@ MUTANTS = (
         "jaxrl/xla/columns.py",
         "dimensions, **options) for column in kernel.T]",
         "dimensions, **options) for column in kernel.T[::-1]]",
-        ("tests/networks/test_networks.py::test_a_layer_is_a_product_however_narrow[2]",),
+        ("tests/networks/test_networks.py::test_dense_layers_match_the_formula_at_any_width[2]",),
     ),
     Mutant(
         "tiles-out-of-order",

@@ -21,12 +21,12 @@ KEY = jax.random.key(0)
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(module, *args):
-    """What training starts from."""
+    """The initial parameters of training."""
     return module.init(KEY, *args)["params"]
 
 
 def some_params(module, *args):
-    """Any parameters, biases included, without compiling the initialisation."""
+    """Random parameters, including biases, without compiling the initialisation."""
     rng = np.random.default_rng(7)
     shapes = jax.eval_shape(module.init, KEY, *args)["params"]
     return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape), x.dtype), shapes)
@@ -75,7 +75,7 @@ def test_layers_are_orthogonal_with_their_gains():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_policy_starts_near_uniform_and_the_value_at_scale_1(shared):
+def test_initial_policy_is_near_uniform_and_value_of_scale_1(shared):
     network = ActorCritic(lambda: MLP(), Discrete(5), shared)
     obs = gaussian(100, 4)
     params = init(network, obs)
@@ -86,7 +86,7 @@ def test_the_policy_starts_near_uniform_and_the_value_at_scale_1(shared):
     assert 0.1 < values.std() < 10
 
 
-def test_a_gaussian_policy_starts_with_the_given_spread():
+def test_gaussian_policy_starts_with_the_given_log_std():
     for initial in (0.0, -0.5):
         head = PolicyHead(Box.of(-1.0, 1.0, (3,)), initial)
         params = init(head, gaussian(8))
@@ -97,7 +97,7 @@ def test_a_gaussian_policy_starts_with_the_given_spread():
 
 
 def test_sizes_of_the_cartpole_networks():
-    """By hand, so that comparisons of speed are of the same network: 64 x 64, 4 in, 2 out."""
+    """Computed by hand, so that speed comparisons use the same network: 64 x 64, 4 in, 2 out."""
     spec = EnvSpec(jax.ShapeDtypeStruct((4,), jnp.float32), Discrete(2))
     hidden = (4 * 64 + 64) + (64 * 64 + 64)
     policy, value = 64 * 2 + 2, 64 * 1 + 1
@@ -118,8 +118,8 @@ def test_activations():
 
 
 @pytest.mark.parametrize("features", [1, 2, 4, 5])
-def test_a_layer_is_a_product_however_narrow(features):
-    """Value, gradient, tangent and a batch of kernels, against the formula."""
+def test_dense_layers_match_the_formula_at_any_width(features):
+    """Value, gradient and tangent, with a batch of kernels."""
     keys = jax.random.split(jax.random.key(0), 5)
     x, t = jax.random.normal(keys[0], (3, 7, 6)), jax.random.normal(keys[1], (3, 7, features))
     layer = dense(features, 1.0)
@@ -149,7 +149,7 @@ def test_a_layer_is_a_product_however_narrow(features):
     )
 
 
-def test_an_mlp_is_the_formula():
+def test_mlp_matches_the_formula():
     params = some_params(MLP((3, 2), "relu"), gaussian(4))
     x = np.asarray(gaussian(7, 4), np.float64)
     for layer in (params["Dense_0"], params["Dense_1"]):
@@ -160,14 +160,14 @@ def test_an_mlp_is_the_formula():
 # Observations -------------------------------------------------------------------------------------
 
 
-def test_bytes_and_their_fractions_look_the_same_to_a_cnn():
+def test_cnn_scales_bytes_to_fractions():
     image = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 2))
     params = some_params(CNN(), jnp.asarray(image, jnp.uint8))
     of_bytes = apply(CNN(), params, jnp.asarray(image, jnp.uint8))
     of_floats = apply(CNN(), params, jnp.asarray(image / 255, jnp.float32))
     np.testing.assert_allclose(of_bytes, of_floats, rtol=1e-4, atol=1e-4)
     assert of_bytes.std() > 1.0
-    flags = apply(CNN(), params, jnp.asarray(image > 99))  # MinAtar's kind
+    flags = apply(CNN(), params, jnp.asarray(image > 99))  # as in MinAtar
     np.testing.assert_array_equal(flags, apply(CNN(), params, jnp.asarray(image > 99, jnp.float32)))
 
 
@@ -193,8 +193,8 @@ def example(observation, *leading):
 
 
 @pytest.mark.parametrize("kind", OBSERVATIONS)
-def test_any_observation_with_any_leading_axes(kind):
-    """`[T, N, ...]`, flat rows and one row alone give the same features; none is mixed up."""
+def test_torsos_take_any_observation_and_leading_axes(kind):
+    """`[T, N, ...]`, flat rows and a single row give the same features, in the same order."""
     observation = OBSERVATIONS[kind]
     torso = default_torso(EnvSpec(observation, Discrete(2)), (16,), "tanh")
     obs = example(observation, 3, 5)
@@ -207,7 +207,7 @@ def test_any_observation_with_any_leading_axes(kind):
     one = apply(torso, params, jax.tree.map(lambda x: x[2, 4], obs))
     np.testing.assert_allclose(features[2, 4], one, rtol=1e-5, atol=1e-6)
     leaves = [np.asarray(x, np.float32).reshape(15, -1) for x in jax.tree.leaves(obs)]
-    rows = np.concatenate(leaves, axis=1)  # every number of it is seen, in tree order
+    rows = np.concatenate(leaves, axis=1)  # all numbers, in tree order
     layer = params["torso"]["Dense_0"]
     expected = np.tanh(rows @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"]))
     np.testing.assert_allclose(flat, expected, rtol=1e-5, atol=1e-5)
@@ -234,13 +234,13 @@ CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 def episode_starts():
     first = np.random.default_rng(3).random((T, N)) < 0.3
     first[4, 0], first[5, 0] = True, True  # an episode of one step
-    first[0, 0] = False  # one that goes on from before
+    first[0, 0] = False  # an episode that continues from before
     return jnp.asarray(first)
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_an_unrolled_core_is_a_loop_of_single_steps(name):
-    """One environment and one step at a time, the state set to zeros by hand."""
+def test_unrolled_core_matches_single_steps(name):
+    """One environment and one step at a time, with explicit resets of the state."""
     core = Core(name, SIZE)
     x, first = gaussian(T, N, F), episode_starts()
     carry = jax.tree.map(lambda z: gaussian(N, SIZE, seed=5), initial_carry(name, SIZE, N))
@@ -288,7 +288,7 @@ def test_a_sequence_may_be_cut_anywhere(name):
 
 
 class Torso(nn.Module):
-    """A user's own: any module from observations to features."""
+    """A user-defined torso, which maps observations to features."""
 
     @nn.compact
     def __call__(self, obs):
@@ -297,8 +297,8 @@ class Torso(nn.Module):
 
 @pytest.mark.parametrize("core", ["none", "gru", "lstm"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_policy_and_value_apart_agree_with_both_at_once(shared, core):
-    """With a user's torso; the states after each step are those of a run that stops there."""
+def test_separate_policy_and_value_match_the_joint_call(shared, core):
+    """With a user-defined torso; the carry after each step equals that of a run stopped there."""
     network = ActorCritic(Torso, Discrete(3), shared, core, SIZE)
     obs, first = {"a": gaussian(T, N, F), "b": gaussian(T, N, seed=1)}, episode_starts()
     leaves, treedef = jax.tree.flatten(network.initial_carry(N))
@@ -325,7 +325,7 @@ def test_policy_and_value_apart_agree_with_both_at_once(shared, core):
     if shared:
         assert_close(actor_carries, critic_carries)
     assert jax.tree.structure(carries) == jax.tree.structure(carry)
-    if not shared:  # each has a memory of its own
+    if not shared:  # actor and critic have separate memories
         forgot = jax.tree.map(jnp.zeros_like, carry[1])
         (other_policy, other_values, _), *_ = run(params, obs, (carry[0], forgot), first)
         assert_close(policy, other_policy)
@@ -335,8 +335,8 @@ def test_policy_and_value_apart_agree_with_both_at_once(shared, core):
     assert_close(jax.tree.map(lambda x: x[-1], stopped), jax.tree.map(lambda x: x[2], carries))
 
 
-def test_torsos_apart_learn_apart():
-    """The value's gradient does not touch the policy's parameters, unless the torso is shared."""
+def test_value_gradient_stays_in_its_torso():
+    """It does not reach the parameters of the policy, unless the torso is shared."""
     obs = gaussian(8, 4)
     for shared in (False, True):
         network = ActorCritic(lambda: MLP((5,)), Discrete(3), shared)
@@ -357,8 +357,8 @@ MASKED = [
 
 
 @pytest.mark.parametrize(("space", "mask"), MASKED, ids=[repr(s) for s, _ in MASKED])
-def test_masks_reach_the_policy_and_nothing_else(space, mask):
-    """The greatest logits are the masked ones, and still no masked action is drawn."""
+def test_masks_affect_only_the_policy(space, mask):
+    """Masked actions have the largest logits but are never drawn."""
     network = ActorCritic(lambda: MLP((5,)), space)
     obs = gaussian(64, 3)
     rows = jax.tree.map(lambda m: jnp.broadcast_to(m, (64, *m.shape)), mask)
@@ -395,12 +395,12 @@ def test_masks_reach_the_policy_and_nothing_else(space, mask):
     assert allowed(policy, mask, sample)
     assert allowed(policy, mask, mode)
     free, free_sample, _, free_values = act(params, obs)
-    assert not allowed(free, mask, free_sample)  # it was the mask that did it
+    assert not allowed(free, mask, free_sample)  # so the mask made the difference
     np.testing.assert_array_equal(values, free_values)
 
 
 def test_heads_of_every_space():
-    """Their parameters, and actions and log-probabilities of the shapes of the space."""
+    """Their parameters, and the shapes of actions and log-probabilities."""
     space = Mixed((Discrete(2), Box.of(-1.0, 1.0, (2, 3)), MultiDiscrete((2, 3)), Box.of(0, 1, ())))
     head, x = PolicyHead(space), gaussian(4, 5, 8)
     params = some_params(head, x)
@@ -429,6 +429,6 @@ def test_heads_of_every_space():
         PolicyHead(3).init(KEY, x)
 
 
-def test_flatten_wants_the_leaves_it_was_told_of():
+def test_flatten_rejects_unexpected_leaves():
     with pytest.raises(ValueError, match="zip"):
         Flatten(((2,),), MLP((3,))).init(KEY, {"a": gaussian(2), "b": gaussian(2)})

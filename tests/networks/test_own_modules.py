@@ -53,7 +53,7 @@ from jaxrl.xla.flatten import Flattened, flatten
 
 
 class Eyes(nn.Module):
-    """Written for one batch axis, as most modules are."""
+    """Expects one batch axis, like most modules."""
 
     @nn.compact
     def __call__(self, obs):
@@ -65,7 +65,7 @@ class Eyes(nn.Module):
 
 
 class Policy(nn.Module):
-    """A whole policy so written, whose spread has no batch axis."""
+    """A policy network that expects one batch axis; its log_std has none."""
 
     @nn.compact
     def __call__(self, obs, mask):
@@ -74,7 +74,7 @@ class Policy(nn.Module):
 
 
 class PictureBox(Picture):
-    """A picture that asks for a number."""
+    """`Picture` with a continuous action."""
 
     spec = EnvSpec(Picture.spec.observation, Box.of(-1.0, 1.0, (1,)), max_steps=1)
 
@@ -108,7 +108,7 @@ IN_PICTURES = {
 @pytest.mark.parametrize(
     "name", cases(IN_PICTURES, "ppo-recurrent", "reinforce-policy", "trpo", "rainbow", "td3", "pqn")
 )
-def test_a_module_sees_one_batch_axis_wherever_it_is_called(name):
+def test_modules_always_see_one_batch_axis(name):
     kind, options, env = IN_PICTURES[name]
     training = Training.create(kind(torso=Eyes(), **options), env(), total_steps=64)
 
@@ -120,7 +120,7 @@ def test_a_module_sees_one_batch_axis_wherever_it_is_called(name):
 
 
 class Grouped(nn.Module):
-    """GroupNorm takes axis 0 for the batch and averages over the others but the last."""
+    """GroupNorm treats axis 0 as the batch and averages over the other axes but the last."""
 
     @nn.compact
     def __call__(self, x):
@@ -128,8 +128,8 @@ class Grouped(nn.Module):
 
 
 @pytest.mark.parametrize("core", ["none", "gru"])
-def test_the_value_of_a_copy_does_not_depend_on_the_others(core):
-    """V(obs) and V(next_obs) on [T, N]: copies 1 to 3 see something else; and row by row."""
+def test_values_are_independent_across_environments(core):
+    """V(obs) and V(next_obs) on [T, N]: other inputs in environments 1 to 3; and row by row."""
     agent = ActorCriticAgent(torso=Grouped(), core=core, core_size=4).bind(Counter().spec)
     params = agent.init_params(KEY)
     rng = np.random.default_rng(0)
@@ -168,7 +168,7 @@ SPACES = {
 
 
 class Rows(nn.Module):
-    """No parameters: the observation makes the distribution."""
+    """Makes a distribution from the observation, without parameters."""
 
     of: str
 
@@ -179,8 +179,8 @@ class Rows(nn.Module):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_distribution_of_many_axes_is_that_of_each_row(name):
-    """All that a distribution can be asked, over [T, N], against one row after the other."""
+def test_distributions_over_several_axes_match_single_rows(name):
+    """Every method of a distribution over [T, N], against one row at a time."""
     _, mask = SPACES[name]
     x, y = np.random.default_rng(1).standard_normal((2, 2, 3, 6)).astype(np.float32)
     call, module = OneBatchAxis(((6,),)), Rows(name)
@@ -227,11 +227,11 @@ def test_a_scorer_calls_its_torso_on_rows():
     np.testing.assert_allclose(all_rows[2:3], one, rtol=1e-5)
 
 
-# What is trained, and what is carried -------------------------------------------------------------
+# Trained parameters and carried statistics --------------------------------------------------------
 
 
 class Normed(nn.Module):
-    """Batch statistics of what is observed, a count of learning passes, and dropout."""
+    """Batch statistics of observations, a count of learning passes, and dropout."""
 
     rate: float = 0.0
 
@@ -282,7 +282,7 @@ def batches(num, box):
 
 
 def updated(name, agent, box, num, key=KEY):
-    """The state before and after so many updates, and what was observed in each."""
+    """The state before and after `num` updates, and the observations of each update."""
     state, seen = agent.init(KEY), []
     start, update = state, jax.jit(agent.update)
     for i, (obs, step) in enumerate(batches(num, box)):
@@ -296,7 +296,7 @@ def updated(name, agent, box, num, key=KEY):
 
 
 def found_in(tree, collection):
-    """The subtrees of that collection, wherever they are."""
+    """The leaves of a collection anywhere in the tree, by path."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     leaves = {}
     for path, leaf in flat:
@@ -307,7 +307,7 @@ def found_in(tree, collection):
 
 
 @pytest.mark.parametrize("name", cases(LEARNERS, "dqn", "td3"))
-def test_batch_statistics_are_those_of_numpy_and_parameters_learn(name):
+def test_batch_statistics_match_numpy_and_parameters_learn(name):
     """After k learning passes: s <- 0.9 s + 0.1 (mean or variance of the batch); counts are k."""
     agent, box = bound(name, Normed())
     start, state, seen = updated(name, agent, box, 3)
@@ -318,14 +318,16 @@ def test_batch_statistics_are_those_of_numpy_and_parameters_learn(name):
 
     def passes(leaf_name):
         if "target" in leaf_name:
-            return {"dqn": 2, "iqn": 2, "fitted-q": 0, "td3": 2}.get(name, 3)  # when it last moved
+            return {"dqn": 2, "iqn": 2, "fitted-q": 0, "td3": 2}.get(
+                name, 3
+            )  # at the last target update
         return 3
 
     statistics = found_in(state, "batch_stats")
     assert statistics
     for leaf_name, leaf in statistics.items():
         k = passes(leaf_name)
-        if name == "td3" and "actor" in leaf_name:  # only its own pass, the second, changed it
+        if name == "td3" and "actor" in leaf_name:  # only the second pass updated the actor
             expected = 0.1 * seen[1].mean(), 0.9 + 0.1 * seen[1].var()
         else:
             expected = history[k]
@@ -347,7 +349,7 @@ def test_batch_statistics_are_those_of_numpy_and_parameters_learn(name):
 
 
 class Uncounted(Normed):
-    """Floats alone, which a CPU keeps as one vector."""
+    """Has only floats, which are kept as one vector on a CPU."""
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -398,14 +400,14 @@ def test_pqn_carries_statistics_from_pass_to_pass(name, monkeypatch):
     assert all(leaf == 8 for leaf in found_in(state.agent, "count").values())
 
 
-def test_a_dry_run_counts_what_is_trained():
+def test_dry_run_counts_only_trained_parameters():
     agent, _ = bound("online-q", Normed())
     hidden, out = 8 * 4 + 4, 4 * 2 + 2
     assert _parameters(jax.eval_shape(agent.init, KEY)) == 2 + (1 * 8 + 8) + hidden + out
 
 
 class Frozen(nn.Module):
-    """Normalises by what `init` gave, in any mode."""
+    """Normalises with the initial statistics in every mode."""
 
     @nn.compact
     def __call__(self, x):
@@ -414,7 +416,7 @@ class Frozen(nn.Module):
 
 
 @pytest.mark.parametrize("name", cases(LEARNERS, "dqn"))
-def test_statistics_that_no_pass_changes_stay_as_they_are(name):
+def test_frozen_statistics_do_not_change(name):
     agent, box = bound(name, Frozen())
     start, state, _ = updated(name, agent, box, 2)
     before, after = found_in(start, "batch_stats"), found_in(state, "batch_stats")
@@ -423,8 +425,8 @@ def test_statistics_that_no_pass_changes_stay_as_they_are(name):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-def test_acting_knows_no_batch_and_no_dropout():
-    """An action depends on its own observation alone; a learning pass on the key of the update."""
+def test_acting_ignores_the_batch_and_dropout():
+    """An action depends only on its observation; a learning pass depends on the update's key."""
     agent, box = bound("dqn", Normed(rate=0.5))
     agent = agent.replace(double="none")
     _, state, _ = updated("dqn", agent, box, 2)
@@ -432,7 +434,7 @@ def test_acting_knows_no_batch_and_no_dropout():
     differ = jax.tree.map(
         lambda a, b: (a != b).any(), state.params["params"], other.params["params"]
     )
-    assert all(jax.tree.leaves(differ))  # no other randomness is in these updates
+    assert all(jax.tree.leaves(differ))  # dropout is the only randomness in these updates
     obs = jax.random.normal(KEY, (5, 1))
     q_values = jax.jit(agent.q_values)
     q = q_values(state.params, obs)
@@ -440,7 +442,7 @@ def test_acting_knows_no_batch_and_no_dropout():
     for n in range(5):
         alone = q_values(state.params, obs[n : n + 1])[0]
         np.testing.assert_allclose(q[n], alone, rtol=1e-5, atol=1e-6)
-    # In evaluation mode it is this formula:
+    # The formula in evaluation mode:
     variables = state.params
     norm, layer = (variables["params"]["torso"][k] for k in ("BatchNorm_0", "Dense_0"))
     s = variables["batch_stats"]["torso"]["BatchNorm_0"]
@@ -475,7 +477,7 @@ NORMED = {
 
 @pytest.mark.thorough
 def test_statistics_are_kept_in_checkpoints(tmp_path):
-    """Of two seeds; a loaded policy is the trained one, in every collection."""
+    """For two seeds; a loaded policy equals the trained one in every collection."""
     agent, env, _ = NORMED["dqn"]
     agent, keys = agent.replace(torso=Normed()), jax.random.split(KEY, 2)
     result = fit(agent, env, keys, total_steps=640, num_eval_episodes=2, tensorboard=False,
@@ -497,11 +499,11 @@ def test_probes_are_solved_with_batch_norm_and_dropout(name):
     assert metrics.evaluation.returns.mean() > best - 0.05
 
 
-# Refusals -----------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 class Batch(nn.Module):
-    """BatchNorm without a training mode of its own."""
+    """BatchNorm whose mode does not depend on training."""
 
     average: bool | None = None
 
@@ -521,7 +523,7 @@ class Drop(nn.Module):
 
 
 class Elsewhere(nn.Module):
-    """Draws from a stream that nobody gives, in training only."""
+    """Draws from an unavailable random stream, in training only."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -549,7 +551,7 @@ def mean_over_rows(x):
 
 
 @pytest.mark.parametrize("kind", [PPO, A2C, TRPO, NPG, REINFORCE])
-def test_an_on_policy_agent_refuses_what_would_change_its_policy(kind):
+def test_on_policy_agents_reject_modules_that_change_the_policy(kind):
     for torso, message in (
         (Batch(True), "torso Batch has batch_stats besides its params. An on-policy agent needs"),
         (Batch(), "torso Batch has a layer without a mode: .*use_running_average.* An on-policy"),
@@ -564,7 +566,7 @@ def test_an_on_policy_agent_refuses_what_would_change_its_policy(kind):
 
 
 class OtherName(nn.Module):
-    """Statistics that wait for a keyword which no agent sets."""
+    """BatchNorm with a training keyword that no agent sets."""
 
     @nn.compact
     def __call__(self, x, training=False):
@@ -604,12 +606,12 @@ class Normalised(nn.Module):
         ),
     ],
 )  # fmt: skip
-def test_a_module_that_does_not_fit_is_refused_by_name(agent, error, message):
+def test_unsuitable_modules_are_rejected_by_name(agent, error, message):
     with pytest.raises(error, match=message):
         agent.bind(Counter().spec)
 
 
-def test_masks_reach_a_policy_of_ones_own_in_rows():
+def test_masks_reach_user_defined_policies():
     spec = EnvSpec(
         Masked(jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.bool_)),
         Discrete(3),
@@ -633,7 +635,7 @@ def test_masks_reach_a_policy_of_ones_own_in_rows():
     ],
 )
 @pytest.mark.parametrize("torso", [None, MLP()])
-def test_what_no_network_can_read_is_refused(observation, message, torso):
+def test_unreadable_observations_are_rejected(observation, message, torso):
     agent = DQN(torso=torso)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(agent.bind(EnvSpec(observation, Discrete(2))).init, jax.random.key(0))
@@ -648,8 +650,8 @@ def test_what_no_network_can_read_is_refused(observation, message, torso):
     ],
     ids=lambda agent: type(agent).__name__,
 )
-def test_a_leaf_without_entries_does_no_harm(agent):
-    """A list of things that is empty in this environment, say."""
+def test_empty_observation_leaves_are_accepted(agent):
+    """For example, a list of objects that is empty in this environment."""
 
     class Empty(BestAction):
         spec = EnvSpec({"seen": jnp.zeros(1), "none": jnp.zeros((0, 3))}, Discrete(2))
