@@ -86,6 +86,15 @@ class OnPolicy:
                 f"num_minibatches is {self.num_minibatches}, which does not divide {what} = {rows}"
             )
 
+    def check_shards(self, number: int) -> None:
+        """Raises ValueError unless `number` devices divide the environments and the minibatches."""
+        if self.num_envs % number:
+            raise InvalidValue(f"num_envs is {self.num_envs}, which {number} devices do not divide")
+        try:
+            dataclasses.replace(self, num_envs=self.num_envs // number).check()
+        except InvalidValue as error:
+            raise InvalidValue(f"{error} on each of {number} devices") from None
+
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
@@ -273,6 +282,14 @@ class Agent(struct.PyTreeNode):
 
         `bind` calls it after checking each field declared by `hyper` on its own.
         """
+
+    def check_shards(self, number: int) -> None:
+        """Raises ValueError unless `number` devices can share the environments of a member.
+
+        Only agents with the plan `OnPolicy` are asked.
+        """
+        if isinstance(self.plan, OnPolicy):
+            self.plan.check_shards(number)
 
     @property
     def bound_spec(self) -> EnvSpec:

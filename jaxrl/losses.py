@@ -7,6 +7,7 @@ All arrays of a call must have the same shape, with any axes; otherwise ValueErr
 import jax
 import jax.numpy as jnp
 
+from jaxrl.devices.shards import mean_over_shards, sum_over_shards
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.estimators import importance_ratio
 from jaxrl.types import Array, Scalar
@@ -17,23 +18,27 @@ def mean(
 ) -> Array:
     """The mean over data.
 
-    Every loss and statistic over transitions uses it, so that it is the only place to change when
-    the environment axis is sharded.
+    Every loss and statistic over transitions uses it: where shards have different data, the mean is
+    over the data of all.
 
     Args:
       x: numbers or booleans.
       where: `bool` of the same shape; false entries are ignored, even if NaN. If all are false, the
         mean is 0, with a zero gradient.
-      axis: axes to average over; None for all.
+      axis: axes to average over; None for all. Axis 0 is that of the data.
     """
     x = jnp.asarray(x)
+    over_data = axis is None or 0 in (axis if isinstance(axis, tuple) else (axis,))
     if where is None:
-        return jnp.mean(x, axis=axis)
+        local = jnp.mean(x, axis=axis)
+        return mean_over_shards(local) if over_data else local
     _check_shapes(x=x, where=where)
     if where.dtype != jnp.bool_:
         raise InvalidType(f"where has dtype {where.dtype}: it must be bool")
-    count = jnp.sum(where, axis=axis)
-    return jnp.sum(jnp.where(where, x, 0), axis=axis) / jnp.maximum(count, 1)
+    total, count = jnp.sum(jnp.where(where, x, 0), axis=axis), jnp.sum(where, axis=axis)
+    if over_data:
+        total, count = sum_over_shards(total), sum_over_shards(count)
+    return total / jnp.maximum(count, 1)
 
 
 def standardize(x: Array, where: Array | None = None) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl.devices.shards import as_different, differs, num_shards
 from jaxrl.losses import mean
 from jaxrl.trees import named_leaves
 from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar, split_mask, static
@@ -38,7 +39,7 @@ class RunningMoments(struct.PyTreeNode):
         """Adds `batch[..., *shape]`."""
         num = math.prod(batch.shape[: batch.ndim - self.mean.ndim])
         rows = batch.astype(jnp.float32).reshape(num, *self.mean.shape)
-        num_rows = jnp.float32(rows.shape[0])
+        num_rows = jnp.float32(rows.shape[0] * (num_shards() if differs(rows) else 1))
         batch_mean = mean(rows, axis=0)
         batch_variance = mean(jnp.square(rows - batch_mean[None]), axis=0)
         delta = batch_mean - self.mean
@@ -98,7 +99,7 @@ class Normalizer(struct.PyTreeNode):
         return cls(
             obs=tuple(RunningMoments.of_shape(x.shape) for x in leaves),
             reward=RunningMoments.of_shape(()) if rewards else (),
-            running_return=jnp.zeros(num_envs, jnp.float32) if rewards else (),
+            running_return=as_different(jnp.zeros(num_envs, jnp.float32)) if rewards else (),
             normalized=normalized,
         )
 

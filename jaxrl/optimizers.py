@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 import jax
 import optax
+from jax.flatten_util import ravel_pytree
 
+from jaxrl.devices.shards import as_different, mean_over_shards, num_shards, sum_over_shards
 from jaxrl.errors import InvalidType
 from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
@@ -143,9 +145,28 @@ def descend(
     Returns:
       The new parameters, the optimiser's state, and the loss and aux before the step.
     """
-    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, aux), gradient = _value_and_gradient(loss, params)
     updates, optimizer = transform.update(gradient, optimizer, params)
     return optax.apply_updates(params, updates), optimizer, value, aux
+
+
+def _value_and_gradient(
+    loss: Callable[[PyTree], tuple[Array, Any]], params: PyTree
+) -> tuple[tuple[Array, Any], PyTree]:
+    """`jax.value_and_grad`; shards exchange their gradients as one vector.
+
+    On CPUs XLA takes about 70 us for each array of an exchange, and 20 us for one of 9,000 numbers.
+    """
+    if num_shards() == 1:
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    def averaged(params: PyTree) -> tuple[Array, Any]:
+        value, aux = loss(params)
+        return mean_over_shards(value), aux  # terms of parameters alone count once, too
+
+    found, gradient = jax.value_and_grad(averaged, has_aux=True)(as_different(params))
+    vector, restore = ravel_pytree(gradient)
+    return found, restore(sum_over_shards(vector))
 
 
 def learn(

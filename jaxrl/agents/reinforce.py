@@ -128,8 +128,9 @@ class REINFORCE(BaselineAgent):
 
         gradient, (_, metrics) = jax.grad(objective, has_aux=True)(actor)
         if self.baseline == "optimal":
-            _, pull = jax.vjp(lambda actor: objective(actor)[1][0], actor)
-            correction = optimal_baseline(pull, returns.weight, returns.episode_return)
+            correction = optimal_baseline(
+                lambda actor: objective(actor)[1][0], actor, returns.weight, returns.episode_return
+            )
             gradient = jax.tree.map(jnp.subtract, gradient, correction)
         norm = optax.tree.norm(gradient)
         return gradient, metrics | {"gradient_norm": norm}

@@ -1,4 +1,8 @@
-"""Spreads the members of a run over devices; each member stays on one, without communication."""
+"""Spreads a run over devices: its members, or the environments of a single one.
+
+A member usually stays on one device, without communication. Where there is only one, devices can
+share its environments, see `devices.shards`.
+"""
 
 import dataclasses
 import functools
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl.devices.shards import ENVS
 from jaxrl.errors import InvalidValue
 from jaxrl.types import PyTree
 
@@ -26,13 +31,17 @@ class Placement:
 
     Attributes:
       num_members: M.
-      devices: the devices in use; a single one for a single member.
+      devices: the devices in use.
       available: number of devices that there are.
+      num_envs: with several devices for a single member, the environments of each; else None.
+      why: why a single device is in use.
     """
 
     num_members: int
     devices: tuple[Any, ...]
     available: int
+    num_envs: int | None = None
+    why: str = ""
 
     @classmethod
     def of(cls, num_members: int, num_devices: int | None = None) -> Self:
@@ -53,19 +62,34 @@ class Placement:
             raise InvalidValue(
                 f"devices is {num_devices}, but there {_are(len(found))}: use at most that{more}"
             )
-        usable = 1 if jax.config.jax_disable_jit else num_devices or len(found)
+        usable = num_devices or len(found)
+        why = "one member stays on one device" if num_members == 1 else "as requested"
+        if jax.config.jax_disable_jit:
+            usable, why = 1, "jax_disable_jit is set"
         each = -(-num_members // usable)
-        return cls(num_members, tuple(found[: -(-num_members // each)]), len(found))
+        return cls(num_members, tuple(found[: -(-num_members // each)]), len(found), why=why)
+
+    def shared_by(self, number: int, num_envs: int, why: str) -> Self:
+        """The same, but `number` devices share the `num_envs` environments of the only member."""
+        if number == 1:
+            return dataclasses.replace(self, why=why or self.why)
+        devices = tuple(jax.devices()[:number])
+        return dataclasses.replace(self, devices=devices, num_envs=num_envs // number)
 
     @property
     def members_each(self) -> int:
         """Members of each device, counting repetitions."""
-        return -(-self.num_members // len(self.devices))
+        return self.num_members if self.is_shared else -(-self.num_members // len(self.devices))
 
     @property
     def num_padded(self) -> int:
         """Members of all devices, counting repetitions."""
-        return self.members_each * len(self.devices)
+        return self.members_each * (1 if self.is_shared else len(self.devices))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether devices share the environments of a member."""
+        return self.num_envs is not None
 
     @property
     def is_spread(self) -> bool:
@@ -75,28 +99,27 @@ class Placement:
     def __str__(self) -> str:
         number = len(self.devices)
         if number == 1:
-            return f"1 of {self.available} ({self._why})" if self.available > 1 else "1"
+            return f"1 of {self.available} ({self.why})" if self.available > 1 else "1"
+        of = f"{number} of {self.available}" if number < self.available else f"all {number}"
+        if self.num_envs is not None:
+            return f"{of}, {_environments(self.num_envs)} each"
         each = "1 member" if self.members_each == 1 else f"{self.members_each} members"
         share = each if self.num_padded == self.num_members else f"at most {each}"
-        of = f"{number} of {self.available}" if number < self.available else f"all {number}"
         return f"{of}, {share} each"
-
-    @property
-    def _why(self) -> str:
-        if self.num_members == 1:
-            return "one member stays on one device"
-        return "jax_disable_jit is set" if jax.config.jax_disable_jit else "as requested"
 
     @functools.cached_property
     def _mesh(self) -> Mesh:
-        return Mesh(np.asarray(self.devices), (MEMBERS,))
+        return Mesh(np.asarray(self.devices), (ENVS if self.is_shared else MEMBERS,))
 
-    def spread(self, function: Callable[..., Any], in_specs: Sequence[Any]) -> Callable[..., Any]:
-        """The function, which each device runs on its own members.
+    def spread(
+        self, function: Callable[..., Any], in_specs: Sequence[Any], out_specs: Any = None
+    ) -> Callable[..., Any]:
+        """The function, which each device runs on its own members, or on its own environments.
 
         Args:
-          function: vmapped over members; all its results have a leading axis of members.
-          in_specs: for each argument `BATCHED`, `SHARED` or a tree of them.
+          function: vmapped over members; its results have a leading axis of members.
+          in_specs: for each argument a spec or a tree of them.
+          out_specs: likewise for the results; by default all are `BATCHED`.
         """
         if not self.is_spread:
             return function
@@ -104,9 +127,20 @@ class Placement:
             function,
             mesh=self._mesh,
             in_specs=tuple(in_specs),
-            out_specs=BATCHED,
-            check_vma=False,  # nothing is communicated
+            out_specs=BATCHED if out_specs is None else out_specs,
+            check_vma=self.is_shared,  # else nothing is communicated
         )
+
+    def axis_of_envs(self, *, vmapped: bool) -> PartitionSpec:
+        """The spec of arrays with an axis of environments, the first after that of members."""
+        if not self.is_shared:
+            return BATCHED
+        return PartitionSpec(None, ENVS) if vmapped else PartitionSpec(ENVS)
+
+    @property
+    def batched(self) -> PartitionSpec:
+        """The spec of arrays with an axis of members."""
+        return SHARED if self.is_shared else BATCHED
 
     def place(self, tree: PyTree, specs: Any = None) -> PyTree:
         """Puts arrays `[M, ...]` on the devices of their members, repeating the last member.
@@ -116,7 +150,7 @@ class Placement:
         """
         if not self.is_spread:
             return tree
-        specs = BATCHED if specs is None else specs
+        specs = self.batched if specs is None else specs
         number = self.num_padded - self.num_members
 
         def one(spec: PartitionSpec, x: Any) -> Any:
@@ -139,6 +173,10 @@ BATCHED = PartitionSpec(MEMBERS)
 """Of an argument whose leaves have a leading axis of members."""
 SHARED = PartitionSpec()
 """Of an argument that all members share."""
+
+
+def _environments(number: int) -> str:
+    return "1 environment" if number == 1 else f"{number:,} environments"
 
 
 def _are(number: int) -> str:

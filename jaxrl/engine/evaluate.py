@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Policy
+from jaxrl.devices.shards import as_different, sum_over_shards
 from jaxrl.engine import sizes
 from jaxrl.engine.first_step import FirstStep, differences
 from jaxrl.engine.rollout import rollout_of_episodes
@@ -113,13 +114,13 @@ def play_episodes(
     """
     max_steps = max_steps or envs.spec.max_steps or PATIENCE
     # Everything after a copy's first episode is ignored, so the cheapest resets will do.
-    envs = envs.replace(reset_policy="pool", pool_size=1 if envs.batched else envs.num_envs)
+    envs = envs.replace(reset_policy="pool", pool_size=1 if envs.batched else envs.num_all)
     key = stream(key, Stream.EVALUATE)
     stride = min(STEPS_BETWEEN_LOOKS, max_steps)
 
     def unfinished(loop):
         step, _, _, played = loop
-        return (step < max_steps) & ~jnp.all(played.finished)
+        return (step < max_steps) & (sum_over_shards(jnp.sum(~played.finished)) > 0)
 
     def play_on(loop):
         step, env_state, carry, played = loop
@@ -151,7 +152,8 @@ def play_episodes(
         jnp.zeros(n, bool),
         {name: jnp.zeros(n, jnp.float32) for name in names},
     )
-    loop = (jnp.int32(0), envs.reset(key), initial_carry, nothing)
+    start = initial_carry, nothing
+    loop = (jnp.int32(0), envs.reset(key), *(as_different(start) if envs.num_shards > 1 else start))
     return jax.lax.while_loop(unfinished, play_on, loop)[-1]
 
 

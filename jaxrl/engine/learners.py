@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Agent, Offline, OnPolicy, Plan, Policy, Population, Replay, Update
+from jaxrl.engine import across_shards
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
@@ -36,6 +37,7 @@ from jaxrl.types import (
 from jaxrl.xla import layout
 from jaxrl.xla.flatten import Flattened, flatten, unflatten
 from jaxrl.xla.precision import in_float32
+from jaxrl.xla.threefry import of_rows
 
 
 class TrainState(struct.PyTreeNode):
@@ -157,7 +159,9 @@ def _normalized(agent: Agent, stats: Normalizer, steps: Transition) -> Transitio
 
 def _update(agent: Agent, state: PyTree, batch: Any, key: Key, clock: Clock) -> Update:
     """`agent.update`, with each metric as a `Mean`."""
-    return _measured(agent, "update", agent.update(state, batch, key, clock))
+    new = _measured(agent, "update", agent.update(state, batch, key, clock))
+    across_shards.check_equal(agent, state, new.state)
+    return new
 
 
 def _end_iteration(
@@ -166,8 +170,9 @@ def _end_iteration(
     """`agent.end_iteration`, with each metric as a `Mean`."""
     now = clock.replace(update=clock.update + plan.updates_per_iteration)
     end = agent.end_iteration(state, batch, stream(key, Stream.END), now)
-    state, metrics, _ = _measured(agent, "end_iteration", end)
-    return state, metrics
+    new, metrics, _ = _measured(agent, "end_iteration", end)
+    across_shards.check_equal(agent, state, new)
+    return new, metrics
 
 
 def _measured(agent: Agent, method: str, found: Any) -> Update:
@@ -188,7 +193,7 @@ def _update_many(
     indices: Array,
 ) -> tuple[PyTree, dict[str, Mean]]:
     """Calls `agent.update` for each i in `indices`, on `batch_of(agent_state, i, key)`."""
-    key = stream(key, Stream.UPDATE)
+    key = of_rows(stream(key, Stream.UPDATE))
     fields = agent.flattened if layout.is_cpu() else ()
 
     def one(carried, index):
@@ -214,7 +219,7 @@ def _collect(
 ) -> tuple[TrainState, Trajectory, EpisodeStats]:
     """One rollout of the exploring agent: raw transitions and episode statistics `[T, N]`."""
     policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
-    start_carry = agent.initial_carry(plan.num_envs)
+    start_carry = agent.initial_carry(envs.num_envs)
     env_state, carry, trajectory, episodes = rollout_of_episodes(
         policy, envs, state.envs, state.carry, start_carry, key, plan.num_steps
     )
@@ -238,7 +243,7 @@ def on_policy(
     agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
     # After learning, so that acting and learning use the same statistics.
     stats = state.stats.update(raw.obs, raw.reward, trajectory.first, agent.discount)
-    metrics = IterationMetrics(episodes.pooled(), report | updates | end)
+    metrics = across_shards.pooled(IterationMetrics(episodes.pooled(), report | updates | end))
     return state.replace(agent=agent_state, stats=stats), metrics
 
 
@@ -259,7 +264,8 @@ def _epochs(
         raise InvalidValue(
             "layout is 'flat', which breaks up sequences: a recurrent agent needs 'env'"
         )
-    parts = minibatch_indices(stream(key, Stream.SHUFFLE), rows, plan.num_epochs, num_parts)
+    shuffle_key = of_rows(stream(key, Stream.SHUFFLE))
+    parts = minibatch_indices(shuffle_key, rows, plan.num_epochs, num_parts)
 
     def passes(agent_state, prepared, indices):
         if flat:

@@ -52,11 +52,11 @@ def rollout_of_episodes(
     num_steps: int,
 ) -> tuple[VectorState, PyTree, Trajectory, EpisodeStats]:
     """Like `rollout`, but with per-step statistics `[T, N]` of the episodes that ended."""
-    key, num_envs = stream(key, Stream.ROLLOUT), envs.num_envs
+    key = stream(key, Stream.ROLLOUT)
     restarts, start_of = envs.restarts(stream(key, Stream.AUTO_RESET), num_steps)
     draws = (
-        jax.random.split(stream(key, Stream.ACT), num_steps),
-        jax.random.split(stream(key, Stream.STEP), (num_steps, num_envs)),
+        jax.random.split(envs.act_key(stream(key, Stream.ACT)), num_steps),
+        envs.step_keys(stream(key, Stream.STEP), num_steps),
         restarts,
     )
 
@@ -84,7 +84,7 @@ def rollout_of_episodes(
     )
     env_state, last_carry = loop
     ended = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated, info)
-    env_index = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), first.shape)
+    env_index = jnp.broadcast_to(envs.indices, first.shape)
     return env_state, last_carry, Trajectory(steps, first, carry, env_index), ended
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay, check_agent
+from jaxrl.devices.shards import as_different, num_shards
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.checks import (
     check_contract,
@@ -216,6 +217,7 @@ class Training(struct.PyTreeNode):
         key = fast(key)
         plan, spec = self.agent.plan, self.agent.bound_spec
         collects = isinstance(plan, OnPolicy | Replay)
+        envs = self.envs.shard()
         buffer: Any = ()
         if isinstance(plan, Replay):
             buffer = ReplayBuffer.of(plan, spec).init(self._transition_like())
@@ -227,8 +229,8 @@ class Training(struct.PyTreeNode):
             stats = stats if start.stats is None else stats.continued(start.stats)
         state = TrainState(
             agent=agent_state,
-            envs=self.envs.reset(key) if collects else (),
-            carry=self.agent.initial_carry(plan.num_envs) if collects else (),
+            envs=envs.reset(key) if collects else (),
+            carry=as_different(self.agent.initial_carry(envs.num_envs)) if collects else (),
             stats=stats,
             buffer=buffer,
         )
@@ -238,11 +240,16 @@ class Training(struct.PyTreeNode):
         """Statistics before any data."""
         return Normalizer.create(
             self.agent.bound_spec,
-            self.agent.plan.num_envs,
+            self.envs.shard().num_envs,
             observations=self.options.normalize_observations,
             rewards=self.options.normalize_rewards,
             normalized=self.normalized,
         )
+
+    def specs(self, rest: Any, envs: Any) -> TrainState:
+        """`envs` for the parts of the state with an axis of environments, `rest` for the others."""
+        stats = Normalizer(rest, rest, envs, self.normalized)
+        return TrainState(agent=rest, envs=envs, carry=envs, stats=stats, buffer=rest)
 
     def _transition_like(self) -> Any:
         """A transition of zeros with the shapes and dtypes that a rollout stores."""
@@ -271,10 +278,10 @@ class Training(struct.PyTreeNode):
     ) -> tuple[TrainState, IterationMetrics]:
         """One iteration of the agent's plan; `key` is the key of the whole run."""
         key = jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)
-        clock = self.clock(iteration)
+        clock, envs = self.clock(iteration), self.envs.shard()
         match self.agent.plan:
             case OnPolicy() as plan:
-                return learners.on_policy(self.agent, plan, self.envs, state, key, clock)
+                return learners.on_policy(self.agent, plan, envs, state, key, clock)
             case Replay() as plan:
                 return learners.replay(self.agent, plan, self.envs, state, key, clock)
             case Offline() as plan:
@@ -326,8 +333,11 @@ class Training(struct.PyTreeNode):
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
         """Plays `num_eval_episodes` episodes with the trained policy."""
         key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
-        carry = self.agent.initial_carry(self.eval_envs.num_envs)
-        return play_episodes(self.policy(state, iteration), self.eval_envs, carry, key)
+        envs = self.eval_envs
+        if envs.num_envs % num_shards() == 0:
+            envs = envs.shard()
+        carry = self.agent.initial_carry(envs.num_envs)
+        return play_episodes(self.policy(state, iteration), envs, carry, key)
 
 
 def _init_agent(agent: Agent, key: Key) -> PyTree:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl.devices import shards
+from jaxrl.devices.as_data import as_data
 from jaxrl.environment import Timestep, check_environment
 from jaxrl.errors import InvalidValue
 from jaxrl.trees import num_bytes, tree_where
@@ -23,6 +25,7 @@ from jaxrl.types import (
 )
 from jaxrl.validation import check_whole
 from jaxrl.xla.precision import in_float32
+from jaxrl.xla.threefry import of_rows
 
 SMALL_STARTS = 2**24  # bytes
 
@@ -59,6 +62,7 @@ class VectorEnv(struct.PyTreeNode):
       scan_unroll: environment steps per iteration of the rollout's loop; see `jaxrl.xla.layout`.
       info: names of the environment's scalars, see `Timestep`; None if not yet known.
       kept_info: names of the leaves of `Timestep.info` that a rollout keeps for the agent.
+      num_shards: how many devices have that many copies each; see `shard`.
     """
 
     env: Any
@@ -69,6 +73,33 @@ class VectorEnv(struct.PyTreeNode):
     scan_unroll: int = static(default=1)
     info: tuple[str, ...] | None = static(default=None)
     kept_info: tuple[str, ...] = static(default=())
+    num_shards: int = static(default=1)
+
+    def shard(self) -> "VectorEnv":
+        """This device's copies, where a program spreads them over devices (`devices.shards`)."""
+        number = shards.num_shards()
+        return self.replace(num_envs=self.num_envs // number, num_shards=number)
+
+    @property
+    def num_all(self) -> int:
+        """Copies on all devices."""
+        return self.num_envs * self.num_shards
+
+    def _shard_of(self, x: Array, axis: int = 0) -> Array:
+        return x if self.num_shards == 1 else shards.shard_of(x, axis)
+
+    @property
+    def indices(self) -> Array:
+        """The index of each copy among those of all devices, `int32[N]`."""
+        return self._shard_of(jnp.arange(self.num_all, dtype=jnp.int32))
+
+    def act_key(self, key: Key) -> Key:
+        """The key from which a policy draws the actions of these copies."""
+        return key if self.num_shards == 1 else of_rows(key)
+
+    def step_keys(self, key: Key, num_steps: int) -> Key:
+        """Keys `[T, N]`, of which a copy has the same on any number of devices."""
+        return self._shard_of(jax.random.split(key, (num_steps, self.num_all)), axis=1)
 
     @property
     def spec(self) -> EnvSpec:
@@ -97,20 +128,19 @@ class VectorEnv(struct.PyTreeNode):
 
     def _starts(self, keys: Key) -> tuple[PyTree, PyTree]:
         """(state, obs) of a reset for each key; with `batched`, the n-th is for the n-th copy."""
-        if self.batched:
-            return jax.vmap(lambda env, k: env.reset(k))(self.env, keys)
-        return jax.vmap(self.env.reset)(keys)
+        in_axes = (0 if self.batched else None, 0)
+        return as_data(jax.vmap(lambda env, k: env.reset(k), in_axes))(self.env, keys)
 
     @in_float32
     def reset(self, key: Key) -> VectorState:
         """Starts an episode in every copy; raises TypeError if `env` is not an environment."""
         check_environment(self.env)
-        keys = jax.random.split(stream(key, Stream.RESET), self.num_envs)
+        keys = self._shard_of(jax.random.split(stream(key, Stream.RESET), self.num_all))
         state, obs = self._starts(keys)
         n = self.num_envs
-        return VectorState(
-            state, obs, jnp.ones(n, bool), jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32)
-        )
+        counters = jnp.ones(n, bool), jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32)
+        start = VectorState(state, obs, *counters)
+        return start if self.num_shards == 1 else shards.as_different(start)
 
     def restarts(
         self, key: Key, num_steps: int
@@ -124,12 +154,13 @@ class VectorEnv(struct.PyTreeNode):
         if self.reset_policy == "pool":
             pool, num_starts = self._pool(stream(key, Stream.POOL))
             key = stream(key, Stream.SAMPLE)
-            index = jax.random.randint(key, (num_steps, self.num_envs), 0, num_starts)
+            index = jax.random.randint(key, (num_steps, self.num_all), 0, num_starts)
+            index = self._shard_of(index, axis=1)
             if self.batched:
                 copies = jnp.arange(self.num_envs)
                 return index, lambda i: jax.tree.map(lambda x: x[i, copies], pool)
             return index, lambda i: jax.tree.map(lambda x: x[i], pool)
-        keys = jax.random.split(key, (num_steps, self.num_envs))
+        keys = self.step_keys(key, num_steps)
         one_step = jax.ShapeDtypeStruct(keys.shape[1:], keys.dtype)
         if num_steps * num_bytes(jax.eval_shape(self._starts, one_step)) <= SMALL_STARTS:
             return jax.vmap(self._starts)(keys), lambda starts: starts
@@ -138,8 +169,11 @@ class VectorEnv(struct.PyTreeNode):
     def _pool(self, key: Key) -> tuple[PyTree, int]:
         """The pooled start states and how many each copy can choose from."""
         if not self.batched:
-            size = self.pool_size or max(self.num_envs, 64)
-            return self._starts(jax.random.split(key, size)), size
+            size = self.pool_size or max(self.num_all, 64)
+            keys = jax.random.split(key, size)
+            if self.num_shards == 1 or size % self.num_shards:
+                return self._starts(keys), size
+            return shards.joined(self._starts(self._shard_of(keys))), size
         # A start state depends on the copy's parameters, so every copy needs its own pool.
         size = self.pool_size or 16
         return jax.vmap(self._starts)(jax.random.split(key, (size, self.num_envs))), size
@@ -165,7 +199,7 @@ class VectorEnv(struct.PyTreeNode):
             return env.step(key, state, into_bounds(space, action))
 
         in_axes = (0 if self.batched else None, 0, 0, 0)
-        stepped, timestep = jax.vmap(one, in_axes)(self.env, keys, state.state, action)
+        stepped, timestep = as_data(jax.vmap(one, in_axes))(self.env, keys, state.state, action)
 
         done = timestep.terminated | timestep.truncated
         start_state, start_obs = start

@@ -61,7 +61,7 @@ class Loop:
         if resume:
             run_state.state = programs.trim(run_state.state)
             self.recorder.restore(run_state, self.tell)
-            run_state.state = programs.place(run_state.state)
+            run_state.state = programs.place_state(run_state.state)
         self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
         stops = chunk_stops(training.num_iterations, self.options.num_evaluations)
         # A run that was killed while ending is evaluated again, so that it ends the same way.

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent
-from jaxrl.devices.placement import BATCHED, SHARED, Placement
+from jaxrl.devices.placement import SHARED, Placement
 from jaxrl.engine import sizes
+from jaxrl.engine.split import shards
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.training import Training
 from jaxrl.trees import strong
@@ -81,13 +82,18 @@ class Members:
     @functools.cached_property
     def placement(self) -> Placement:
         """The devices that train them. Raises ValueError if there are fewer than `devices`."""
-        return Placement.of(len(self), self.devices)
+        placement = Placement.of(len(self), self.devices)
+        if len(self) > 1 or jax.config.jax_disable_jit:
+            return placement
+        number, why = shards(self.training, placement.available, self.devices)
+        return placement.shared_by(number, self.training.envs.num_envs, why)
 
     @property
     def batched(self) -> Any:
         """Which parts of `training` have an axis of members, as specs of the placement."""
         nothing = dict.fromkeys(("envs", "eval_envs", "data", "agent_state"), SHARED)
-        return self.training.replace(agent=BATCHED if self.points else SHARED, **nothing)
+        batched = self.placement.batched
+        return self.training.replace(agent=batched if self.points else SHARED, **nothing)
 
     def vmap(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
         """Vmaps `function(training, *arguments)` over members; unchanged for a single key."""

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.devices.placement import BATCHED, SHARED
-from jaxrl.engine.learners import IterationMetrics
+from jaxrl.devices.placement import SHARED
+from jaxrl.engine.learners import IterationMetrics, TrainState
 from jaxrl.engine.training import Training
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members
@@ -28,13 +28,21 @@ class Programs:
         placement = self.placement = members.placement
         self.training = training = placement.place(members.training, members.batched)
         self.key = key = placement.place(members.key)
-        specs = members.batched, BATCHED
-        init = placement.spread(members.vmap(Training.init, 0), specs)
+        batched, of_envs = placement.batched, placement.axis_of_envs(vmapped=key.ndim > 0)
+        of_state = self._of_state = training.specs(batched, of_envs)
+        divides = training.eval_envs.num_envs % len(placement.devices) == 0
+        init = placement.spread(
+            members.vmap(Training.init, 0), (members.batched, batched), of_state
+        )
         chunk = placement.spread(
-            members.vmap(Training.chunk, 0, 0, None, None), (*specs, BATCHED, SHARED, SHARED)
+            members.vmap(Training.chunk, 0, 0, None, None),
+            (members.batched, of_state, batched, SHARED, SHARED),
+            (of_state, batched, batched),
         )
         evaluate = placement.spread(
-            members.vmap(Training.evaluate, 0, 0, None), (*specs, BATCHED, SHARED)
+            members.vmap(Training.evaluate, 0, 0, None),
+            (members.batched, of_state, batched, SHARED),
+            of_envs if divides else batched,
         )
         began = time.perf_counter()
         zero = jnp.int32(0)
@@ -64,6 +72,10 @@ class Programs:
     def place(self, tree: PyTree) -> PyTree:
         """Arrays with an axis of members, as the programs take them."""
         return self.placement.place(tree)
+
+    def place_state(self, state: TrainState) -> TrainState:
+        """The state of training, as the programs take it."""
+        return self.placement.place(state, self._of_state)
 
     def trim(self, tree: PyTree) -> PyTree:
         """Results of the programs, without what only fills up a device."""

@@ -22,8 +22,9 @@ class RunOptions(EvaluationOptions):
 
     devices: int | None = option(
         default=None, role=Role.FOLLOWING, kind=Kind.COUNT, shown="all",
-        doc="Number of devices to spread the seeds and the points of a sweep over, such as GPUs or "
-        "the cores of a CPU. Another number changes results in the last digits",
+        doc="Number of devices, such as GPUs or the cores of a CPU, to spread the seeds and the "
+        "points of a sweep over, or to share the environments of a single seed. Another number "
+        "changes results in the last digits",
     )  # fmt: skip
     checkpoint_seconds: float = option(
         default=60.0, role=Role.FOLLOWING, kind=Kind.SECONDS, shown="60",

@@ -15,11 +15,13 @@ moves to `jaxrl.validation`.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.extend.random
 import jax.numpy as jnp
 
+from jaxrl.devices.shards import as_different, num_shards, shard_index
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import Array, Key
 
@@ -37,6 +39,28 @@ def fast(key: Key) -> Key:
     """
     partitionable = getattr(jax.config, "jax_threefry_partitionable", False)
     if jax.random.key_impl(key) != "threefry2x32" or not partitionable:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
+
+
+def of_rows(key: Key) -> Key:
+    """A key whose draws are this shard's rows of what one device would draw.
+
+    Their leading axis is that of the copies of the environment, or of rows of data. `of_all(key)`
+    draws the same on all shards. Keys of other generators are folded with the shard's index.
+    Without several shards the key itself.
+    """
+    if num_shards() == 1:
+        return key
+    if jax.random.key_impl(key) != _IMPLEMENTATION:
+        return jax.random.fold_in(as_different(key), shard_index())
+    data = as_different(jax.random.key_data(key))
+    return jax.random.wrap_key_data(data, impl=_OF_ROWS)
+
+
+def of_all(key: Key) -> Key:
+    """A key whose draws are the same on all shards, from one `of_rows`."""
+    if jax.random.key_impl(key) != _OF_ROWS:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
 
@@ -60,14 +84,21 @@ def _hash(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     return x, y
 
 
-def _hash_indices(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Hashes of 0, 1, 2, ... in an array of this shape."""
+def _bits_of_rows(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
+    first = shard_index() * math.prod(shape)
+    return _random_bits(key, bit_width, shape, first)
+
+
+def _hash_indices(key: Array, shape: tuple[int, ...], first: Any = 0) -> tuple[Array, Array]:
+    """Hashes of first, first + 1, ... in an array of this shape."""
     size = math.prod(shape)
     if size >= 2**32:
         raise InvalidValue(
             f"an array of random numbers of shape {shape} has more than 2**32 entries"
         )
     low = jax.lax.iota(jnp.uint32, size).reshape(shape)
+    if num_shards() > 1:
+        low = low + jnp.asarray(first, jnp.uint32)
     return _hash(key, jnp.zeros_like(low), low)
 
 
@@ -89,8 +120,8 @@ def _fold_in(key: Array, data: int) -> Array:
     return _once(jnp.stack(_hash(key, jnp.zeros_like(word), word)))
 
 
-def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
-    high, low = _hash_indices(key, shape)
+def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...], first: Any = 0) -> Array:
+    high, low = _hash_indices(key, shape, first)
     if bit_width == 64:
         return (high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)
     return (high ^ low).astype(f"uint{bit_width}")
@@ -104,4 +135,13 @@ _IMPLEMENTATION = jax.extend.random.define_prng_impl(
     fold_in=_fold_in,
     name="jaxrl_threefry2x32",
     tag="fry_fused",
+)
+_OF_ROWS = jax.extend.random.define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_bits_of_rows,
+    fold_in=_fold_in,
+    name="jaxrl_threefry2x32_of_rows",
+    tag="fry_rows",
 )

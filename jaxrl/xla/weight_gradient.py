@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jaxrl.devices.shards import as_different, differs
 from jaxrl.types import Array
 from jaxrl.xla import layout
 
@@ -117,6 +118,8 @@ def _in_blocks(x: Array, kernel: Array, options: Any, block: int) -> Array:
     the first of that product, and XLA is faster where that is the shorter one.
     """
     blocks = x.reshape(-1, block, x.shape[-1])
+    if differs(x):  # before the copies, so that shards exchange their sum and not each
+        kernel = as_different(kernel)
     is_narrow = kernel.shape[1] < kernel.shape[0]
     kernel = kernel.T if is_narrow else kernel
     copies = jnp.broadcast_to(kernel, (blocks.shape[0], *kernel.shape))

@@ -54,6 +54,7 @@ SCRIPT = """
     from jaxrl.runs.events import Evaluation, Resumed
     from jaxrl.runs.fit import fit
 
+    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
     agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
     keys = jax.vmap(jax.random.key)(np.arange(5))
     path = pathlib.Path(sys.argv[1])

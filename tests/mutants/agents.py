@@ -192,10 +192,10 @@ MUTANTS = (
         "The mean that serves as baseline includes the episode's own return, which biases the "
         "gradient.",
         "jaxrl/agents/bases/baselines.py",
-        "others = jnp.sum(total, 1, keepdims=True) - total\n"
-        "    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True) - number, 1.0)",
-        "others = jnp.sum(total, 1, keepdims=True)\n"
-        "    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True), 1.0)",
+        "others = sum_over_shards(jnp.sum(total, 1, keepdims=True)) - total\n"
+        "    counted = sum_over_shards(jnp.sum(number, 1, keepdims=True)) - number\n",
+        "others = sum_over_shards(jnp.sum(total, 1, keepdims=True))\n"
+        "    counted = sum_over_shards(jnp.sum(number, 1, keepdims=True))\n",
         (f"{UNBIASED}[by time]",),
     ),
     Mutant(
@@ -227,8 +227,8 @@ MUTANTS = (
         "optimal-baseline-from-its-own-episode",
         "The estimate of E[g^2 R] / E[g^2] includes the episode from which it is subtracted.",
         "jaxrl/agents/bases/baselines.py",
-        "return jnp.sum(x, axis=0, keepdims=True) - x",
-        "return jnp.sum(x, axis=0, keepdims=True) + 0.0 * x",
+        "return sum_over_shards(jnp.sum(x, axis=0, keepdims=True)) - x",
+        "return sum_over_shards(jnp.sum(x, axis=0, keepdims=True)) + 0.0 * x",
         (f"{UNBIASED}[optimal baseline]",),
     ),
     Mutant(

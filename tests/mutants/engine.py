@@ -98,8 +98,8 @@ MUTANTS = (
         "one-shuffle-for-all-seeds",
         "All seeds shuffle their data in the same order (akin to PureJaxRL DQN).",
         "jaxrl/engine/learners.py",
-        "minibatch_indices(stream(key, Stream.SHUFFLE), rows",
-        "minibatch_indices(stream(jax.random.key(0), Stream.SHUFFLE), rows",
+        "of_rows(stream(key, Stream.SHUFFLE))",
+        "of_rows(stream(jax.random.key(0), Stream.SHUFFLE))",
         ("tests/engine/test_engine.py::test_seeds_draw_different_minibatches",),
     ),
     Mutant(
@@ -214,7 +214,7 @@ MUTANTS = (
         "All steps of a rollout sample actions with the same key (akin to rejax, brax and "
         "PureJaxQL).",
         "jaxrl/engine/rollout.py",
-        "jax.random.split(stream(key, Stream.ACT), num_steps)",
+        "jax.random.split(envs.act_key(stream(key, Stream.ACT)), num_steps)",
         "jax.numpy.broadcast_to(stream(key, Stream.ACT), (num_steps,))",
         (LONG_EVALUATION,),
     ),
@@ -223,8 +223,8 @@ MUTANTS = (
         "The environment's noise uses the keys that sampled the actions (akin to rejax, brax and "
         "PureJaxQL).",
         "jaxrl/engine/rollout.py",
-        "jax.random.split(stream(key, Stream.STEP), (num_steps, num_envs))",
-        "jax.random.split(stream(key, Stream.ACT), (num_steps, num_envs))",
+        "envs.step_keys(stream(key, Stream.STEP), num_steps)",
+        "envs.step_keys(stream(key, Stream.ACT), num_steps)",
         (LONG_EVALUATION,),
     ),
     Mutant(
@@ -344,7 +344,7 @@ MUTANTS = (
         "one-cached-start",
         "A single cached start is reused for the whole run (brax, Playground auto-reset).",
         "jaxrl/engine/vector_env.py",
-        "keys = jax.random.split(key, (num_steps, self.num_envs))",
+        "keys = self.step_keys(key, num_steps)",
         "keys = jnp.broadcast_to(\n"
         "            jax.random.split(jax.random.key(0), self.num_envs)[None],\n"
         "            (num_steps, self.num_envs),\n"
@@ -355,7 +355,7 @@ MUTANTS = (
         "a-pool-of-one",
         "The pool contains one start for all copies (akin to brax, Playground auto-reset).",
         "jaxrl/engine/vector_env.py",
-        "size = self.pool_size or max(self.num_envs, 64)",
+        "size = self.pool_size or max(self.num_all, 64)",
         "size = 1",
         ("tests/engine/test_engine.py::test_starts_follow_the_start_distribution[pool]",),
     ),
@@ -374,5 +374,29 @@ MUTANTS = (
         "episode_return=jnp.where(done, 0.0, episode_return),",
         "episode_return=episode_return,",
         (ONE_LOOP,),
+    ),
+    Mutant(
+        "shards-average-locally",
+        "Devices that share the environments average only over local data.",
+        "jaxrl/losses.py",
+        "return mean_over_shards(local) if over_data else local",
+        "return local",
+        ("tests/devices/test_shards.py::test_training_on_two_devices_matches_one[ppo]",),
+    ),
+    Mutant(
+        "shards-act-alike",
+        "Devices that share the environments draw the same noise for their actions.",
+        "jaxrl/engine/vector_env.py",
+        "return key if self.num_shards == 1 else of_rows(key)",
+        "return key",
+        ("tests/devices/test_shards.py::test_training_on_two_devices_matches_one[ppo]",),
+    ),
+    Mutant(
+        "statistics-count-one-shard",
+        "Statistics of observations count the rows of one device instead of all.",
+        "jaxrl/normalization.py",
+        "rows.shape[0] * (num_shards() if differs(rows) else 1)",
+        "rows.shape[0]",
+        ("tests/devices/test_shards.py::test_training_on_two_devices_matches_one[ppo]",),
     ),
 )

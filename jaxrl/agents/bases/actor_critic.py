@@ -193,7 +193,7 @@ class NetworkAgent(RolloutAgent):
 
         def where_cut(block):
             next_obs, carries, cut = block
-            nothing = jnp.zeros(cut.shape, jnp.float32)
+            nothing = jnp.zeros_like(cut, jnp.float32)
             return jax.lax.cond(
                 unvmap_any(jnp.any(cut)), lambda: value_after(next_obs, carries), lambda: nothing
             )

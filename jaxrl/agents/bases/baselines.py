@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy
 from jaxrl.agents.bases.critic import CriticAgent
+from jaxrl.devices.shards import as_different, num_shards, sum_over_shards
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
@@ -128,13 +129,14 @@ def mean_of_others(returns: Array, counts: Array, *, over_time: bool) -> Array:
     total, number = jnp.where(counts, returns, 0.0), counts.astype(jnp.float32)
     if over_time:
         total, number = jnp.sum(total, 0, keepdims=True), jnp.sum(number, 0, keepdims=True)
-    others = jnp.sum(total, 1, keepdims=True) - total
-    baseline = others / jnp.maximum(jnp.sum(number, 1, keepdims=True) - number, 1.0)
+    others = sum_over_shards(jnp.sum(total, 1, keepdims=True)) - total
+    counted = sum_over_shards(jnp.sum(number, 1, keepdims=True)) - number
+    baseline = others / jnp.maximum(counted, 1.0)
     return jnp.broadcast_to(baseline, returns.shape)
 
 
 def optimal_baseline(
-    pull: Callable[[Array], tuple[PyTree]], weight: Array, episode_return: Array
+    scores: Callable[[PyTree], Array], actor: PyTree, weight: Array, episode_return: Array
 ) -> PyTree:
     """Mean of g b with b = E[g^2 R] / E[g^2] for each parameter, where g is an episode's score.
 
@@ -142,32 +144,36 @@ def optimal_baseline(
     the ratio is noisy, so an additional episode with their mean return and mean g^2 is included.
 
     Args:
-      pull: maps weights of the steps' scores, `float32[T, N]`, to the gradient of their sum.
+      scores: maps parameters of the policy to the weighted log-probabilities of the steps,
+        `float32[T, N]`.
+      actor: parameters of the policy.
       weight: weights of the steps, `[T, N]`.
       episode_return: R at each step of its episode, `[T, N]`.
     """
     num_steps, num_envs = weight.shape
+    # Of each device's own copies: without `as_different`, the gradients would be added up.
+    _, pull = jax.vjp(scores, as_different(actor))
 
     def score(n):  # the score of copy n's episode
         of_copy = (jnp.arange(num_envs) == n).astype(jnp.float32) / num_steps
-        return pull(jnp.broadcast_to(of_copy, weight.shape))[0]
+        return pull(as_different(jnp.broadcast_to(of_copy, weight.shape)))[0]
 
-    scores = jax.vmap(score)(jnp.arange(num_envs))  # leaves [N, ...]
-    episode = episode_return[0]
+    of_copies = jax.vmap(score)(jnp.arange(num_envs))  # leaves [N, ...]
+    episode, num_all = episode_return[0], num_envs * num_shards()
 
     def of_others(x):
-        return jnp.sum(x, axis=0, keepdims=True) - x
+        return sum_over_shards(jnp.sum(x, axis=0, keepdims=True)) - x
 
     def correction(g):
         one_each = (-1, *(1,) * (g.ndim - 1))
-        mean_return = of_others(episode).reshape(one_each) / (num_envs - 1)
+        mean_return = of_others(episode).reshape(one_each) / (num_all - 1)
         squared = jnp.square(g)
         total = of_others(squared)
-        prior = total / (num_envs - 1)
+        prior = total / (num_all - 1)
         weighted = of_others(squared * episode.reshape(one_each)) + prior * mean_return
         total = total + prior
         known = total > 0
         baseline = jnp.where(known, weighted / jnp.where(known, total, 1.0), mean_return)
         return mean(g * baseline, axis=0)
 
-    return jax.tree.map(correction, scores)
+    return jax.tree.map(correction, of_copies)

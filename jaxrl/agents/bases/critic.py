@@ -8,6 +8,7 @@ from flax import struct
 
 from jaxrl.agents.bases.actor_critic import NetworkAgent, Sample
 from jaxrl.agents.bases.learning import Networks
+from jaxrl.devices.shards import num_shards
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, value_loss
@@ -45,11 +46,14 @@ class CriticAgent(NetworkAgent):
 
     @property
     def _rows(self) -> tuple[int, str]:
-        """Number of rows that minibatches divide (steps, or sequences of copies), and its name."""
+        """Number of rows that minibatches divide (steps, or sequences of copies), and its name.
+
+        Where devices share the environments, those of one device.
+        """
         plan = self.plan
         if plan.layout == "flat":
-            return plan.steps_per_iteration, "num_envs * num_steps"
-        return plan.num_envs, "num_envs"
+            return plan.steps_per_iteration // num_shards(), "num_envs * num_steps"
+        return plan.num_envs // num_shards(), "num_envs"
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
@@ -64,6 +68,15 @@ class CriticAgent(NetworkAgent):
             raise InvalidValue(
                 f"critic_minibatches is {self.critic_minibatches}, which does not divide "
                 f"{what} = {rows}"
+            )
+
+    def check_shards(self, number: int) -> None:
+        super().check_shards(number)
+        rows = self._rows[0] // number
+        if rows % self.critic_minibatches:
+            raise InvalidValue(
+                f"critic_minibatches is {self.critic_minibatches}, which does not divide the "
+                f"{rows} rows of each of {number} devices"
             )
 
     def init_params(self, key: Key) -> Networks:

@@ -12,6 +12,7 @@ from jaxrl.agent import Update
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
 from jaxrl.agents.bases.critic import CriticAgent
 from jaxrl.agents.bases.learning import Networks, TrainState
+from jaxrl.devices.shards import num_shards
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import importance_ratio
@@ -119,13 +120,15 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         """Every `fisher_stride`-th row.
 
         For single steps, copies are rotated by the time step, so that all of them are included.
+        Devices that share the environments each take every n-th of their own rows.
         """
         if self.fisher_stride == 1:
             return batch
         rows = np.arange(0, self._rows[0], self.fisher_stride)
         if self.core == "none":
-            step, copy = np.divmod(rows, self.num_envs)
-            rows = step * self.num_envs + (copy + step) % self.num_envs
+            num_envs = self.num_envs // num_shards()
+            step, copy = np.divmod(rows, num_envs)
+            rows = step * num_envs + (copy + step) % num_envs
         return minibatch(batch, jnp.asarray(rows), batch.first.ndim - 1)
 
 

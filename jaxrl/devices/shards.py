@@ -1,0 +1,72 @@
+"""Sums over the shards of a run whose environments are spread over devices.
+
+Under a `jax.shard_map` with an axis named `ENVS`, each device steps its own copies of the
+environment (its shard), and all devices compute the same update. Arrays of data differ between
+shards, while parameters and means over all data are equal. JAX tracks which, and the gradient by
+equal parameters is a sum over shards. Without such an axis there is one shard, and every function
+here returns its argument.
+"""
+
+from typing import Any
+
+import jax
+
+from jaxrl.types import Array, PyTree
+
+ENVS = "envs"
+"""Axis of the mesh over which copies of the environment are spread."""
+
+
+def num_shards() -> int:
+    """Number of shards of the program that is being traced."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape[ENVS] if ENVS in mesh.manual_axes else 1
+
+
+def shard_index() -> Any:
+    """Index of the shard, `int32[]`; 0 if there is only one."""
+    return jax.lax.axis_index(ENVS) if num_shards() > 1 else 0
+
+
+def differs(x: Any) -> bool:
+    """Whether an array may differ between shards."""
+    aval = jax.typeof(x)
+    varying = aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying
+    return ENVS in varying
+
+
+def as_different(tree: PyTree) -> PyTree:
+    """The same arrays, of the type of those that differ between shards."""
+    if num_shards() == 1:
+        return tree
+    return jax.tree.map(lambda x: x if differs(x) else jax.lax.pcast(x, ENVS, to="varying"), tree)
+
+
+def sum_over_shards(x: Array) -> Array:
+    """The sum of what the shards have, equal on all; `x` itself if it is equal already."""
+    return jax.lax.psum(x, ENVS) if differs(x) else x
+
+
+def mean_over_shards(x: Array) -> Array:
+    """The mean of what the shards have, equal on all; `x` itself if it is equal already."""
+    return jax.lax.pmean(x, ENVS) if differs(x) else x
+
+
+def shard_of(x: Array, axis: int = 0) -> Array:
+    """This shard's part of an array that has an axis of all copies.
+
+    Args:
+      x: equal on all shards.
+      axis: the axis of copies, which the number of shards divides.
+    """
+    if num_shards() == 1:
+        return x
+    size = x.shape[axis] // num_shards()
+    return jax.lax.dynamic_slice_in_dim(x, shard_index() * size, size, axis)
+
+
+def joined(tree: PyTree) -> PyTree:
+    """Arrays `[N, ...]` of all shards' copies, from those of each shard."""
+    if num_shards() == 1:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(as_different(x), ENVS, tiled=True), tree)

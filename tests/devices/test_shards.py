@@ -1,0 +1,244 @@
+"""Devices that share the environments of one member: the same training, and nothing in silence."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from helpers.paths import ROOT, TESTS
+
+COMMON = """
+    import json, pathlib, sys
+    import jax, jax.numpy as jnp, numpy as np
+    import jaxrl, jaxrl_envs
+    from helpers.environments import BestAction, Chain, Counter, Recall
+    from jaxrl.agents import A2C, NPG, PPO, REINFORCE, TRPO
+    from jaxrl.devices.placement import SHARED
+    from jaxrl.devices.shards import ENVS
+    from jaxrl.engine.training import Training
+    from jax.sharding import Mesh, PartitionSpec
+
+    jax.config.update("jax_disable_most_optimizations", True)  # half of the time is compilation
+    MESH = Mesh(np.asarray(jax.devices()), (ENVS,))
+
+    def sharded(function, in_specs, out_specs):
+        return jax.jit(
+            jax.shard_map(function, mesh=MESH, in_specs=in_specs, out_specs=out_specs)
+        )
+
+    def farthest(one, two):
+        "The largest difference, relative to the largest entry of each leaf."
+        def of(x, y):
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                x, y = map(jax.random.key_data, (x, y))
+            x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+            assert x.shape == y.shape and np.isfinite(x).all(), (x.shape, y.shape)
+            return float(np.abs(x - y).max() / max(np.abs(x).max(), 1.0)) if x.size else 0.0
+        return max(map(of, jax.tree.leaves(one), jax.tree.leaves(two)), default=0.0)
+"""
+
+SAME = """
+    def compare(agent, env, iterations, **options):
+        steps = iterations * agent.plan.steps_per_iteration
+        training = Training.create(agent, env, total_steps=steps, num_eval_episodes=4, **options)
+
+        def run(training, key):
+            state = training.init(key)
+            zero, number = jnp.int32(0), jnp.int32(training.num_iterations)
+            state, metrics, _ = training.chunk(state, key, zero, number)
+            return state, metrics, training.evaluate(state, key, number)
+
+        of_envs = PartitionSpec(ENVS)
+        specs = (training.specs(SHARED, of_envs), SHARED, of_envs)
+        key = jax.random.key(3)
+        one = jax.jit(run)(training, key)
+        several = sharded(run, (SHARED, SHARED), specs)(training, key)
+        return {
+            "agent": farthest(one[0].agent, several[0].agent),
+            "envs": farthest(one[0].envs, several[0].envs),
+            "carry": farthest(one[0].carry, several[0].carry),
+            "stats": farthest(one[0].stats, several[0].stats),
+            "episodes": farthest(one[1].episodes, several[1].episodes),
+            "evaluation": farthest(one[2], several[2]),
+        }
+
+    cart, sizes = jaxrl_envs.make("gymnax/CartPole-v1"), {"num_envs": 8, "hidden_sizes": (8,)}
+    whole = sizes | {"num_steps": 6, "num_minibatches": 1, "num_epochs": 2, "adam_epsilon": 1e-2}
+    episodes = sizes | {"num_steps": 10, "whole_episodes": True, "optimizer": "sgd"}
+    ends = Counter(lifetime=5, limit=10)
+    natural = sizes | {"num_steps": 16, "critic_minibatches": 1, "critic_epochs": 2}
+    both = {"normalize_observations": True, "normalize_rewards": True}
+    cases = {
+        "ppo": (PPO(**whole), cart, 3, both),
+        "ppo of a box": (PPO(**whole), jaxrl_envs.make("gymnax/Pendulum-v1"), 3, {}),
+        "recurrent ppo": (PPO(**whole, core="gru"), cart, 3, {}),
+        "a2c from a pool": (A2C(**sizes, num_steps=12), Counter(lifetime=5), 3,
+                            {"reset_policy": "pool"}),
+        "trpo": (TRPO(**natural), cart, 2, {}),
+        "npg, empirical": (NPG(**natural, fisher="empirical"), cart, 2, {}),
+        "reinforce by time": (
+            REINFORCE(**episodes, baseline="time", standardize="returns"), ends, 3, {}),
+        "reinforce, optimal": (
+            REINFORCE(**episodes, baseline="optimal", credit="return"), ends, 3, {}),
+    }
+    agent, env, iterations, options = cases[sys.argv[1]]
+    print(json.dumps(compare(agent, env, iterations, **options)))
+"""
+
+
+def process(script, *arguments, devices=2):
+    """What a script prints as JSON, in a process with so many CPU devices."""
+    environment = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs"), str(TESTS)]),
+    }
+    code = textwrap.dedent(COMMON) + textwrap.dedent(script)
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+SOMETIMES = ("ppo of a box", "a2c from a pool", "npg, empirical", "reinforce by time")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "ppo",
+        "recurrent ppo",
+        "trpo",
+        "reinforce, optimal",
+        *(pytest.param(case, marks=pytest.mark.thorough) for case in SOMETIMES),
+    ],
+)
+def test_training_on_two_devices_matches_one(case):
+    """Several iterations from initialisation to evaluation, with one minibatch."""
+    found = process(SAME, case)
+    assert found["agent"] < 2e-5, found
+    assert max(found.values()) < 2e-4, found
+
+
+WITHOUT_SHARDS = """
+    def branches(x):
+        zeros = jnp.zeros(3)
+        both = jnp.stack([x, 2 * x])
+        total, parts = jax.lax.scan(lambda c, y: (c + y * x, c), zeros, both, reverse=True)
+        count, _ = jax.lax.while_loop(
+            lambda loop: loop[1] < 3, lambda loop: (loop[0] + x, loop[1] + 1), (zeros, 0)
+        )
+        either = jax.lax.cond(jnp.sum(x) > 4, lambda: x, lambda: zeros)
+        return total, parts, count, either, jax.nn.relu(x - 1), jnp.arange(3), jax.jit(jnp.sin)(x)
+
+    from jaxrl.devices.as_data import as_data
+
+    x = jnp.arange(12.0).reshape(4, 3)
+    of_envs = PartitionSpec(ENVS)
+    several = sharded(lambda x: as_data(jax.vmap(branches))(x), of_envs, of_envs)(x)
+    print(json.dumps(farthest(jax.vmap(branches)(x), several)))
+"""
+
+
+def test_environments_need_not_know_of_shards():
+    """Loops that start from zeros and branches that return zeros are refused by JAX otherwise."""
+    assert process(WITHOUT_SHARDS) < 1e-6
+
+
+RUNS = """
+    from jaxrl.agent import Update
+    from jaxrl.errors import JaxrlError
+    from jaxrl.runs.directory import read_metrics
+    from jaxrl.runs.events import Evaluation, Resumed
+    from jaxrl.runs.fit import fit
+
+    agent = PPO(num_envs=6, num_steps=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
+    path, events = pathlib.Path(sys.argv[1]), []
+    found = {"there": len(jax.devices())}
+
+    def run(name=None, devices=3, agent=agent, **options):
+        options = {"num_evaluations": 2, "num_eval_episodes": 3, "tensorboard": False} | options
+        run_dir = None if name is None else path / name
+        return fit(agent, Counter(limit=5), jax.random.key(0), total_steps=192, run_dir=run_dir,
+                   devices=devices, **options)
+
+    def error(**arguments):
+        try:
+            run(**arguments)
+        except JaxrlError as error:
+            return str(error)
+
+    first = run("shared", callbacks=[events.append])
+    found["devices"] = first.compiled.devices
+    found["shapes"] = [list(first.state.envs.obs.shape), list(first.state.envs.first.shape)]
+    found["events"] = [list(e.returns.shape) for e in events if isinstance(e, Evaluation)]
+    found["again"] = farthest(first.state, run().state)
+    stop = lambda event: "enough" if isinstance(event, Evaluation) else None
+    for after in (3, 1):
+        run(f"to {after}", callbacks=[stop])
+        events.clear()
+        resumed = run(f"to {after}", resume=True, devices=after, callbacks=[events.append])
+        notes = [note for e in events if isinstance(e, Resumed) for note in e.notes]
+        found[f"to {after}"] = [farthest(first.state, resumed.state), notes]
+
+    class Local(PPO):
+        def update(self, state, batch, key, clock):
+            new = super().update(state, batch, key, clock)
+            moved = jax.tree.map(lambda x: x + jnp.mean(batch.steps.target), new.state.params)
+            return Update(new.state.replace(params=moved), new.metrics)
+
+    sizes = {"num_steps": 8, "hidden_sizes": (8,)}
+    found["errors"] = [
+        error(agent=PPO(num_envs=4, num_minibatches=1, **sizes)),
+        error(agent=PPO(num_envs=6, num_minibatches=3, **sizes)),
+        error(agent=TRPO(num_envs=6, critic_minibatches=48, **sizes)),
+        error(agent=Local(num_envs=6, num_minibatches=1, **sizes)),
+    ]
+    small, deep = (run(devices=None, agent=x).compiled.devices for x in (agent, jaxrl.agents.DQN()))
+    found["chosen"] = [small, deep]
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The results of a process with three CPU devices and one seed."""
+    return process(RUNS, tmp_path_factory.mktemp("runs"), devices=3)
+
+
+def test_a_run_reports_all_environments_once(runs):
+    assert runs["there"] == 3
+    assert runs["devices"] == "all 3, 2 environments each"
+    assert runs["shapes"] == [[6, 2], [6]]
+    assert runs["events"] == [[1, 3], [1, 3]]
+
+
+def test_runs_on_the_same_devices_are_bit_identical(runs):
+    """Also after a resume; on another number of devices a note says that rounding may differ."""
+    assert runs["again"] == 0
+    assert runs["to 3"] == [0, []]
+    difference, notes = runs["to 1"]
+    assert 0 < difference < 1
+    assert notes == ["devices: 3 before, 1 now: results may differ in rounding"]
+
+
+def test_numbers_that_do_not_divide_are_rejected(runs):
+    environments, minibatches, critic, local = runs["errors"]
+    assert environments == (
+        "devices is 3: num_envs is 4, which 3 devices do not divide. Use devices=2"
+    )
+    assert minibatches.startswith("devices is 3: num_minibatches is 3, which does not divide num_")
+    assert critic.startswith("devices is 3: critic_minibatches is 48, which does not divide the 16")
+    assert "would differ between devices" in local
+    assert "jaxrl.losses.mean" in local
+
+
+def test_one_member_stays_on_one_device_without_a_request(runs):
+    assert runs["chosen"] == [
+        "1 of 3 (one member stays on one device unless devices are requested)",
+        "1 of 3 (the plan of DQN keeps one member on one device)",
+    ]
