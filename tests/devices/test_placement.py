@@ -1,16 +1,11 @@
 """Members spread over devices: the same results, no padding, and resume on other devices."""
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from helpers.paths import ROOT, TESTS
+from helpers.processes import json_of
 
 from jaxrl.devices.placement import Placement
 from jaxrl.errors import InvalidValue
@@ -104,54 +99,30 @@ SCRIPT = """
 """
 
 
-@pytest.fixture(scope="module")
-def three_devices(tmp_path_factory):
-    """The results of a process with three CPU devices and five seeds."""
-    environment = {
-        **os.environ,
-        "JAX_NUM_CPU_DEVICES": "3",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs"), str(TESTS)]),
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path_factory.mktemp("runs"))],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
-
-
-def test_members_match_a_run_on_one_device(three_devices):
-    """Five seeds on three devices, two each: the sixth slot is padding and is never reported."""
-    assert three_devices["there"] == 3
-    assert three_devices["devices"] == ["all 3, at most 2 members each", "1 of 3 (as requested)"]
-    assert three_devices["members"]
-    assert three_devices["events"] == [[5, 2], [5, 2]]
-    assert three_devices["rows"] == [[step, seed] for step in (64, 128) for seed in range(5)]
-    assert three_devices["one device"] < 1e-5
-    assert three_devices["seeds differ"]
-
-
-def test_runs_on_the_same_devices_are_bit_identical(three_devices):
-    """Also after a resume."""
-    assert three_devices["again"] == 0
-    assert three_devices["from None to None"] == [0, []]
-
-
-def test_runs_resume_on_a_different_number_of_devices(three_devices):
-    """A note says that results may differ in rounding."""
+def test_members_on_three_devices_match_one_device(tmp_path):
+    """Five seeds, two on a device: the sixth slot is padding and is never reported."""
+    found = json_of(SCRIPT, tmp_path, devices=3, cache=tmp_path / "cache")
+    assert found["there"] == 3
+    assert found["devices"] == ["all 3, at most 2 members each", "1 of 3 (as requested)"]
+    assert found["members"]
+    assert found["events"] == [[5, 2], [5, 2]]
+    assert found["rows"] == [[step, seed] for step in (64, 128) for seed in range(5)]
+    assert found["one device"] < 1e-5
+    assert found["seeds differ"]
+    # The same devices give the same bits, also after a resume.
+    assert found["again"] == 0
+    assert found["from None to None"] == [0, []]
+    # A run resumes on another number of devices, and a note says that rounding may differ.
     for name, note in (
         ("from None to 1", "3 before, 1 now"),
         ("from 1 to None", "1 before, 3 now"),
     ):
-        difference, notes = three_devices[name]
+        difference, notes = found[name]
         assert difference < 1e-4
         assert notes == [f"devices: {note}: results may differ in rounding"]
-
-
-def test_sweep_points_are_spread_over_devices(three_devices):
-    """Two points with two seeds each, on two devices."""
-    devices, difference = three_devices["sweep"]
+    # Two points of a sweep with two seeds each, on two devices.
+    devices, difference = found["sweep"]
     assert devices == "2 of 3, 2 members each"
     assert difference < 1e-5
-    assert np.isfinite(three_devices["points differ"])
-    assert three_devices["points differ"] > 1e-4
+    assert np.isfinite(found["points differ"])
+    assert found["points differ"] > 1e-4

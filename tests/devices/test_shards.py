@@ -1,13 +1,9 @@
 """Devices that share the environments of one member: the same training, and nothing in silence."""
 
-import json
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
-from helpers.paths import ROOT, TESTS
+from helpers.processes import json_of
 
 COMMON = """
     import json, pathlib, sys
@@ -88,38 +84,32 @@ SAME = """
 """
 
 
-def process(script, *arguments, devices=2):
-    """What a script prints as JSON, in a process with so many CPU devices."""
-    environment = {
-        **os.environ,
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs"), str(TESTS)]),
-    }
-    code = textwrap.dedent(COMMON) + textwrap.dedent(script)
-    run = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+def script(code):
+    """The code after what all scripts share."""
+    return textwrap.dedent(COMMON) + textwrap.dedent(code)
 
 
-SOMETIMES = ("ppo of a box", "a2c from a pool", "npg, empirical", "reinforce by time")
+SOMETIMES = (
+    "recurrent ppo",
+    "ppo of a box",
+    "a2c from a pool",
+    "npg, empirical",
+    "reinforce by time",
+)
 
 
 @pytest.mark.parametrize(
     "case",
     [
         "ppo",
-        "recurrent ppo",
         "trpo",
         "reinforce, optimal",
         *(pytest.param(case, marks=pytest.mark.thorough) for case in SOMETIMES),
     ],
 )
-def test_training_on_two_devices_matches_one(case):
+def test_training_on_two_devices_matches_one(case, tmp_path):
     """Several iterations from initialisation to evaluation, with one minibatch."""
-    found = process(SAME, case)
+    found = json_of(script(SAME), case, devices=2, cache=tmp_path)
     assert found["agent"] < 2e-5, found
     assert max(found.values()) < 2e-4, found
 
@@ -144,9 +134,9 @@ WITHOUT_SHARDS = """
 """
 
 
-def test_environments_need_not_know_of_shards():
+def test_environments_need_not_know_of_shards(tmp_path):
     """Loops that start from zeros and branches that return zeros are refused by JAX otherwise."""
-    assert process(WITHOUT_SHARDS) < 1e-6
+    assert json_of(script(WITHOUT_SHARDS), devices=2, cache=tmp_path) < 1e-6
 
 
 RUNS = """
@@ -204,30 +194,21 @@ RUNS = """
 """
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The results of a process with three CPU devices and one seed."""
-    return process(RUNS, tmp_path_factory.mktemp("runs"), devices=3)
-
-
-def test_a_run_reports_all_environments_once(runs):
-    assert runs["there"] == 3
-    assert runs["devices"] == "all 3, 2 environments each"
-    assert runs["shapes"] == [[6, 2], [6]]
-    assert runs["events"] == [[1, 3], [1, 3]]
-
-
-def test_runs_on_the_same_devices_are_bit_identical(runs):
-    """Also after a resume; on another number of devices a note says that rounding may differ."""
-    assert runs["again"] == 0
-    assert runs["to 3"] == [0, []]
-    difference, notes = runs["to 1"]
+def test_runs_on_three_devices(tmp_path):
+    found = json_of(script(RUNS), tmp_path, devices=3, cache=tmp_path / "cache")
+    # All environments are reported, once.
+    assert found["there"] == 3
+    assert found["devices"] == "all 3, 2 environments each"
+    assert found["shapes"] == [[6, 2], [6]]
+    assert found["events"] == [[1, 3], [1, 3]]
+    # The same devices give the same bits, also after a resume; another number another rounding.
+    assert found["again"] == 0
+    assert found["to 3"] == [0, []]
+    difference, notes = found["to 1"]
     assert 0 < difference < 1
     assert notes == ["devices: 3 before, 1 now: results may differ in rounding"]
-
-
-def test_numbers_that_do_not_divide_are_rejected(runs):
-    environments, minibatches, critic, local = runs["errors"]
+    # Numbers that do not divide are rejected, and so is an agent whose state would differ.
+    environments, minibatches, critic, local = found["errors"]
     assert environments == (
         "devices is 3: num_envs is 4, which 3 devices do not divide. Use devices=2"
     )
@@ -235,10 +216,8 @@ def test_numbers_that_do_not_divide_are_rejected(runs):
     assert critic.startswith("devices is 3: critic_minibatches is 48, which does not divide the 16")
     assert "would differ between devices" in local
     assert "jaxrl.losses.mean" in local
-
-
-def test_one_member_stays_on_one_device_without_a_request(runs):
-    assert runs["chosen"] == [
+    # One member stays on one device without a request.
+    assert found["chosen"] == [
         "1 of 3 (one member stays on one device unless devices are requested)",
         "1 of 3 (the plan of DQN keeps one member on one device)",
     ]

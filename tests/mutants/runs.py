@@ -112,7 +112,7 @@ MUTANTS = (
         "jaxrl/devices/placement.py",
         "lambda x: x[: self.num_members], tree)",
         "lambda x: x, tree)",
-        ("tests/devices/test_placement.py::test_members_match_a_run_on_one_device",),
+        ("tests/devices/test_placement.py::test_members_on_three_devices_match_one_device",),
     ),
     Mutant(
         "fresh-episodes-that-are-not",
