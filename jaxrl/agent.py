@@ -284,12 +284,11 @@ class Agent(struct.PyTreeNode):
         """
 
     def check_shards(self, number: int) -> None:
-        """Raises ValueError unless `number` devices can share the environments of a member.
-
-        Only agents with the plan `OnPolicy` are asked.
-        """
-        if isinstance(self.plan, OnPolicy):
-            self.plan.check_shards(number)
+        """Raises ValueError unless `number` devices can share the environments of a member."""
+        if not isinstance(self.plan, OnPolicy):
+            name = type(self).__name__
+            raise InvalidValue(f"the plan of {name} keeps the environments of a member together")
+        self.plan.check_shards(number)
 
     @property
     def bound_spec(self) -> EnvSpec:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxrl.errors import Unable
 from jaxrl.types import Array, PyTree
 
 ENVS = "envs"
@@ -33,6 +34,15 @@ def differs(x: Any) -> bool:
     aval = jax.typeof(x)
     varying = aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying
     return ENVS in varying
+
+
+def check_tracked() -> None:
+    """Raises `Unable` under `jax.shard_map(check_vma=False)`, where no array is known to differ."""
+    if not differs(shard_index()):
+        raise Unable(
+            f"the mesh has an axis {ENVS!r}, over which jaxrl spreads environments, and "
+            "check_vma is False: leave it True, or give the axis another name"
+        )
 
 
 def as_different(tree: PyTree) -> PyTree:

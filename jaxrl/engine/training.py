@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay, check_agent
-from jaxrl.devices.shards import as_different, num_shards
+from jaxrl.devices.shards import as_different, check_tracked, num_shards
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.checks import (
     check_contract,
@@ -216,6 +216,9 @@ class Training(struct.PyTreeNode):
         """The state before the first iteration."""
         key = fast(key)
         plan, spec = self.agent.plan, self.agent.bound_spec
+        if num_shards() > 1:
+            check_tracked()
+            self.agent.check_shards(num_shards())
         collects = isinstance(plan, OnPolicy | Replay)
         envs = self.envs.shard()
         buffer: Any = ()

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxrl.networks.layers import activation, dense
 from jaxrl.networks.own_modules import call_directly
 from jaxrl.types import Array, PyTree, split_mask
+from jaxrl.xla.threefry import of_all
 from jaxrl.xla.weight_gradient import product
 
 
@@ -44,7 +45,7 @@ class NoisyDense(nn.Module):
         bias_std = self.param("bias_std", deviation, (self.features,))
         if self.has_rng("noise"):
             into, out = (
-                _signed_root(jax.random.normal(self.make_rng("noise"), (n,)))
+                _signed_root(jax.random.normal(of_all(self.make_rng("noise")), (n,)))
                 for n in (inputs, self.features)
             )
             kernel = kernel + kernel_std * into[:, None] * out[None]

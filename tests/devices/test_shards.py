@@ -10,7 +10,7 @@ COMMON = """
     import jax, jax.numpy as jnp, numpy as np
     import jaxrl, jaxrl_envs
     from helpers.environments import BestAction, Chain, Counter, Recall
-    from jaxrl.agents import A2C, NPG, PPO, REINFORCE, TRPO
+    from jaxrl.agents import A2C, NPG, PPO, PQN, REINFORCE, TRPO
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
     from jaxrl.engine.training import Training
@@ -65,6 +65,7 @@ SAME = """
     episodes = sizes | {"num_steps": 10, "whole_episodes": True, "optimizer": "sgd"}
     ends = Counter(lifetime=5, limit=10)
     natural = sizes | {"num_steps": 16, "critic_minibatches": 1, "critic_epochs": 2}
+    pqn = sizes | {"num_steps": 6, "num_minibatches": 1, "noisy": True, "optimizer": "sgd"}
     both = {"normalize_observations": True, "normalize_rewards": True}
     cases = {
         "ppo": (PPO(**whole), cart, 3, both),
@@ -73,6 +74,7 @@ SAME = """
         "a2c from a pool": (A2C(**sizes, num_steps=12), Counter(lifetime=5), 3,
                             {"reset_policy": "pool"}),
         "trpo": (TRPO(**natural), cart, 2, {}),
+        "noisy pqn": (PQN(**pqn), cart, 3, {}),
         "npg, empirical": (NPG(**natural, fisher="empirical"), cart, 2, {}),
         "reinforce by time": (
             REINFORCE(**episodes, baseline="time", standardize="returns"), ends, 3, {}),
@@ -91,6 +93,7 @@ def script(code):
 
 SOMETIMES = (
     "recurrent ppo",
+    "noisy pqn",
     "ppo of a box",
     "a2c from a pool",
     "npg, empirical",
@@ -188,6 +191,20 @@ RUNS = """
         error(agent=TRPO(num_envs=6, critic_minibatches=48, **sizes)),
         error(agent=Local(num_envs=6, num_minibatches=1, **sizes)),
     ]
+
+    def placed(agent, **options):
+        training = Training.create(agent, Counter(limit=5), total_steps=1)
+        specs = training.specs(SHARED, PartitionSpec(ENVS))
+        try:
+            jax.eval_shape(jax.shard_map(Training.init, mesh=MESH, in_specs=(SHARED, SHARED),
+                                         out_specs=specs, **options), training, jax.random.key(0))
+        except JaxrlError as error:
+            return str(error)
+
+    found["placed"] = [placed(agent, check_vma=False), placed(jaxrl.agents.DQN(num_envs=6))]
+    one_key = fit(agent, Counter(limit=5), jax.random.split(jax.random.key(0), 1), total_steps=192,
+                  devices=3, num_evaluations=2, num_eval_episodes=2)
+    found["one key"] = [one_key.compiled.devices, list(one_key.state.envs.obs.shape)]
     small, deep = (run(devices=None, agent=x).compiled.devices for x in (agent, jaxrl.agents.DQN()))
     found["chosen"] = [small, deep]
     print(json.dumps(found))
@@ -216,6 +233,12 @@ def test_runs_on_three_devices(tmp_path):
     assert critic.startswith("devices is 3: critic_minibatches is 48, which does not divide the 16")
     assert "would differ between devices" in local
     assert "jaxrl.losses.mean" in local
+    # A program that places training itself is told, too.
+    untracked, replay = found["placed"]
+    assert "check_vma is False: leave it True" in untracked
+    assert replay == "the plan of DQN keeps the environments of a member together"
+    # Keys `[1]`, and two evaluation episodes on three devices.
+    assert found["one key"] == ["all 3, 2 environments each", [1, 6, 2]]
     # One member stays on one device without a request.
     assert found["chosen"] == [
         "1 of 3 (one member stays on one device unless devices are requested)",
