@@ -7,7 +7,7 @@ All arrays of a call must have the same shape, with any axes; otherwise ValueErr
 import jax
 import jax.numpy as jnp
 
-from jaxrl.devices.shards import mean_over_shards, sum_over_shards
+from jaxrl.devices.shards import as_different, differs, mean_over_shards, sum_over_shards
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.estimators import importance_ratio
 from jaxrl.types import Array, Scalar
@@ -18,17 +18,20 @@ def mean(
 ) -> Array:
     """The mean over data.
 
-    Every loss and statistic over transitions uses it: where shards have different data, the mean is
-    over the data of all.
+    Every loss and statistic over transitions uses it: where devices share the environments, the
+    mean is over the data of all. A loss that uses `jnp.mean` instead would have gradients that are
+    too large by the number of devices.
 
     Args:
       x: numbers or booleans.
       where: `bool` of the same shape; false entries are ignored, even if NaN. If all are false, the
         mean is 0, with a zero gradient.
-      axis: axes to average over; None for all. Axis 0 is that of the data.
+      axis: axes to average over; None for all. Axis 0 is that of the rows of data, and only a mean
+        over it is over all devices: average `[T, N]` over both axes.
     """
     x = jnp.asarray(x)
-    over_data = axis is None or 0 in (axis if isinstance(axis, tuple) else (axis,))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    over_data = axis is None or 0 in [a % x.ndim for a in axes if a is not None]
     if where is None:
         local = jnp.mean(x, axis=axis)
         return mean_over_shards(local) if over_data else local
@@ -36,8 +39,8 @@ def mean(
     if where.dtype != jnp.bool_:
         raise InvalidType(f"where has dtype {where.dtype}: it must be bool")
     total, count = jnp.sum(jnp.where(where, x, 0), axis=axis), jnp.sum(where, axis=axis)
-    if over_data:
-        total, count = sum_over_shards(total), sum_over_shards(count)
+    if over_data and (differs(total) or differs(count)):
+        total, count = (sum_over_shards(as_different(v)) for v in (total, count))
     return total / jnp.maximum(count, 1)
 
 

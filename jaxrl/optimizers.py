@@ -7,8 +7,14 @@ import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxrl.devices.shards import as_different, mean_over_shards, num_shards, sum_over_shards
-from jaxrl.errors import InvalidType
+from jaxrl.devices.shards import (
+    as_different,
+    differs,
+    mean_over_shards,
+    num_shards,
+    sum_over_shards,
+)
+from jaxrl.errors import InvalidType, Unable
 from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
@@ -159,6 +165,13 @@ def _value_and_gradient(
     """
     if num_shards() == 1:
         return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (kind,) = jax.make_jaxpr(lambda params: loss(params)[0])(params).out_avals
+    if differs(kind):
+        raise Unable(
+            "a loss would be of the data of one device, where devices share the environments: use "
+            "jaxrl.losses.mean for means over data, or train with devices=1"
+        )
 
     def averaged(params: PyTree) -> tuple[Array, Any]:
         value, aux = loss(params)

@@ -248,7 +248,7 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
     from jaxrl.runs.load import build
 
     for of_group, _, rest in groups:  # invalid points raise before any file is written
-        build(dataclasses.replace(of_group, points=tuple(rest)))
+        build(_program(of_group, rest))
     directory.begin(sweep)
     path = directory.path
     most = sweep.max_memory
@@ -270,7 +270,7 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
             if complete:
                 continue
             print(f"\n{run_path.name}: {_said(fixed, part)}", flush=True)
-            _train(dataclasses.replace(of_group, points=tuple(part)), run_path)
+            _train(_program(of_group, part), run_path)
     found = outcomes(runs)
     write_results(found, path)
     print(f"\n{table(found)}", flush=True)
@@ -285,6 +285,12 @@ def run_sweep(sweep: "Sweep", directory: "SweepDirectory") -> None:
         num_seeds = max(len(run_config.seeds), FRESH_SEEDS)
         fresh = _on_fresh_seeds(run_config, best.point, num_seeds)
         print(f"On fresh seeds: {shlex.join(['jaxrl', *train_words(fresh)])}")
+
+
+def _program(run_config: "RunConfig", points: "list[Point]") -> "RunConfig":
+    """The run of some points; a single member stays on one device, as its neighbours do."""
+    run_config = dataclasses.replace(run_config, points=tuple(points))
+    return run_config.on_any_devices() if run_config.num_members == 1 else run_config
 
 
 def _confirm(
@@ -302,7 +308,7 @@ def _confirm(
         f"\n{path.name}: {_said(point, [])}, seeds {fresh.seeds[0]} to {fresh.seeds[-1]}",
         flush=True,
     )
-    _train(fresh, path)
+    _train(_program(fresh, []), path)
 
 
 def _on_fresh_seeds(run_config: "RunConfig", point: "Point", num_seeds: int) -> "RunConfig":

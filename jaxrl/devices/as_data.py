@@ -17,8 +17,7 @@ INLINED = {
     "custom_vmap_call",
     "jit",
     "pjit",
-    "remat",
-    "checkpoint",
+    "remat2",
 }
 """Primitives that call a program, which is run in their place."""
 

@@ -34,7 +34,7 @@ class Placement:
       devices: the devices in use.
       available: number of devices that there are.
       num_envs: with several devices for a single member, the environments of each; else None.
-      why: why a single device is in use.
+      why: why a single device is in use, if it is.
     """
 
     num_members: int

@@ -3,8 +3,8 @@
 Under a `jax.shard_map` with an axis named `ENVS`, each device steps its own copies of the
 environment (its shard), and all devices compute the same update. Arrays of data differ between
 shards, while parameters and means over all data are equal. JAX tracks which, and the gradient by
-equal parameters is a sum over shards. Without such an axis there is one shard, and every function
-here returns its argument.
+equal parameters is a sum over shards. Without such an axis there is one shard, and arrays stay as
+they are.
 """
 
 from typing import Any
@@ -30,8 +30,8 @@ def shard_index() -> Any:
 
 
 def differs(x: Any) -> bool:
-    """Whether an array may differ between shards."""
-    aval = jax.typeof(x)
+    """Whether an array, or one of this abstract value, may differ between shards."""
+    aval = x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
     varying = aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying
     return ENVS in varying
 

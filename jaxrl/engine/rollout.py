@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import Policy
+from jaxrl.devices.shards import as_different
 from jaxrl.engine.vector_env import VectorEnv, VectorState
 from jaxrl.environment import named_info, scalars
 from jaxrl.trees import tree_where
@@ -65,6 +66,8 @@ def rollout_of_episodes(
         act_key, step_keys, restart = draws
         carry = tree_where(env_state.first, initial_carry, carry)
         carry, action, extras = policy(carry, env_state.obs, act_key)
+        if envs.num_shards > 1:  # a carry may be constant
+            carry = as_different(carry)
         next_state, timestep, episode = envs.step(step_keys, env_state, action, start_of(restart))
         transition = Transition(
             obs=env_state.obs,

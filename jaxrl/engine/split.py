@@ -30,7 +30,7 @@ def shards(training: Training, available: int, asked_for: int | None) -> tuple[i
     if asked_for == 1:
         return 1, "as requested"
     if problem := _problem(training, asked_for):
-        fits = [n for n in range(1, available + 1) if _problem(training, n) is None]
+        fits = [1, *(n for n in range(2, available + 1) if _problem(training, n) is None)]
         nearest = max(fits, key=lambda n: (-abs(n - asked_for), n))
         raise InvalidValue(f"devices is {asked_for}: {problem}. Use devices={nearest}")
     return asked_for, ""
@@ -40,6 +40,6 @@ def _problem(training: Training, number: int) -> str | None:
     """Why that many devices cannot share the environments; None if they can."""
     try:
         training.agent.check_shards(number)
-    except InvalidValue as error:
+    except ValueError as error:
         return str(error)
     return None

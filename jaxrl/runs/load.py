@@ -109,7 +109,7 @@ def load_run(
     if (agent is None) != (env is None):
         raise InvalidValue("pass both agent and env, or neither")
     if agent is None or env is None:
-        members = RunConfig.of_run(path).build()
+        members = RunConfig.of_run(path).on_any_devices().build()
     else:
         members = _members_of(path, agent, env, data)
     for checkpoints, at in _chosen(path, step):

@@ -31,7 +31,8 @@ class Members:
       base: the agent without the changes of any point.
       seeds: seeds of the keys, not repeated for each point.
       points: points of the sweep, in order; empty without a sweep.
-      devices: how many devices to spread them over at most; None for all.
+      devices: how many devices to spread them over at most, or to share the environments of a
+        single one; None for all, and one for a single member.
     """
 
     training: Training

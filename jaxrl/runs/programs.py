@@ -1,13 +1,15 @@
 """The compiled programs of a run and their memory."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.devices.placement import SHARED
+from jaxrl.devices.placement import SHARED, Placement
 from jaxrl.engine.learners import IterationMetrics, TrainState
 from jaxrl.engine.training import Training
 from jaxrl.runs.events import Compiled
@@ -52,11 +54,12 @@ class Programs:
             self._hold(init, chunk, evaluate)
             self.compiled = Compiled(time.perf_counter() - began, 0.0, str(placement))
             return
-        lowered = (
-            jax.jit(init).lower(training, key),
-            jax.jit(chunk, donate_argnums=1).lower(training, state, key, zero, zero),
-            jax.jit(evaluate).lower(training, state, key, zero),
-        )
+        with _explained(placement):
+            lowered = (
+                jax.jit(init).lower(training, key),
+                jax.jit(chunk, donate_argnums=1).lower(training, state, key, zero, zero),
+                jax.jit(evaluate).lower(training, state, key, zero),
+            )
         self._metrics = lowered[1].out_info[1]
         traced = time.perf_counter()
         self._hold(*(x.compile() for x in lowered))
@@ -80,6 +83,21 @@ class Programs:
     def trim(self, tree: PyTree) -> PyTree:
         """Results of the programs, without what only fills up a device."""
         return self.placement.trim(tree)
+
+
+@contextlib.contextmanager
+def _explained(placement: Placement) -> Iterator[None]:
+    """Adds a note to JAX's message about a loop that is not written for shards."""
+    try:
+        yield
+    except TypeError as error:
+        if placement.is_shared:
+            error.add_note(
+                "Devices share the environments of this member. If the message is about manual "
+                "axes: start loops over data from data, such as jnp.zeros_like(x), or train with "
+                "devices=1."
+            )
+        raise
 
 
 class ProgramMemory(NamedTuple):

@@ -1,5 +1,6 @@
 """The configuration of a run as plain values, as in config.json. It does not import jax."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -106,6 +107,10 @@ class RunConfig(Origin):
     def num_members(self) -> int:
         """Seeds, times points of a sweep."""
         return len(self.seeds) * max(1, len(self.points))
+
+    def on_any_devices(self) -> Self:
+        """The same run without a request for devices."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, devices=None))
 
     def build(self, start: Any = None) -> Any:
         """Builds the `Members`; imports jax and the environment.

@@ -1,10 +1,12 @@
 """Members spread over devices: the same results, no padding, and resume on other devices."""
 
+import json
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from helpers.commands import run_in_process
 from helpers.processes import json_of
 
 from jaxrl.devices.placement import Placement
@@ -126,3 +128,18 @@ def test_members_on_three_devices_match_one_device(tmp_path):
     assert difference < 1e-5
     assert np.isfinite(found["points differ"])
     assert found["points differ"] > 1e-4
+
+
+def test_a_request_for_devices_does_not_outlive_the_machine(tmp_path, monkeypatch):
+    """Neither a sweep of single members nor loading a run needs the devices that were requested."""
+    monkeypatch.chdir(tmp_path)
+    words = "sweep ppo gymnax/CartPole-v1 --no-preset --grid activation=tanh,relu --devices 3"
+    small = "--num-envs 4 --num-steps 4 --num-minibatches 1 --hidden-sizes 4 --total-steps 32"
+    rest = "--num-eval-episodes 2 --num-evaluations 1 --sweep-dir swept --no-tensorboard"
+    status, _, err = run_in_process(*words.split(), *small.split(), *rest.split())
+    assert status == 0, err
+    (config, _) = sorted(tmp_path.glob("swept/*/config.json"))
+    content = json.loads(config.read_text()) | {"devices": 3}
+    config.write_text(json.dumps(content))
+    status, _, err = run_in_process("evaluate", str(config.parent), "--episodes", "2")
+    assert status == 0, err

@@ -61,6 +61,7 @@ SAME = """
         }
 
     cart, sizes = jaxrl_envs.make("gymnax/CartPole-v1"), {"num_envs": 8, "hidden_sizes": (8,)}
+    rollouts = sizes | {"num_steps": 9, "optimizer": "sgd"}
     whole = sizes | {"num_steps": 6, "num_minibatches": 1, "num_epochs": 2, "adam_epsilon": 1e-2}
     episodes = sizes | {"num_steps": 10, "whole_episodes": True, "optimizer": "sgd"}
     ends = Counter(lifetime=5, limit=10)
@@ -76,6 +77,8 @@ SAME = """
         "trpo": (TRPO(**natural), cart, 2, {}),
         "noisy pqn": (PQN(**pqn), cart, 3, {}),
         "npg, empirical": (NPG(**natural, fisher="empirical"), cart, 2, {}),
+        "reinforce, standardised": (
+            REINFORCE(**rollouts, standardize="advantages"), cart, 3, {}),
         "reinforce by time": (
             REINFORCE(**episodes, baseline="time", standardize="returns"), ends, 3, {}),
         "reinforce, optimal": (
@@ -93,6 +96,7 @@ def script(code):
 
 SOMETIMES = (
     "recurrent ppo",
+    "reinforce, standardised",
     "noisy pqn",
     "ppo of a box",
     "a2c from a pool",
@@ -185,7 +189,13 @@ RUNS = """
             return Update(new.state.replace(params=moved), new.metrics)
 
     sizes = {"num_steps": 8, "hidden_sizes": (8,)}
+    class Sum(PPO):
+        def loss(self, params, state, batch, clock):
+            loss, metrics = super().loss(params, state, batch, clock)
+            return loss + jnp.mean(batch.steps.value), metrics
+
     found["errors"] = [
+        error(agent=Sum(num_envs=6, num_minibatches=1, **sizes)),
         error(agent=PPO(num_envs=4, num_minibatches=1, **sizes)),
         error(agent=PPO(num_envs=6, num_minibatches=3, **sizes)),
         error(agent=TRPO(num_envs=6, critic_minibatches=48, **sizes)),
@@ -225,7 +235,8 @@ def test_runs_on_three_devices(tmp_path):
     assert 0 < difference < 1
     assert notes == ["devices: 3 before, 1 now: results may differ in rounding"]
     # Numbers that do not divide are rejected, and so is an agent whose state would differ.
-    environments, minibatches, critic, local = found["errors"]
+    loss, environments, minibatches, critic, local = found["errors"]
+    assert loss.startswith("a loss would be of the data of one device")
     assert environments == (
         "devices is 3: num_envs is 4, which 3 devices do not divide. Use devices=2"
     )
