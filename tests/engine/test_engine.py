@@ -33,7 +33,6 @@ from jaxrl.minibatches import permutation
 from jaxrl.runs.fit import fit
 from jaxrl.runs.programs import memory_of
 from jaxrl.types import Discrete, EnvSpec, Transition, static
-from jaxrl.xla import deadlock
 from jaxrl_envs.exact import rock_paper_scissors
 
 KEY = jax.random.key(0)
@@ -379,7 +378,7 @@ def test_evaluate_reports_a_missing_initial_carry():
 
 
 def test_too_many_evaluation_episodes_are_rejected(monkeypatch):
-    monkeypatch.setattr(deadlock, "memory", lambda: 2**30)
+    monkeypatch.setattr("jaxrl.devices.machine.memory", lambda: 2**30)
     with pytest.raises(
         ValueError, match=r"^num_episodes is 2000000000: that many copies of the env"
     ):
