@@ -130,6 +130,14 @@ class Replay:
     def updates_per_iteration(self) -> int:
         return self.num_updates
 
+    def check_shards(self, number: int) -> None:
+        """Raises ValueError unless `number` devices divide the environments and the batches."""
+        for name in ("num_envs", "batch_size"):
+            if getattr(self, name) % number:
+                raise InvalidValue(
+                    f"{name} is {getattr(self, name)}, which {number} devices do not divide"
+                )
+
     def check(self) -> None:
         _at_least_one(
             self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity", "n_step"
@@ -285,7 +293,7 @@ class Agent(struct.PyTreeNode):
 
     def check_shards(self, number: int) -> None:
         """Raises ValueError unless `number` devices can share the environments of a member."""
-        if not isinstance(self.plan, OnPolicy):
+        if not isinstance(self.plan, OnPolicy | Replay):
             name = type(self).__name__
             raise InvalidValue(f"the plan of {name} keeps the environments of a member together")
         self.plan.check_shards(number)

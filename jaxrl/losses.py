@@ -7,7 +7,13 @@ All arrays of a call must have the same shape, with any axes; otherwise ValueErr
 import jax
 import jax.numpy as jnp
 
-from jaxrl.devices.shards import as_different, differs, mean_over_shards, sum_over_shards
+from jaxrl.devices.shards import (
+    as_different,
+    differs,
+    mean_over_shards,
+    moments_over_shards,
+    sum_over_shards,
+)
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.estimators import importance_ratio
 from jaxrl.types import Array, Scalar
@@ -53,10 +59,29 @@ def standardize(x: Array, where: Array | None = None) -> Array:
       x: numbers.
       where: `bool` of the same shape; None for all entries.
     """
+    if differs(x):
+        return _standardize_over_shards(x, where)
     centred = x - mean(x, where)
     # Centre twice: the mean of equal numbers has a rounding error, which 1 / 1e-8 would amplify.
     centred = centred - mean(centred, where)
     return centred / (jnp.sqrt(mean(jnp.square(centred), where)) + 1e-8)
+
+
+def _standardize_over_shards(x: Array, where: Array | None) -> Array:
+    """`standardize` over the data of all shards, with one exchange instead of three."""
+    weight = jnp.ones_like(x) if where is None else where.astype(x.dtype)
+    kept = x if where is None else jnp.where(where, x, 0)
+    count = jnp.sum(weight)
+
+    def local_mean(y: Array) -> Array:
+        return jnp.sum(weight * y) / jnp.maximum(count, 1)
+
+    centre = local_mean(kept)
+    rest = local_mean(kept - centre)
+    squares = jnp.sum(weight * jnp.square(kept - centre - rest))
+    total, centre_of_all, square = moments_over_shards(count, centre + rest, squares)
+    centred = (x - centre - rest) + (centre + rest - centre_of_all)
+    return centred / (jnp.sqrt(square / jnp.maximum(total, 1)) + 1e-8)
 
 
 def policy_gradient_loss(log_prob: Array, advantages: Array) -> Array:

@@ -5,14 +5,13 @@ from typing import Any, Literal
 
 import jax
 import optax
-from jax.flatten_util import ravel_pytree
 
 from jaxrl.devices.shards import (
     as_different,
     differs,
     mean_over_shards,
     num_shards,
-    sum_over_shards,
+    sum_of_tree,
 )
 from jaxrl.errors import InvalidType, Unable
 from jaxrl.networks.variables import carried_names, merged, trained
@@ -151,17 +150,18 @@ def descend(
     Returns:
       The new parameters, the optimiser's state, and the loss and aux before the step.
     """
-    (value, aux), gradient = _value_and_gradient(loss, params)
+    (value, aux), gradient = value_and_gradient(loss, params)
     updates, optimizer = transform.update(gradient, optimizer, params)
     return optax.apply_updates(params, updates), optimizer, value, aux
 
 
-def _value_and_gradient(
+def value_and_gradient(
     loss: Callable[[PyTree], tuple[Array, Any]], params: PyTree
 ) -> tuple[tuple[Array, Any], PyTree]:
-    """`jax.value_and_grad`; shards exchange their gradients as one vector.
+    """`jax.value_and_grad(loss, has_aux=True)(params)`; shards exchange gradients as one vector.
 
-    On CPUs XLA takes about 70 us for each array of an exchange, and 20 us for one of 9,000 numbers.
+    Raises:
+      Unable: devices share the environments, and the loss is that of one device's data.
     """
     if num_shards() == 1:
         return jax.value_and_grad(loss, has_aux=True)(params)
@@ -178,8 +178,7 @@ def _value_and_gradient(
         return mean_over_shards(value), aux  # terms of parameters alone count once, too
 
     found, gradient = jax.value_and_grad(averaged, has_aux=True)(as_different(params))
-    vector, restore = ravel_pytree(gradient)
-    return found, restore(sum_over_shards(vector))
+    return found, sum_of_tree(gradient)
 
 
 def learn(

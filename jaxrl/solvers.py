@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
+from jaxrl.devices.shards import as_different, sum_of_tree
 from jaxrl.errors import InvalidValue
 from jaxrl.losses import mean
 from jaxrl.types import Array, PyTree, Scalar
@@ -124,16 +125,17 @@ def gauss_newton_product(
     Source: Schraudolph, "Fast curvature matrix-vector products", 2002; for the Fisher matrix of a
     policy Martens, "New insights and perspectives on the natural gradient method", 2020, section 9.
     """
-    _, push = jax.linearize(f, params)
+    _, push = jax.linearize(f, as_different(params))  # so that shards exchange one vector
 
     def product(v):
+        v = as_different(v)
         outputs = metric(push(v))
 
         def mean_inner(v):
             return mean(_row_inner(push(v), outputs, batch_ndim))
 
         (pulled,) = jax.linear_transpose(mean_inner, v)(jnp.ones((), jnp.float32))
-        return pulled
+        return sum_of_tree(pulled)
 
     return product
 

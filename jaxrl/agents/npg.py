@@ -25,7 +25,7 @@ class NPG(NaturalGradientAgent):
     )
 
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
-        gradient = jax.grad(self.surrogate)(actor, batch)
+        _, gradient = self.surrogate_and_gradient(actor, batch)
         solution, curvature = self.natural_gradient(actor, gradient, batch)
         if self.kl_radius is None:
             scale = jnp.where(curvature > 0, at(self.learning_rate, clock), 0.0)

@@ -20,6 +20,7 @@ from jaxrl.agents.bases.learning import Networks
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, standardize
+from jaxrl.optimizers import value_and_gradient
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, Key, PyTree, Trajectory
 
@@ -126,7 +127,7 @@ class REINFORCE(BaselineAgent):
             bonus = at(self.entropy_coefficient, clock) * entropy
             return gain + bonus, (scores, {"policy_loss": -gain, "entropy": entropy})
 
-        gradient, (_, metrics) = jax.grad(objective, has_aux=True)(actor)
+        (_, (_, metrics)), gradient = value_and_gradient(objective, actor)
         if self.baseline == "optimal":
             correction = optimal_baseline(
                 lambda actor: objective(actor)[1][0], actor, returns.weight, returns.episode_return

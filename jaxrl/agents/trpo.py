@@ -35,7 +35,7 @@ class TRPO(NaturalGradientAgent):
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
         """Maximises L(theta) subject to mean KL(old || theta) <= delta (eq. 14; appendix C)."""
         kl_radius = at(self.kl_radius, clock)
-        surrogate, gradient = jax.value_and_grad(self.surrogate)(actor, batch)
+        surrogate, gradient = self.surrogate_and_gradient(actor, batch)
         solution, curvature = self.natural_gradient(actor, gradient, batch)
         beta = scale_to_radius(kl_radius, curvature)
         step = jax.tree.map(lambda x: beta * x, solution.x)

@@ -112,14 +112,14 @@ class Placement:
         return Mesh(np.asarray(self.devices), (ENVS if self.is_shared else MEMBERS,))
 
     def spread(
-        self, function: Callable[..., Any], in_specs: Sequence[Any], out_specs: Any = None
+        self, function: Callable[..., Any], in_specs: Sequence[Any], out_specs: Any
     ) -> Callable[..., Any]:
         """The function, which each device runs on its own members, or on its own environments.
 
         Args:
           function: vmapped over members; its results have a leading axis of members.
           in_specs: for each argument a spec or a tree of them.
-          out_specs: likewise for the results; by default all are `BATCHED`.
+          out_specs: likewise for the results.
         """
         if not self.is_spread:
             return function
@@ -127,7 +127,7 @@ class Placement:
             function,
             mesh=self._mesh,
             in_specs=tuple(in_specs),
-            out_specs=BATCHED if out_specs is None else out_specs,
+            out_specs=out_specs,
             check_vma=self.is_shared,  # else nothing is communicated
         )
 

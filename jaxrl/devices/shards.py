@@ -10,6 +10,8 @@ they are.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxrl.errors import Unable
 from jaxrl.types import Array, PyTree
@@ -57,9 +59,45 @@ def sum_over_shards(x: Array) -> Array:
     return jax.lax.psum(x, ENVS) if differs(x) else x
 
 
+def sum_of_tree(tree: PyTree) -> PyTree:
+    """The sums over shards of all arrays, exchanged as one vector.
+
+    On CPUs XLA takes about 70 us for each array of an exchange, and 20 us for one of 9,000 numbers.
+    """
+    if num_shards() == 1:
+        return tree
+    vector, restore = ravel_pytree(as_different(tree))
+    return restore(sum_over_shards(vector))
+
+
 def mean_over_shards(x: Array) -> Array:
     """The mean of what the shards have, equal on all; `x` itself if it is equal already."""
     return jax.lax.pmean(x, ENVS) if differs(x) else x
+
+
+def max_over_shards(x: Array) -> Array:
+    """The maximum of what the shards have, equal on all; `x` itself if it is equal already."""
+    return jax.lax.pmax(x, ENVS) if differs(x) else x
+
+
+def moments_over_shards(count: Array, mean: Array, square: Array) -> tuple[Array, Array, Array]:
+    """Count, mean and sum of squared deviations of all shards' numbers, in one exchange.
+
+    Args:
+      count: `float32[]`, how many numbers this shard has.
+      mean: `float32[]`, their mean; finite without any.
+      square: `float32[]`, the sum of their squared deviations from it.
+
+    Source: Chan, Golub and LeVeque, 1979, eq. 1.5.
+    """
+    own = jnp.stack([count, mean, square])
+    rows = jnp.zeros((num_shards(), 3), own.dtype)
+    counts, means, squares = sum_over_shards(as_different(rows).at[shard_index()].set(own)).T
+    total = jnp.sum(counts)
+    weights = counts / jnp.maximum(total, 1)
+    # Relative to one of them: equal means have exactly their own value as mean.
+    centre = means[0] + jnp.sum(weights * (means - means[0]))
+    return total, centre, jnp.sum(squares + counts * jnp.square(means - centre))
 
 
 def shard_of(x: Array, axis: int = 0) -> Array:

@@ -3,7 +3,7 @@
 import jax
 
 from jaxrl.agent import Agent
-from jaxrl.devices.shards import as_different, differs, num_shards, sum_over_shards
+from jaxrl.devices.shards import differs, num_shards, sum_of_tree
 from jaxrl.errors import Unable
 from jaxrl.types import Mean, PyTree
 
@@ -26,10 +26,9 @@ def pooled(metrics: PyTree) -> PyTree:
     """Metrics whose `Mean`s are pooled over devices, where these have different ones."""
     if num_shards() == 1:
         return metrics
-
-    def pool(mean: Mean) -> Mean:
-        if differs(mean.total) or differs(mean.count):
-            return jax.tree.map(sum_over_shards, as_different(mean))
-        return mean
-
-    return jax.tree.map(pool, metrics, is_leaf=lambda x: isinstance(x, Mean))
+    means, treedef = jax.tree.flatten(metrics, is_leaf=lambda x: isinstance(x, Mean))
+    different = [differs(mean.total) or differs(mean.count) for mean in means]
+    sums = sum_of_tree([x for x, differ in zip(means, different, strict=True) if differ])
+    rest = iter(sums)
+    pooled = [next(rest) if differ else x for x, differ in zip(means, different, strict=True)]
+    return jax.tree.unflatten(treedef, pooled)

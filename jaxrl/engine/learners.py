@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Agent, Offline, OnPolicy, Plan, Policy, Population, Replay, Update
+from jaxrl.devices.deferred import with_local_metrics
+from jaxrl.devices.shards import as_different, num_shards
 from jaxrl.engine import across_shards
 from jaxrl.engine.evaluate import play_episodes
 from jaxrl.engine.rollout import rollout_of_episodes
@@ -158,10 +160,15 @@ def _normalized(agent: Agent, stats: Normalizer, steps: Transition) -> Transitio
 
 
 def _update(agent: Agent, state: PyTree, batch: Any, key: Key, clock: Clock) -> Update:
-    """`agent.update`, with each metric as a `Mean`."""
-    new = _measured(agent, "update", agent.update(state, batch, key, clock))
-    across_shards.check_equal(agent, state, new.state)
-    return new
+    """`agent.update`, with each metric as a `Mean`, to be pooled over shards."""
+
+    def update(state, batch, key, clock):
+        new = _measured(agent, "update", agent.update(state, batch, key, clock))
+        across_shards.check_equal(agent, state, new.state)
+        return (new.state, new.priorities), new.metrics
+
+    (new_state, priorities), metrics = with_local_metrics(update)(state, batch, key, clock)
+    return Update(new_state, metrics, priorities)
 
 
 def _end_iteration(
@@ -293,10 +300,11 @@ def replay(
     agent: Agent, plan: Replay, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """A rollout into the replay buffer, then updates once it holds `warmup` transitions."""
-    buffer = ReplayBuffer.of(plan, envs.spec)
+    buffer = ReplayBuffer.of(plan, envs.spec, num_shards())
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
     contents = buffer.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
-    stats, update_key, iterations = state.stats, stream(key, Stream.UPDATE), clock.iteration + 1
+    update_key = of_rows(stream(key, Stream.UPDATE))
+    stats, iterations = state.stats, clock.iteration + 1
 
     def learn(index, agent_state, contents):
         key_i = jax.random.fold_in(update_key, index)
@@ -315,8 +323,9 @@ def replay(
         if plan.prioritized:
             contents = buffer.prioritize(contents, rows, _given(agent, priorities))
         if buffer.can_drop:
-            new = {**new, "dropped": Mean.of(mean(~rows.valid))}
-        return agent_state, contents, new
+            _, dropped = with_local_metrics(lambda rows: ((), mean(~rows.valid)))(rows)
+            new = {**new, "dropped": Mean.of(dropped)}
+        return agent_state, contents, as_different(new)
 
     def one(index, loop):
         agent_state, contents, metrics = loop
@@ -324,8 +333,9 @@ def replay(
         return agent_state, contents, {name: metrics[name] + x for name, x in new.items()}
 
     # The warmup sets the loop's length: with a branch, XLA would copy the whole buffer.
+    contents = as_different(contents)
     *_, shapes = jax.eval_shape(learn, jnp.int32(0), state.agent, contents)
-    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    none = as_different(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     length = jnp.where(buffer.is_ready(iterations), plan.num_updates, 0)
     agent_state, contents, updates = jax.lax.fori_loop(
         0, length, one, (state.agent, contents, none)
@@ -333,8 +343,8 @@ def replay(
     agent_state, end = _end_iteration(agent, plan, agent_state, None, key, clock)
     raw = trajectory.steps
     stats = stats.update(raw.obs, raw.reward, trajectory.first, agent.discount)
-    state = state.replace(agent=agent_state, stats=stats, buffer=contents)
-    return state, IterationMetrics(episodes.pooled(), updates | end)
+    state = state.replace(agent=agent_state, stats=stats, buffer=buffer.shared(contents))
+    return state, across_shards.pooled(IterationMetrics(episodes.pooled(), updates | end))
 
 
 def _given(agent: Agent, priorities: Array | None) -> Array:

@@ -1,6 +1,6 @@
 """How many devices share the environments of the only member of a run."""
 
-from jaxrl.agent import OnPolicy
+from jaxrl.agent import OnPolicy, Replay
 from jaxrl.engine.training import Training
 from jaxrl.errors import InvalidValue
 
@@ -21,7 +21,7 @@ def shards(training: Training, available: int, asked_for: int | None) -> tuple[i
     agent = training.agent
     if available == 1:
         return 1, ""
-    if not isinstance(agent.plan, OnPolicy):
+    if not isinstance(agent.plan, OnPolicy | Replay):
         return 1, f"the plan of {type(agent).__name__} keeps one member on one device"
     if training.envs.batched:
         return 1, "batched_env keeps one member on one device"

@@ -6,6 +6,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec
 
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay, check_agent
 from jaxrl.devices.shards import as_different, check_tracked, num_shards
@@ -28,7 +29,7 @@ from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import Environment, scalars
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
-from jaxrl.replay.buffer import ReplayBuffer
+from jaxrl.replay.buffer import BufferState, ReplayBuffer
 from jaxrl.trees import strong
 from jaxrl.types import Clock, Key, PyTree, Stream, static, stream
 from jaxrl.xla import deadlock, layout
@@ -223,7 +224,7 @@ class Training(struct.PyTreeNode):
         envs = self.envs.shard()
         buffer: Any = ()
         if isinstance(plan, Replay):
-            buffer = ReplayBuffer.of(plan, spec).init(self._transition_like())
+            buffer = ReplayBuffer.of(plan, spec, num_shards()).init(self._transition_like())
         start, stats = self.agent_state, self.new_statistics()
         if start is None:
             agent_state = deadlock.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT))
@@ -252,7 +253,11 @@ class Training(struct.PyTreeNode):
     def specs(self, rest: Any, envs: Any) -> TrainState:
         """`envs` for the parts of the state with an axis of environments, `rest` for the others."""
         stats = Normalizer(rest, rest, envs, self.normalized)
-        return TrainState(agent=rest, envs=envs, carry=envs, stats=stats, buffer=rest)
+        buffer: Any = rest
+        if isinstance(self.agent.plan, Replay) and envs != rest:
+            slots: Any = PartitionSpec(None, *envs)  # copies are the second axis
+            buffer = BufferState(slots, slots, slots, envs, envs, rest)
+        return TrainState(agent=rest, envs=envs, carry=envs, stats=stats, buffer=buffer)
 
     def _transition_like(self) -> Any:
         """A transition of zeros with the shapes and dtypes that a rollout stores."""
@@ -286,7 +291,7 @@ class Training(struct.PyTreeNode):
             case OnPolicy() as plan:
                 return learners.on_policy(self.agent, plan, envs, state, key, clock)
             case Replay() as plan:
-                return learners.replay(self.agent, plan, self.envs, state, key, clock)
+                return learners.replay(self.agent, plan, envs, state, key, clock)
             case Offline() as plan:
                 return learners.offline(self.agent, plan, self.data, state, key, clock)
             case Population() as plan:

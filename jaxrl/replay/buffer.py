@@ -2,10 +2,13 @@
 
 The ring buffer is `[slots, num_envs]`, time-major, so the observation after a step is in the next
 slot. After a truncated episode that slot holds the next episode's first observation, so the final
-one is stored separately: in a smaller ring if the environment declares that only its time limit
-truncates (`EnvSpec.truncates`), which bounds their number, and otherwise for every step. The write
-position depends only on the iteration count, which vmap never batches, so writes stay in place for
-any number of seeds.
+one is stored separately: in a smaller ring for each copy if the environment declares that only its
+time limit truncates (`EnvSpec.truncates`), which bounds their number, and otherwise for every step.
+The write position depends only on the iteration count, which vmap never batches, so writes stay in
+place for any number of seeds.
+
+Devices that share the environments each have a buffer for their own copies and sample their part of
+a batch from it.
 """
 
 import dataclasses
@@ -17,6 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Replay
+from jaxrl.devices.shards import as_different, max_over_shards
 from jaxrl.replay.sum_tree import SumTree
 from jaxrl.trees import tree_where
 from jaxrl.types import Array, EnvSpec, Key, PyTree, Scalar, Transition
@@ -27,10 +31,10 @@ class BufferState(struct.PyTreeNode):
 
     Attributes:
       steps: `Transition`s with `next_obs=None`, leaves `[L, N, ...]`.
-      final_obs: last observations of truncated episodes, leaves `[F, ...]`; if any step may be
+      final_obs: last observations of truncated episodes, leaves `[F, N, ...]`; if any step may be
         truncated, the observation after every step, leaves `[L, N, ...]`.
-      final_index: `int32[L, N]`, running number of the truncation at each step; or `()`.
-      num_truncated: `int32[]`, truncations so far; or `()`.
+      final_index: `int32[L, N]`, running number of the copy's truncation at each step; or `()`.
+      num_truncated: `int32[N]`, truncations of each copy so far; or `()`.
       priorities: a sum tree over slots and copies; `()` with uniform sampling.
       top_priority: `float32[]`, the largest priority so far, given to new steps; or `()`.
     """
@@ -89,16 +93,18 @@ class ReplayBuffer:
       num_kept: time slots whose steps can be sampled.
       num_slots: L, all time slots: `num_kept` and those that the next iteration writes, of which
         the first holds the newest observation.
-      num_final_slots: F, number of final observations kept for truncated episodes; None for all.
+      num_final_slots: F, final observations kept for truncated episodes of a copy; None for all.
+      num_shards: number of devices that have such a buffer each, for their part of the copies.
     """
 
     plan: Replay
     num_kept: int
     num_slots: int
     num_final_slots: int | None
+    num_shards: int = 1
 
     @classmethod
-    def of(cls, plan: Replay, spec: EnvSpec) -> Self:
+    def of(cls, plan: Replay, spec: EnvSpec, num_shards: int = 1) -> Self:
         """A buffer for `plan.capacity` steps, rounded up to whole iterations.
 
         It has room for the final observation of every step that may be truncated: any step, unless
@@ -108,10 +114,15 @@ class ReplayBuffer:
         kept = -(-plan.capacity // plan.steps_per_iteration) * plan.num_steps
         slots = kept + plan.num_steps
         if spec.truncates != "at_max_steps":
-            return cls(plan, kept, slots, None)
-        of_a_copy = 0 if spec.max_steps is None else -(-slots // spec.max_steps)
-        final_obs = max((of_a_copy + 1) * plan.num_envs, plan.steps_per_iteration)
-        return cls(plan, kept, slots, final_obs if final_obs < slots * plan.num_envs else None)
+            return cls(plan, kept, slots, None, num_shards)
+        truncations = 0 if spec.max_steps is None else -(-slots // spec.max_steps)
+        room = max(truncations + 1, plan.num_steps)
+        return cls(plan, kept, slots, room if room < slots else None, num_shards)
+
+    @property
+    def num_envs(self) -> int:
+        """N, the copies of this buffer."""
+        return self.plan.num_envs // self.num_shards
 
     @property
     def can_drop(self) -> bool:
@@ -123,22 +134,24 @@ class ReplayBuffer:
 
     def init(self, like: Transition) -> BufferState:
         """An empty buffer for transitions shaped like `like`, unbatched."""
-        shape = (self.num_slots, self.plan.num_envs)
+        shape = (self.num_slots, self.num_envs)
 
         def room(x: Array, *leading: int) -> Array:
             return jnp.zeros((*leading, *x.shape), x.dtype)
 
         steps = jax.tree.map(lambda x: room(x, *shape), like.replace(next_obs=None))
         of_all = self.num_final_slots is None
-        final_shape = shape if self.num_final_slots is None else (self.num_final_slots,)
-        return BufferState(
+        final_shape = (self.num_final_slots or self.num_slots, self.num_envs)
+        state = BufferState(
             steps=steps,
             final_obs=jax.tree.map(lambda x: room(x, *final_shape), like.next_obs),
             final_index=() if of_all else jnp.zeros(shape, jnp.int32),
-            num_truncated=() if of_all else jnp.int32(0),
+            num_truncated=() if of_all else jnp.zeros(self.num_envs, jnp.int32),
             priorities=SumTree.zeros(shape[0] * shape[1]) if self.plan.prioritized else (),
-            top_priority=jnp.float32(1.0) if self.plan.prioritized else (),
+            top_priority=(),
         )
+        top_priority: Any = jnp.float32(1.0) if self.plan.prioritized else ()
+        return as_different(state).replace(top_priority=top_priority)
 
     def num_written(self, iterations: Array) -> Array:
         """Number of slots that can be sampled after that many iterations, `int32[]`."""
@@ -191,18 +204,16 @@ class ReplayBuffer:
     ) -> tuple[BufferState, Array]:
         """Stores the final observations of truncated episodes and numbers the truncations."""
         cut = steps.truncated & ~steps.terminated
-        number = (
-            state.num_truncated + jnp.cumsum(cut.ravel(), dtype=jnp.int32).reshape(cut.shape) - 1
-        )
-        where = jnp.where(cut, number % num_slots, num_slots).ravel()
+        number = state.num_truncated[None] + jnp.cumsum(cut, axis=0, dtype=jnp.int32) - 1
+        where = jnp.where(cut, number % num_slots, num_slots)
+        copies = jnp.broadcast_to(jnp.arange(self.num_envs)[None], where.shape)
 
         def keep(final_obs: Array, next_obs: Array) -> Array:
-            rows = next_obs.reshape(where.size, *next_obs.shape[2:])
-            return final_obs.at[where].set(rows, mode="drop")
+            return final_obs.at[where, copies].set(next_obs, mode="drop")
 
         kept = state.replace(
             final_obs=jax.tree.map(keep, state.final_obs, steps.next_obs),
-            num_truncated=state.num_truncated + jnp.sum(cut, dtype=jnp.int32),
+            num_truncated=state.num_truncated + jnp.sum(cut, axis=0, dtype=jnp.int32),
         )
         return kept, number
 
@@ -217,12 +228,12 @@ class ReplayBuffer:
         offsets = jnp.arange(max(1 - n_step, num_steps - self.num_kept), 2 * num_steps)
         new = (offsets <= num_steps - n_step) & (offsets >= -self.num_written(iteration))
         slots = (self.head(iteration) + offsets) % self.num_slots
-        leaves = self._leaf(slots[:, None], jnp.arange(self.plan.num_envs)[None])
+        leaves = self._leaf(slots[:, None], jnp.arange(self.num_envs)[None])
         value = jnp.broadcast_to(jnp.where(new[:, None], state.top_priority, 0.0), leaves.shape)
         return state.replace(priorities=state.priorities.set(leaves.ravel(), value.ravel()))
 
     def _leaf(self, slot: Array, copy: Array) -> Array:
-        return slot * self.plan.num_envs + copy
+        return slot * self.num_envs + copy
 
     def sample(
         self,
@@ -241,20 +252,20 @@ class ReplayBuffer:
           discount: discount of the rewards within a row.
           reward_of: applied to stored rewards before they are summed, to normalise them.
         """
-        plan, size = self.plan, (self.plan.batch_size,)
+        plan, size = self.plan, (self.plan.batch_size // self.num_shards,)
         num_starts = self.num_written(iterations) - (plan.n_step - 1)
-        number_of_starts = (num_starts * plan.num_envs).astype(jnp.float32)
+        number_of_starts = (num_starts * self.num_envs).astype(jnp.float32)
         if plan.prioritized:
             tree: SumTree = state.priorities
-            index = tree.sample(key, plan.batch_size)
-            index = jnp.minimum(index, self.num_slots * plan.num_envs - 1)
-            slot, copy = jnp.divmod(index, plan.num_envs)
+            index = tree.sample(key, *size)
+            index = jnp.minimum(index, self.num_slots * self.num_envs - 1)
+            slot, copy = jnp.divmod(index, self.num_envs)
             has_mass = tree[index] > 0  # false only if all priorities are 0
             probability = jnp.where(has_mass, tree[index] / tree.total * number_of_starts, 1.0)
         else:
             age_key, copy_key = jax.random.split(key)
             age = jax.random.randint(age_key, size, 0, jnp.maximum(num_starts, 1))
-            copy = jax.random.randint(copy_key, size, 0, plan.num_envs)
+            copy = jax.random.randint(copy_key, size, 0, self.num_envs)
             oldest = self.head(iterations) - self.num_written(iterations)
             slot = (oldest + age) % self.num_slots
             index, probability = self._leaf(slot, copy), jnp.ones(size, jnp.float32)
@@ -282,10 +293,10 @@ class ReplayBuffer:
         else:
             number = at(state.final_index, last)
             where = number % self.num_final_slots
-            cut = jax.tree.map(lambda x: x[where], state.final_obs)
+            cut = jax.tree.map(lambda x: x[where, copy], state.final_obs)
             following = jax.tree.map(lambda x: at(x, last + 1), steps.obs)
             following = tree_where(truncated, cut, following)
-            lost = truncated & (state.num_truncated - number > self.num_final_slots)
+            lost = truncated & (state.num_truncated[copy] - number > self.num_final_slots)
         next_obs = tree_where(terminated, first.obs, following)
         return Replayed(
             obs=first.obs,
@@ -310,3 +321,9 @@ class ReplayBuffer:
             priorities=state.priorities.set(rows.index, sound),
             top_priority=jnp.maximum(state.top_priority, jnp.max(sound)),
         )
+
+    def shared(self, state: BufferState) -> BufferState:
+        """The same after updates, with the top priority of all devices."""
+        if not self.plan.prioritized:
+            return state
+        return state.replace(top_priority=max_over_shards(state.top_priority))

@@ -27,14 +27,18 @@ class SumTree(struct.PyTreeNode):
     @classmethod
     def zeros(cls, num_leaves: int) -> "SumTree":
         """A tree of at least `num_leaves` leaves, all 0."""
+        return cls(tuple(jnp.zeros(n, jnp.float32) for n in cls.sizes(num_leaves)))
+
+    @staticmethod
+    def sizes(num_leaves: int) -> list[int]:
+        """The sizes of the levels of such a tree, from the leaves."""
         sizes, size = [], max(num_leaves, 1)
         while True:
             size = -(-size // WIDTH) * WIDTH
             sizes.append(size)
             if size == WIDTH:
-                break
+                return sizes
             size //= WIDTH
-        return cls(tuple(jnp.zeros(n, jnp.float32) for n in sizes))
 
     @property
     def total(self) -> Array:

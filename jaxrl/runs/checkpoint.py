@@ -29,9 +29,10 @@ from jaxrl.runs.run_state import RunState
 from jaxrl.trees import named_leaves
 from jaxrl.types import Mean, PyTree
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Schema of the parts and of the record; 1 had a single part, 2 other names (`RENAMED`), 3 one tree
-of parameters where agents now keep a policy and a critic (`ONE_TREE`)."""
+of parameters where agents now keep a policy and a critic (`ONE_TREE`), 4 one ring of final
+observations for all copies (`jaxrl.replay.saved`)."""
 RENAMED = {"finals": "final_obs", "final": "final_index", "num_finals": "num_truncated"}
 """Fields of the replay buffer in schemas 1 and 2, and their names since."""
 ONE_TREE = re.compile(r"\.params\.(actor|critic)\.params\.")
@@ -164,11 +165,9 @@ class Contents:
         return rest
 
     def _check_buffer(self, saved: Mapping[str, Any], buffer: PyTree) -> None:
-        """Raises ValueError if the saved replay buffer has other shapes for final observations."""
-        then = {name: tuple(x["shape"]) for name, x in saved.items()}
-        now = {f"buffer.{name}": tuple(x.shape) for name, x in named_leaves(buffer).items()}
-        finals = [{k: x for k, x in y.items() if k.startswith("buffer.final")} for y in (then, now)]
-        if finals[0] != finals[1]:
+        """Raises ValueError if the saved replay buffer stores final observations differently."""
+        now = {f"buffer.{name}" for name in named_leaves(buffer)}
+        if ("buffer.final_index" in saved) != ("buffer.final_index" in now):
             raise InvalidValue(
                 f"{self.path} contains a replay buffer with other room for final observations: the "
                 "environment's spec.truncates was different, or jaxrl was older. Declare truncates "

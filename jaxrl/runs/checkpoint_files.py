@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
 from jaxrl.errors import InvalidValue, JaxrlError
+from jaxrl.replay.saved import fitted
 from jaxrl.runs.checkpoint import SCHEMA_VERSION, as_networks, current_name
 from jaxrl.runs.directory import plain
 from jaxrl.runs.disk import writing
@@ -153,7 +154,7 @@ class Checkpoints:
             arrays = self._read_schema_1(step, part, like)
         else:
             arrays = self._read(step, part, record["leaves"][part])
-        arrays = as_networks(arrays, _leaves(like))
+        arrays = fitted(as_networks(arrays, _leaves(like)), _leaves(like))
         return _filled(like, arrays, f"the checkpoint {self.path / str(step)}")
 
     def _read(self, step: int, part: str, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:

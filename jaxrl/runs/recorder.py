@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.agent import Replay
 from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import episode_statistics, summarize
 from jaxrl.errors import InvalidValue
@@ -256,7 +257,11 @@ class Recorder:
             notes.append(f"the run used {others}: results may differ in rounding")
         devices, now = record.get("devices", 1), len(self.members.placement.devices)
         if devices != now:
-            notes.append(f"devices: {devices} before, {now} now: results may differ in rounding")
+            is_replay = isinstance(self.members.training.agent.plan, Replay)
+            rows = " and in sampled rows" if is_replay and len(self.members) == 1 else ""
+            notes.append(
+                f"devices: {devices} before, {now} now: results may differ in rounding{rows}"
+            )
         training, then = self.members.training, record.get("num_iterations")
         if then is not None and then != training.num_iterations:
             now, steps = training.num_iterations, training.steps_after(then)

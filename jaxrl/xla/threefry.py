@@ -14,6 +14,7 @@ Delete when: the command says so for every supported jax; `fast(key)` becomes `k
 moves to `jaxrl.validation`.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -89,15 +90,15 @@ def _bits_of_rows(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     return _random_bits(key, bit_width, shape, first)
 
 
-def _hash_indices(key: Array, shape: tuple[int, ...], first: Any = 0) -> tuple[Array, Array]:
-    """Hashes of first, first + 1, ... in an array of this shape."""
+def _hash_indices(key: Array, shape: tuple[int, ...], first: Any = None) -> tuple[Array, Array]:
+    """Hashes of first (0 for None), first + 1, ... in an array of this shape."""
     size = math.prod(shape)
     if size >= 2**32:
         raise InvalidValue(
             f"an array of random numbers of shape {shape} has more than 2**32 entries"
         )
     low = jax.lax.iota(jnp.uint32, size).reshape(shape)
-    if num_shards() > 1:
+    if first is not None:
         low = low + jnp.asarray(first, jnp.uint32)
     return _hash(key, jnp.zeros_like(low), low)
 
@@ -120,28 +121,15 @@ def _fold_in(key: Array, data: int) -> Array:
     return _once(jnp.stack(_hash(key, jnp.zeros_like(word), word)))
 
 
-def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...], first: Any = 0) -> Array:
+def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...], first: Any = None) -> Array:
     high, low = _hash_indices(key, shape, first)
     if bit_width == 64:
         return (high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)
     return (high ^ low).astype(f"uint{bit_width}")
 
 
-_IMPLEMENTATION = jax.extend.random.define_prng_impl(
-    key_shape=(2,),
-    seed=_seed,
-    split=_split,
-    random_bits=_random_bits,
-    fold_in=_fold_in,
-    name="jaxrl_threefry2x32",
-    tag="fry_fused",
+_define = functools.partial(
+    jax.extend.random.define_prng_impl, key_shape=(2,), seed=_seed, split=_split, fold_in=_fold_in
 )
-_OF_ROWS = jax.extend.random.define_prng_impl(
-    key_shape=(2,),
-    seed=_seed,
-    split=_split,
-    random_bits=_bits_of_rows,
-    fold_in=_fold_in,
-    name="jaxrl_threefry2x32_of_rows",
-    tag="fry_rows",
-)
+_IMPLEMENTATION = _define(random_bits=_random_bits, name="jaxrl_threefry2x32", tag="fry_fused")
+_OF_ROWS = _define(random_bits=_bits_of_rows, name="jaxrl_threefry2x32_of_rows", tag="fry_rows")

@@ -137,16 +137,51 @@ WITHOUT_SHARDS = """
     x = jnp.arange(12.0).reshape(4, 3)
     of_envs = PartitionSpec(ENVS)
     several = sharded(lambda x: as_data(jax.vmap(branches))(x), of_envs, of_envs)(x)
-    print(json.dumps(farthest(jax.vmap(branches)(x), several)))
+    found = {"environments": farthest(jax.vmap(branches)(x), several)}
+
+    from jaxrl.devices.deferred import with_local_metrics
+    from jaxrl.devices.shards import differs, mean_over_shards
+    from jaxrl.losses import mean, standardize
+
+    def metrics(x):
+        first, second = mean(x), mean(jnp.square(x), x > 2)
+        sums = {"linear": 2 * first - second / 4 + 1, "again": mean_over_shards(-first)}
+        others = {"ratio": first / second, "product": first * second, "root": jnp.sqrt(second)}
+        return first, sums | others | {"data": first * x[0, 0]}
+
+    def both(x):
+        equal, (_, local) = metrics(x)[1], with_local_metrics(metrics)(x)
+        found["local"] = [name for name, value in local.items() if differs(value)]
+        return jax.tree.map(mean_over_shards, (equal, local))
+
+    found["metrics"] = farthest(*sharded(both, of_envs, SHARED)(x))
+
+    # Also of data far from 0, of constant data, and of a shard without any that counts.
+    where = (x < 5) & (x != 2)
+    for name, y in {"spread": x - 1e3, "constant": jnp.full_like(x, 0.1)}.items():
+        for mask in (None, where):
+            kept = jnp.ones_like(where) if mask is None else where
+            one = jnp.where(kept, standardize(y, mask), 0)
+            several = sharded(standardize, (of_envs, of_envs if mask is not None else None),
+                              of_envs)(y, mask)
+            found[f"{name} {mask is None}"] = farthest(one, jnp.where(kept, several, 0))
+    print(json.dumps(found))
 """
 
 
-def test_environments_need_not_know_of_shards(tmp_path):
-    """Loops that start from zeros and branches that return zeros are refused by JAX otherwise."""
-    assert json_of(script(WITHOUT_SHARDS), devices=2, cache=tmp_path) < 1e-6
+def test_environments_and_means_need_not_know_of_shards(tmp_path):
+    """JAX refuses loops that start from zeros and branches that return zeros otherwise."""
+    found = json_of(script(WITHOUT_SHARDS), devices=2, cache=tmp_path)
+    # What is linear in means is left to a later exchange; all other metrics keep their values.
+    assert found.pop("local") == ["again", "data", "linear"]
+    assert found.pop("metrics") < 1e-6
+    assert found.pop("constant True") == found.pop("constant False") == 0
+    assert found.pop("environments") < 1e-6
+    assert max(found.values()) < 1e-4, found
 
 
 RUNS = """
+    from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agent import Update
     from jaxrl.errors import JaxrlError
     from jaxrl.runs.directory import read_metrics
@@ -211,12 +246,12 @@ RUNS = """
         except JaxrlError as error:
             return str(error)
 
-    found["placed"] = [placed(agent, check_vma=False), placed(jaxrl.agents.DQN(num_envs=6))]
+    found["placed"] = [placed(agent, check_vma=False), placed(CrossEntropy())]
     one_key = fit(agent, Counter(limit=5), jax.random.split(jax.random.key(0), 1), total_steps=192,
                   devices=3, num_evaluations=2, num_eval_episodes=2)
     found["one key"] = [one_key.compiled.devices, list(one_key.state.envs.obs.shape)]
-    small, deep = (run(devices=None, agent=x).compiled.devices for x in (agent, jaxrl.agents.DQN()))
-    found["chosen"] = [small, deep]
+    kept = run(devices=2, agent=CrossEntropy()).compiled.devices
+    found["chosen"] = [run(devices=None).compiled.devices, kept]
     print(json.dumps(found))
 """
 
@@ -247,11 +282,11 @@ def test_runs_on_three_devices(tmp_path):
     # A program that places training itself is told, too.
     untracked, replay = found["placed"]
     assert "check_vma is False: leave it True" in untracked
-    assert replay == "the plan of DQN keeps the environments of a member together"
+    assert replay == "the plan of CrossEntropy keeps the environments of a member together"
     # Keys `[1]`, and two evaluation episodes on three devices.
     assert found["one key"] == ["all 3, 2 environments each", [1, 6, 2]]
     # One member stays on one device without a request.
     assert found["chosen"] == [
         "1 of 3 (one member stays on one device unless devices are requested)",
-        "1 of 3 (the plan of DQN keeps one member on one device)",
+        "1 of 3 (the plan of CrossEntropy keeps one member on one device)",
     ]

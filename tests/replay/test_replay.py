@@ -157,15 +157,16 @@ def test_time_limit_bounds_the_stored_final_observations(limit):
     every_row_happened(plan, spec(limit, "at_max_steps"), p_terminated=0.0, limit=limit)
     ring = ReplayBuffer.of(plan, spec(limit, "at_max_steps"))
     final_obs = jax.eval_shape(ring.init, like()).final_obs
-    rows = final_obs.size // 3
-    assert rows <= 3 * (-(-ring.num_slots // limit) + 1)
+    rooms, copies, _ = final_obs.shape
+    assert copies == 3
+    assert rooms <= -(-ring.num_slots // limit) + 1
 
 
 def test_final_observations_need_minimal_space_without_truncation():
     plan = PLANS["several"]
     every_row_happened(plan, spec(None, "at_max_steps"), p_cut=0.0)
     ring = ReplayBuffer.of(plan, spec(None, "at_max_steps"))
-    assert jax.eval_shape(ring.init, like()).final_obs.shape == (plan.steps_per_iteration, 3)
+    assert jax.eval_shape(ring.init, like()).final_obs.shape == (plan.num_steps, 3, 3)
 
 
 def filled(plan, iterations=None, spec=ANYTHING, **options):

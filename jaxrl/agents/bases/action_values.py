@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_widths
+from jaxrl.devices.shards import max_over_shards
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -335,5 +336,5 @@ def weighted_mean(loss: Array, rows: Replayed, exponent: Any) -> Array:
     Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.4.
     """
     weight = jnp.where(rows.valid, jnp.maximum(rows.relative_probability, 1e-20) ** -exponent, 0.0)
-    weight = weight / jnp.maximum(jnp.max(weight), 1e-20)
+    weight = weight / jnp.maximum(max_over_shards(jnp.max(weight)), 1e-20)
     return mean(weight * loss, rows.valid)

@@ -64,19 +64,17 @@ class CriticAgent(NetworkAgent):
                 "False, or use PPO"
             )
         rows, what = self._rows
-        if rows % self.critic_minibatches:
-            raise InvalidValue(
-                f"critic_minibatches is {self.critic_minibatches}, which does not divide "
-                f"{what} = {rows}"
-            )
+        self._check_minibatches(rows, f"{what} = {rows}")
 
     def check_shards(self, number: int) -> None:
         super().check_shards(number)
         rows = self._rows[0] // number
+        self._check_minibatches(rows, f"the {rows} rows of each of {number} devices")
+
+    def _check_minibatches(self, rows: int, what: str) -> None:
         if rows % self.critic_minibatches:
             raise InvalidValue(
-                f"critic_minibatches is {self.critic_minibatches}, which does not divide the "
-                f"{rows} rows of each of {number} devices"
+                f"critic_minibatches is {self.critic_minibatches}, which does not divide {what}"
             )
 
     def init_params(self, key: Key) -> Networks:

@@ -19,6 +19,7 @@ from jaxrl.estimators import importance_ratio
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.minibatches import minibatch
+from jaxrl.optimizers import value_and_gradient
 from jaxrl.solvers import Solution, conjugate_gradient, gauss_newton_product
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory
 
@@ -83,6 +84,11 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         sample: Sample = batch.steps
         log_prob = self.policy(actor, batch).log_prob(sample.action)
         return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)
+
+    def surrogate_and_gradient(self, actor: PyTree, batch: Trajectory) -> tuple[Array, PyTree]:
+        """L(theta) and its gradient."""
+        (value, _), gradient = value_and_gradient(lambda p: (self.surrogate(p, batch), ()), actor)
+        return value, gradient
 
     def natural_gradient(
         self, actor: PyTree, gradient: PyTree, batch: Trajectory
