@@ -70,14 +70,16 @@ def test_an_update_from_rows_on_three_devices_matches_one(which, tmp_path):
 RUNS = """
     import dataclasses
     from jaxrl.agents import DQN
+    from jaxrl.devices.shards import as_different
     from jaxrl.replay.saved import fitted
     from jaxrl.runs.checkpoint_files import _arrays
     from jaxrl.runs.events import Evaluation, Resumed
     from jaxrl.runs.fit import fit
 
     path = pathlib.Path(sys.argv[1])
-    agent = DQN(num_envs=4, num_steps=3, batch_size=4, capacity=60, warmup=36, num_updates=2,
-                hidden_sizes=(4,), prioritized=True, n_step=2)
+    fields = dict(num_envs=4, num_steps=3, batch_size=4, capacity=60, warmup=36, num_updates=2,
+                  hidden_sizes=(4,), prioritized=True, n_step=2)
+    agent = DQN(**fields)
 
     class Limited(Counter):
         @property
@@ -101,6 +103,21 @@ RUNS = """
     found["layouts differ"] = of(one).keys() != of(two).keys()
     found["stored"] = max(farthest(of(one)[k], again[k]) for k in again)
     found["and back"] = max(farthest(of(two)[k], fitted(again, of(two))[k]) for k in of(two))
+
+    class Watched(DQN):
+        def update(self, state, rows, key, clock):
+            indices = jax.lax.all_gather(as_different(rows.index), ENVS)
+            same = {"same": jnp.all(indices == indices[:1])}
+            return super().update(state, rows, key, clock)._replace(metrics=same)
+
+    training = Training.create(Watched(**fields), Limited(limit=5), total_steps=120)
+
+    def watched(training, key):
+        state, zero = training.init(key), jnp.int32(0)
+        return training.chunk(state, key, zero, jnp.int32(training.num_iterations))[1].updates
+
+    same = sharded(watched, (SHARED, SHARED), SHARED)(training, jax.random.key(0))["same"]
+    found["updates with the same rows"] = [float(same.count), float(same.total)]
 
     first = run()
     found["devices"] = first.compiled.devices
@@ -127,6 +144,10 @@ def test_replay_runs_on_two_devices(tmp_path):
     assert found["layouts differ"]
     assert found["stored"] < 1e-6
     assert found["and back"] == 0
+    # Each device draws rows of its own: 8 of 10 iterations have 2 updates.
+    count, same = found["updates with the same rows"]
+    assert count == 2 * 8 * 2
+    assert same < 4
     # The same devices give the same bits, also after a resume.
     assert found["devices"] == "all 2, 2 environments each"
     assert found["again"] == 0

@@ -69,9 +69,9 @@ MUTANTS = (
         "Each iteration selects between the old and the new replay buffer, so that both are in "
         "memory.",
         "jaxrl/engine/learners.py",
-        "agent=agent_state, stats=stats, buffer=contents)",
+        "agent=agent_state, stats=stats, buffer=buffer.shared(contents))",
         "agent=agent_state, stats=stats, buffer=jax.tree.map(lambda new, old: jnp.where("
-        "clock.iteration >= 0, new, old), contents, state.buffer))",
+        "clock.iteration >= 0, new, old), buffer.shared(contents), state.buffer))",
         (f"{ONCE}[1-False-anywhere]",),
     ),
     Mutant(
@@ -382,6 +382,33 @@ MUTANTS = (
         "return mean_over_shards(local) if over_data else local",
         "return local",
         ("tests/devices/test_shards.py::test_training_on_two_devices_matches_one[ppo]",),
+    ),
+    Mutant(
+        "shards-scale-metrics",
+        "A metric that is left to a later exchange is a share of the mean instead of a mean.",
+        "jaxrl/devices/deferred.py",
+        "return self(equation.invars[equation.outvars.index(variable)]) * num_shards()",
+        "return self(equation.invars[equation.outvars.index(variable)])",
+        ("tests/devices/test_shards.py::test_environments_and_means_need_not_know_of_shards",),
+    ),
+    Mutant(
+        "shards-draw-the-same-rows",
+        "Devices that share the environments sample the same rows of their replay buffers.",
+        "jaxrl/engine/learners.py",
+        "update_key = of_rows(stream(key, Stream.UPDATE))",
+        "update_key = stream(key, Stream.UPDATE)",
+        ("tests/devices/test_shared_replay.py::test_replay_runs_on_two_devices",),
+    ),
+    Mutant(
+        "shards-weigh-by-their-own-maximum",
+        "Each device divides importance weights by the largest of its own rows.",
+        "jaxrl/agents/bases/action_values.py",
+        "jnp.maximum(max_over_shards(jnp.max(weight)), 1e-20)",
+        "jnp.maximum(jnp.max(weight), 1e-20)",
+        (
+            "tests/devices/test_shared_replay.py::"
+            "test_an_update_from_rows_on_three_devices_matches_one[some]",
+        ),
     ),
     Mutant(
         "shards-act-alike",

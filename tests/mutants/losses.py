@@ -57,8 +57,8 @@ MUTANTS = (
         "masked-mean-over-everything",
         "Masked entries count as zeros in the mean.",
         "jaxrl/losses.py",
-        "/ jnp.maximum(count, 1)",
-        "/ jnp.maximum(where.size if axis is None else where.shape[axis], 1)",
+        "total / jnp.maximum(count, 1)",
+        "total / jnp.maximum(where.size if axis is None else where.shape[axis], 1)",
         ("tests/test_losses.py::TestMean::test_where_excludes_entries",),
     ),
     Mutant(

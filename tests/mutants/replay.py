@@ -54,6 +54,17 @@ MUTANTS = (
         ("tests/replay/test_replay.py::test_rows_without_their_final_observation_are_invalid",),
     ),
     Mutant(
+        "old-final-observations-mixed-up",
+        "Final observations of an older run's buffer are given to other truncations.",
+        "jaxrl/replay/saved.py",
+        "index[member, slot, copy] % num_old",
+        "number % num_old",
+        (
+            "tests/replay/test_saved.py::"
+            "test_one_ring_of_final_observations_becomes_one_for_each_copy[None-40]",
+        ),
+    ),
+    Mutant(
         "the-unwritten-is-drawn",
         "Slots that were never written are sampled.",
         "jaxrl/replay/buffer.py",
