@@ -33,14 +33,14 @@ def measure(name: str, *, compiles: bool) -> dict[str, int]:
     return found
 
 
-def write(found: dict[str, dict[str, int]]) -> None:
-    """Replaces the budgets of these programs for this version of jax; drops unknown programs."""
+def write(name: str, found: dict[str, int]) -> None:
+    """Replaces the budget of a program for this version of jax; drops programs that are no more."""
     budgets = work.budgets() if work.BUDGETS.exists() else {}
-    before = budgets.get(work.version(), {})
-    after = {name: before.get(name, {}) | found.get(name, {}) for name in ALL}
-    budgets[work.version()] = {name: there for name, there in after.items() if there}
-    budgets = dict(sorted(budgets.items()))
-    work.BUDGETS.write_text(json.dumps(budgets, indent=2) + "\n", encoding="utf-8")
+    there = budgets.get(work.version(), {})
+    there[name] = there.get(name, {}) | found
+    budgets[work.version()] = {known: there[known] for known in ALL if known in there}
+    text = json.dumps(dict(sorted(budgets.items())), indent=2)
+    work.BUDGETS.write_text(text + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,18 +58,17 @@ def main(arguments: list[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # budgets are of a CPU's layout
     budgets = work.budgets().get(work.version(), {}) if work.BUDGETS.exists() else {}
     print(f"jax {jax.__version__}\n{'program':26} {'quantity':14} {'counted':>13} {'budget':>13}")
-    found = {}
     for name in options.programs or ALL:
-        found[name] = measure(name, compiles=not options.traced)
-        for quantity, number in found[name].items():
+        found = measure(name, compiles=not options.traced)
+        for quantity, number in found.items():
             there = budgets.get(name, {}).get(quantity)
             if not number and not there:
                 continue
             change = "" if not there or number == there else f"  {number / there:.3f} x"
             text = "none" if there is None else f"{there:,}"
             print(f"{name:26} {quantity:14} {number:>13,} {text:>13}{change}", flush=True)
-    if options.write:
-        write(found)
+        if options.write:
+            write(name, found)
 
 
 if __name__ == "__main__":
