@@ -37,7 +37,11 @@ def jaxrl_agent(work: Workload):
     elif work.algorithm == "dqn":
         agent = jaxrl.agents.DQN(**sizes, **replay, double="target", target_every=200)
     elif work.algorithm == "ppo":
-        agent = jaxrl.agents.PPO(**sizes, learning_rate=jaxrl.schedules.Linear(2.5e-4))
+        agent = jaxrl.agents.PPO(
+            **sizes,
+            learning_rate=jaxrl.schedules.Linear(2.5e-4),
+            hidden_sizes=(work.width, work.width),
+        )
     else:
         agent = jaxrl.agents.TRPO(
             **sizes,
@@ -106,7 +110,7 @@ def rejax_ppo(work: Workload):
         clip_eps=0.2,
         ent_coef=0.01,
         vf_coef=0.5,
-        agent_kwargs={"activation": "tanh"},
+        agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (work.width, work.width)},
     ).replace(eval_callback=lambda algorithm, state, key: jnp.float32(0.0))
     return algorithm.train
 
@@ -202,10 +206,10 @@ def compiled_by_jax(train, work: Workload, make_key):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("program", choices=("jaxrl", "purejaxrl", "rejax", "sb3"))
-    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("workload", help="a name of WORKLOADS, or the fields of one as JSON")
     parser.add_argument("--path", default="")
     options = parser.parse_args()
-    work = WORKLOADS[options.workload]
+    work = WORKLOADS.get(options.workload) or Workload(**json.loads(options.workload))
     if options.program == "sb3":
         run, parameters = sb3_trpo(work)
         trace_seconds = compile_seconds = 0.0

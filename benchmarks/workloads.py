@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One algorithm on CartPole-v1 or Pendulum-v1, with 64x64 networks.
+    """One algorithm on CartPole-v1 or Pendulum-v1, with 64x64 networks by default.
 
     On-policy networks are tanh, the others relu. PPO takes 4 epochs in 4 minibatches, with Adam.
     TRPO takes 15 steps of conjugate gradient on all rows, then 20 epochs of the critic in
@@ -20,6 +20,7 @@ class Workload:
       critic_minibatches: minibatches per epoch of TRPO's critic.
       env: gymnax's name of the environment.
       num_updates, batch_size, capacity, warmup: options of off-policy algorithms.
+      width: width of the two hidden layers, for the PPO of jaxrl and rejax.
       sb3_sizes: num_envs and num_steps for sb3-contrib, if they differ.
       programs: libraries that support it.
     """
@@ -35,6 +36,7 @@ class Workload:
     batch_size: int = 0
     capacity: int = 0
     warmup: int = 1000
+    width: int = 64
     sb3_sizes: tuple[int, int] | None = None
     programs: tuple[str, ...] = ("jaxrl", "rejax", "purejaxrl")
 

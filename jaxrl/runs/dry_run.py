@@ -41,7 +41,7 @@ def dry_run(members: Members) -> dict[str, str]:
     }
     compiled = programs.compiled
     one = jax.make_jaxpr(training.iteration)(state, jax.eval_shape(jax.random.key, 0), jnp.int32(0))
-    products = num_seeds * _products(one.jaxpr)
+    products = num_seeds * operations_in_products(one.jaxpr)
     counted = (programs.chunk.cost_analysis() or {}).get("flops")
     of_seeds = f" ({num_seeds} seeds)" if num_seeds > 1 else ""
     return {
@@ -108,14 +108,17 @@ def _flops(count: float) -> str:
     return f"{count / 1000**power:.3g} {' kMGTP'[power].strip()}FLOP"
 
 
-def _products(jaxpr: Any) -> float:
+def operations_in_products(jaxpr: Any) -> float:
     """Operations in matrix products and convolutions.
 
     Scans count with their length, a `cond` as its most expensive branch, a `while` loop once.
     """
     total = 0.0
     for equation in jaxpr.eqns:
-        name, inner = equation.primitive.name, [_products(j) for j in jaxprs_inside(equation)]
+        name, inner = (
+            equation.primitive.name,
+            [operations_in_products(j) for j in jaxprs_inside(equation)],
+        )
         out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
         if name == "dot_general":
             lhs = equation.invars[0].aval.shape

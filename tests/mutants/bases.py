@@ -218,4 +218,13 @@ MUTANTS = (
         'apply(actor, sample.obs, batch.carry, jnp.zeros_like(batch.first), method="policy")',
         (f"{PROMISE}[recurrent]",),
     ),
+    Mutant(
+        "every-next-value-evaluated",
+        "V(next_obs) is evaluated for every step, although it is V(obs) of the next one: the same "
+        "numbers with another forward pass.",
+        "jaxrl/agents/bases/actor_critic.py",
+        "following = jnp.concatenate([values[1:], value_after(*last)])",
+        "following = value_after(steps.next_obs, carries)",
+        ("tests/engine/test_work.py::test_traced_work_keeps_its_budget[ppo]",),
+    ),
 )

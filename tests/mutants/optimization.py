@@ -210,4 +210,13 @@ MUTANTS = (
         "jnp.asarray(shrink, jnp.float32) ** (search.num_tries + 1)",
         ("tests/test_solvers.py::test_line_search_takes_the_first_acceptable_point",),
     ),
+    Mutant(
+        "gradients-exchanged-one-by-one",
+        "Devices that share the environments exchange each array of a gradient by itself: the same "
+        "numbers with many more exchanges.",
+        "jaxrl/optimizers.py",
+        "return found, restore(sum_over_shards(vector))",
+        "return found, jax.tree.map(sum_over_shards, gradient)",
+        ("tests/engine/test_work.py::test_each_update_exchanges_its_gradient_as_one_vector",),
+    ),
 )

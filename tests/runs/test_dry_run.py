@@ -67,7 +67,7 @@ def test_a_dry_run_needs_jit(tmp_path, monkeypatch):
 
 
 def products(f, *shapes):
-    return dry_run._products(jax.make_jaxpr(f)(*map(jnp.zeros, shapes)).jaxpr)
+    return dry_run.operations_in_products(jax.make_jaxpr(f)(*map(jnp.zeros, shapes)).jaxpr)
 
 
 def test_operations_are_counted_as_often_as_they_run():
