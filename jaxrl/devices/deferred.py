@@ -44,27 +44,56 @@ def with_local_metrics(
 
     def call(*args: Any) -> tuple[PyTree, PyTree]:
         traced, out = jax.make_jaxpr(function, return_shape=True)(*args)
-        jaxpr = traced.jaxpr
-        made_by = {x: equation for equation in jaxpr.eqns for x in equation.outvars}
-        all_values = core.ClosedJaxpr(jaxpr.replace(outvars=list(made_by)), traced.consts)
-        found = core.jaxpr_as_fun(all_values)(*jax.tree.leaves(args))
-        known = dict(zip(jaxpr.constvars, traced.consts, strict=True))
-        known |= dict(zip(jaxpr.invars, jax.tree.leaves(args), strict=True))
-        local = _Local(made_by, known | dict(zip(made_by, found, strict=True)))
-        num_metrics = len(jax.tree.leaves(out[1]))
-        split = len(jaxpr.outvars) - num_metrics
+        jaxpr, leaves = traced.jaxpr, jax.tree.leaves(args)
+        split = len(jaxpr.outvars) - len(jax.tree.leaves(out[1]))
+        local = _Local(jaxpr)
+        needed = [*jaxpr.outvars[:split], *local.operands(jaxpr.outvars[split:])]
+        live = _without_dead_code(jaxpr, needed)
+        found = core.jaxpr_as_fun(core.ClosedJaxpr(live, traced.consts))(*leaves)
+        local.values = {
+            **dict(zip([*jaxpr.constvars, *jaxpr.invars], [*traced.consts, *leaves], strict=True)),
+            **dict(zip(live.outvars, found, strict=True)),
+        }
         results = [*map(local.read, jaxpr.outvars[:split]), *map(local, jaxpr.outvars[split:])]
         return jax.tree.unflatten(jax.tree.structure(out), results)
 
     return call
 
 
+def _without_dead_code(jaxpr: Any, needed: list[Any]) -> Any:
+    """A jaxpr of only what computes the variables that are needed, which it returns."""
+    wanted = {x for x in needed if not isinstance(x, core.Literal)}
+    used, kept = set(wanted), []
+    for equation in reversed(jaxpr.eqns):
+        has_effects = equation.effects and not _is_sum(equation)  # naming an axis counts as one
+        if has_effects or not used.isdisjoint(equation.outvars):
+            kept.append(equation)
+            used.update(x for x in equation.invars if not isinstance(x, core.Literal))
+    made = [x for equation in reversed(kept) for x in equation.outvars if x in wanted]
+    return jaxpr.replace(eqns=kept[::-1], outvars=made)
+
+
 class _Local:
     """This shard's share of a value, or the value itself where it is not linear in any sum."""
 
-    def __init__(self, made_by: dict[Any, Any], values: dict[Any, Any]):
-        self.made_by, self.values = made_by, values
+    def __init__(self, jaxpr: Any):
+        self.made_by = {x: equation for equation in jaxpr.eqns for x in equation.outvars}
         self.known: dict[Any, bool] = {}
+        self.values: dict[Any, Any] = {}
+
+    def operands(self, variables: list[Any]) -> list[Any]:
+        """The variables whose values are needed for the shares of these."""
+        found, rest, seen = [], list(variables), set()
+        while rest:
+            variable = rest.pop()
+            if isinstance(variable, core.Literal) or variable in seen:
+                continue
+            seen.add(variable)
+            if self.is_linear(variable):
+                rest.extend(self.made_by[variable].invars)
+            else:
+                found.append(variable)
+        return found
 
     def read(self, variable: Any) -> Any:
         """The value of a variable."""

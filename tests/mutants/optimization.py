@@ -214,9 +214,17 @@ MUTANTS = (
         "gradients-exchanged-one-by-one",
         "Devices that share the environments exchange each array of a gradient by itself: the same "
         "numbers with many more exchanges.",
-        "jaxrl/optimizers.py",
-        "return found, restore(sum_over_shards(vector))",
-        "return found, jax.tree.map(sum_over_shards, gradient)",
+        "jaxrl/devices/shards.py",
+        "return restore(sum_over_shards(vector))",
+        "return jax.tree.map(sum_over_shards, as_different(tree))",
+        ("tests/engine/test_work.py::test_each_update_exchanges_its_gradient_as_one_vector",),
+    ),
+    Mutant(
+        "metrics-exchanged-at-each-update",
+        "Devices that share the environments exchange every metric of every update.",
+        "jaxrl/engine/learners.py",
+        "with_local_metrics(update)(state, batch, key, clock)",
+        "update(state, batch, key, clock)",
         ("tests/engine/test_work.py::test_each_update_exchanges_its_gradient_as_one_vector",),
     ),
 )
