@@ -1,6 +1,7 @@
 """The algorithms, one file each."""
 
 from jaxrl.agents.a2c import A2C
+from jaxrl.agents.a3c import A3C
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.fitted_q import FittedQ
@@ -17,6 +18,7 @@ from jaxrl.agents.trpo import TRPO
 
 __all__ = [
     "A2C",
+    "A3C",
     "DDPG",
     "DQN",
     "NPG",

@@ -1,7 +1,17 @@
 """Defects of `agents`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, PPO_LOSS, PRIORITISED, PROMISE, TARGET_MOVES, UNBIASED, UPDATES
+from mutants.tests import (
+    A3C,
+    BY_HAND,
+    IN_TURN,
+    PPO_LOSS,
+    PRIORITISED,
+    PROMISE,
+    TARGET_MOVES,
+    UNBIASED,
+    UPDATES,
+)
 
 MUTANTS = (
     Mutant(
@@ -94,6 +104,54 @@ MUTANTS = (
         "shrink = jnp.minimum(1.0, jnp.sqrt(at(self.kl_radius, clock) / kl))\n"
         "            scale = scale * jnp.where(jnp.isnan(kl), 0.0, shrink)",
         ("tests/agents/test_trpo.py::test_npg_is_stable_for_a_near_deterministic_policy",),
+    ),
+    Mutant(
+        "workers-act-with-the-shared-parameters",
+        "Workers act with the shared parameters, but take gradients at their stale copies.",
+        "jaxrl/agents/a3c.py",
+        "found = each(state.copies, *",
+        "found = each(self._copied(state.params), *",
+        ("tests/agents/test_a3c.py::test_each_worker_acts_with_its_copy",),
+    ),
+    Mutant(
+        "stale-gradient-moves-the-stale-copy",
+        "A worker's step starts from its stale copy and overwrites the updates of the others.",
+        "jaxrl/agents/a3c.py",
+        "params = optax.apply_updates(state.params, updates)",
+        "params = optax.apply_updates(own, updates)",
+        (f"{IN_TURN}[fixed]",),
+    ),
+    Mutant(
+        "gradients-at-the-shared-parameters",
+        "Gradients are taken at the latest shared parameters, so that nothing is asynchronous.",
+        "jaxrl/agents/a3c.py",
+        "own = state.params if fresh else own",
+        "own = state.params",
+        (f"{IN_TURN}[fixed]",),
+    ),
+    Mutant(
+        "every-worker-has-its-own-statistics",
+        "RMSprop's statistics start anew for every worker instead of being shared.",
+        "jaxrl/agents/a3c.py",
+        "step(gradient, state.optimizer, state.params)",
+        "step(gradient, self.transform(clock).init(state.params), state.params)",
+        (f"{IN_TURN}[fixed]",),
+    ),
+    Mutant(
+        "order-never-random",
+        "`order='random'` is accepted but ignored.",
+        "jaxrl/agents/a3c.py",
+        "jax.random.permutation(key, turns) if",
+        "turns if",
+        (f"{IN_TURN}[random]",),
+    ),
+    Mutant(
+        "copies-never-kept",
+        "`staleness` above 1 is accepted but ignored: workers always copy after one gradient.",
+        "jaxrl/agents/a3c.py",
+        "% max(self.staleness, 1) == 0",
+        ">= 0",
+        (f"{A3C}::test_staleness_is_the_number_of_updates_since_the_copy",),
     ),
     Mutant(
         "online-q-looks-behind-the-end",
