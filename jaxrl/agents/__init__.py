@@ -6,6 +6,7 @@ from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.npg import NPG
+from jaxrl.agents.online_actor_critic import OnlineActorCritic
 from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
 from jaxrl.agents.pqn import PQN
@@ -29,6 +30,7 @@ __all__ = [
     "TD3",
     "TRPO",
     "FittedQ",
+    "OnlineActorCritic",
     "OnlineQ",
     "QSearch",
     "Rainbow",
