@@ -1,10 +1,12 @@
 """The algorithms, one file each."""
 
 from jaxrl.agents.a2c import A2C
+from jaxrl.agents.a3c import A3C
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.npg import NPG
+from jaxrl.agents.online_actor_critic import OnlineActorCritic
 from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
 from jaxrl.agents.pqn import PQN
@@ -17,6 +19,7 @@ from jaxrl.agents.trpo import TRPO
 
 __all__ = [
     "A2C",
+    "A3C",
     "DDPG",
     "DQN",
     "NPG",
@@ -27,6 +30,7 @@ __all__ = [
     "TD3",
     "TRPO",
     "FittedQ",
+    "OnlineActorCritic",
     "OnlineQ",
     "QSearch",
     "Rainbow",

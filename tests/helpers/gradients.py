@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.agents.bases.critic import CriticAgent
+from jaxrl.agents.bases.critic import SeparateAgent
 from jaxrl.agents.bases.learning import Networks
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.vector_env import VectorEnv
@@ -41,7 +41,7 @@ def tabular_params(logits, value):
 
 def kept(agent, params):
     """`Networks` in the layout of the agent's state: one tree if actor and critic share a loss."""
-    if isinstance(agent, CriticAgent):
+    if isinstance(agent, SeparateAgent):
         return params
     return {"params": params.actor["params"] | params.critic["params"]}
 

@@ -1,7 +1,20 @@
 """Defects of `agents`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, PPO_LOSS, PRIORITISED, PROMISE, TARGET_MOVES, UNBIASED, UPDATES
+from mutants.tests import (
+    A3C,
+    BOOK,
+    BY_HAND,
+    FORWARD,
+    IN_TURN,
+    ONE_STEP,
+    PPO_LOSS,
+    PRIORITISED,
+    PROMISE,
+    TARGET_MOVES,
+    UNBIASED,
+    UPDATES,
+)
 
 MUTANTS = (
     Mutant(
@@ -94,6 +107,102 @@ MUTANTS = (
         "shrink = jnp.minimum(1.0, jnp.sqrt(at(self.kl_radius, clock) / kl))\n"
         "            scale = scale * jnp.where(jnp.isnan(kl), 0.0, shrink)",
         ("tests/agents/test_trpo.py::test_npg_is_stable_for_a_near_deterministic_policy",),
+    ),
+    Mutant(
+        "workers-act-with-the-shared-parameters",
+        "Workers act with the shared parameters, but take gradients at their stale copies.",
+        "jaxrl/agents/a3c.py",
+        "found = each(state.copies, *",
+        "found = each(self._copied(state.params), *",
+        ("tests/agents/test_a3c.py::test_each_worker_acts_with_its_copy",),
+    ),
+    Mutant(
+        "stale-gradient-moves-the-stale-copy",
+        "A worker's step starts from its stale copy and overwrites the updates of the others.",
+        "jaxrl/agents/a3c.py",
+        "params = optax.apply_updates(state.params, updates)",
+        "params = optax.apply_updates(own, updates)",
+        (f"{IN_TURN}[fixed]",),
+    ),
+    Mutant(
+        "gradients-at-the-shared-parameters",
+        "Gradients are taken at the latest shared parameters, so that nothing is asynchronous.",
+        "jaxrl/agents/a3c.py",
+        "own = state.params if fresh else own",
+        "own = state.params",
+        (f"{IN_TURN}[fixed]",),
+    ),
+    Mutant(
+        "every-worker-has-its-own-statistics",
+        "RMSprop's statistics start anew for every worker instead of being shared.",
+        "jaxrl/agents/a3c.py",
+        "step(gradient, state.optimizer, state.params)",
+        "step(gradient, self.transform(clock).init(state.params), state.params)",
+        (f"{IN_TURN}[fixed]",),
+    ),
+    Mutant(
+        "order-never-random",
+        "`order='random'` is accepted but ignored.",
+        "jaxrl/agents/a3c.py",
+        "jax.random.permutation(key, turns) if",
+        "turns if",
+        (f"{IN_TURN}[random]",),
+    ),
+    Mutant(
+        "copies-never-kept",
+        "`staleness` above 1 is accepted but ignored: workers always copy after one gradient.",
+        "jaxrl/agents/a3c.py",
+        "% max(self.staleness, 1) == 0",
+        ">= 0",
+        (f"{A3C}::test_staleness_is_the_number_of_updates_since_the_copy",),
+    ),
+    Mutant(
+        "discount-accumulator-forgotten",
+        "The policy's step leaves out the factor I, discount^t (most one-step actor-critics).",
+        "jaxrl/agents/online_actor_critic.py",
+        "scale = weight if self.discount_states else ones",
+        "scale = ones",
+        (ONE_STEP,),
+    ),
+    Mutant(
+        "discount-accumulator-never-reset",
+        "The factor I goes on shrinking in the next episode.",
+        "jaxrl/agents/online_actor_critic.py",
+        "weight = jnp.where(first, 1.0, self.discount * state.weight)",
+        "weight = self.discount * state.weight",
+        (f"{BOOK}[True-one-step]",),
+    ),
+    Mutant(
+        "td-error-without-the-discount",
+        "The TD error bootstraps without the discount.",
+        "jaxrl/agents/online_actor_critic.py",
+        "steps.reward + self.discount * next_values - values",
+        "steps.reward + next_values - values",
+        (f"{BOOK}[True-one-step]",),
+    ),
+    Mutant(
+        "traces-run-into-the-next-episode",
+        "Eligibility traces are not reset at the start of an episode.",
+        "jaxrl/agents/online_actor_critic.py",
+        "jnp.where(first, 0.0, self.discount * decay)",
+        "self.discount * decay * jnp.ones_like(ones)",
+        (f"{BOOK}[True-traces]",),
+    ),
+    Mutant(
+        "traces-fade-by-lambda-alone",
+        "Eligibility traces decay by lambda instead of discount * lambda.",
+        "jaxrl/agents/online_actor_critic.py",
+        "jnp.where(first, 0.0, self.discount * decay)",
+        "jnp.where(first, 0.0, 1.0 * decay)",
+        (FORWARD,),
+    ),
+    Mutant(
+        "accumulator-scales-the-whole-trace",
+        "The factor I multiplies the whole trace at each step instead of the new gradient.",
+        "jaxrl/agents/bases/traces.py",
+        "lambda z, g: times(fade, z) + times(scale, g)",
+        "lambda z, g: times(scale, times(fade, z) + g)",
+        (FORWARD,),
     ),
     Mutant(
         "online-q-looks-behind-the-end",

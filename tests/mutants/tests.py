@@ -1,5 +1,14 @@
 """Tests that several mutants share."""
 
+A3C = "tests/agents/test_a3c.py"
+IN_TURN = f"{A3C}::test_stale_gradients_reach_the_shared_parameters_in_turn"
+BOOK = "tests/agents/test_online_actor_critic.py::test_updates_follow_the_book"
+ONE_STEP = (
+    "tests/agents/test_online_actor_critic.py::test_one_step_updates_ascend_the_discounted_return"
+)
+FORWARD = (
+    "tests/agents/test_online_actor_critic.py::test_forward_and_backward_view_agree_on_an_episode"
+)
 BY_HAND = "tests/agents/test_dqn.py::test_double_q_separates_selection_from_evaluation"
 ENDS = "tests/test_estimators.py::TestEnds"
 FISHER = "tests/test_solvers.py::test_fisher_product_matches_the_explicit_matrix"

@@ -1,15 +1,16 @@
 """Base classes of on-policy agents with a policy and a state-value function."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Update
+from jaxrl.agent import EvalMode, Update
 from jaxrl.agents.bases.learning import GradientAgent, RolloutAgent, check_widths
+from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import gae
 from jaxrl.hyper import hyper
@@ -78,7 +79,7 @@ class NetworkAgent(RolloutAgent):
         "with params alone; None for a torso.",
     )
 
-    eval_modes = ("greedy", "sample")
+    eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy", "sample")
 
     @property
     def layout(self) -> Literal["flat", "env"]:
@@ -138,20 +139,27 @@ class NetworkAgent(RolloutAgent):
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        if self.core == "none":
-            policy, _ = self.network.apply(self.actor_params(state), obs, method="policy")
-        else:  # a sequence of one step, whose carry is already reset
-            obs = jax.tree.map(lambda x: x[None], obs)
-            first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
-            apply: Any = self.network.apply
-            found = apply(self.actor_params(state), obs, carry, first, method="policy")
-            policy, carries = jax.tree.map(lambda x: x[0], found)
-            if not self.shared_torso:
-                _, of_critic = apply(self.critic_params(state), obs, carry, first, method="value")
-                carries = carries, jax.tree.map(lambda x: x[0], of_critic)
-            carry = carries
+        policy, carry = self.acting_policy(state, carry, obs, explore=explore)
         action = policy.sample(key) if explore else policy.mode()
         return carry, action, {"log_prob": policy.log_prob(action)}
+
+    def acting_policy(
+        self, state: Any, carry: PyTree, obs: PyTree, *, explore: bool
+    ) -> tuple[Distribution, PyTree]:
+        """The policy by which `act` chooses actions `[N]`, and the recurrent state after it."""
+        if self.core == "none":
+            policy, _ = self.network.apply(self.actor_params(state), obs, method="policy")
+            return policy, carry
+        # A sequence of one step, whose carry is already reset.
+        obs = jax.tree.map(lambda x: x[None], obs)
+        first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
+        apply: Any = self.network.apply
+        found = apply(self.actor_params(state), obs, carry, first, method="policy")
+        policy, carries = jax.tree.map(lambda x: x[0], found)
+        if not self.shared_torso:
+            _, of_critic = apply(self.critic_params(state), obs, carry, first, method="value")
+            carries = carries, jax.tree.map(lambda x: x[0], of_critic)
+        return policy, carries
 
     def actor_params(self, state: Any) -> PyTree:
         """Parameters that the method `policy` of the network needs."""

@@ -1,4 +1,4 @@
-"""A critic with its own optimiser, fitted in several epochs after the policy's step."""
+"""A critic with its own optimiser, and its fit in several epochs after the policy's step."""
 
 from typing import Any
 
@@ -30,11 +30,35 @@ class Fit(struct.PyTreeNode):
     optimizer: Any
 
 
-class CriticAgent(NetworkAgent):
-    """Fits the critic separately from the policy, in several epochs over the rollout.
+class SeparateAgent(NetworkAgent):
+    """A policy and a critic with separate parameters and optimisers.
 
     The state's `params` are `Networks`: the policy's parameters and the critic's.
     """
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        if self.shared_torso:
+            raise InvalidValue(
+                f"shared_torso is True: {type(self).__name__} fits the critic with a separate "
+                "optimiser, which would also change the policy through a shared torso. Leave it "
+                "False, or use PPO"
+            )
+
+    def init_params(self, key: Key) -> Networks:
+        init: Any = self.network.init
+        actor, critic = (init(key, *self.dummy_inputs(), method=m) for m in ("policy", "value"))
+        return Networks(actor, critic)
+
+    def actor_params(self, state: Any) -> PyTree:
+        return state.params.actor
+
+    def critic_params(self, state: Any) -> PyTree:
+        return state.params.critic
+
+
+class CriticAgent(SeparateAgent):
+    """Fits the critic separately from the policy, in several epochs over the rollout."""
 
     critic_learning_rate: Scheduled = hyper(
         1e-3, low=0.0, doc="Learning rate of the critic (the learned baseline)."
@@ -57,12 +81,6 @@ class CriticAgent(NetworkAgent):
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
-        if self.shared_torso:
-            raise InvalidValue(
-                f"shared_torso is True: {type(self).__name__} fits the critic with a separate "
-                "optimiser, which would also change the policy through a shared torso. Leave it "
-                "False, or use PPO"
-            )
         rows, what = self._rows
         self._check_minibatches(rows, f"{what} = {rows}")
 
@@ -76,17 +94,6 @@ class CriticAgent(NetworkAgent):
             raise InvalidValue(
                 f"critic_minibatches is {self.critic_minibatches}, which does not divide {what}"
             )
-
-    def init_params(self, key: Key) -> Networks:
-        init: Any = self.network.init
-        actor, critic = (init(key, *self.dummy_inputs(), method=m) for m in ("policy", "value"))
-        return Networks(actor, critic)
-
-    def actor_params(self, state: Any) -> PyTree:
-        return state.params.actor
-
-    def critic_params(self, state: Any) -> PyTree:
-        return state.params.critic
 
     def init_critic(self, critic: PyTree) -> optax.OptState:
         """The initial state of the critic's optimiser."""
