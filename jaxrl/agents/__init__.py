@@ -7,6 +7,7 @@ from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.npg import NPG
 from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
+from jaxrl.agents.ppo_penalty import PPOPenalty
 from jaxrl.agents.pqn import PQN
 from jaxrl.agents.q_search import QSearch
 from jaxrl.agents.rainbow import Rainbow
@@ -28,6 +29,7 @@ __all__ = [
     "TRPO",
     "FittedQ",
     "OnlineQ",
+    "PPOPenalty",
     "QSearch",
     "Rainbow",
 ]

@@ -62,6 +62,21 @@ def mean_over_shards(x: Array) -> Array:
     return jax.lax.pmean(x, ENVS) if differs(x) else x
 
 
+def max_over_shards(x: Array) -> Array:
+    """The largest of what the shards have, equal on all; `x` itself if it is equal already.
+
+    The gradient goes to the shards that have the largest, in equal parts.
+    """
+    if not differs(x):
+        return x
+    value = jax.lax.stop_gradient(x)
+    largest = jax.lax.pmax(value, ENVS)
+    has_largest = (value == largest).astype(x.dtype)
+    share = has_largest / jax.lax.psum(has_largest, ENVS)
+    # pmax has no derivative, so a zero carries it.
+    return largest + jax.lax.psum(share * (x - value), ENVS)
+
+
 def shard_of(x: Array, axis: int = 0) -> Array:
     """This shard's part of an array that has an axis of all copies.
 

@@ -1,7 +1,17 @@
 """Defects of `agents`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, PPO_LOSS, PRIORITISED, PROMISE, TARGET_MOVES, UNBIASED, UPDATES
+from mutants.tests import (
+    ADAPTED_STEP,
+    BY_HAND,
+    PENALTY,
+    PPO_LOSS,
+    PRIORITISED,
+    PROMISE,
+    TARGET_MOVES,
+    UNBIASED,
+    UPDATES,
+)
 
 MUTANTS = (
     Mutant(
@@ -124,7 +134,7 @@ MUTANTS = (
         "target-kl-stops-for-good",
         "`target_kl` also stops all later iterations, because a flag is never reset.",
         "jaxrl/agents/ppo.py",
-        "stopped = state.stopped & ~opens_iteration",
+        "stopped = state.stopped & ~self.opens_iteration(clock)",
         "stopped = state.stopped",
         ("tests/agents/test_ppo.py::test_target_kl_stops_only_the_current_iteration",),
     ),
@@ -154,6 +164,72 @@ MUTANTS = (
         (
             "tests/agents/test_ppo.py::test_the_loss_is_annealed_by_the_clock[entropy_coefficient-others1]",
         ),
+    ),
+    Mutant(
+        "penalty-the-wrong-way-round",
+        "The penalty called KL(old || new) is KL(new || old), and the other way round.",
+        "jaxrl/agents/ppo_penalty.py",
+        'old.kl(new) if self.kl_direction == "forward" else new.kl(old)',
+        'new.kl(old) if self.kl_direction == "forward" else old.kl(new)',
+        (f"{PENALTY}::test_loss_and_gradient_match_equation_8[forward-mean]",),
+    ),
+    Mutant(
+        "penalty-of-a-policy-with-itself",
+        "The penalty compares the new policy with itself and is always 0.",
+        "jaxrl/agents/ppo_penalty.py",
+        "self.divergence(self.policy(state.old_params, batch), policy)",
+        "self.divergence(self.policy(params, batch), policy)",
+        (f"{PENALTY}::test_loss_and_gradient_match_equation_8[forward-mean]",),
+    ),
+    Mutant(
+        "largest-divergence-is-a-mean",
+        "`kl_reduction='max'` is accepted, but the mean is penalised.",
+        "jaxrl/agents/ppo_penalty.py",
+        "else largest(divergence)",
+        "else mean(divergence)",
+        (f"{PENALTY}::test_loss_and_gradient_match_equation_8[forward-max]",),
+    ),
+    Mutant(
+        "old-policy-never-renewed",
+        "The penalty keeps the policy near the first one instead of that of the last iteration.",
+        "jaxrl/agents/ppo_penalty.py",
+        "state.replace(old_params=state.params, kl_coefficient=beta)",
+        "state.replace(kl_coefficient=beta)",
+        (f"{PENALTY}::test_an_iteration_ends_with_the_exact_divergence_of_its_batch",),
+    ),
+    Mutant(
+        "fixed-coefficient-adapts",
+        "The coefficient adapts also without a target.",
+        "jaxrl/agents/ppo_penalty.py",
+        "adapted_coefficient(beta, kl, self.target_kl)\n",
+        "adapted_coefficient(beta, kl, self.target_kl)\n"
+        "        else:\n            beta = adapted_coefficient(beta, kl, 0.01)\n",
+        (f"{PENALTY}::test_an_iteration_ends_with_the_exact_divergence_of_its_batch",),
+    ),
+    Mutant(
+        "rate-adapts-to-nothing",
+        "The learning rate rises in the first update of each iteration, where the policy has not "
+        "moved and rounding alone decides (rsl_rl).",
+        "jaxrl/agents/ppo.py",
+        "return jnp.where(self.opens_iteration(clock), state.learning_rate, adapted)",
+        "return adapted",
+        (f"{ADAPTED_STEP}[first update]",),
+    ),
+    Mutant(
+        "adapted-rate-never-used",
+        "The learning rate adapts, but steps are taken at the initial one.",
+        "jaxrl/agents/ppo.py",
+        "transform or of_rate",
+        "transform",
+        (f"{ADAPTED_STEP}[too far]",),
+    ),
+    Mutant(
+        "rate-restored-with-the-parameters",
+        "A step beyond `target_kl` is taken back, and so is the slower rate that it calls for.",
+        "jaxrl/agents/ppo.py",
+        "kept.replace(stopped=too_far, learning_rate=rate)",
+        "kept.replace(stopped=too_far)",
+        ("tests/agents/test_adaptive_rate.py::test_a_step_beyond_target_kl_slows_the_next_ones",),
     ),
     Mutant(
         "pqn-runs-on-after-truncation",

@@ -15,9 +15,8 @@ from jaxrl.agents.bases.learning import Networks, TrainState
 from jaxrl.devices.shards import num_shards
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
-from jaxrl.estimators import importance_ratio
 from jaxrl.hyper import hyper
-from jaxrl.losses import mean
+from jaxrl.losses import surrogate_loss
 from jaxrl.minibatches import minibatch
 from jaxrl.solvers import Solution, conjugate_gradient, gauss_newton_product
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory
@@ -82,7 +81,7 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         """L(theta) = mean(pi(a | s) / pi_old(a | s) A), to be maximised."""
         sample: Sample = batch.steps
         log_prob = self.policy(actor, batch).log_prob(sample.action)
-        return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)
+        return -surrogate_loss(log_prob - sample.log_prob, sample.advantage)
 
     def natural_gradient(
         self, actor: PyTree, gradient: PyTree, batch: Trajectory
