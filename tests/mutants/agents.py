@@ -167,7 +167,7 @@ MUTANTS = (
     ),
     Mutant(
         "penalty-the-wrong-way-round",
-        "The penalty called KL(old || new) is KL(new || old), and the other way round.",
+        "The penalty called forward is KL(new, old), and the reverse one KL(old, new).",
         "jaxrl/agents/ppo_penalty.py",
         'old.kl(new) if self.kl_direction == "forward" else new.kl(old)',
         'new.kl(old) if self.kl_direction == "forward" else old.kl(new)',
