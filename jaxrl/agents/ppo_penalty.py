@@ -50,6 +50,13 @@ class PPOPenalty(MinibatchAgent, JointLossAgent, AdamAgent):
         doc="KL divergence (nats) per iteration to which the penalty adapts, d_targ; none for a "
         "fixed kl_coefficient.",
     )
+    min_kl_coefficient: Scalar = hyper(
+        1e-6,
+        low=0.0,
+        open_low=True,
+        doc="Smallest kl_coefficient that adaptation reaches. The paper has no limit; but a "
+        "penalty that faded, because a solved task moves the policy little, grows back slowly.",
+    )
     kl_direction: Direction = hyper(
         "forward",
         static=True,
@@ -122,6 +129,6 @@ class PPOPenalty(MinibatchAgent, JointLossAgent, AdamAgent):
         each = divergence(batch) if self.core != "none" else map_blocks(divergence, batch)
         kl, beta = self.reduced(each), state.kl_coefficient
         if self.target_kl is not None:
-            beta = adapted_coefficient(beta, kl, self.target_kl)
+            beta = adapted_coefficient(beta, kl, self.target_kl, self.min_kl_coefficient)
         state = state.replace(old_params=state.params, kl_coefficient=beta)
         return Update(state, {"kl": kl, "kl_coefficient": beta})

@@ -199,16 +199,19 @@ def test_the_coefficient_is_halved_and_doubled_around_the_target():
         (0.24, 0.5), (0.25, 0.5), (0.375, 0.5), (0.5625, 0.5), (0.57, 1.0), (jnp.inf, 2.0),
         (jnp.nan, 2.0), (0.0, 1.0),
     ):  # fmt: skip
-        beta = adapted_coefficient(beta, jnp.float32(kl), 0.375)
+        beta = adapted_coefficient(beta, jnp.float32(kl), 0.375, 1e-6)
         assert beta == expected, kl
 
 
 def test_the_coefficient_never_sticks_at_zero():
-    halve, double = (lambda _, beta, kl=kl: adapted_coefficient(beta, kl, 1.0) for kl in (0.0, 9.0))
-    least = jax.lax.fori_loop(0, 200, halve, jnp.float32(1.0))
-    most = jax.lax.fori_loop(0, 200, double, least)
-    assert 0 < least < 1e-5
-    assert 1e5 < most < jnp.inf
+    def after_200_iterations(beta, kl):
+        for _ in range(200):
+            beta = adapted_coefficient(jnp.float32(beta), kl, 1.0, 0.01)
+        return beta
+
+    least = after_200_iterations(1.0, kl=0.0)
+    assert least == jnp.float32(0.01)
+    assert 1e5 < after_200_iterations(least, kl=9.0) < jnp.inf
 
 
 def test_the_coefficient_follows_the_reported_divergences():
@@ -257,6 +260,7 @@ def test_points_of_a_sweep_equal_separate_runs_without_retracing():
     [
         ({"kl_coefficient": -1.0}, "kl_coefficient is -1"),
         ({"target_kl": 0.0}, "target_kl is 0"),
+        ({"min_kl_coefficient": 0.0}, "min_kl_coefficient is 0"),
         ({"kl_direction": "backward"}, "kl_direction is 'backward': use 'forward' or 'reverse'"),
         ({"kl_reduction": "sum"}, "kl_reduction is 'sum': use 'mean' or 'max'"),
     ],
@@ -303,6 +307,8 @@ def test_probe_masks(reduction):
 @pytest.mark.thorough
 @pytest.mark.parametrize(("core", "shared"), [("gru", False), ("lstm", True)])
 def test_probe_memory(core, shared):
-    agent = FAST.replace(core=core, core_size=16, shared_torso=shared)
+    """With a fixed coefficient: an adaptive one fades once the task is solved, and equal returns
+    standardise to noise, so that half of the seeds forget it within 120 iterations."""
+    agent = FAST.replace(core=core, core_size=16, shared_torso=shared, target_kl=None)
     _, _, metrics = learned(agent, Recall(delay=3), 120)
     assert metrics.evaluation.returns.mean() == 1.0

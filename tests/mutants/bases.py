@@ -232,7 +232,7 @@ MUTANTS = (
         "coefficient-stuck-at-zero",
         "A KL penalty that is not needed for 150 iterations underflows to 0, and never returns.",
         "jaxrl/agents/bases/kl_control.py",
-        "jnp.maximum(coefficient / 2, SMALLEST_COEFFICIENT)",
+        "jnp.maximum(coefficient / 2, smallest)",
         "coefficient / 2",
         (f"{PENALTY}::test_the_coefficient_never_sticks_at_zero",),
     ),

@@ -7,28 +7,29 @@ from jaxrl.schedules import Schedule, Scheduled
 from jaxrl.types import Array, Scalar
 from jaxrl.validation import check_numbers
 
-SMALLEST_COEFFICIENT, LARGEST_COEFFICIENT = 1e-6, 1e8
-"""Limits of adaptive coefficients: a policy that hardly moves for 150 iterations would otherwise
-halve its coefficient to 0 in float32, which no doubling changes."""
+LARGEST_COEFFICIENT = 1e8
+"""Limit of adaptive coefficients, far below the overflow of float32."""
 
 SMALLEST_RATE, LARGEST_RATE = 1e-5, 1e-2
 """Limits of adaptive learning rates, as in rsl_rl."""
 
 
-def adapted_coefficient(coefficient: Scalar, kl: Array, target: Scalar) -> Array:
+def adapted_coefficient(coefficient: Scalar, kl: Array, target: Scalar, smallest: Scalar) -> Array:
     """Halves a KL penalty if `kl < target / 1.5`, and doubles it if `kl > 1.5 target`.
 
     Args:
       coefficient: `float32[]`, weight of the penalty, beta.
       kl: `float32[]`, the divergence that an iteration reached, in nats; NaN changes nothing.
       target: the divergence wanted, d_targ, in nats.
+      smallest: limit of halving, above 0. Without it, a policy that hardly moves for 150 iterations
+        loses its penalty for good: float32 ends at 0, which no doubling changes.
 
     Returns:
-      `float32[]` within `SMALLEST_COEFFICIENT` and `LARGEST_COEFFICIENT`.
+      `float32[]` within `smallest` and `LARGEST_COEFFICIENT`.
 
     Source: Schulman, Wolski, Dhariwal, Radford and Klimov, 2017, section 4 (without limits).
     """
-    halved = jnp.maximum(coefficient / 2, SMALLEST_COEFFICIENT)
+    halved = jnp.maximum(coefficient / 2, smallest)
     doubled = jnp.minimum(coefficient * 2, LARGEST_COEFFICIENT)
     kept = jnp.where(kl > 1.5 * target, doubled, coefficient)
     return jnp.where(kl < target / 1.5, halved, kept)
