@@ -201,8 +201,9 @@ MUTANTS = (
         "fixed-coefficient-adapts",
         "The coefficient adapts also without a target.",
         "jaxrl/agents/ppo_penalty.py",
-        "if self.target_kl is not None:",
-        "if True:",
+        "if self.target_kl is not None:\n"
+        "            beta = adapted_coefficient(beta, kl, self.target_kl, ",
+        "if True:\n            beta = adapted_coefficient(beta, kl, self.target_kl or 0.01, ",
         (f"{PENALTY}::test_an_iteration_ends_with_the_exact_divergence_of_its_batch",),
     ),
     Mutant(
