@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrl.devices.shards import (
     as_different,
     differs,
+    max_over_shards,
     mean_over_shards,
     moments_over_shards,
     sum_over_shards,
@@ -48,6 +49,11 @@ def mean(
     if over_data and (differs(total) or differs(count)):
         total, count = (sum_over_shards(as_different(v)) for v in (total, count))
     return total / jnp.maximum(count, 1)
+
+
+def largest(x: Array) -> Array:
+    """The largest entry of the data; of all devices where they share the environments."""
+    return max_over_shards(jnp.max(x))
 
 
 def standardize(x: Array, where: Array | None = None) -> Array:
@@ -95,6 +101,19 @@ def policy_gradient_loss(log_prob: Array, advantages: Array) -> Array:
     """
     _check_shapes(log_prob=log_prob, advantages=advantages)
     return -mean(log_prob * jax.lax.stop_gradient(advantages))
+
+
+def surrogate_loss(log_ratio: Array, advantages: Array) -> Array:
+    """`-mean(r A)`, -L^CPI: the importance-weighted surrogate without clipping.
+
+    Args:
+      log_ratio: log r = log pi(a | s) - log pi_old(a | s).
+      advantages: A; no gradient flows through them.
+
+    Source: Schulman, Levine, Moritz, Jordan and Abbeel, 2015, eq. 14.
+    """
+    _check_shapes(log_ratio=log_ratio, advantages=advantages)
+    return -mean(importance_ratio(log_ratio) * jax.lax.stop_gradient(advantages))
 
 
 def clipped_surrogate(log_ratio: Array, advantages: Array, clip_epsilon: Scalar) -> Array:

@@ -69,6 +69,9 @@ OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
 Factory = Callable[[Any], optax.GradientTransformation]
 """A function from a learning rate to an optimiser, such as `optax.adamw`."""
 
+TransformOf = Callable[[Any], optax.GradientTransformation]
+"""A function from what a loss returned as aux to the optimiser of the step."""
+
 
 def optimizer(
     choice: OptimizerName | Factory,
@@ -134,7 +137,7 @@ def _clipped(
 
 
 def descend(
-    transform: optax.GradientTransformation,
+    transform: optax.GradientTransformation | TransformOf,
     loss: Callable[[PyTree], tuple[Array, Any]],
     params: PyTree,
     optimizer: optax.OptState,
@@ -142,7 +145,8 @@ def descend(
     """One gradient step on `loss(params) -> (float32[], aux)`.
 
     Args:
-      transform: the optimiser.
+      transform: the optimiser, or a function from aux to it (a learning rate that depends on what
+        the loss found).
       loss: function of the parameters.
       params: the parameters.
       optimizer: the optimiser's state.
@@ -151,6 +155,8 @@ def descend(
       The new parameters, the optimiser's state, and the loss and aux before the step.
     """
     (value, aux), gradient = value_and_gradient(loss, params)
+    if not isinstance(transform, optax.GradientTransformation):
+        transform = transform(aux)
     updates, optimizer = transform.update(gradient, optimizer, params)
     return optax.apply_updates(params, updates), optimizer, value, aux
 

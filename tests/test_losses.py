@@ -293,6 +293,7 @@ class TestShapes:
         ("loss", "arguments", "message"),
         [
             (losses.policy_gradient_loss, 2, "advantages has shape .*, log_prob"),
+            (losses.surrogate_loss, 2, "advantages has shape .*, log_ratio"),
             (losses.clipped_surrogate, 2, "advantages has shape .*, log_ratio"),
             (losses.value_loss, 2, "targets has shape .*, values"),
             (losses.clipped_value_loss, 3, "targets has shape .*, values"),
@@ -309,6 +310,7 @@ class TestShapes:
         x, y, z = normal(20, 3, 5, 2)
         for result in (
             losses.policy_gradient_loss(x, y),
+            losses.surrogate_loss(x, y),
             losses.clipped_surrogate(x, y, 0.2),
             losses.clipped_value_loss(x, y, z, 0.2),
             losses.value_loss(x, y),

@@ -9,6 +9,7 @@ from jaxrl.agents.npg import NPG
 from jaxrl.agents.online_actor_critic import OnlineActorCritic
 from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
+from jaxrl.agents.ppo_penalty import PPOPenalty
 from jaxrl.agents.pqn import PQN
 from jaxrl.agents.q_search import QSearch
 from jaxrl.agents.rainbow import Rainbow
@@ -32,6 +33,7 @@ __all__ = [
     "FittedQ",
     "OnlineActorCritic",
     "OnlineQ",
+    "PPOPenalty",
     "QSearch",
     "Rainbow",
 ]

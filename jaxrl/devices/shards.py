@@ -76,8 +76,25 @@ def mean_over_shards(x: Array) -> Array:
 
 
 def max_over_shards(x: Array) -> Array:
-    """The maximum of what the shards have, equal on all; `x` itself if it is equal already."""
-    return jax.lax.pmax(x, ENVS) if differs(x) else x
+    """The largest of what the shards have, equal on all; `x` itself if it is equal already.
+
+    The gradient goes to the shards that have the largest, in equal parts.
+    """
+    return _largest(x) if differs(x) else x
+
+
+@jax.custom_jvp
+def _largest(x: Array) -> Array:
+    return jax.lax.pmax(x, ENVS)
+
+
+@_largest.defjvp
+def _largest_and_tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    largest = _largest(x)
+    has_largest = (x == largest).astype(x.dtype)
+    share = has_largest / jax.lax.psum(has_largest, ENVS)
+    return largest, jax.lax.psum(share * tangent, ENVS)
 
 
 def moments_over_shards(count: Array, mean: Array, square: Array) -> tuple[Array, Array, Array]:

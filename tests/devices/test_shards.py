@@ -10,7 +10,7 @@ COMMON = """
     import jax, jax.numpy as jnp, numpy as np
     import jaxrl, jaxrl_envs
     from helpers.environments import BestAction, Chain, Counter, Recall
-    from jaxrl.agents import A2C, NPG, PPO, PQN, REINFORCE, TRPO
+    from jaxrl.agents import A2C, NPG, PPO, PPOPenalty, PQN, REINFORCE, TRPO
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
     from jaxrl.engine.training import Training
@@ -72,6 +72,8 @@ SAME = """
         "ppo": (PPO(**whole), cart, 3, both),
         "ppo of a box": (PPO(**whole), jaxrl_envs.make("gymnax/Pendulum-v1"), 3, {}),
         "recurrent ppo": (PPO(**whole, core="gru"), cart, 3, {}),
+        "ppo at an adaptive rate": (PPO(**whole, desired_kl=1e-3), cart, 3, {}),
+        "ppo with a penalty": (PPOPenalty(**whole, kl_reduction="max"), cart, 3, both),
         "a2c from a pool": (A2C(**sizes, num_steps=12), Counter(lifetime=5), 3,
                             {"reset_policy": "pool"}),
         "trpo": (TRPO(**natural), cart, 2, {}),
@@ -99,6 +101,8 @@ SOMETIMES = (
     "reinforce, standardised",
     "noisy pqn",
     "ppo of a box",
+    "ppo at an adaptive rate",
+    "ppo with a penalty",
     "a2c from a pool",
     "npg, empirical",
     "reinforce by time",
@@ -119,6 +123,31 @@ def test_training_on_two_devices_matches_one(case, tmp_path):
     found = json_of(script(SAME), case, devices=2, cache=tmp_path)
     assert found["agent"] < 2e-5, found
     assert max(found.values()) < 2e-4, found
+
+
+LARGEST = """
+    import optax
+    from jaxrl.losses import largest
+    from jaxrl.optimizers import descend
+
+    def step(w, x):
+        transform = optax.sgd(1.0)
+        loss = lambda w: (largest(x @ w), None)
+        new, _, value, _ = descend(transform, loss, w, transform.init(w))
+        return value, new - w
+
+    rows = [[2.0, 0.0, 1.0], [1.0, 0.0, 7.0], [-9.0, 0.0, 0.0], [0.0, 2.0, 5.0]]
+    over_data = (SHARED, PartitionSpec(ENVS))
+    value, change = sharded(step, over_data, SHARED)(jnp.array([1.0, 1.0, 0.0]), jnp.array(rows))
+    print(json.dumps([float(value), change.tolist()]))
+"""
+
+
+def test_the_largest_of_all_shards_and_its_gradient(tmp_path):
+    """Rows 0 and 3 on different devices are both the largest, and share the gradient."""
+    value, change = json_of(script(LARGEST), devices=2, cache=tmp_path)
+    assert value == 2.0
+    assert change == [-1.0, -1.0, -3.0]
 
 
 WITHOUT_SHARDS = """

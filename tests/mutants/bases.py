@@ -1,7 +1,7 @@
 """Defects of `bases`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PROMISE, VALUES
+from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PENALTY, PROMISE, VALUES
 
 MUTANTS = (
     Mutant(
@@ -189,9 +189,9 @@ MUTANTS = (
         "surrogate-of-the-logarithm",
         "The surrogate uses the log ratio instead of the ratio: the first gradient is the same, "
         "but not the line search.",
-        "jaxrl/agents/bases/natural_gradient.py",
-        "return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)",
-        "return mean((log_prob - sample.log_prob) * sample.advantage)",
+        "jaxrl/losses.py",
+        "return -mean(importance_ratio(log_ratio) * jax.lax.stop_gradient(advantages))",
+        "return -mean(log_ratio * jax.lax.stop_gradient(advantages))",
         (f"{PROMISE}[mixed]",),
     ),
     Mutant(
@@ -226,5 +226,39 @@ MUTANTS = (
         "following = jnp.concatenate([values[1:], value_after(*last)])",
         "following = value_after(steps.next_obs, carries)",
         ("tests/engine/test_work.py::test_traced_work_keeps_its_budget[ppo]",),
+    ),
+    Mutant(
+        "coefficient-the-wrong-way",
+        "The coefficient of a KL penalty is halved above the target and doubled below it.",
+        "jaxrl/agents/bases/kl_control.py",
+        "jnp.where(kl > 1.5 * target, doubled, coefficient)\n"
+        "    return jnp.where(kl < target / 1.5, halved, kept)",
+        "jnp.where(kl > 1.5 * target, halved, coefficient)\n"
+        "    return jnp.where(kl < target / 1.5, doubled, kept)",
+        (f"{PENALTY}::test_the_coefficient_is_halved_and_doubled_around_the_target",),
+    ),
+    Mutant(
+        "coefficient-stuck-at-zero",
+        "A KL penalty that is not needed for 150 iterations underflows to 0, and never returns.",
+        "jaxrl/agents/bases/kl_control.py",
+        "jnp.maximum(coefficient / 2, smallest)",
+        "coefficient / 2",
+        (f"{PENALTY}::test_the_coefficient_never_sticks_at_zero",),
+    ),
+    Mutant(
+        "rate-the-wrong-way",
+        "The adaptive learning rate rises if the policy moves too far.",
+        "jaxrl/agents/bases/kl_control.py",
+        "return jnp.where(kl > 2 * desired, slower, kept)",
+        "return jnp.where(kl > 2 * desired, faster, kept)",
+        ("tests/agents/test_adaptive_rate.py::test_the_rate_follows_the_rule",),
+    ),
+    Mutant(
+        "ties-of-shards-count-twice",
+        "Each device with the largest entry adds its whole gradient.",
+        "jaxrl/devices/shards.py",
+        "share = has_largest / jax.lax.psum(has_largest, ENVS)",
+        "share = has_largest",
+        ("tests/devices/test_shards.py::test_the_largest_of_all_shards_and_its_gradient",),
     ),
 )

@@ -9,6 +9,7 @@ ONE_STEP = (
 FORWARD = (
     "tests/agents/test_online_actor_critic.py::test_forward_and_backward_view_agree_on_an_episode"
 )
+ADAPTED_STEP = "tests/agents/test_adaptive_rate.py::test_a_step_is_taken_at_the_adapted_rate"
 BY_HAND = "tests/agents/test_dqn.py::test_double_q_separates_selection_from_evaluation"
 ENDS = "tests/test_estimators.py::TestEnds"
 FISHER = "tests/test_solvers.py::test_fisher_product_matches_the_explicit_matrix"
@@ -20,6 +21,7 @@ OWN_MODULES = "tests/networks/test_own_modules.py"
 ONE_LOOP = "tests/engine/test_engine.py::test_rollout_matches_a_reference_loop"
 PPO_LOSS = "tests/agents/test_ppo.py::test_loss_matches_the_paper"
 LONG_EVALUATION = "tests/engine/test_engine.py::test_long_evaluation_reuses_no_key"
+PENALTY = "tests/agents/test_ppo_penalty.py"
 PRIORITISED = "tests/agents/test_dqn.py::test_prioritised_update_matches_the_paper"
 PROMISE = "tests/agents/test_trpo.py::test_steps_improve_within_the_radius_or_are_rejected"
 SURROGATE = "tests/test_losses.py::TestClippedSurrogate::test_each_case_of_the_paper"

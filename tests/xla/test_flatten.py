@@ -11,7 +11,7 @@ from helpers.environments import Counter, Recall
 from helpers.probes import cases
 
 import jaxrl
-from jaxrl.agents import PPO, PQN
+from jaxrl.agents import PPO, PQN, PPOPenalty
 from jaxrl.agents.bases.learning import TrainState
 from jaxrl.engine import learners
 from jaxrl.engine.train import train
@@ -65,6 +65,7 @@ AGENTS = {
     "ppo": (PPO(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
     "ppo-recurrent": (PPO(num_envs=4, num_steps=8, core="gru", shared_torso=True), Recall()),
     "ppo-target-kl": (PPO(num_envs=4, num_steps=8, hidden_sizes=(8,), target_kl=1e-4), Counter()),
+    "ppo-penalty": (PPOPenalty(num_envs=4, num_steps=8, hidden_sizes=(8,)), Counter()),
     "pqn": (PQN(num_envs=4, num_steps=8, num_minibatches=4, hidden_sizes=(8,)), Counter()),
 }
 

@@ -48,6 +48,8 @@ AGENTS = {
         lambda: jaxrl_envs.make("gymnax/Breakout-MinAtar"),
         {},
     ),
+    "ppo, adaptive": (agents.PPO(**ON_POLICY, desired_kl=0.01), cartpole, {}),
+    "ppo_penalty": (agents.PPOPenalty(**ON_POLICY, kl_reduction="max"), BestMixedAction, {}),
     "a2c": (agents.A2C(**ON_POLICY), cartpole, {}),
     "trpo": (agents.TRPO(**ON_POLICY), pendulum, NORMALIZED),
     "npg": (agents.NPG(**ON_POLICY), cartpole, {}),

@@ -20,7 +20,7 @@ from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module
 from jaxrl.networks.recurrent import CoreName
 from jaxrl.networks.torsos import default_torso
-from jaxrl.optimizers import descend
+from jaxrl.optimizers import TransformOf, descend
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Trajectory
 from jaxrl.xla.blocks import map_blocks
@@ -292,10 +292,12 @@ class JointLossAgent(ActorCriticAgent, GradientAgent):
         loss = policy_loss + self.value_coefficient * value_loss - bonus
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
-    def step(self, state: Any, batch: Trajectory, clock: Clock) -> Update:
-        """One gradient step on a minibatch."""
+    def step(
+        self, state: Any, batch: Trajectory, clock: Clock, transform: TransformOf | None = None
+    ) -> Update:
+        """One gradient step on a minibatch; `transform` is the optimiser, given the metrics."""
         params, optimizer, _, metrics = descend(
-            self.transform(clock),
+            self.transform(clock) if transform is None else transform,
             lambda params: self.loss(params, state, batch, clock),
             state.params,
             state.optimizer,

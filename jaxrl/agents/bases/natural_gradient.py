@@ -15,9 +15,8 @@ from jaxrl.agents.bases.learning import Networks, TrainState
 from jaxrl.devices.shards import num_shards
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
-from jaxrl.estimators import importance_ratio
 from jaxrl.hyper import hyper
-from jaxrl.losses import mean
+from jaxrl.losses import surrogate_loss
 from jaxrl.minibatches import minibatch
 from jaxrl.optimizers import value_and_gradient
 from jaxrl.solvers import Solution, conjugate_gradient, gauss_newton_product
@@ -83,7 +82,7 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         """L(theta) = mean(pi(a | s) / pi_old(a | s) A), to be maximised."""
         sample: Sample = batch.steps
         log_prob = self.policy(actor, batch).log_prob(sample.action)
-        return mean(importance_ratio(log_prob - sample.log_prob) * sample.advantage)
+        return -surrogate_loss(log_prob - sample.log_prob, sample.advantage)
 
     def surrogate_and_gradient(self, actor: PyTree, batch: Trajectory) -> tuple[Array, PyTree]:
         """L(theta) and its gradient."""
