@@ -11,6 +11,7 @@ from jaxrl.agents.pqn import PQN
 from jaxrl.agents.q_search import QSearch
 from jaxrl.agents.rainbow import Rainbow
 from jaxrl.agents.reinforce import REINFORCE
+from jaxrl.agents.rpg import RPG
 from jaxrl.agents.sac import SAC
 from jaxrl.agents.td3 import TD3
 from jaxrl.agents.trpo import TRPO
@@ -23,6 +24,7 @@ __all__ = [
     "PPO",
     "PQN",
     "REINFORCE",
+    "RPG",
     "SAC",
     "TD3",
     "TRPO",

@@ -1,7 +1,7 @@
 """Defects of `bases`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PROMISE, VALUES
+from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PROMISE, RANDOM_HORIZON, VALUES
 
 MUTANTS = (
     Mutant(
@@ -124,8 +124,8 @@ MUTANTS = (
         "critic-learns-advantages",
         "The critic is fitted to the advantages instead of the value targets.",
         "jaxrl/agents/bases/critic.py",
-        "return value_loss(values, sample.target, sample.valid)",
-        "return value_loss(values, sample.advantage, sample.valid)",
+        "value_loss(self.predict(critic, part), sample.target, sample.valid)",
+        "value_loss(self.predict(critic, part), sample.advantage, sample.valid)",
         ("tests/agents/test_trpo.py::test_probe_truncation_is_not_termination",),
     ),
     Mutant(
@@ -140,18 +140,50 @@ MUTANTS = (
         "critic-forgets-no-episode",
         "In learning, the recurrent critic carries its state across episodes.",
         "jaxrl/agents/bases/critic.py",
-        'apply(critic, sample.obs, part.carry, part.first, method="value")',
-        'apply(critic, sample.obs, part.carry, part.first & False, method="value")',
+        'apply(critic, batch.steps.obs, batch.carry, batch.first, method="value")',
+        'apply(critic, batch.steps.obs, batch.carry, batch.first & False, method="value")',
         ("tests/agents/test_trpo.py::test_recurrent_critic_learns_with_the_rollout_memory",),
     ),
     Mutant(
         "critic-starts-without-memory",
         "In learning, the recurrent critic starts each rollout from an empty state.",
         "jaxrl/agents/bases/critic.py",
-        'apply(critic, sample.obs, part.carry, part.first, method="value")',
-        "apply(critic, sample.obs, jax.tree.map(jax.numpy.zeros_like, part.carry), part.first, "
-        'method="value")',
+        'apply(critic, batch.steps.obs, batch.carry, batch.first, method="value")',
+        "apply(critic, batch.steps.obs, jax.tree.map(jax.numpy.zeros_like, batch.carry), "
+        'batch.first, method="value")',
         ("tests/agents/test_trpo.py::test_recurrent_critic_learns_with_the_rollout_memory",),
+    ),
+    Mutant(
+        "roll-in-forgotten",
+        "The random-horizon gradient rolls out from the start of the episode.",
+        "jaxrl/agents/bases/random_horizon.py",
+        "stops = jnp.cumsum(stop & alive, axis=0)",
+        "stops = jnp.cumsum(stop.at[0].set(True) & alive, axis=0)",
+        (f"{RANDOM_HORIZON}::test_gradient_is_unbiased_for_the_discounted_return[no baseline]",),
+    ),
+    Mutant(
+        "roll-out-never-stops",
+        "The random-horizon gradient sums the rewards up to the end of the episode.",
+        "jaxrl/agents/bases/random_horizon.py",
+        "counts = (stops == 1) & alive",
+        "counts = (stops >= 1) & alive",
+        (f"{RANDOM_HORIZON}::test_gradient_is_unbiased_for_the_discounted_return[no baseline]",),
+    ),
+    Mutant(
+        "episodes-without-a-stop-left-out",
+        "Episodes that end before the first stop are left out of the mean instead of being zero.",
+        "jaxrl/agents/bases/random_horizon.py",
+        "gain = mean(jnp.where(visit.valid, gains, 0.0))",
+        "gain = mean(gains, visit.valid)",
+        (f"{RANDOM_HORIZON}::test_gradient_is_unbiased_for_the_discounted_return[no baseline]",),
+    ),
+    Mutant(
+        "cut-roll-out-taken-for-ended",
+        "A roll-out that the time limit cuts off counts as if the episode had terminated.",
+        "jaxrl/agents/rpg.py",
+        "beyond = jnp.where(visit.cut, self.discount * value(visit.next_obs), 0.0)",
+        "beyond = 0.0",
+        (f"{RANDOM_HORIZON}::test_values_stand_for_the_rewards_after_a_cut",),
     ),
     Mutant(
         "critic-vector-on-every-device",
