@@ -4,6 +4,7 @@ from jaxrl.agents.a2c import A2C
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.fitted_q import FittedQ
+from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
 from jaxrl.agents.npg import NPG
 from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
@@ -29,6 +30,7 @@ __all__ = [
     "TD3",
     "TRPO",
     "FittedQ",
+    "FittedQActorCritic",
     "OnlineQ",
     "QSearch",
     "Rainbow",

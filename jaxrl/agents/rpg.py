@@ -16,7 +16,7 @@ from jaxrl.types import Array, Key, PyTree, Trajectory
 
 
 class RPG(RandomHorizonAgent):
-    """Random-horizon policy gradient: grad log pi(a | s) y at a geometric time, y unbiased for Q."""
+    """Random-horizon policy gradient: the score at a geometric time, times an unbiased Q."""
 
     baseline: Literal["none", "learned"] = hyper(
         "learned",

@@ -1,89 +1,40 @@
 """Samples (s, a, y) at geometric times, and the gradients made of them, against exact values."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.environments import BestActionByObservation, BestMixedAction, Endless, MaskedChoice
-from helpers.gradients import State, tabular_agent, tabular_params
-from helpers.probes import KEY, learned, mode, value
+from helpers.geometric import (
+    DISCOUNT,
+    EXACT,
+    LOGITS,
+    MDP,
+    POLICY,
+    VALUE,
+    Q,
+    batch_gradients,
+    endless,
+    experience,
+    limited,
+    paid,
+    visits,
+)
+from helpers.gradients import tabular_params
+from helpers.probes import learned, mode, value
 from helpers.simulation import agrees
 
 from jaxrl.agents import RPG
 from jaxrl.agents.bases import random_horizon
-from jaxrl.engine.rollout import rollout
-from jaxrl.engine.vector_env import VectorEnv
-from jaxrl.types import Clock, Transition
-from jaxrl_envs.exact import garnet, gradients, values
+from jaxrl.types import Transition
+from jaxrl_envs.exact import gradients, values
 
-BATCHES = 4096
-DISCOUNT = 0.6
-LONG = 40
-"""Steps after which next to nothing of the discounted return is missing: 0.6^40 is below 1e-8."""
-
-
-def endless(max_steps=None):
-    """A random MDP in which the discounted and the undiscounted return disagree."""
-    return garnet.make(6, 3, branching=2, termination=0.1, seed=16, max_steps=max_steps)
-
-
-def limited():
-    return endless(max_steps=3)
-
-
-def paid():
-    """With rewards far from 0."""
-    return endless().replace(reward=endless().reward + 2.0)
-
-
-MDP = endless()
-LOGITS = np.random.default_rng(0).standard_normal((6, 3))
-POLICY = values.softmax(LOGITS)
-VALUE = values.policy_value(MDP, POLICY, DISCOUNT)
-Q = values.action_value(MDP, POLICY, DISCOUNT)
-EXACT = gradients.policy_gradient(MDP, POLICY, DISCOUNT).reshape(-1)
 WRONG_VALUE = VALUE + np.array([1.0, -1.0, 0.5, 2.0, 0.0, -2.0])
 
 
-PER_BATCH = 4
-
-
-@functools.cache
-def experience(mdp_of, num_envs=BATCHES * PER_BATCH, kind=RPG, **options):
-    """A rollout of many copies from fresh starts, `[T, num_envs]`, by an agent and its state."""
-    mdp = mdp_of()
-    options = {"num_envs": num_envs, "num_steps": LONG, "discount": DISCOUNT} | options
-    agent = tabular_agent(kind, mdp, **options)
-    envs, state = VectorEnv(mdp, num_envs), State(tabular_params(LOGITS, np.zeros(6)))
-
-    def policy(carry, obs, key):
-        return agent.act(state, carry, obs, key, Clock.start(), explore=True)
-
-    @jax.jit
-    def run(start, key):
-        carry = agent.initial_carry(num_envs)
-        return rollout(policy, envs, envs.reset(start), carry, carry, key, agent.num_steps)[2]
-
-    return agent, run(*jax.random.split(KEY))
-
-
-def gradients_of(mdp_of=endless, value=VALUE, **options):
-    """Gradients that the agent ascends, `[BATCHES, 18]`, from `PER_BATCH` episodes each."""
-    baseline = options.pop("baseline", "learned")
-    agent, trajectory = experience(mdp_of, **options)
-    agent, params = agent.replace(baseline=baseline), tabular_params(LOGITS, value)
-    batch = agent.evaluate(params, agent.prepare(None, trajectory, Clock.start()), KEY)
-
-    def parts(x):  # [K, N] to [BATCHES, K, PER_BATCH]
-        return jnp.moveaxis(x.reshape(x.shape[0], BATCHES, PER_BATCH, *x.shape[2:]), 1, 0)
-
-    def one(batch):
-        return agent.gradient(params.actor, batch, Clock.start())[0]
-
-    (found,) = jax.tree.leaves(jax.jit(jax.vmap(one))(jax.tree.map(parts, batch)))
-    return found
+def gradients_of(mdp_of=endless, value=VALUE, baseline="learned", **options):
+    agent, trajectory = experience(mdp_of, RPG, **options)
+    agent = agent.replace(baseline=baseline)
+    return batch_gradients(agent, tabular_params(LOGITS, value), trajectory)
 
 
 # The two stops ------------------------------------------------------------------------------------
@@ -125,9 +76,7 @@ def test_samples_equal_a_step_by_step_reference():
 
 
 def test_states_are_discounted_and_y_is_unbiased_for_q():
-    agent, trajectory = experience(endless)
-    visit = jax.tree.map(np.ravel, agent.prepare(None, trajectory, Clock.start()).steps)
-    state = np.asarray(visit.obs).reshape(-1, 6).argmax(-1)
+    visit, state = visits(*experience(endless, RPG))
     visited = np.stack([visit.valid & (state == s) for s in range(6)], -1)
     states = values.discounted_states(MDP, POLICY, DISCOUNT)
     assert agrees(visited, states)

@@ -10,7 +10,9 @@ COMMON = """
     import jax, jax.numpy as jnp, numpy as np
     import jaxrl, jaxrl_envs
     from helpers.environments import BestAction, Chain, Counter, Recall
-    from jaxrl.agents import A2C, NPG, PPO, PQN, REINFORCE, RPG, TRPO
+    from jaxrl.agents import (
+        A2C, NPG, PPO, PQN, REINFORCE, RPG, TRPO, FittedQActorCritic,
+    )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
     from jaxrl.engine.training import Training
@@ -84,6 +86,8 @@ SAME = """
         "reinforce, optimal": (
             REINFORCE(**episodes, baseline="optimal", credit="return"), ends, 3, {}),
         "rpg": (RPG(**rollouts, discount=0.6, num_pairs=2), ends, 3, {}),
+        "fitted q actor-critic": (
+            FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
     }
     agent, env, iterations, options = cases[sys.argv[1]]
     print(json.dumps(compare(agent, env, iterations, **options)))
@@ -104,6 +108,7 @@ SOMETIMES = (
     "npg, empirical",
     "reinforce by time",
     "rpg",
+    "fitted q actor-critic",
 )
 
 

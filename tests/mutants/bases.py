@@ -1,7 +1,7 @@
 """Defects of `bases`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PROMISE, RANDOM_HORIZON, VALUES
+from mutants.tests import BY_HAND, FITTED_Q, IMMOVABLE, OWN_MODULES, PROMISE, RANDOM_HORIZON, VALUES
 
 MUTANTS = (
     Mutant(
@@ -184,6 +184,30 @@ MUTANTS = (
         "beyond = jnp.where(visit.cut, self.discount * value(visit.next_obs), 0.0)",
         "beyond = 0.0",
         (f"{RANDOM_HORIZON}::test_values_stand_for_the_rewards_after_a_cut",),
+    ),
+    Mutant(
+        "f-of-another-action",
+        "f(s, a) is fitted for the policy's action where a uniform one was taken.",
+        "jaxrl/agents/bases/action_critic.py",
+        "batch.steps.obs, batch.steps.action)",
+        "batch.steps.obs, batch.steps.policy_action)",
+        (f"{FITTED_Q}::test_f_is_the_regression_of_y_on_states_and_actions",),
+    ),
+    Mutant(
+        "uniform-while-rolling-in",
+        "Actions are uniform up to the first stop, which changes the states.",
+        "jaxrl/agents/fitted_q_actor_critic.py",
+        "tree_where(carry & stop, uniform, action)",
+        "tree_where(carry, uniform, action)",
+        (f"{FITTED_Q}::test_uniform_actions_keep_the_states_and_are_unbiased_for_q",),
+    ),
+    Mutant(
+        "advantage-over-the-policys-mean-missing",
+        "The scores are weighted by f(s, a) without subtracting its mean over the policy.",
+        "jaxrl/agents/fitted_q_actor_critic.py",
+        "advantage = taken - self.value(params, visit.obs, key)",
+        "advantage = taken",
+        (f"{FITTED_Q}::test_advantages_and_targets_come_from_f",),
     ),
     Mutant(
         "critic-vector-on-every-device",

@@ -2,6 +2,7 @@
 
 BY_HAND = "tests/agents/test_dqn.py::test_double_q_separates_selection_from_evaluation"
 ENDS = "tests/test_estimators.py::TestEnds"
+FITTED_Q = "tests/agents/test_fitted_q_actor_critic.py"
 FISHER = "tests/test_solvers.py::test_fisher_product_matches_the_explicit_matrix"
 IDENTITIES = "tests/test_estimators.py::TestIdentities"
 IMMOVABLE = "tests/agents/test_trpo.py::test_zero_or_non_finite_advantages_change_no_policy"
