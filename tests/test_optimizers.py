@@ -7,7 +7,7 @@ import optax
 import pytest
 from helpers.environments import BestContinuousAction, Counter
 
-from jaxrl.agents import A2C, DQN, PPO, REINFORCE, SAC, TD3, TRPO
+from jaxrl.agents import A2C, DQN, PPO, REINFORCE, RPG, SAC, TD3, TRPO
 from jaxrl.engine.train import train
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.optimizers import optimizer
@@ -64,6 +64,7 @@ AGENTS = {
     "td3": (TD3(**OFF_POLICY), 2),
     "sac": (SAC(**OFF_POLICY), 2),
     "reinforce": (REINFORCE(**SMALL), 2),
+    "rpg": (RPG(**SMALL), 2),
     "trpo": (TRPO(**SMALL, critic_minibatches=1), 1),
 }
 

@@ -5,6 +5,7 @@ from jaxrl.agents.a3c import A3C
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.fitted_q import FittedQ
+from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
 from jaxrl.agents.npg import NPG
 from jaxrl.agents.online_actor_critic import OnlineActorCritic
 from jaxrl.agents.online_q import OnlineQ
@@ -14,6 +15,7 @@ from jaxrl.agents.pqn import PQN
 from jaxrl.agents.q_search import QSearch
 from jaxrl.agents.rainbow import Rainbow
 from jaxrl.agents.reinforce import REINFORCE
+from jaxrl.agents.rpg import RPG
 from jaxrl.agents.sac import SAC
 from jaxrl.agents.td3 import TD3
 from jaxrl.agents.trpo import TRPO
@@ -27,10 +29,12 @@ __all__ = [
     "PPO",
     "PQN",
     "REINFORCE",
+    "RPG",
     "SAC",
     "TD3",
     "TRPO",
     "FittedQ",
+    "FittedQActorCritic",
     "OnlineActorCritic",
     "OnlineQ",
     "PPOPenalty",

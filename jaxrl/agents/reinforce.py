@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agent import Update
 from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.baselines import (
     BaselineAgent,
@@ -15,26 +14,12 @@ from jaxrl.agents.bases.baselines import (
     mean_of_others,
     optimal_baseline,
 )
-from jaxrl.agents.bases.critic import finite
-from jaxrl.agents.bases.learning import Networks
+from jaxrl.agents.bases.score_function import ScoreFunctionAgent, ScoreFunctionState
 from jaxrl.estimators import discounted_returns
-from jaxrl.hyper import hyper
 from jaxrl.losses import mean, standardize
 from jaxrl.optimizers import value_and_gradient
-from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, Key, PyTree, Trajectory
-
-
-class REINFORCEState(struct.PyTreeNode):
-    """Attributes:
-    params: of the policy and of the value.
-    optimizer: the policy's.
-    critic_optimizer: the critic's, `()` without a learned baseline.
-    """
-
-    params: Networks
-    optimizer: optax.OptState
-    critic_optimizer: Any
+from jaxrl.schedules import at
+from jaxrl.types import Array, Clock, PyTree, Trajectory
 
 
 class Returns(struct.PyTreeNode):
@@ -51,22 +36,19 @@ class Returns(struct.PyTreeNode):
     episode_return: Array
 
 
-class REINFORCE(BaselineAgent):
+class REINFORCE(BaselineAgent, ScoreFunctionAgent):
     """REINFORCE: the Monte Carlo policy gradient, with various baselines."""
 
-    learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="Learning rate of the policy.")
-    entropy_coefficient: Scheduled = hyper(0.0, low=0.0, doc="Weight of the entropy bonus.")
+    @property
+    def fits_critic(self) -> bool:
+        return self.baseline == "learned"
 
-    def init(self, key: Key) -> REINFORCEState:
-        params = self.init_params(key)
-        optimizer = finite(self.optimizer_at(self.learning_rate, Clock.start())).init(params.actor)
-        fitted: Any = self.init_critic(params.critic) if self.baseline == "learned" else ()
-        return REINFORCEState(params, optimizer, fitted)
-
-    def prepare(self, state: REINFORCEState, trajectory: Trajectory, clock: Clock) -> Trajectory:
+    def prepare(
+        self, state: ScoreFunctionState, trajectory: Trajectory, clock: Clock
+    ) -> Trajectory:
         """Computes returns, baseline, and the weights of the steps."""
         steps = trajectory.steps
-        learned = self.baseline == "learned"
+        learned = self.fits_critic
         counts, age = jnp.ones(steps.reward.shape, bool), jnp.zeros(steps.reward.shape, jnp.int32)
         if self.whole_episodes:
             counts, age = first_episode(steps.terminated | steps.truncated)
@@ -99,18 +81,8 @@ class REINFORCE(BaselineAgent):
         sample = Sample(steps.obs, steps.action, log_prob, values, advantage, returns, only)
         return trajectory.replace(steps=Returns(sample, weight, returns))
 
-    def update(self, state: REINFORCEState, batch: Trajectory, key: Key, clock: Clock) -> Update:
-        actor, critic = state.params.actor, state.params.critic
-        gradient, metrics = self.gradient(actor, batch, clock)
-        descent = jax.tree.map(jnp.negative, gradient)
-        transform = finite(self.optimizer_at(self.learning_rate, clock))
-        updates, optimizer = transform.update(descent, state.optimizer, actor)
-        actor, fitted = optax.apply_updates(actor, updates), state.critic_optimizer
-        if self.baseline == "learned":
-            samples = batch.replace(steps=batch.steps.sample)
-            critic, fitted, error = self.fit_critic(critic, fitted, samples, key, clock)
-            metrics = metrics | {"value_loss": error}
-        return Update(REINFORCEState(Networks(actor, critic), optimizer, fitted), metrics)
+    def critic_samples(self, batch: Trajectory) -> Trajectory:
+        return batch.replace(steps=batch.steps.sample)
 
     def gradient(
         self, actor: PyTree, batch: Trajectory, clock: Clock

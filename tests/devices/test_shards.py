@@ -10,7 +10,9 @@ COMMON = """
     import jax, jax.numpy as jnp, numpy as np
     import jaxrl, jaxrl_envs
     from helpers.environments import BestAction, Chain, Counter, Recall
-    from jaxrl.agents import A2C, NPG, PPO, PPOPenalty, PQN, REINFORCE, TRPO
+    from jaxrl.agents import (
+        A2C, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, FittedQActorCritic,
+    )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
     from jaxrl.engine.training import Training
@@ -85,6 +87,9 @@ SAME = """
             REINFORCE(**episodes, baseline="time", standardize="returns"), ends, 3, {}),
         "reinforce, optimal": (
             REINFORCE(**episodes, baseline="optimal", credit="return"), ends, 3, {}),
+        "rpg": (RPG(**rollouts, discount=0.6, num_pairs=2), ends, 3, {}),
+        "fitted q actor-critic": (
+            FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
     }
     agent, env, iterations, options = cases[sys.argv[1]]
     print(json.dumps(compare(agent, env, iterations, **options)))
@@ -106,6 +111,8 @@ SOMETIMES = (
     "a2c from a pool",
     "npg, empirical",
     "reinforce by time",
+    "rpg",
+    "fitted q actor-critic",
 )
 
 

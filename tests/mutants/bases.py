@@ -1,7 +1,16 @@
 """Defects of `bases`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import BY_HAND, IMMOVABLE, OWN_MODULES, PENALTY, PROMISE, VALUES
+from mutants.tests import (
+    BY_HAND,
+    FITTED_Q,
+    IMMOVABLE,
+    OWN_MODULES,
+    PENALTY,
+    PROMISE,
+    RANDOM_HORIZON,
+    VALUES,
+)
 
 MUTANTS = (
     Mutant(
@@ -124,8 +133,8 @@ MUTANTS = (
         "critic-learns-advantages",
         "The critic is fitted to the advantages instead of the value targets.",
         "jaxrl/agents/bases/critic.py",
-        "return value_loss(values, sample.target, sample.valid)",
-        "return value_loss(values, sample.advantage, sample.valid)",
+        "value_loss(self.predict(critic, part), sample.target, sample.valid)",
+        "value_loss(self.predict(critic, part), sample.advantage, sample.valid)",
         ("tests/agents/test_trpo.py::test_probe_truncation_is_not_termination",),
     ),
     Mutant(
@@ -140,18 +149,74 @@ MUTANTS = (
         "critic-forgets-no-episode",
         "In learning, the recurrent critic carries its state across episodes.",
         "jaxrl/agents/bases/critic.py",
-        'apply(critic, sample.obs, part.carry, part.first, method="value")',
-        'apply(critic, sample.obs, part.carry, part.first & False, method="value")',
+        'apply(critic, batch.steps.obs, batch.carry, batch.first, method="value")',
+        'apply(critic, batch.steps.obs, batch.carry, batch.first & False, method="value")',
         ("tests/agents/test_trpo.py::test_recurrent_critic_learns_with_the_rollout_memory",),
     ),
     Mutant(
         "critic-starts-without-memory",
         "In learning, the recurrent critic starts each rollout from an empty state.",
         "jaxrl/agents/bases/critic.py",
-        'apply(critic, sample.obs, part.carry, part.first, method="value")',
-        "apply(critic, sample.obs, jax.tree.map(jax.numpy.zeros_like, part.carry), part.first, "
-        'method="value")',
+        'apply(critic, batch.steps.obs, batch.carry, batch.first, method="value")',
+        "apply(critic, batch.steps.obs, jax.tree.map(jax.numpy.zeros_like, batch.carry), "
+        'batch.first, method="value")',
         ("tests/agents/test_trpo.py::test_recurrent_critic_learns_with_the_rollout_memory",),
+    ),
+    Mutant(
+        "roll-in-forgotten",
+        "The random-horizon gradient rolls out from the start of the episode.",
+        "jaxrl/agents/bases/random_horizon.py",
+        "stops = jnp.cumsum(stop & alive, axis=0)",
+        "stops = jnp.cumsum(stop.at[0].set(True) & alive, axis=0)",
+        (f"{RANDOM_HORIZON}::test_gradient_is_unbiased_for_the_discounted_return[no baseline]",),
+    ),
+    Mutant(
+        "roll-out-never-stops",
+        "The random-horizon gradient sums the rewards up to the end of the episode.",
+        "jaxrl/agents/bases/random_horizon.py",
+        "counts = (stops == 1) & alive",
+        "counts = (stops >= 1) & alive",
+        (f"{RANDOM_HORIZON}::test_gradient_is_unbiased_for_the_discounted_return[no baseline]",),
+    ),
+    Mutant(
+        "episodes-without-a-stop-left-out",
+        "Episodes that end before the first stop are left out of the mean instead of being zero.",
+        "jaxrl/agents/bases/random_horizon.py",
+        "gain = mean(jnp.where(visit.valid, gains, 0.0))",
+        "gain = mean(gains, visit.valid)",
+        (f"{RANDOM_HORIZON}::test_gradient_is_unbiased_for_the_discounted_return[no baseline]",),
+    ),
+    Mutant(
+        "cut-roll-out-taken-for-ended",
+        "A roll-out that the time limit cuts off counts as if the episode had terminated.",
+        "jaxrl/agents/rpg.py",
+        "beyond = jnp.where(visit.cut, self.discount * value(visit.next_obs), 0.0)",
+        "beyond = 0.0",
+        (f"{RANDOM_HORIZON}::test_values_stand_for_the_rewards_after_a_cut",),
+    ),
+    Mutant(
+        "f-of-another-action",
+        "f(s, a) is fitted for the policy's action where a uniform one was taken.",
+        "jaxrl/agents/bases/action_critic.py",
+        "batch.steps.obs, batch.steps.action)",
+        "batch.steps.obs, batch.steps.policy_action)",
+        (f"{FITTED_Q}::test_f_is_the_regression_of_y_on_states_and_actions",),
+    ),
+    Mutant(
+        "uniform-while-rolling-in",
+        "Actions are uniform up to the first stop, which changes the states.",
+        "jaxrl/agents/fitted_q_actor_critic.py",
+        "tree_where(carry & stop, uniform, action)",
+        "tree_where(carry, uniform, action)",
+        (f"{FITTED_Q}::test_uniform_actions_keep_the_states_and_are_unbiased_for_q",),
+    ),
+    Mutant(
+        "advantage-over-the-policys-mean-missing",
+        "The scores are weighted by f(s, a) without subtracting its mean over the policy.",
+        "jaxrl/agents/fitted_q_actor_critic.py",
+        "advantage = taken - self.value(params, visit.obs, key)",
+        "advantage = taken",
+        (f"{FITTED_Q}::test_advantages_and_targets_come_from_f",),
     ),
     Mutant(
         "critic-vector-on-every-device",

@@ -54,6 +54,8 @@ AGENTS = {
     "trpo": (agents.TRPO(**ON_POLICY), pendulum, NORMALIZED),
     "npg": (agents.NPG(**ON_POLICY), cartpole, {}),
     "reinforce": (agents.REINFORCE(**ON_POLICY), cartpole, {}),
+    "rpg": (agents.RPG(**ON_POLICY), cartpole, {}),
+    "fitted_q_actor_critic": (agents.FittedQActorCritic(**ON_POLICY), pendulum, {}),
     "pqn": (agents.PQN(**ON_POLICY), cartpole, {}),
     "dqn": (agents.DQN(**REPLAY), Picture, {}),
     "rainbow": (agents.Rainbow(**REPLAY), cartpole, {}),

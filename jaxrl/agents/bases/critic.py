@@ -99,6 +99,11 @@ class CriticAgent(SeparateAgent):
         """The initial state of the critic's optimiser."""
         return finite(self.optimizer_at(self.critic_learning_rate, Clock.start())).init(critic)
 
+    def predict(self, critic: PyTree, batch: Trajectory) -> Array:
+        """The critic's values of a batch of `Sample`s, which are fitted to the targets."""
+        apply: Any = self.network.apply
+        return apply(critic, batch.steps.obs, batch.carry, batch.first, method="value")[0]
+
     def fit_critic(
         self, critic: PyTree, optimizer: Any, batch: Trajectory, key: Key, clock: Clock
     ) -> tuple[PyTree, Any, Array]:
@@ -126,9 +131,7 @@ class CriticAgent(SeparateAgent):
             sample: Sample = part.steps
 
             def loss(critic):
-                apply: Any = self.network.apply
-                values, _ = apply(critic, sample.obs, part.carry, part.first, method="value")
-                return value_loss(values, sample.target, sample.valid), None
+                return value_loss(self.predict(critic, part), sample.target, sample.valid), None
 
             critic, optimizer, error, _ = descend(transform, loss, fit.critic, fit.optimizer)
             return flatten(Fit(critic, optimizer), fields), error
