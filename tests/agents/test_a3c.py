@@ -129,7 +129,8 @@ def test_one_worker_is_a2c_to_the_last_bit(env, options):
 # Several workers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("core", ["none", pytest.param("gru", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("core", ["none", "gru"])
 def test_refreshed_workers_make_successive_a2c_updates(core):
     """Staleness 0: update w is A2C's on the environments of worker w, from the parameters then."""
     options = {"core": core, "core_size": 4}
@@ -147,7 +148,7 @@ def test_refreshed_workers_make_successive_a2c_updates(core):
     assert new.metrics["staleness"] == 0
 
 
-@pytest.mark.parametrize("order", ["fixed", "random"])
+@pytest.mark.parametrize("order", ["fixed", pytest.param("random", marks=pytest.mark.thorough)])
 def test_stale_gradients_reach_the_shared_parameters_in_turn(order):
     """Algorithm S3 as a loop: the gradient at the copy, a step of the shared parameters with shared
     statistics in float64, and the copy of the result."""

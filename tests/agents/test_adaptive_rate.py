@@ -106,6 +106,7 @@ def test_a_step_beyond_target_kl_slows_the_next_ones(one_update):
     np.testing.assert_allclose(new.learning_rate, 1e-3 / 1.5, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_rates_of_a_sweep_go_their_own_ways():
     """A divergence that every step exceeds lowers the rate to its limit, a huge one raises it."""
     grid = sweep(PPO(**SMALL), desired_kl=[1e-20, 1e3], learning_rate=[1e-4, 1e-3])

@@ -51,7 +51,13 @@ def gradients_of(f, mdp_of=endless, **options):
 # The gradient -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, UNIFORM], ids=["policy", "uniform"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="policy"),
+        pytest.param(UNIFORM, id="uniform", marks=pytest.mark.thorough),
+    ],
+)
 def test_exact_f_gives_the_exact_gradient(options):
     """Whichever actions f is fitted to; and errors of f bias it as far as they depend on a."""
     assert agrees(gradients_of(Q, **options), EXACT)

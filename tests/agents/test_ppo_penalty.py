@@ -214,6 +214,7 @@ def test_the_coefficient_never_sticks_at_zero():
     assert 1e5 < after_200_iterations(least, kl=9.0) < jnp.inf
 
 
+@pytest.mark.thorough
 def test_the_coefficient_follows_the_reported_divergences():
     """In a run, from iteration to iteration, as the loop of section 4."""
     agent = FAST.replace(learning_rate=1e-2, kl_coefficient=0.5, target_kl=0.02)

@@ -146,6 +146,7 @@ def test_state_baseline_changes_the_variance_and_not_the_mean():
 # Truncation ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_cut_episodes_give_the_gradient_of_the_return_within_them():
     """Without values; a time limit and the end of the rollout are the same."""
     exact = gradients.finite_horizon_gradient(MDP, POLICY, DISCOUNT, 3).reshape(-1)
@@ -195,6 +196,7 @@ def test_probe_mixed_action():
     np.testing.assert_array_equal(pair, [[0, 2], [1, 2]])
 
 
+@pytest.mark.thorough
 def test_probe_truncation_is_not_termination():
     """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5."""
     agent = RPG(**FAST | {"discount": 0.8, "num_steps": 10})
