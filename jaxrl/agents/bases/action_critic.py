@@ -36,9 +36,9 @@ class ActionCriticAgent(CriticAgent):
         few = isinstance(space, Discrete)
 
         def torso():
-            return (
-                default_torso(spec, (), self.activation) if own is None else own.clone(parent=None)
-            )
+            if own is not None:
+                return own.clone(parent=None)
+            return default_torso(spec, (), self.activation)
 
         return Critics(
             torso,
