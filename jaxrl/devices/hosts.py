@@ -62,7 +62,8 @@ def by_first(function: Callable[[], T]) -> T:
     """Calls a function in the first process; all get its result, plain JSON, or raise its error."""
     if count() == 1:
         return function()
-    result, error = None, None
+    result: Any = None
+    error: JaxrlError | None = None
     if is_first():
         try:
             result = function()
@@ -84,8 +85,10 @@ def together(problem: str | None) -> None:
 
 def everywhere(function: Callable[[], T]) -> T:
     """Calls a function in every process; an error in one of them is raised in all."""
+    result: Any = None
+    problem: str | None = None
     try:
-        result, problem = function(), None
+        result = function()
     except JaxrlError as error:
         if count() == 1:
             raise
@@ -99,8 +102,9 @@ def losses_explained(remedy: str) -> Iterator[None]:
     """Turns JAX's error about a process that no longer answers into `PeerLost`."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if count() == 1 or not any(word in str(error) for word in ABOUT_A_PEER):
+    except (RuntimeError, ValueError) as error:  # JAX raises either
+        is_ours = isinstance(error, JaxrlError)
+        if is_ours or count() == 1 or not any(word in str(error) for word in ABOUT_A_PEER):
             raise
         raise PeerLost(f"another process of this run has ended; {remedy}") from error
 
@@ -119,14 +123,16 @@ def whole(tree: PyTree) -> PyTree:
 
     def one(x: Any) -> Any:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = np.asarray(jax.random.key_data(x))
+            data = jnp.asarray(np.asarray(jax.random.key_data(x)))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         return np.asarray(x)
 
     mesh = next((x.sharding.mesh for x in jax.tree.leaves(tree)), None)
     if mesh is None:
         return tree
-    return jax.tree.map(one, jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree))
+    return jax.tree.map(
+        one, jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    )
 
 
 def _same(tree: PyTree) -> PyTree:
@@ -153,13 +159,13 @@ def row(tree: PyTree, index: Any, axis: str) -> PyTree:
 
 
 def _bits(x: jax.Array) -> jax.Array:
-    if x.dtype == bool:
+    if jnp.issubdtype(x.dtype, jnp.bool_):
         return x.astype(jnp.uint32)
     return jax.lax.bitcast_convert_type(x, _unsigned(x.dtype)).astype(jnp.uint32)
 
 
 def _of_bits(bits: jax.Array, dtype: Any) -> jax.Array:
-    if dtype == bool:
+    if jnp.issubdtype(dtype, jnp.bool_):
         return bits.astype(bool)
     return jax.lax.bitcast_convert_type(bits.astype(_unsigned(dtype)), dtype)
 

@@ -188,7 +188,8 @@ class Placement:
         """
         if hosts.count() == 1:
             return self.trim(tree)
-        if self.is_shared:
+        is_everywhere = all(x.sharding.is_fully_replicated for x in jax.tree.leaves(tree))
+        if self.is_shared or is_everywhere:  # as after `trim`
             found = hosts.whole(tree)
             return found if hosts.is_first() else None
         rows: list[PyTree] = []

@@ -113,13 +113,14 @@ class Recorder:
             self._compiled = True
             if self._writes and not self._begun:
                 self.directory.write_config(self.config)
-        is_new = isinstance(event, Evaluation) and event.steps > self.recorded_until
-        if is_new and self._writes:
+        if not isinstance(event, Evaluation):
+            return
+        if self._writes and event.steps > self.recorded_until:
             rows = self._rows(event)
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
                 logger.write(rows)
-        if isinstance(event, Evaluation) and self.options.keep_best:
+        if self.options.keep_best:
             highest = -np.inf if self.best is None else self.best.return_mean
             if event.return_mean > highest:
                 self._keep(event)
