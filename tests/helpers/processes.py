@@ -21,7 +21,7 @@ def json_of(code, *arguments, devices, cache):
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=_environment(devices, cache), capture_output=True, text=True, timeout=600,
+        env=environment(devices, cache), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
@@ -32,14 +32,12 @@ def of_several(code, *arguments, processes, cache):
 
     Its first arguments are the address of process 0, the number of processes and its own number.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     words = [sys.executable, "-c", textwrap.dedent(code)]
     started = [
         subprocess.Popen(
             [*words, address, str(processes), str(i), *map(str, arguments)],
-            env=_environment(1, cache), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(1, cache), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(processes)
     ]  # fmt: skip
@@ -51,7 +49,15 @@ def of_several(code, *arguments, processes, cache):
     return [(p.returncode, *texts) for p, texts in zip(started, said, strict=True)]
 
 
-def _environment(devices, cache):
+def free_address():
+    """The address of a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def environment(devices, cache):
+    """Environment variables of such a process."""
     return {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
