@@ -245,10 +245,11 @@ class Recorder:
         def first() -> tuple[int, list[str], str]:
             step, notes = self._restore_newest(run_state)
             self.recorded_until = self.directory.keep_metrics(step)
-            return step, notes, self._seal(step)
+            return step, notes, self._seal(step) if several else ""
 
+        several = hosts.count() > 1
         step, notes, seal = hosts.by_first(first)
-        if hosts.count() > 1:
+        if several:
             hosts.together(self._restore_as_first(run_state, step, seal))
         self.best = self._best_so_far()
         tell(Resumed(max(step, 0), tuple(notes)))
