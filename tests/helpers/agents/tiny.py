@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from helpers.agents.idle import Idle
 from jaxrl.agent import OnPolicy, Update
 from jaxrl.losses import mean
-from jaxrl.types import static
+from jaxrl.types import Scalar, static
 
 
 class Tiny(Idle):
     """Its state moves at random, by as much as the mean of rewards and observations."""
 
+    discount: Scalar = 1.0
     num_envs: int = static(default=4)
 
     @property
