@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from jaxrl.cli import terminal
+from jaxrl.cli import distributed, terminal
 from jaxrl.cli.command_line import joined, parse_command_line
 from jaxrl.cli.parsing import fail
 from jaxrl.errors import JaxrlError
@@ -16,6 +16,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     terminal.ensure()
     try:
         options = parse_command_line(argv)
+        if distributed.runs_in_child(options):
+            raise SystemExit(distributed.supervise(argv))
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as end:

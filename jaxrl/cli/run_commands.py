@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.cli import terminal
+from jaxrl.cli.distributed import add_distributed, connected, is_distributed
 from jaxrl.cli.option_flags import OF_RESUME, add_flags, options_of
 from jaxrl.cli.parsing import count, file_path, flag_name, kind
 from jaxrl.cli.session import find_own_modules, keep_compiled_programs
@@ -40,6 +41,7 @@ def add(verbs: Any) -> None:
     horizon = "New total number of environment steps per seed; schedules stretch over it"
     steps = dataclasses.replace(OF_RESUME["total_steps"], doc=horizon)
     add_flags(resume, {"total_steps": steps}, with_defaults=False)
+    add_distributed(resume)
     following = resume.add_argument_group("saving, stopping and logging")
     add_flags(
         following, {k: x for k, x in OF_RESUME.items() if k != "total_steps"}, with_defaults=False
@@ -162,10 +164,19 @@ def resume_run(options: argparse.Namespace) -> None:
             raise InvalidValue(
                 f"{flag} is for single runs, but {options.path} is a sweep: leave it out"
             )
+        if is_distributed(options):
+            raise InvalidValue(
+                f"{options.path} is a sweep, which is trained by one process: leave --distributed "
+                "out"
+            )
         return resume_sweep(options.path)
     # claimed before it is read
-    with terminal.ignoring_stdout_errors(), RunDirectory.resume(options.path) as directory:
-        run_config = RunConfig.of_run(options.path)
+    with (
+        terminal.ignoring_stdout_errors(),
+        connected(options) as processes,
+        processes.claim(lambda: RunDirectory.resume(options.path)) as directory,
+    ):
+        run_config = processes.read(lambda: RunConfig.of_run(options.path))
         before = run_config.training
         run_config = dataclasses.replace(
             run_config,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl import __version__, registry
 from jaxrl.cli import terminal
+from jaxrl.cli.distributed import add_distributed, connected
 from jaxrl.cli.option_flags import FLAGS, add_flags, options_of
 from jaxrl.cli.parsing import (
     HYPER,
@@ -64,6 +65,7 @@ def add_train(verbs: Any, algorithm: Algorithm | None, words: bool) -> None:
         "--run-dir", type=file_path, metavar="DIR",
         help="Directory to create (default: runs/ALGO-ENV-seedSEED-TIME)",
     )  # fmt: skip
+    add_distributed(train)
     add_training_flags(train, run, algorithm)
 
 
@@ -170,7 +172,8 @@ def train_agent(options: argparse.Namespace) -> None:
         return _show_dry_run(run_config)
     with (
         terminal.ignoring_stdout_errors(),
-        claim(RunDirectory, options.run_dir, options) as directory,
+        connected(options) as processes,
+        processes.claim(lambda: claim(RunDirectory, options.run_dir, options)) as directory,
     ):
         announce(options, f"into {directory.path}")
         train(run_config, directory)

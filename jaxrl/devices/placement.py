@@ -1,7 +1,8 @@
 """Spreads a run over devices: its members, or the environments of a single one.
 
 A member usually stays on one device, without communication. Where there is only one, devices can
-share its environments, see `devices.shards`.
+share its environments, see `devices.shards`. With several processes (`devices.hosts`), each of them
+has the same number of devices in use.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl.devices import hosts
 from jaxrl.devices.shards import ENVS
 from jaxrl.errors import InvalidValue
 from jaxrl.types import PyTree
@@ -26,8 +28,8 @@ MEMBERS = "members"
 class Placement:
     """Which devices train the members of a run.
 
-    Each device gets the same number of members. If that number does not divide M, the last member
-    is repeated, and the repetitions are dropped from all results.
+    Each device gets the same number of members. If the devices have room for more than M, the last
+    member is repeated, and the repetitions are dropped from all results.
 
     Attributes:
       num_members: M.
@@ -66,14 +68,18 @@ class Placement:
         why = "one member stays on one device" if num_members == 1 else "as requested"
         if jax.config.jax_disable_jit:
             usable, why = 1, "jax_disable_jit is set"
+        processes = hosts.count()
+        if processes > 1:
+            _check_processes(processes, num_members, num_devices)
         each = -(-num_members // usable)
-        return cls(num_members, tuple(found[: -(-num_members // each)]), len(found), why=why)
+        in_use = _of_each_process(-(-num_members // each), processes)
+        return cls(num_members, in_use, len(found), why=why)
 
     def shared_by(self, number: int, num_envs: int, why: str) -> Self:
         """The same, but `number` devices share the `num_envs` environments of the only member."""
         if number == 1:
             return dataclasses.replace(self, why=why or self.why)
-        devices = tuple(jax.devices()[:number])
+        devices = _of_each_process(number, hosts.count())
         return dataclasses.replace(self, devices=devices, num_envs=num_envs // number)
 
     @property
@@ -156,7 +162,9 @@ class Placement:
         def one(spec: PartitionSpec, x: Any) -> Any:
             if spec == BATCHED and number:
                 x = jnp.concatenate([x, jnp.repeat(x[-1:], number, axis=0)])
-            return jax.device_put(x, NamedSharding(self._mesh, spec))
+            return put(x, NamedSharding(self._mesh, spec))
+
+        put = jax.device_put if hosts.count() == 1 else hosts.put
 
         return jax.tree.map(
             lambda spec, part: jax.tree.map(functools.partial(one, spec), part), specs, tree
@@ -168,11 +176,80 @@ class Placement:
             return tree
         return jax.tree.map(lambda x: x[: self.num_members], tree)
 
+    def readable(self, tree: PyTree) -> PyTree:
+        """Results of the programs that this process can read, also if others computed them."""
+        return tree if hosts.count() == 1 else hosts.whole(tree)
+
+    def collect(self, tree: PyTree) -> PyTree:
+        """The state of all members, for the process that writes it.
+
+        With several processes, members are sent one by one, since their replay buffers may not fit
+        into the memory of one device. The others get None.
+        """
+        if hosts.count() == 1:
+            return self.trim(tree)
+        is_everywhere = all(x.sharding.is_fully_replicated for x in jax.tree.leaves(tree))
+        if self.is_shared or is_everywhere:  # as after `trim`
+            found = hosts.whole(tree)
+            return found if hosts.is_first() else None
+        rows: list[PyTree] = []
+        for i in range(self.num_members):
+            member = hosts.whole(self._member(tree, np.int32(i)))
+            if hosts.is_first():
+                rows.append(member)
+        return jax.tree.map(lambda *x: _stacked(x), *rows) if rows else None
+
+    @functools.cached_property
+    def _member(self) -> Callable[..., Any]:
+        """A member of a tree of all members, on every device."""
+        return jax.jit(
+            jax.shard_map(
+                functools.partial(hosts.row, axis=MEMBERS),
+                mesh=self._mesh,
+                in_specs=(BATCHED, SHARED),
+                out_specs=SHARED,
+            )
+        )
+
 
 BATCHED = PartitionSpec(MEMBERS)
 """Of an argument whose leaves have a leading axis of members."""
 SHARED = PartitionSpec()
 """Of an argument that all members share."""
+
+
+def _check_processes(processes: int, num_members: int, num_devices: int | None) -> None:
+    """Raises ValueError where a process would have nothing to do."""
+    if jax.config.jax_disable_jit:
+        raise InvalidValue("jax_disable_jit is set: debug in a single process")
+    each = {sum(d.process_index == i for d in jax.devices()) for i in range(processes)}
+    if len(each) > 1:
+        numbers = " and ".join(map(str, sorted(each)))
+        raise InvalidValue(f"processes have {numbers} devices: give each the same number")
+    if num_devices is not None and num_devices % processes:
+        raise InvalidValue(
+            f"devices is {num_devices}, but there are {processes} processes, which share them "
+            f"evenly: use a multiple of {processes}"
+        )
+    if 1 < num_members < processes:
+        raise InvalidValue(
+            f"{num_members} members cannot keep {processes} processes busy: start at most "
+            f"{num_members}"
+        )
+
+
+def _of_each_process(number: int, processes: int) -> tuple[Any, ...]:
+    """At least `number` devices, equally many of each process."""
+    devices = jax.devices()
+    if processes == 1:
+        return tuple(devices[:number])
+    of_process = [[d for d in devices if d.process_index == i] for i in range(processes)]
+    return tuple(d for own in of_process for d in own[: -(-number // processes)])
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    is_key = jnp.issubdtype(rows[0].dtype, jax.dtypes.prng_key)
+    return jnp.stack(rows) if is_key else np.stack(rows)
 
 
 def _environments(number: int) -> str:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]
 
+from jaxrl.devices import hosts
 from jaxrl.errors import InvalidValue, JaxrlError
 from jaxrl.replay.saved import fitted
 from jaxrl.runs.checkpoint import SCHEMA_VERSION, as_networks, current_name
@@ -54,9 +55,12 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             enable_async_checkpointing=True,
-            create=True,
+            create=hosts.count() == 1,
             cleanup_tmp_directories=True,  # left by a process that was killed while writing
+            multiprocessing_options=_alone(),
         )
+        if hosts.count() > 1:
+            self.path.mkdir(parents=True, exist_ok=True)
         self._open.enter_context(_quiet_threads())
         return ocp.CheckpointManager(self.path, options=options)
 
@@ -119,7 +123,7 @@ class Checkpoints:
         if (directory / "_METADATA").exists():  # schema 1: only the final TrainState
             return {"schema_version": 1}
         try:
-            handler = ocp.JsonCheckpointHandler()
+            handler = ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
             sealed = handler.restore(directory / RECORD, args=ocp.args.JsonRestore())
             record, checksum = sealed["record"], sealed["crc32"]
             version = record["schema_version"]
@@ -160,7 +164,7 @@ class Checkpoints:
     def _read(self, step: int, part: str, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
         blank = {name: np.zeros(x["shape"], _dtype(x["dtype"])) for name, x in leaves.items()}
         try:
-            handler = ocp.StandardCheckpointHandler()
+            handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
             arrays = handler.restore(
                 self.path / str(step) / part,
                 args=ocp.args.StandardRestore({k: x for k, x in blank.items() if x.size}),
@@ -231,6 +235,16 @@ def _quiet_threads() -> Iterator[None]:
         logger.removeFilter(is_news)
         if sys.unraisablehook is quieter:
             sys.unraisablehook = hook
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Options of orbax with which this process waits for no other one."""
+    if hosts.count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}"
+    )
 
 
 def _is_key(x: Any) -> bool:

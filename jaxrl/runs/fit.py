@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl.devices import hosts
 from jaxrl.engine.options import called_with, options_class
 from jaxrl.engine.training import Training, TrainingArguments
 from jaxrl.errors import InvalidValue
@@ -59,6 +60,11 @@ def fit(given: FitArguments) -> Result:
         uninterrupted run; start it if there is none. `total_steps` may be larger than before.
       callbacks: called with each `Event`; a returned text ends the run (`jaxrl.runs.callbacks`).
 
+    After `jax.distributed.initialize`, every process calls `fit` with the same arguments, and the
+    members are spread over the devices of all. The first process writes `run_dir`; events and
+    results are the same in all, and leaves of a `state` are arrays on the devices of all processes
+    (`jax.experimental.multihost_utils.process_allgather` copies them to the host).
+
     Raises:
       ValueError, TypeError: an argument is invalid; or `run_dir` is not empty, cannot be written
         to, is in use by another process, or contains a run with another configuration or
@@ -66,6 +72,7 @@ def fit(given: FitArguments) -> Result:
       WriteError: a disk error, such as a full disk; the newest checkpoint can be resumed.
       DivergenceError: all members have diverged.
       Interrupted: Ctrl-C, SIGTERM or SIGHUP; with `run_dir`, the state has been saved.
+      PeerLost: another process of the run has ended.
     """
     check_key(given.key)
     run_dir, resume = given.run_dir, given.resume
@@ -77,8 +84,15 @@ def fit(given: FitArguments) -> Result:
     members = Members.of(Training.of(given), given.key, given.points, options.devices)
     if run_dir is None:
         return run(members, options, callbacks=callbacks)
-    begun = resume and (user_path(run_dir) / "config.json").exists()
-    directory = RunDirectory.resume(run_dir) if begun else RunDirectory.create(run_dir)
+    directory = RunDirectory(run_dir)
+
+    def claim() -> bool:
+        nonlocal directory
+        begun = resume and (user_path(run_dir) / "config.json").exists()
+        directory = RunDirectory.resume(run_dir) if begun else RunDirectory.create(run_dir)
+        return begun
+
+    begun = hosts.by_first(claim)
     return run(members, options, directory=directory, resume=begun, callbacks=callbacks)
 
 
@@ -103,17 +117,19 @@ def run(
       callbacks: as for `fit`.
     """
     if directory is None:
-        return Loop(members, options, callbacks).run()
+        with hosts.losses_explained("start again"):
+            return Loop(members, options, callbacks).run()
     from jaxrl.runs.recorder import Recorder  # deferred: orbax and matplotlib take a second
 
     recorder = None
     try:
         with Recorder(directory, members, options, origin) as recorder:
             if resume:
-                recorder.check_resumable()
+                hosts.by_first(recorder.check_resumable)
             else:
                 recorder.begin()
-            with deferred_signals() as asked:
+            losses_explained = hosts.losses_explained(recorder.go_on)
+            with deferred_signals() as asked, losses_explained:
                 loop = Loop(members, options, (recorder, *callbacks), recorder, asked)
                 try:
                     result = loop.run(resume)
@@ -124,7 +140,8 @@ def run(
                     recorder.retract()
                     raise
                 recorder.finish(result)
-                if number := asked():  # too late to end early, but the caller should end
+                # too late to end early, but the caller should end
+                if number := max(hosts.of_all(asked())):
                     raise Interrupted(f"the run {directory.path} is complete", number)
     except WriteError as error:
         left = "" if recorder is None else recorder.recovery_hint()

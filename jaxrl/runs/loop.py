@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.analysis.statistics import mean_of_finished
+from jaxrl.devices import hosts
 from jaxrl.engine.learners import IterationMetrics
 from jaxrl.engine.train import chunk_stops
 from jaxrl.errors import Unable
@@ -30,7 +31,11 @@ class DivergenceError(Unable):
 
 
 class Loop:
-    """Calls the compiled programs and sends events to the callbacks."""
+    """Calls the compiled programs and sends events to the callbacks.
+
+    With several processes, each has a loop. Clocks, signals and callbacks differ between them, so
+    they agree on whatever depends on those: the number of iterations of a call, saving, stopping.
+    """
 
     def __init__(
         self,
@@ -59,9 +64,11 @@ class Loop:
         state = programs.init(programs.training, programs.key)
         run_state = self.run_state = RunState(state, programs.no_metrics())
         if resume:
-            run_state.state = programs.trim(run_state.state)
-            self.recorder.restore(run_state, self.tell)
-            run_state.state = programs.place_state(run_state.state)
+            run_state.state = jax.eval_shape(programs.trim, state)
+            if self.recorder.restore(run_state, self.tell):
+                run_state.state = programs.place_state(run_state.state)
+            else:
+                run_state.state = state
         self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
         stops = chunk_stops(training.num_iterations, self.options.num_evaluations)
         # A run that was killed while ending is evaluated again, so that it ends the same way.
@@ -99,9 +106,10 @@ class Loop:
         run_state.state, metrics, divergence = programs.chunk(
             programs.training, run_state.state, programs.key, jnp.int32(start), jnp.int32(to)
         )
+        metrics, divergence = programs.readable((metrics, divergence))
         metrics = programs.trim(jax.tree.map(lambda x: np.asarray(x, np.float64), metrics))  # waits
         jax.block_until_ready(run_state.state)
-        seconds = time.perf_counter() - began
+        seconds = hosts.of_first(time.perf_counter() - began)
         run_state.iteration = to
         run_state.train_seconds += seconds
         run_state.since += metrics
@@ -147,7 +155,8 @@ class Loop:
             recorder = self.recorder
             saved = ""
             if recorder is not None:
-                saved = f"; {recorder.last_good_checkpoint(self.trimmed(run_state))}"
+                template = jax.eval_shape(self.programs.trim, run_state.state)
+                saved = f"; {hosts.by_first(lambda: recorder.last_good_checkpoint(template))}"
             raise DivergenceError(f"{last}{saved}")
 
     def evaluate(self, run_state: RunState) -> None:
@@ -173,7 +182,7 @@ class Loop:
         training, num_members, programs = self.members.training, len(self.members), self.programs
         iteration = jnp.int32(run_state.iteration)
         episodes = programs.evaluate(programs.training, run_state.state, key, iteration)
-        episodes = programs.trim(jax.block_until_ready(episodes))
+        episodes = programs.trim(programs.readable(jax.block_until_ready(episodes)))
         counts = np.array(episodes.finished).reshape(num_members, -1)
         counts[diverged := sorted(run_state.diverged)] = False
         returns = np.asarray(episodes.returns).reshape(counts.shape)
@@ -192,9 +201,14 @@ class Loop:
         )
 
     def save_if_due(self, run_state: RunState) -> None:
-        """Saves the run if it is time to, and raises Interrupted if a signal was received."""
-        asked = self.asked_to_end()
-        if asked or time.monotonic() - self.saved_at >= self.options.checkpoint_seconds:
+        """Saves the run if it is time to, and raises Interrupted if a signal was received.
+
+        A signal to one process ends all.
+        """
+        is_due = time.monotonic() - self.saved_at >= self.options.checkpoint_seconds
+        said = hosts.of_all((self.asked_to_end(), is_due))
+        asked, is_due = max(number for number, _ in said), said[0][1]
+        if asked or is_due:
             self.save(run_state)
         if asked:
             raise Interrupted(self.recorder.how_to_resume(run_state), asked)
@@ -203,18 +217,17 @@ class Loop:
         """Saves a checkpoint if there is a recorder and something new to save."""
         if self.recorder is not None and run_state.iteration != self.saved_iteration:
             run_state.stopped = self.stopped
-            self.tell(self.recorder.save(self.trimmed(run_state)))
+            whole = dataclasses.replace(
+                run_state, state=self.programs.placement.collect(run_state.state)
+            )
+            self.tell(self.recorder.save(whole))
             self.saved_at, self.saved_iteration = time.monotonic(), run_state.iteration
-
-    def trimmed(self, run_state: RunState) -> RunState:
-        """The run's state without what only fills up a device."""
-        return dataclasses.replace(run_state, state=self.programs.trim(run_state.state))
 
     def tell(self, event: Event) -> None:
         """Sends an event to the callbacks; the first reason to stop is kept."""
         for callback in self.callbacks:
             reason = callback(event)
-            self.stopped = self.stopped or reason
+            self.stopped = self.stopped or next(filter(None, hosts.of_all(reason)), None)
 
 
 def _mean(mean: Any) -> float:

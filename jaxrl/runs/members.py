@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agent import Agent
+from jaxrl.devices import hosts
 from jaxrl.devices.placement import SHARED, Placement
 from jaxrl.engine import sizes
 from jaxrl.engine.split import shards
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.training import Training
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import strong
 from jaxrl.types import Key, PyTree, Stream, stream
 from jaxrl.xla.precision import in_float32
@@ -73,7 +75,7 @@ class Members:
 
     def checked(self) -> Self:
         """The same; raises ValueError if there are fewer than `devices`."""
-        if self.devices is not None:  # else jax need not start yet
+        if self.devices is not None or hosts.count() > 1:  # else jax need not start yet
             _ = self.placement
         return self
 
@@ -86,7 +88,15 @@ class Members:
         placement = Placement.of(len(self), self.devices)
         if len(self) > 1 or jax.config.jax_disable_jit:
             return placement
-        number, why = shards(self.training, placement.available, self.devices)
+        processes, asked_for = hosts.count(), self.devices
+        if processes > 1 and asked_for is None:
+            asked_for = placement.available
+        number, why = shards(self.training, placement.available, asked_for)
+        if number < processes:
+            raise InvalidValue(
+                f"there are {processes} processes, but {why}: train at least {processes} seeds, or "
+                "use one process"
+            )
         return placement.shared_by(number, self.training.envs.num_envs, why)
 
     @property

@@ -84,6 +84,10 @@ class Programs:
         """Results of the programs, without what only fills up a device."""
         return self.placement.trim(tree)
 
+    def readable(self, tree: PyTree) -> PyTree:
+        """Results of the programs that this process can read."""
+        return self.placement.readable(tree)
+
 
 @contextlib.contextmanager
 def _explained(placement: Placement) -> Iterator[None]:

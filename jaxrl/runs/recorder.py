@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -13,7 +14,9 @@ import numpy as np
 from jaxrl.agent import Replay
 from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import episode_statistics, summarize
-from jaxrl.errors import InvalidValue
+from jaxrl.devices import hosts
+from jaxrl.engine.learners import TrainState
+from jaxrl.errors import InvalidValue, JaxrlError
 from jaxrl.runs import fingerprint
 from jaxrl.runs.checkpoint import Contents, learned
 from jaxrl.runs.checkpoint_files import Checkpoints, DamagedCheckpoint, replace_by
@@ -46,6 +49,8 @@ from jaxrl.runs.run_state import RunState
 class Recorder:
     """Writes the files of a run directory from the events of the run.
 
+    With several processes, only the first one's recorder writes; the others read, on resume.
+
     As a context manager, it stops its writer threads at the end.
     """
 
@@ -73,6 +78,7 @@ class Recorder:
         self.checkpoints = Checkpoints(directory.checkpoints, keep=options.keep_checkpoints)
         self.best: Best | None = None
         self.recorded_until = -1  # the last step in metrics.jsonl
+        self._writes = hosts.is_first()
         self._begun = self._compiled = False
         self._loggers: list[Logger] = []
 
@@ -91,12 +97,12 @@ class Recorder:
 
     def begin(self) -> None:
         """Writes config.json, so that the run can be resumed even if killed while it compiles."""
-        self.directory.write_config(self.config, new=True)
+        hosts.by_first(lambda: self.directory.write_config(self.config, new=True))
         self._begun = True
 
     def retract(self) -> None:
         """Removes config.json if compilation failed, since it would fail again."""
-        if self._begun and not self._compiled:
+        if self._writes and self._begun and not self._compiled:
             self.directory.retract_config()
 
     def __call__(self, event: Event) -> None:
@@ -106,14 +112,16 @@ class Recorder:
         """
         if isinstance(event, Compiled):
             self._compiled = True
-            if not self._begun:
+            if self._writes and not self._begun:
                 self.directory.write_config(self.config)
-        if isinstance(event, Evaluation) and event.steps > self.recorded_until:
+        if not isinstance(event, Evaluation):
+            return
+        if self._writes and event.steps > self.recorded_until:
             rows = self._rows(event)
             self.directory.append_metrics(rows)
             for logger in self._begin_logs():
                 logger.write(rows)
-        if isinstance(event, Evaluation) and self.options.keep_best:
+        if self.options.keep_best:
             highest = -np.inf if self.best is None else self.best.return_mean
             if event.return_mean > highest:
                 self._keep(event)
@@ -121,8 +129,10 @@ class Recorder:
     def _keep(self, event: Evaluation) -> None:
         """Replaces the best state so far, once the new one is fully written."""
         assert event.state is not None
-        parts = {"learned": learned(event.state)}
-        replace_by(self.directory.best, event.steps, parts, self.contents.best_record(event))
+        part = self.members.placement.collect(learned(event.state))
+        if self._writes:
+            record = self.contents.best_record(event)
+            replace_by(self.directory.best, event.steps, {"learned": part}, record)
         self.best = Best(event.steps, event.return_mean)
 
     def _begin_logs(self) -> list[Logger]:
@@ -162,11 +172,14 @@ class Recorder:
         """Saves a checkpoint in the background."""
         steps = self.members.training.steps_after(run_state.iteration)
         contents = self.contents
-        self.checkpoints.save(steps, contents.parts(run_state), contents.record(run_state))
+        if self._writes:
+            self.checkpoints.save(steps, contents.parts(run_state), contents.record(run_state))
         return Saved(steps)
 
     def finish(self, result: Result) -> None:
         """Plots the learning curve and writes summary.json, which marks the run as complete."""
+        if not self._writes:
+            return
         self.checkpoints.wait()
         steps, returns, diverged = curve(list(read_metrics(self.directory.path)))
         title = f"{self.origin.algorithm} on {self.origin.environment}"
@@ -176,6 +189,8 @@ class Recorder:
 
     def give_up(self, why: str, run_state: RunState) -> None:
         """Writes summary.json for a run that cannot continue, with NaN as its final return."""
+        if not self._writes:
+            return
         steps = self.members.training.steps_after(run_state.iteration)
         self.directory.write_summary(
             {
@@ -218,12 +233,32 @@ class Recorder:
                 return self.checkpoints.record(step)
         return {}
 
-    def restore(self, run_state: RunState, tell: Callable[[Event], None]) -> None:
-        """Restores `run_state` from the newest intact checkpoint, if there is one.
+    def restore(self, run_state: RunState, tell: Callable[[Event], None]) -> bool:
+        """Restores `run_state` from the newest intact checkpoint; returns whether there is one.
 
         Sends `Resumed` with notes about damaged checkpoints, other versions or a new horizon.
+
+        Args:
+          run_state: of a new run; its state may consist of shapes.
+          tell: sends events.
         """
-        notes, restored = [], -1
+
+        def first() -> tuple[int, list[str], str]:
+            step, notes = self._restore_newest(run_state)
+            self.recorded_until = self.directory.keep_metrics(step)
+            return step, notes, self._seal(step) if several else ""
+
+        several = hosts.count() > 1
+        step, notes, seal = hosts.by_first(first)
+        if several:
+            hosts.together(self._restore_as_first(run_state, step, seal))
+        self.best = self._best_so_far()
+        tell(Resumed(max(step, 0), tuple(notes)))
+        return step >= 0
+
+    def _restore_newest(self, run_state: RunState) -> tuple[int, list[str]]:
+        """Restores the newest intact checkpoint; returns its step, or -1, and notes."""
+        notes: list[str] = []
         for step in self.checkpoints.steps():
             try:
                 record = self.checkpoints.record(step)
@@ -234,14 +269,29 @@ class Recorder:
                 self.directory.copy_metrics(aside)
                 notes.append(f"checkpoint {step} is damaged ({damage}), moved to {aside}")
                 continue
-            restored = step
-            notes += self._notes(record, run_state)
-            break
-        else:
-            notes.append("no checkpoint yet: starting over with the same seeds")
-        self.best = self._best_so_far()
-        self.recorded_until = self.directory.keep_metrics(restored)
-        tell(Resumed(max(restored, 0), tuple(notes)))
+            return step, notes + self._notes(record, run_state)
+        return -1, [*notes, "no checkpoint yet: starting over with the same seeds"]
+
+    def _seal(self, step: int) -> str:
+        """What two processes that read the same checkpoint agree on."""
+        return json.dumps(self.checkpoints.record(step), sort_keys=True) if step >= 0 else ""
+
+    def _restore_as_first(self, run_state: RunState, step: int, seal: str) -> str | None:
+        """Restores the first process's checkpoint in the others; returns what prevents it."""
+        if self._writes or step < 0:
+            return None
+        try:
+            if self._seal(step) == seal:
+                record = self.checkpoints.record(step)
+                load = functools.partial(self.checkpoints.load, step)
+                self.contents.restore(run_state, step, record, load)
+                return None
+        except (JaxrlError, OSError):
+            pass
+        return (
+            f"process {jax.process_index()} does not see checkpoint {step} of "
+            f"{self.directory.path}: put the run on a file system that all processes share"
+        )
 
     def _best_so_far(self) -> Best | None:
         """The best evaluation so far, which may be later than the newest checkpoint."""
@@ -271,12 +321,16 @@ class Recorder:
             )
         return notes
 
-    def last_good_checkpoint(self, run_state: RunState) -> str:
-        """A phrase that names the newest checkpoint without non-finite numbers."""
+    def last_good_checkpoint(self, like: TrainState) -> str:
+        """A phrase that names the newest checkpoint without non-finite numbers.
+
+        Args:
+          like: shapes of the state.
+        """
         self.checkpoints.wait()
         for step in self.checkpoints.steps():
             try:
-                part = self.checkpoints.load(step, "learned", learned(run_state.state))
+                part = self.checkpoints.load(step, "learned", learned(like))
             except DamagedCheckpoint:
                 continue
             floats = (x for x in jax.tree.leaves(part) if jnp.issubdtype(x.dtype, jnp.inexact))
@@ -288,10 +342,11 @@ class Recorder:
         """A message for a user who has interrupted the run."""
         self.checkpoints.wait()
         steps = self.members.training.steps_after(run_state.iteration)
-        return f"saved after {steps:,} steps; {self._go_on}"
+        return f"saved after {steps:,} steps; {self.go_on}"
 
     @property
-    def _go_on(self) -> str:
+    def go_on(self) -> str:
+        """How to resume the run."""
         path = self.directory.path
         if self._is_of_python:  # the command knows neither its agent nor its environment
             return f"resume with: fit(..., run_dir={str(path)!r}, resume=True)"
@@ -305,7 +360,7 @@ class Recorder:
         last = "no checkpoint yet"
         if steps:
             last = f"the last checkpoint is {self.directory.checkpoints / str(steps[0])}"
-        return f"; {last}; {self._go_on}"
+        return f"; {last}; {self.go_on}"
 
 
 def curve(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

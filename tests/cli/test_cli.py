@@ -164,7 +164,7 @@ def test_help_is_written_as_it_is_meant(without_jax):
             "resume, a hyper-parameter",
             "resume has no --learning-rate: a run continues with its own settings",
         ),
-        ("resume, a hyper-parameter", "resume takes --checkpoint-seconds, --devices, "),
+        ("resume, a hyper-parameter", "resume takes --checkpoint-seconds, --coordinator, "),
         (
             "resume, a hyper-parameter",
             "has learned: jaxrl train ALGO ENV --warm-start RUN --learning-",
