@@ -135,11 +135,11 @@ def _own(name: str) -> Algorithm:
     cls = getattr(module, class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, Agent)):
         raise InvalidValue(f"{name} is not an agent: give a subclass of jaxrl.Agent")
-    nodes = [_node_of(base) for base in cls.__mro__ if issubclass(base, Agent) and base != Agent]
+    nodes = [_node_of(base) for base in cls.__mro__ if issubclass(base, Agent)]
     written = {flag.name: flag for flag in _fields(nodes, _literals() | _literals_in(module))}
     declared, flags = declarations(cls), []
     for field in dataclasses.fields(cls):
-        if field.name not in written:  # a field of `Agent` itself
+        if field.name not in written or field.name == "spec":  # which `bind` sets
             continue
         default: Any = field.default
         if default is dataclasses.MISSING:

@@ -170,6 +170,7 @@ def resume_run(options: argparse.Namespace) -> None:
                 "out"
             )
         return resume_sweep(options.path)
+    find_own_modules()
     # claimed before it is read
     with (
         terminal.ignoring_stdout_errors(),
@@ -200,12 +201,12 @@ def resume_run(options: argparse.Namespace) -> None:
 def evaluate_run(options: argparse.Namespace) -> None:
     """Evaluates each member of a run and prints the results."""
     keep_compiled_programs()
+    find_own_modules()
     run_config = RunConfig.of_run(options.path)
     print(
         f"jaxrl: {run_config.algorithm} on {run_config.environment}, from {options.path}",
         flush=True,
     )
-    find_own_modules()
     import jax
     import numpy as np
 
@@ -248,12 +249,12 @@ def _render(policy: "LoadedPolicy", key: Any, path: Path, eval_mode: Any) -> Non
 
 def export_run(options: argparse.Namespace) -> None:
     """Exports the policy of a member of a run."""
+    find_own_modules()
     run_config, out = RunConfig.of_run(options.path), options.out or options.path / "export"
     print(
         f"jaxrl: {run_config.algorithm} on {run_config.environment}, from {options.path}",
         flush=True,
     )
-    find_own_modules()
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.load import load_policy
 

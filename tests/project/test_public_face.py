@@ -156,6 +156,13 @@ def test_package_trains_by_train_fit_and_the_command(package, monkeypatch, tmp_p
     assert (config["algorithm"], config["environment"]) == ("mine.agent:Mine", "mine.walk:Walk")
     assert config["hyper_parameters"]["learning_rate"] == 0.05
     assert jaxrl.load_policy(tmp_path / "run")(np.zeros(1, np.float32)) == 1
+    # The command finds modules of the current directory by itself.
+    monkeypatch.setattr(sys, "path", [x for x in sys.path if x != str(package)])
+    for name in [x for x in sys.modules if x.partition(".")[0] == "mine"]:
+        monkeypatch.delitem(sys.modules, name)
+    status, out, err = run_in_process("resume", tmp_path / "run", "--total-steps", 4096)
+    assert status == 0, err
+    assert any(line.startswith("final return 5.0 after 4,096 steps") for line in out)
 
 
 def test_flags_match_the_agent_fields(package):
