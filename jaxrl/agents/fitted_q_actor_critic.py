@@ -27,6 +27,8 @@ class FittedQActorCritic(ActionCriticAgent, RandomHorizonAgent):
     The policy's step comes first, so that f is independent of the states and actions it weighs.
     """
 
+    num_envs: int = 16
+    num_steps: int = 256
     fitted_actions: Literal["policy", "uniform"] = hyper(
         "policy",
         static=True,

@@ -20,9 +20,10 @@ from jaxrl.runs.checkpoint_files import Checkpoints
 COMMON = """
     import json, os, pathlib, signal, sys
     import jax, jax.numpy as jnp, numpy as np
+    from helpers.agents.cross_entropy import CrossEntropy
     from helpers.agents.tiny import Tiny
     from helpers.environments import Counter
-    from jaxrl.agents import DQN, PPO
+    from jaxrl.agents import PPO
     from jaxrl.devices import hosts
     from jaxrl.devices.placement import Placement
     from jaxrl.errors import InvalidValue, JaxrlError
@@ -68,7 +69,7 @@ LOST = """
     found["first"] = error(hosts.by_first, fail)
     found["second"] = error(hosts.everywhere, fail if this == 1 else lambda: 1)
     found["errors"] = [
-        error(run, DQN(num_envs=4), None, jax.random.key(0)),
+        error(run, CrossEntropy(), None, jax.random.key(0)),
         error(run, tiny, None, devices=1),
         error(run, tiny, path / "lost", jax.vmap(jax.random.key)(np.arange(3)), devices=3),
     ]
@@ -137,8 +138,8 @@ def test_two_processes_train_like_one(tmp_path):
     assert found["second"] == "this fails (process 1)"
     alone, few, odd = found["errors"]
     assert alone == (
-        "there are 2 processes, but the plan of DQN keeps one member on one device: train at least "
-        "2 seeds, or use one process"
+        "there are 2 processes, but the plan of CrossEntropy keeps one member on one device: train "
+        "at least 2 seeds, or use one process"
     )
     assert few.startswith("devices is 1, but there are 2 processes, which share them evenly")
     assert odd.startswith("devices is 3, but there are 2 devices")

@@ -767,11 +767,11 @@ def test_integers_are_normalised():
 
 def test_every_float_hyper_parameter_can_be_swept():
     """Lane i changes only hyper-parameter i; in one program, every lane gets another result."""
-    base = PPO(num_envs=8, num_steps=16, target_kl=0.5).bind(Chain().spec)
+    base = PPO(num_envs=8, num_steps=16, target_kl=0.5, desired_kl=0.05).bind(Chain().spec)
     others = {
         "discount": 0.5, "gae_lambda": 0.3, "learning_rate": 1e-3, "clip_epsilon": 1e-3,
         "entropy_coefficient": 0.2, "value_coefficient": 1.0, "max_grad_norm": 1e-3,
-        "adam_epsilon": 1e-2, "target_kl": 1e-9,
+        "adam_epsilon": 1e-2, "target_kl": 1e-9, "desired_kl": 1e-6,
     }  # fmt: skip
     leaves = {f.name for f in dataclasses.fields(base) if f.metadata.get("pytree_node", True)}
     assert leaves == set(others)
@@ -782,7 +782,7 @@ def test_every_float_hyper_parameter_can_be_swept():
     )
     params = run(stacked).params
     flat = np.stack(
-        [np.concatenate([x[i].ravel() for x in jax.tree.leaves(params)]) for i in range(10)]
+        [np.concatenate([x[i].ravel() for x in jax.tree.leaves(params)]) for i in range(len(lanes))]
     )
     assert np.isfinite(flat).all()
     for name, lane in zip(others, flat[1:], strict=True):

@@ -51,6 +51,12 @@ AGENTS = {
     "ppo, adaptive": (agents.PPO(**ON_POLICY, desired_kl=0.01), cartpole, {}),
     "ppo_penalty": (agents.PPOPenalty(**ON_POLICY, kl_reduction="max"), BestMixedAction, {}),
     "a2c": (agents.A2C(**ON_POLICY), cartpole, {}),
+    "a3c": (agents.A3C(num_workers=2, **ON_POLICY), cartpole, {}),
+    "online_actor_critic": (
+        agents.OnlineActorCritic(num_envs=2, lambda_actor=0.9, lambda_critic=0.9, **SMALL),
+        cartpole,
+        {},
+    ),
     "trpo": (agents.TRPO(**ON_POLICY), pendulum, NORMALIZED),
     "npg": (agents.NPG(**ON_POLICY), cartpole, {}),
     "reinforce": (agents.REINFORCE(**ON_POLICY), cartpole, {}),
