@@ -22,9 +22,10 @@ from jaxrl.types import Array, Box, Clock, Discrete, EnvSpec, Key, PyTree, Traje
 
 
 class FittedQActorCritic(ActionCriticAgent, RandomHorizonAgent):
-    """Actor-critic with the advantage f(s, a) - E_{a' ~ pi} f(s, a'), f fitted to unbiased y.
+    """Actor-critic whose advantage comes from an f(s, a) fitted to unbiased roll-outs.
 
-    The policy's step comes first, so that f is independent of the states and actions it weighs.
+    The advantage is f(s, a) - E_{a' ~ pi} f(s, a'). The policy's step comes first, so that f is
+    independent of the states and actions it weighs.
     """
 
     num_envs: int = 16

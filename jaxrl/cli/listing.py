@@ -19,8 +19,9 @@ def list_all(options: argparse.Namespace) -> None:
     from jaxrl_envs.registry import list_ids
 
     print("algorithms")
+    width = max(map(len, algorithms()))
     for algorithm in algorithms().values():
-        print(f"  {algorithm.name:<12} {algorithm.summary}")
+        print(f"  {algorithm.name:<{width}} {algorithm.summary}")
     print("\nenvironments")
     for env_id in list_ids():
         print(f"  {env_id}")
