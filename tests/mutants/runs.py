@@ -104,7 +104,7 @@ MUTANTS = (
         "if len(run_state.diverged) == num_members:",
         "if run_state.diverged:",
         (f"{RESUME}::test_a_member_that_diverges_neither_stops_nor_poisons_the_others",),
-        error="jaxrl.runs.fit.DivergenceError",
+        error="jaxrl.runs.loop.DivergenceError",
     ),
     Mutant(
         "padding-reported",
@@ -119,7 +119,7 @@ MUTANTS = (
         "The evaluation on new episodes reuses the keys of the evaluation that ended the run.",
         "jaxrl/runs/loop.py",
         "keys = self.members.keys_of_stream(Stream.EVALUATE_AFRESH)",
-        "keys = self.members.key",
+        "keys = self.programs.key",
         (f"{RESUME}::test_what_ended_a_run_does_not_say_what_it_reached",),
     ),
     Mutant(
@@ -155,7 +155,8 @@ MUTANTS = (
         "A resumed run starts new episodes instead of continuing the old ones (most libraries).",
         "jaxrl/runs/checkpoint.py",
         "run_state.state = state.replace(**part, **rest)",
-        "run_state.state = state.replace(**part, **rest | {'envs': state.envs})",
+        "run_state.state = state.replace(**part, **rest | {'envs': jax.tree.map(np.zeros_like, "
+        "rest['envs'])})",
         (GOES_ON,),
     ),
     Mutant(
@@ -163,7 +164,8 @@ MUTANTS = (
         "A resumed run starts with an empty replay buffer (most libraries).",
         "jaxrl/runs/checkpoint.py",
         "run_state.state = state.replace(**part, **rest)",
-        "run_state.state = state.replace(**part, **rest | {'buffer': state.buffer})",
+        "run_state.state = state.replace(**part, **rest | {'buffer': jax.tree.map(np.zeros_like, "
+        "rest['buffer'])})",
         (f"{RESUME}::test_a_run_that_died_goes_on_to_the_same_bits[replay]",),
     ),
     Mutant(

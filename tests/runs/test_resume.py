@@ -531,7 +531,12 @@ def test_what_ended_a_run_does_not_say_what_it_reached(monkeypatch):
     """Returns of +1 or -1 have mean 0; the first mean of five that reaches .4 is about .7."""
     training = Training.create(idle.Idle(), Coin(), total_steps=100, num_eval_episodes=5)
     compiled = loop.Programs(Members.of(training, KEY))
-    monkeypatch.setattr(loop, "Programs", lambda members: compiled)
+
+    def with_key_of(members):
+        compiled.key = members.key
+        return compiled
+
+    monkeypatch.setattr(loop, "Programs", with_key_of)
     settings = RunOptions(num_evaluations=10, stop_at_return=0.4)
     ended, reached = [], []
     for key in jax.random.split(KEY, 60):
