@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxrl.devices.shards import (
@@ -159,6 +160,22 @@ def descend(
         transform = transform(aux)
     updates, optimizer = transform.update(gradient, optimizer, params)
     return optax.apply_updates(params, updates), optimizer, value, aux
+
+
+def ascend(
+    transform: optax.GradientTransformation,
+    direction: PyTree,
+    params: PyTree,
+    optimizer: optax.OptState,
+) -> tuple[PyTree, optax.OptState]:
+    """One step along `direction`, structured like `params`.
+
+    Returns:
+      The new parameters and the optimiser's state.
+    """
+    descent = jax.tree.map(jnp.negative, direction)
+    updates, optimizer = transform.update(descent, optimizer, params)
+    return optax.apply_updates(params, updates), optimizer
 
 
 def value_and_gradient(

@@ -49,8 +49,7 @@ class A2C(JointLossAgent):
     ) -> tuple[Array, dict[str, Array]]:
         """The loss -log pi(a | s) A + value and entropy terms (section 4), and metrics."""
         sample: Sample = batch.steps
-        both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
-        policy, values, _ = both
+        policy, values = self.policy_and_values(params, batch)
         log_prob = policy.log_prob(sample.action)
         policy_loss = policy_gradient_loss(log_prob, self.advantages(sample))
         error = value_loss(values, sample.target)

@@ -5,7 +5,6 @@ Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, 2018, 
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -17,6 +16,7 @@ from jaxrl.agents.bases.traces import along_traces, no_traces
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
+from jaxrl.optimizers import ascend
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, Trajectory
 
@@ -127,17 +127,10 @@ class OnlineActorCritic(SeparateAgent):
             value, params.critic, step, delta, ones, traces.critic, fade(self.lambda_critic)
         )
         descent = self.optimizer_at(self.learning_rate, clock)
-        actor, optimizer = _ascend(descent, of_policy, state.optimizer, params.actor)
+        actor, optimizer = ascend(descent, of_policy, params.actor, state.optimizer)
         descent = self.optimizer_at(self.critic_learning_rate, clock)
-        critic, fitted = _ascend(descent, of_value, state.critic_optimizer, params.critic)
+        critic, fitted = ascend(descent, of_value, params.critic, state.critic_optimizer)
         new = OnlineState(
             Networks(actor, critic), optimizer, fitted, weight, Networks(z_actor, z_critic)
         )
         return Update(new, {"value_loss": 0.5 * mean(jnp.square(delta))})
-
-
-def _ascend(
-    descent: optax.GradientTransformation, direction: PyTree, optimizer: Any, params: PyTree
-) -> tuple[PyTree, optax.OptState]:
-    updates, optimizer = descent.update(jax.tree.map(jnp.negative, direction), optimizer, params)
-    return optax.apply_updates(params, updates), optimizer

@@ -74,8 +74,7 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
     ) -> tuple[Array, dict[str, Array]]:
         """The loss -L^CLIP + value and entropy terms (eq. 9), and metrics."""
         sample: Sample = batch.steps
-        both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
-        policy, values, _ = both
+        policy, values = self.policy_and_values(params, batch)
         log_ratio = policy.log_prob(sample.action) - sample.log_prob
         clip_epsilon = at(self.clip_epsilon, clock)
         policy_loss = clipped_surrogate(log_ratio, self.advantages(sample), clip_epsilon)

@@ -81,8 +81,7 @@ class PPOPenalty(MinibatchAgent, JointLossAgent, AdamAgent):
     ) -> tuple[Array, dict[str, Array]]:
         """The loss -L^KLPEN (eq. 8) + value and entropy terms, and metrics."""
         sample: Sample = batch.steps
-        both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
-        policy, values, _ = both
+        policy, values = self.policy_and_values(params, batch)
         log_ratio = policy.log_prob(sample.action) - sample.log_prob
         loss, metrics = self.joint_loss(
             surrogate_loss(log_ratio, self.advantages(sample)),
@@ -90,20 +89,12 @@ class PPOPenalty(MinibatchAgent, JointLossAgent, AdamAgent):
             mean(policy.entropy()),
             clock,
         )
+        # pi_old is computed from its parameters, one more forward pass, instead of being stored at
+        # each step: this suits any distribution, also one with a standard deviation that all states
+        # share, and takes no memory per step.
         kl = self.reduced(self.divergence(self.policy(state.old_params, batch), policy))
         penalty = state.kl_coefficient * kl
         return loss + penalty, metrics | {"kl_penalty": penalty}
-
-    def policy(self, params: PyTree, batch: Trajectory) -> Distribution:
-        """The policy at each step of the batch.
-
-        pi_old is computed from its parameters, one more forward pass per update, instead of being
-        stored at each step: this suits any distribution, also one with a standard deviation that
-        all states share, and takes no memory per step.
-        """
-        sample: Sample = batch.steps
-        apply: Any = self.network.apply
-        return apply(params, sample.obs, batch.carry, batch.first, method="policy")[0]
 
     def divergence(self, old: Distribution, new: Distribution) -> Array:
         """The exact divergence in each state, in nats."""

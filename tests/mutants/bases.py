@@ -278,9 +278,9 @@ MUTANTS = (
     Mutant(
         "policy-forgets-no-episode",
         "In learning, the recurrent policy carries its state across episodes.",
-        "jaxrl/agents/bases/natural_gradient.py",
-        'apply(actor, sample.obs, batch.carry, batch.first, method="policy")',
-        'apply(actor, sample.obs, batch.carry, jnp.zeros_like(batch.first), method="policy")',
+        "jaxrl/agents/bases/actor_critic.py",
+        'apply(params, sample.obs, batch.carry, batch.first, method="policy")',
+        'apply(params, sample.obs, batch.carry, jnp.zeros_like(batch.first), method="policy")',
         (f"{PROMISE}[recurrent]",),
     ),
     Mutant(

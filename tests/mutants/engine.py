@@ -403,7 +403,7 @@ MUTANTS = (
         "shards-weigh-by-their-own-maximum",
         "Each device divides importance weights by the largest of its own rows.",
         "jaxrl/agents/bases/action_values.py",
-        "jnp.maximum(max_over_shards(jnp.max(weight)), 1e-20)",
+        "jnp.maximum(largest(weight), 1e-20)",
         "jnp.maximum(jnp.max(weight), 1e-20)",
         (
             "tests/devices/test_shared_replay.py::"

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_widths
-from jaxrl.devices.shards import max_over_shards
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
-from jaxrl.losses import categorical_projection, cross_entropy, huber, mean, quantile_huber
+from jaxrl.losses import categorical_projection, cross_entropy, huber, largest, mean, quantile_huber
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
 from jaxrl.networks.q_networks import QNetwork
@@ -336,5 +335,5 @@ def weighted_mean(loss: Array, rows: Replayed, exponent: Any) -> Array:
     Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.4.
     """
     weight = jnp.where(rows.valid, jnp.maximum(rows.relative_probability, 1e-20) ** -exponent, 0.0)
-    weight = weight / jnp.maximum(max_over_shards(jnp.max(weight)), 1e-20)
+    weight = weight / jnp.maximum(largest(weight), 1e-20)
     return mean(weight * loss, rows.valid)

@@ -258,6 +258,17 @@ class ActorCriticAgent(NetworkAgent):
         )
         return trajectory.replace(steps=sample)
 
+    def policy(self, params: PyTree, batch: Trajectory) -> Distribution:
+        """The policy's distribution at each step of the batch.
+
+        Args:
+          params: those that the method `policy` of the network needs.
+          batch: of `Sample`s.
+        """
+        sample: Sample = batch.steps
+        apply: Any = self.network.apply
+        return apply(params, sample.obs, batch.carry, batch.first, method="policy")[0]
+
     def advantages(self, sample: Sample) -> Array:
         """Advantages of a batch, standardised if `normalize_advantages` is set."""
         return standardize(sample.advantage) if self.normalize_advantages else sample.advantage
@@ -283,6 +294,13 @@ class JointLossAgent(ActorCriticAgent, GradientAgent):
 
         `state` is the agent's state, whose other fields (a coefficient that adapts) are constants.
         """
+
+    def policy_and_values(self, params: PyTree, batch: Trajectory) -> tuple[Distribution, Array]:
+        """The policy's distribution and V(obs) at each step of the batch."""
+        sample: Sample = batch.steps
+        both: Any = self.network.apply(params, sample.obs, batch.carry, batch.first)
+        policy, values, _ = both
+        return policy, values
 
     def joint_loss(
         self, policy_loss: Array, value_loss: Array, entropy: Array, clock: Clock

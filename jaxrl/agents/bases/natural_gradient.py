@@ -1,7 +1,7 @@
 """Base class of natural-gradient methods: the direction F^-1 g, and a separate critic."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
 from jaxrl.agents.bases.critic import CriticAgent
 from jaxrl.agents.bases.learning import Networks, TrainState
 from jaxrl.devices.shards import num_shards
-from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import surrogate_loss
@@ -71,12 +70,6 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
     @abstractmethod
     def improve(self, actor: PyTree, batch: Trajectory, clock: Clock) -> tuple[PyTree, Metrics]:
         """The policy step: new parameters, and metrics."""
-
-    def policy(self, actor: PyTree, batch: Trajectory) -> Distribution:
-        """The policy's distribution at each step of the batch."""
-        sample: Sample = batch.steps
-        apply: Any = self.network.apply
-        return apply(actor, sample.obs, batch.carry, batch.first, method="policy")[0]
 
     def surrogate(self, actor: PyTree, batch: Trajectory) -> Array:
         """L(theta) = mean(pi(a | s) / pi_old(a | s) A), to be maximised."""

@@ -3,8 +3,6 @@
 from abc import abstractmethod
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -12,6 +10,7 @@ from jaxrl.agent import Update
 from jaxrl.agents.bases.critic import CriticAgent, finite
 from jaxrl.agents.bases.learning import Networks
 from jaxrl.hyper import hyper
+from jaxrl.optimizers import ascend
 from jaxrl.schedules import Scheduled
 from jaxrl.types import Array, Clock, Key, PyTree, Stream, Trajectory, stream
 
@@ -52,10 +51,9 @@ class ScoreFunctionAgent(CriticAgent):
         actor, critic = state.params.actor, state.params.critic
         batch = self.evaluate(state.params, batch, stream(key, Stream.SAMPLE))
         gradient, metrics = self.gradient(actor, batch, clock)
-        descent = jax.tree.map(jnp.negative, gradient)
         transform = finite(self.optimizer_at(self.learning_rate, clock))
-        updates, optimizer = transform.update(descent, state.optimizer, actor)
-        actor, fitted = optax.apply_updates(actor, updates), state.critic_optimizer
+        actor, optimizer = ascend(transform, gradient, actor, state.optimizer)
+        fitted = state.critic_optimizer
         if self.fits_critic:
             samples = self.critic_samples(batch)
             critic, fitted, error = self.fit_critic(critic, fitted, samples, key, clock)
