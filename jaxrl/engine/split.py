@@ -8,7 +8,8 @@ from jaxrl.errors import InvalidValue
 def shards(training: Training, available: int, asked_for: int | None) -> tuple[int, str]:
     """The number of devices that share the environments, and why it is one.
 
-    Only on request: on CPUs it was not faster (`python -m benchmarks.devices --one-member`).
+    Only on request: on CPUs it pays with many environments only (`python -m benchmarks.devices
+    --one-member`).
 
     Args:
       training: the setup.
