@@ -187,6 +187,10 @@ class Offline:
     def updates_per_iteration(self) -> int:
         return self.num_updates
 
+    def check_shards(self, number: int) -> None:
+        """Raises ValueError: a data set stays on one device."""
+        raise InvalidValue("a data set stays on one device")
+
     def check(self) -> None:
         _at_least_one(self, "num_updates", *(["batch_size"] if self.batch_size is not None else []))
 
@@ -218,6 +222,13 @@ class Population:
         return self.num_envs * self.max_episode_steps
 
     updates_per_iteration = 1
+
+    def check_shards(self, number: int) -> None:
+        """Raises ValueError unless `number` devices divide the candidates."""
+        if self.population_size % number:
+            raise InvalidValue(
+                f"population_size is {self.population_size}, which {number} devices do not divide"
+            )
 
     def check(self) -> None:
         _at_least_one(self, "population_size", "episodes_per_candidate", "max_episode_steps")
@@ -262,6 +273,11 @@ class Agent(struct.PyTreeNode):
     """Fields of the state that the loop over updates carries as one vector each on CPUs: faster
     there with many updates per iteration. `update` gets trees all the same."""
 
+    candidates: ClassVar[tuple[str, ...]] = ()
+    """Fields of the state with a leading axis `[population_size]`, for population plans. Devices
+    can share such a population: `act(explore=True)` then gets a part of these fields, and the
+    observations of the candidates in it. Without them, a population stays on one device."""
+
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy",)
     """Supported evaluation modes, the default first. Agents whose `act(..., explore=True)` is a
     stochastic policy for any number of environments, not just exploration, also have "sample"."""
@@ -293,10 +309,12 @@ class Agent(struct.PyTreeNode):
 
     def check_shards(self, number: int) -> None:
         """Raises ValueError unless `number` devices can share the environments of a member."""
-        if not isinstance(self.plan, OnPolicy | Replay):
-            name = type(self).__name__
-            raise InvalidValue(f"the plan of {name} keeps the environments of a member together")
         self.plan.check_shards(number)
+        if isinstance(self.plan, Population) and not self.candidates:
+            raise InvalidValue(
+                f"{type(self).__name__}.candidates names no field of the state, so that a "
+                "population stays on one device"
+            )
 
     @property
     def bound_spec(self) -> EnvSpec:

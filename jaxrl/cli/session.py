@@ -19,15 +19,14 @@ def find_own_modules() -> None:
 
 
 def use_cores(num_members: int, devices: int | None) -> None:
-    """Makes each core of a CPU a device of jax, up to one for each member of the run.
+    """Makes each core of a CPU a device of jax, one for each member unless the user wants others.
 
-    A single member gets as many as the user asks for; see `devices.placement`.
+    See `devices.placement` for what they do.
 
     The user's settings take precedence, and nothing happens once jax has started. Other devices,
     such as GPUs, are not affected.
     """
-    useful = num_members if num_members > 1 else devices or 1
-    wanted = min(machine.cores(), useful, devices or useful)
+    wanted = min(machine.cores(), devices or num_members)
     asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if wanted < 2 or asked_for or os.environ.get(CPU_DEVICES) or deadlock.backend_has_started():
         return

@@ -1,8 +1,8 @@
-"""Spreads a run over devices: its members, or the environments of a single one.
+"""Spreads a run over a mesh of devices with two axes: members, and the environments of each.
 
-A member usually stays on one device, without communication. Where there is only one, devices can
-share its environments, see `devices.shards`. With several processes (`devices.hosts`), each of them
-has the same number of devices in use.
+A member usually stays on one device, without communication. Where there are more devices than
+members, several can share the environments of each, see `devices.shards`. With several processes
+(`devices.hosts`), each of them has the same number of devices in use.
 """
 
 import dataclasses
@@ -22,6 +22,10 @@ from jaxrl.types import PyTree
 
 MEMBERS = "members"
 """Axis of the mesh over which the members of a run are spread."""
+BATCHED = PartitionSpec(MEMBERS)
+"""Of an argument whose leaves have a leading axis of members."""
+SHARED = PartitionSpec()
+"""Of an argument that all members share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +37,17 @@ class Placement:
 
     Attributes:
       num_members: M.
-      devices: the devices in use.
+      devices: the devices in use; those of the first members come first.
       available: number of devices that there are.
-      num_envs: with several devices for a single member, the environments of each; else None.
+      shares: number of devices that share the environments of each member.
+      num_envs: number of environments of a member on each device; None unless they are shared.
       why: why a single device is in use, if it is.
     """
 
     num_members: int
     devices: tuple[Any, ...]
     available: int
+    shares: int = 1
     num_envs: int | None = None
     why: str = ""
 
@@ -76,26 +82,32 @@ class Placement:
         return cls(num_members, in_use, len(found), why=why)
 
     def shared_by(self, number: int, num_envs: int, why: str) -> Self:
-        """The same, but `number` devices share the `num_envs` environments of the only member."""
+        """The same, but `number` devices share the `num_envs` environments of each member."""
         if number == 1:
             return dataclasses.replace(self, why=why or self.why)
-        devices = _of_each_process(number, hosts.count())
-        return dataclasses.replace(self, devices=devices, num_envs=num_envs // number)
+        devices = _of_each_process(self.member_devices * number, hosts.count())
+        each = num_envs // number
+        return dataclasses.replace(self, devices=devices, shares=number, num_envs=each)
+
+    @property
+    def member_devices(self) -> int:
+        """Number of devices over which members are spread."""
+        return len(self.devices) // self.shares
 
     @property
     def members_each(self) -> int:
         """Members of each device, counting repetitions."""
-        return self.num_members if self.is_shared else -(-self.num_members // len(self.devices))
+        return -(-self.num_members // self.member_devices)
 
     @property
     def num_padded(self) -> int:
         """Members of all devices, counting repetitions."""
-        return self.members_each * (1 if self.is_shared else len(self.devices))
+        return self.members_each * self.member_devices
 
     @property
     def is_shared(self) -> bool:
         """Whether devices share the environments of a member."""
-        return self.num_envs is not None
+        return self.shares > 1
 
     @property
     def is_spread(self) -> bool:
@@ -107,20 +119,25 @@ class Placement:
         if number == 1:
             return f"1 of {self.available} ({self.why})" if self.available > 1 else "1"
         of = f"{number} of {self.available}" if number < self.available else f"all {number}"
-        if self.num_envs is not None:
-            return f"{of}, {_environments(self.num_envs)} each"
         each = "1 member" if self.members_each == 1 else f"{self.members_each} members"
         share = each if self.num_padded == self.num_members else f"at most {each}"
-        return f"{of}, {share} each"
+        if self.num_envs is None:
+            return f"{of}, {share} each"
+        shared = _environments(self.num_envs)
+        if self.num_members == 1:
+            return f"{of}, {shared} each"
+        return f"{of}, {shared} of {share} each"
 
     @functools.cached_property
     def _mesh(self) -> Mesh:
-        return Mesh(np.asarray(self.devices), (ENVS if self.is_shared else MEMBERS,))
+        shape = {MEMBERS: self.member_devices, ENVS: self.shares}
+        axes = [axis for axis, size in shape.items() if size > 1]
+        return Mesh(np.asarray(self.devices).reshape([shape[axis] for axis in axes]), axes)
 
     def spread(
         self, function: Callable[..., Any], in_specs: Sequence[Any], out_specs: Any
     ) -> Callable[..., Any]:
-        """The function, which each device runs on its own members, or on its own environments.
+        """The function, which each device runs on its own members and environments.
 
         Args:
           function: vmapped over members; its results have a leading axis of members.
@@ -129,30 +146,36 @@ class Placement:
         """
         if not self.is_spread:
             return function
-        return jax.shard_map(
-            function,
-            mesh=self._mesh,
-            in_specs=tuple(in_specs),
-            out_specs=out_specs,
-            check_vma=self.is_shared,  # else nothing is communicated
-        )
-
-    def axis_of_envs(self, *, vmapped: bool) -> PartitionSpec:
-        """The spec of arrays with an axis of environments, the first after that of members."""
-        if not self.is_shared:
-            return BATCHED
-        return PartitionSpec(None, ENVS) if vmapped else PartitionSpec(ENVS)
+        # One axis inside the other: members do not communicate, so that what differs is tracked
+        # for environments alone.
+        outer, *_ = axes = self._mesh.axis_names
+        for axis in reversed(axes):
+            function = jax.shard_map(
+                function,
+                mesh=self._mesh if axis == outer else None,
+                in_specs=_along(axis, tuple(in_specs)),
+                out_specs=_along(axis, out_specs),
+                axis_names={axis},
+                check_vma=axis == ENVS,
+            )
+        return function
 
     @property
     def batched(self) -> PartitionSpec:
         """The spec of arrays with an axis of members."""
-        return SHARED if self.is_shared else BATCHED
+        return BATCHED if self.member_devices > 1 else SHARED
+
+    def axis_of_envs(self, *, vmapped: bool) -> PartitionSpec:
+        """The spec of arrays with an axis of environments, the first after that of members."""
+        if not self.is_shared:
+            return self.batched
+        return PartitionSpec(*self.batched or (None,), ENVS) if vmapped else PartitionSpec(ENVS)
 
     def place(self, tree: PyTree, specs: Any = None) -> PyTree:
         """Puts arrays `[M, ...]` on the devices of their members, repeating the last member.
 
-        With `specs`, a tree of `BATCHED` and `SHARED`, only the batched leaves have an axis of
-        members; the others are copied to every device.
+        With `specs`, a tree of them, only leaves with an axis of members are repeated; those
+        without any axis are copied to every device.
         """
         if not self.is_spread:
             return tree
@@ -160,7 +183,7 @@ class Placement:
         number = self.num_padded - self.num_members
 
         def one(spec: PartitionSpec, x: Any) -> Any:
-            if spec == BATCHED and number:
+            if number and tuple(spec)[:1] == tuple(BATCHED):
                 x = jnp.concatenate([x, jnp.repeat(x[-1:], number, axis=0)])
             return put(x, NamedSharding(self._mesh, spec))
 
@@ -190,7 +213,7 @@ class Placement:
             return self.trim(tree)
         is_everywhere = all(x.sharding.is_fully_replicated for x in jax.tree.leaves(tree))
         if self.is_shared or is_everywhere:  # as after `trim`
-            found = hosts.whole(tree)
+            found = self.trim(hosts.whole(tree))
             return found if hosts.is_first() else None
         rows: list[PyTree] = []
         for i in range(self.num_members):
@@ -210,12 +233,6 @@ class Placement:
                 out_specs=SHARED,
             )
         )
-
-
-BATCHED = PartitionSpec(MEMBERS)
-"""Of an argument whose leaves have a leading axis of members."""
-SHARED = PartitionSpec()
-"""Of an argument that all members share."""
 
 
 def _check_processes(processes: int, num_members: int, num_devices: int | None) -> None:
@@ -258,3 +275,12 @@ def _environments(number: int) -> str:
 
 def _are(number: int) -> str:
     return "is 1 device" if number == 1 else f"are {number} devices"
+
+
+def _along(axis: str, specs: Any) -> Any:
+    """Specs with this axis of the mesh alone."""
+
+    def one(spec: PartitionSpec) -> PartitionSpec:
+        return PartitionSpec(*(name if name == axis else None for name in spec))
+
+    return jax.tree.map(one, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))

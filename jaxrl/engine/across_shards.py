@@ -1,11 +1,20 @@
 """What the learners check and pool where devices share the environments (`devices.shards`)."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl.agent import Agent
-from jaxrl.devices.shards import differs, num_shards, sum_of_tree
+from jaxrl.devices.shards import (
+    as_different,
+    differs,
+    num_shards,
+    shard_index,
+    shard_of,
+    sum_of_tree,
+    sum_over_shards,
+)
 from jaxrl.errors import Unable
-from jaxrl.types import Mean, PyTree
+from jaxrl.types import Array, Mean, PyTree
 
 
 def check_equal(agent: Agent, old: PyTree, new: PyTree) -> None:
@@ -32,3 +41,24 @@ def pooled(metrics: PyTree) -> PyTree:
     rest = iter(sums)
     pooled = [next(rest) if differ else x for x, differ in zip(means, different, strict=True)]
     return jax.tree.unflatten(treedef, pooled)
+
+
+def own_candidates(agent: Agent, state: PyTree) -> PyTree:
+    """The state of a population's agent with this device's candidates alone."""
+    if num_shards() == 1:
+        return state
+    own = {x: jax.tree.map(shard_of, getattr(state, x)) for x in agent.candidates}
+    return state.replace(**own)
+
+
+def gathered(tree: PyTree) -> PyTree:
+    """Arrays `[N, ...]` of all devices' copies, equal on all devices, from those of each."""
+    if num_shards() == 1:
+        return tree
+
+    def one(x: Array) -> Array:
+        rows = jnp.zeros((num_shards(), *x.shape), jnp.promote_types(x.dtype, jnp.int8))
+        whole = sum_over_shards(as_different(rows).at[shard_index()].set(x))
+        return whole.astype(x.dtype).reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(one, tree)

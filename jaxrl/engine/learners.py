@@ -380,9 +380,10 @@ def population(
     agent: Agent, plan: Population, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """One episode per copy, then one update on the candidates' returns."""
-    policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
-    played = play_episodes(
-        policy, envs, agent.initial_carry(plan.num_envs), key, plan.max_episode_steps
+    own = across_shards.own_candidates(agent, state.agent)
+    policy = policy_of(agent, own, state.stats, clock, explore=True)
+    played = across_shards.gathered(
+        play_episodes(policy, envs, agent.initial_carry(envs.num_envs), key, plan.max_episode_steps)
     )
     returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
     prepared = agent.prepare(state.agent, returns, clock)

@@ -255,7 +255,8 @@ class Training(struct.PyTreeNode):
         stats = Normalizer(rest, rest, envs, self.normalized)
         buffer: Any = rest
         if isinstance(self.agent.plan, Replay) and envs != rest:
-            slots: Any = PartitionSpec(None, *envs)  # copies are the second axis
+            *members, copies = envs
+            slots: Any = PartitionSpec(*members, None, copies)  # slots come before copies
             buffer = BufferState(slots, slots, slots, envs, envs, rest)
         return TrainState(agent=rest, envs=envs, carry=envs, stats=stats, buffer=buffer)
 
@@ -295,7 +296,7 @@ class Training(struct.PyTreeNode):
             case Offline() as plan:
                 return learners.offline(self.agent, plan, self.data, state, key, clock)
             case Population() as plan:
-                return learners.population(self.agent, plan, self.envs, state, key, clock)
+                return learners.population(self.agent, plan, envs, state, key, clock)
         raise InvalidType(
             f"the plan is a {type(self.agent.plan).__name__}: use OnPolicy, Replay, Offline or "
             "Population"

@@ -49,8 +49,8 @@ def fit(given: FitArguments) -> Result:
     Args:
       agent, env: as for `train`.
       key: a typed key, or keys `[seeds]` to train several seeds in one program, spread over
-        the devices that jax has. With a single one, `devices=n` makes devices share the
-        environments of an on-policy agent. A CPU is one device, unless
+        the devices that jax has. With `devices=n`, devices that are left over share the
+        environments of each seed. A CPU is one device, unless
         `jax.config.update("jax_num_cpu_devices", n)` comes before anything is computed.
       points: hyper-parameters to sweep, `[{"learning_rate": 1e-3}, ...]`: each point is trained
         with each key, in the same program. Float fields of the agent, as for `sweep`.

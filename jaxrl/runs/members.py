@@ -33,8 +33,8 @@ class Members:
       base: the agent without the changes of any point.
       seeds: seeds of the keys, not repeated for each point.
       points: points of the sweep, in order; empty without a sweep.
-      devices: how many devices to spread them over at most, or to share the environments of a
-        single one; None for all, and one for a single member.
+      devices: how many devices to use at most: members are spread over them, and what is left
+        shares the environments of each member. None for one for each member, as far as there are.
     """
 
     training: Training
@@ -86,13 +86,15 @@ class Members:
     def placement(self) -> Placement:
         """The devices that train them. Raises ValueError if there are fewer than `devices`."""
         placement = Placement.of(len(self), self.devices)
-        if len(self) > 1 or jax.config.jax_disable_jit:
+        if jax.config.jax_disable_jit:
             return placement
         processes, asked_for = hosts.count(), self.devices
-        if processes > 1 and asked_for is None:
+        if processes > 1 and asked_for is None and len(self) == 1:
             asked_for = placement.available
-        number, why = shards(self.training, placement.available, asked_for)
-        if number < processes:
+        number, why = shards(
+            self.training, placement.member_devices, placement.available, asked_for
+        )
+        if len(self) == 1 and number < processes:
             raise InvalidValue(
                 f"there are {processes} processes, but {why}: train at least {processes} seeds, or "
                 "use one process"

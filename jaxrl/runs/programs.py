@@ -32,7 +32,7 @@ class Programs:
         self.key = key = placement.place(members.key)
         batched, of_envs = placement.batched, placement.axis_of_envs(vmapped=key.ndim > 0)
         of_state = self._of_state = training.specs(batched, of_envs)
-        divides = training.eval_envs.num_envs % len(placement.devices) == 0
+        divides = training.eval_envs.num_envs % placement.shares == 0
         init = placement.spread(
             members.vmap(Training.init, 0), (members.batched, batched), of_state
         )

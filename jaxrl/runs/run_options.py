@@ -23,7 +23,7 @@ class RunOptions(EvaluationOptions):
     devices: int | None = option(
         default=None, role=Role.FOLLOWING, kind=Kind.COUNT, shown="all",
         doc="Number of devices, such as GPUs or the cores of a CPU, to spread the seeds and the "
-        "points of a sweep over, or to share the environments of a single seed. Another number "
+        "points of a sweep over. Devices left over share the environments of each. Another number "
         "changes results in the last digits",
     )  # fmt: skip
     checkpoint_seconds: float = option(

@@ -10,8 +10,9 @@ COMMON = """
     import jax, jax.numpy as jnp, numpy as np
     import jaxrl, jaxrl_envs
     from helpers.environments import BestAction, Chain, Counter, Recall
+    from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agents import (
-        A2C, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, FittedQActorCritic,
+        A2C, DQN, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, FittedQActorCritic,
     )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
@@ -39,7 +40,7 @@ COMMON = """
 
 SAME = """
     def compare(agent, env, iterations, **options):
-        steps = iterations * agent.plan.steps_per_iteration
+        steps = iterations * agent.bind(env.spec).plan.steps_per_iteration
         training = Training.create(agent, env, total_steps=steps, num_eval_episodes=4, **options)
 
         def run(training, key):
@@ -87,6 +88,7 @@ SAME = """
             REINFORCE(**episodes, baseline="time", standardize="returns"), ends, 3, {}),
         "reinforce, optimal": (
             REINFORCE(**episodes, baseline="optimal", credit="return"), ends, 3, {}),
+        "population": (CrossEntropy(population_size=6, num_elites=2), cart, 3, {}),
         "rpg": (RPG(**rollouts, discount=0.6, num_pairs=2), ends, 3, {}),
         "fitted q actor-critic": (
             FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
@@ -122,6 +124,7 @@ SOMETIMES = (
         "ppo",
         "trpo",
         "reinforce, optimal",
+        "population",
         *(pytest.param(case, marks=pytest.mark.thorough) for case in SOMETIMES),
     ],
 )
@@ -217,7 +220,6 @@ def test_environments_and_means_need_not_know_of_shards(tmp_path):
 
 
 RUNS = """
-    from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agent import Update
     from jaxrl.errors import JaxrlError
     from jaxrl.runs.directory import read_metrics
@@ -282,12 +284,14 @@ RUNS = """
         except JaxrlError as error:
             return str(error)
 
-    found["placed"] = [placed(agent, check_vma=False), placed(CrossEntropy())]
+    class Together(CrossEntropy):
+        candidates = ()
+
+    found["placed"] = [placed(agent, check_vma=False), placed(Together(population_size=6))]
     one_key = fit(agent, Counter(limit=5), jax.random.split(jax.random.key(0), 1), total_steps=192,
                   devices=3, num_evaluations=2, num_eval_episodes=2)
     found["one key"] = [one_key.compiled.devices, list(one_key.state.envs.obs.shape)]
-    kept = run(devices=2, agent=CrossEntropy()).compiled.devices
-    found["chosen"] = [run(devices=None).compiled.devices, kept]
+    found["chosen"] = run(devices=None).compiled.devices
     print(json.dumps(found))
 """
 
@@ -316,13 +320,62 @@ def test_runs_on_three_devices(tmp_path):
     assert "would differ between devices" in local
     assert "jaxrl.losses.mean" in local
     # A program that places training itself is told, too.
-    untracked, replay = found["placed"]
+    untracked, population = found["placed"]
     assert "check_vma is False: leave it True" in untracked
-    assert replay == "the plan of CrossEntropy keeps the environments of a member together"
+    assert population.startswith("Together.candidates names no field of the state")
     # Keys `[1]`, and two evaluation episodes on three devices.
     assert found["one key"] == ["all 3, 2 environments each", [1, 6, 2]]
     # One member stays on one device without a request.
-    assert found["chosen"] == [
-        "1 of 3 (one member stays on one device unless devices are requested)",
-        "1 of 3 (the plan of CrossEntropy keeps one member on one device)",
-    ]
+    stays = "one member stays on one device unless devices are requested"
+    assert found["chosen"] == f"1 of 3 ({stays})"
+
+
+BOTH_AXES = """
+    from jaxrl.runs.events import Evaluation
+    from jaxrl.runs.fit import fit
+
+    path = pathlib.Path(sys.argv[1])
+    keys = jax.random.split(jax.random.key(0), 2)
+    small = {"num_envs": 6, "num_steps": 4, "hidden_sizes": (4,)}
+    replay = {"num_updates": 2, "batch_size": 4, "capacity": 96, "warmup": 24}
+    agents = {
+        "ppo": PPO(**small, num_epochs=1, num_minibatches=1),
+        "dqn": DQN(**small, **replay, prioritized=True, n_step=2),
+        "population": CrossEntropy(population_size=6, num_elites=2),
+    }
+    agent, found = agents[sys.argv[2]], {}
+
+    def run(devices, name=None, **options):
+        run_dir = None if name is None else path / name
+        return fit(agent, Counter(limit=5), keys, total_steps=96, num_evaluations=2,
+                   num_eval_episodes=2, devices=devices, run_dir=run_dir, tensorboard=False,
+                   **options)
+
+    one, four = run(1), run(4)
+    run(4, "run", callbacks=[lambda e: "enough" if isinstance(e, Evaluation) else None])
+    resumed = run(4, "run", resume=True)
+    print(json.dumps({
+        "devices": four.compiled.devices,
+        "agent": farthest(one.state.agent, four.state.agent),
+        "envs": farthest(one.state.envs, four.state.envs),
+        "evaluation": farthest(*([e.returns for e in x.evaluations] for x in (one, four))),
+        "seeds": farthest(*(jax.tree.map(lambda x: x[i], four.state.agent) for i in (0, 1))),
+        "resumed": farthest(four.state, resumed.state),
+    }))
+"""
+
+
+@pytest.mark.parametrize(
+    "which", ["ppo", *(pytest.param(x, marks=pytest.mark.thorough) for x in ("dqn", "population"))]
+)
+def test_two_devices_for_each_of_two_members(which, tmp_path):
+    """A mesh of two axes: nothing is communicated between members."""
+    found = json_of(script(BOTH_AXES), tmp_path, which, devices=4, cache=tmp_path / "cache")
+    share = "6 environments" if which == "population" else "3 environments"
+    assert found.pop("devices") == f"all 4, {share} of 1 member each"
+    assert found.pop("resumed") == 0
+    assert found.pop("seeds") > 1e-4
+    if which == "dqn":  # each device draws its part of a batch from its own rows
+        assert found["envs"] == 0
+        return
+    assert max(found.values()) < 1e-5, found

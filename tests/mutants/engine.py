@@ -411,6 +411,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "shards-play-the-same-candidates",
+        "Devices that share a population all play its first candidates.",
+        "jaxrl/engine/across_shards.py",
+        "jax.tree.map(shard_of, getattr(state, x))",
+        "jax.tree.map(lambda y: y[: len(y) // num_shards()], getattr(state, x))",
+        ("tests/devices/test_shards.py::test_training_on_two_devices_matches_one[population]",),
+    ),
+    Mutant(
         "shards-act-alike",
         "Devices that share the environments draw the same noise for their actions.",
         "jaxrl/engine/vector_env.py",

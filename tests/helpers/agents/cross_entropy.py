@@ -20,6 +20,8 @@ class CrossEntropy(Agent):
     num_elites: int = static(default=6)
     episodes_per_candidate: int = static(default=2)
 
+    candidates = ("candidates",)
+
     @property
     def plan(self):
         return Population(self.population_size, self.episodes_per_candidate, self.spec.max_steps)
