@@ -2,6 +2,8 @@
 
 Each library compiles in its own process; then their runs alternate, A B C A B C ..., so that all of
 them suffer equally if the machine slows down. Medians are printed. There are no evaluations.
+"jaxrl-devices" is jaxrl on all devices, one for each core of a CPU: the seeds of P4 and G1 are
+spread over them, and they share the environments of P1 and P2.
 
     python -m benchmarks.throughput P1 P2 P3 P4
     python -m benchmarks.throughput P1 --peer-path CHECKOUT_OF_PUREJAXRL --peer-python PYTHON
@@ -154,22 +156,23 @@ def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) ->
     return rows
 
 
-def factors(rows: list[dict]) -> list[tuple[str, float, bool]]:
-    """For each other library: its name, jaxrl's relative speed, and whether the work was equal.
+def factors(rows: list[dict]) -> list[tuple[str, str, float, bool]]:
+    """How much faster each program of jaxrl is than each other library.
 
-    Empty if jaxrl itself was skipped.
+    Returns:
+      For each pair: the names, the factor, and whether the work was equal.
     """
-    ours = next((row for row in rows if row["program"] == "jaxrl"), None)
-    if ours is None:
-        return []
+    ours = [row for row in rows if row["program"].startswith("jaxrl")]
     return [
         (
+            own["program"],
             row["program"],
-            ours["steps_per_second"] / row["steps_per_second"],
-            all(row[name] == ours[name] for name in ("parameters", "env_steps")),
+            own["steps_per_second"] / row["steps_per_second"],
+            all(row[name] == own[name] for name in ("parameters", "env_steps")),
         )
+        for own in ours
         for row in rows
-        if row is not ours
+        if row not in ours
     ]
 
 
@@ -188,7 +191,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown row {unknown[0]!r}: choose from {names}")
 
-    programs = {"jaxrl": (sys.executable, "")}
+    programs = dict.fromkeys(("jaxrl", "jaxrl-devices"), (sys.executable, ""))
     if options.peer_python:
         programs["rejax"] = programs["sb3"] = (options.peer_python, "")
         if options.peer_path:
@@ -201,7 +204,7 @@ def main() -> None:
 
     rows = []
     print(
-        f"{'row':<4} {'program':<10} {'steps/s':>11} {'range':>19} "
+        f"{'row':<4} {'program':<13} {'steps/s':>11} {'range':>19} "
         f"{'trace':>7} {'XLA':>7} {'peak':>9}"
     )
     for workload in chosen:
@@ -210,15 +213,15 @@ def main() -> None:
         for row in of_workload:
             spread = f"{row['slowest']:,.0f}-{row['fastest']:,.0f}"
             print(
-                f"{row['workload']:<4} {row['program']:<10} {row['steps_per_second']:>11,.0f} "
+                f"{row['workload']:<4} {row['program']:<13} {row['steps_per_second']:>11,.0f} "
                 f"{spread:>19} {row['trace_seconds']:>6.1f}s {row['compile_seconds']:>6.1f}s "
                 f"{row['peak_mib']:>5.0f} MiB",
                 flush=True,
             )
-        for peer, factor, same_work in factors(of_workload):
+        for own, peer, factor, same_work in factors(of_workload):
             if not same_work:
                 print(f"     {peer} did different work: not comparable", file=sys.stderr)
-            print(f"     jaxrl / {peer}: {factor:.2f}")
+            print(f"     {own} / {peer}: {factor:.2f}")
         rows += of_workload
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -8,6 +8,7 @@ It runs under the library's own interpreter and prints lines of JSON: first {"tr
 import argparse
 import importlib.metadata
 import json
+import os
 import resource
 import sys
 import time
@@ -16,8 +17,8 @@ import types
 from workloads import WORKLOADS, Workload
 
 
-def jaxrl_agent(work: Workload):
-    """`jaxrl.train` without evaluations."""
+def jaxrl_setup(work: Workload):
+    """The agent and the environment."""
     import jaxrl
     import jaxrl_envs
 
@@ -50,12 +51,50 @@ def jaxrl_agent(work: Workload):
             critic_epochs=20,
             critic_minibatches=work.critic_minibatches,
         )
-    env = jaxrl_envs.make(f"gymnax/{work.env}")
+    return agent, jaxrl_envs.make(f"gymnax/{work.env}")
+
+
+def jaxrl_agent(work: Workload):
+    """`jaxrl.train` without evaluations."""
+    import jaxrl
+
+    agent, env = jaxrl_setup(work)
 
     def train(key):
         return jaxrl.train(agent, env, key, total_steps=work.steps_per_seed, num_evaluations=0)
 
     return train
+
+
+def jaxrl_on_devices(work: Workload):
+    """The programs of `jaxrl.fit(..., devices=n)` for all devices that there are.
+
+    Returns:
+      As `compiled_by_jax`.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrl.engine.training import Training
+    from jaxrl.runs.members import Members
+    from jaxrl.runs.programs import Programs
+
+    def keys(seed: int):
+        key = jax.random.key(seed)
+        return key if work.num_seeds == 1 else jax.random.split(key, work.num_seeds)
+
+    training = Training.create(*jaxrl_setup(work), total_steps=work.steps_per_seed)
+    programs = Programs(Members.of(training, keys(0), devices=jax.device_count()))
+    parameters = count_parameters(jax.eval_shape(training.init, jax.random.key(0)))
+
+    def run(seed: int):
+        key = programs.place(keys(seed))
+        state = programs.init(programs.training, key)
+        start, stop = jnp.int32(0), jnp.int32(training.num_iterations)
+        jax.block_until_ready(programs.chunk(programs.training, state, key, start, stop))
+
+    compiled = programs.compiled
+    return run, parameters, compiled.trace_seconds, compiled.compile_seconds
 
 
 def purejaxrl_ppo(work: Workload, path: str):
@@ -205,7 +244,7 @@ def compiled_by_jax(train, work: Workload, make_key):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("program", choices=("jaxrl", "purejaxrl", "rejax", "sb3"))
+    parser.add_argument("program", choices=("jaxrl", "jaxrl-devices", "purejaxrl", "rejax", "sb3"))
     parser.add_argument("workload", help="a name of WORKLOADS, or the fields of one as JSON")
     parser.add_argument("--path", default="")
     options = parser.parse_args()
@@ -213,6 +252,9 @@ def main() -> None:
     if options.program == "sb3":
         run, parameters = sb3_trpo(work)
         trace_seconds = compile_seconds = 0.0
+    elif options.program == "jaxrl-devices":
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(len(os.sched_getaffinity(0))))
+        run, parameters, trace_seconds, compile_seconds = jaxrl_on_devices(work)
     else:
         if options.program == "jaxrl":
             train = jaxrl_agent(work)

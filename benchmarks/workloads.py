@@ -38,7 +38,7 @@ class Workload:
     warmup: int = 1000
     width: int = 64
     sb3_sizes: tuple[int, int] | None = None
-    programs: tuple[str, ...] = ("jaxrl", "rejax", "purejaxrl")
+    programs: tuple[str, ...] = ("jaxrl", "jaxrl-devices", "rejax", "purejaxrl")
 
     @property
     def env_steps(self) -> int:
@@ -73,7 +73,7 @@ DQN_CARTPOLE = Workload(
 WORKLOADS = {
     "P1": Workload("ppo", 2048, 32, 20),
     "P2": Workload("ppo", 64, 128, 160),
-    "P3": Workload("ppo", 4, 128, 976),
+    "P3": Workload("ppo", 4, 128, 976, programs=("jaxrl", "rejax", "purejaxrl")),
     "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
     "P6": Workload("trpo", 64, 128, 8, sb3_sizes=(2, 512), programs=("jaxrl", "sb3")),
     "P7": SAC_PENDULUM,

@@ -18,7 +18,11 @@ def row(program, speed, parameters=10):
 
 def test_factors_are_of_jaxrl_wherever_it_stands():
     rows = [row("rejax", 2.0), row("jaxrl", 6.0), row("sb3", 3.0, parameters=11)]
-    assert factors(rows) == [("rejax", 3.0, True), ("sb3", 2.0, False)]
+    assert factors(rows) == [("jaxrl", "rejax", 3.0, True), ("jaxrl", "sb3", 2.0, False)]
+    pairs = [(own, peer) for own, peer, *_ in factors([*rows, row("jaxrl-devices", 8.0)])]
+    assert sorted(set(pairs)) == [
+        (own, peer) for own in ("jaxrl", "jaxrl-devices") for peer in ("rejax", "sb3")
+    ]
 
 
 def test_no_peer_passes_for_jaxrl():
@@ -112,7 +116,8 @@ def test_peers_that_are_not_given_are_named(monkeypatch, capsys):
 
 
 @pytest.mark.thorough
-def test_a_worker_of_jaxrl_says_what_it_did(tmp_path, monkeypatch):
+@pytest.mark.parametrize("program", ["jaxrl", "jaxrl-devices"])
+def test_a_worker_of_jaxrl_says_what_it_did(program, tmp_path, monkeypatch):
     """The smallest work there is, in a process of its own."""
     (tmp_path / "workloads.py").write_text(
         (throughput.HERE / "workloads.py").read_text()
@@ -120,7 +125,7 @@ def test_a_worker_of_jaxrl_says_what_it_did(tmp_path, monkeypatch):
     )
     (tmp_path / "worker.py").write_text((throughput.HERE / "worker.py").read_text())
     monkeypatch.setattr(throughput, "HERE", tmp_path)
-    one = Worker("jaxrl", sys.executable, "tiny", "")
+    one = Worker(program, sys.executable, "tiny", "")
     one.run(0)
     peak = one.quit()
     assert one.ready["env_steps"] == 32
