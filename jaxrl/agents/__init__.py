@@ -4,8 +4,10 @@ from jaxrl.agents.a2c import A2C
 from jaxrl.agents.a3c import A3C
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
+from jaxrl.agents.finite_difference import FiniteDifference
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
+from jaxrl.agents.natural_actor_critic import NaturalActorCritic
 from jaxrl.agents.npg import NPG
 from jaxrl.agents.online_actor_critic import OnlineActorCritic
 from jaxrl.agents.online_q import OnlineQ
@@ -33,8 +35,10 @@ __all__ = [
     "SAC",
     "TD3",
     "TRPO",
+    "FiniteDifference",
     "FittedQ",
     "FittedQActorCritic",
+    "NaturalActorCritic",
     "OnlineActorCritic",
     "OnlineQ",
     "PPOPenalty",

@@ -474,7 +474,7 @@ def test_tabular_features_are_one_hot_over_states_and_actions():
         ({"baseline": "optimal", "whole_episodes": True}, "set credit='return'"),
         ({"baseline": "best"}, "baseline is 'best': use one of none, constant"),
         ({"baseline": "time", "num_envs": 1, "num_steps": 6, "whole_episodes": True}, "at least 2"),
-        ({"whole_episodes": True, "num_steps": 5}, "num_steps is 5, but whole_episodes needs"),
+        ({"whole_episodes": True, "num_steps": 5}, "num_steps is 5, but whole episodes need"),
         (
             {"credit": "return", "discount_states": True, "whole_episodes": True, "num_steps": 6},
             "already discounted from the start of the episode",

@@ -12,7 +12,8 @@ COMMON = """
     from helpers.environments import BestAction, Chain, Counter, Recall
     from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agents import (
-        A2C, DQN, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, FittedQActorCritic,
+        A2C, DQN, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, FiniteDifference,
+        FittedQActorCritic, NaturalActorCritic,
     )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
@@ -89,6 +90,12 @@ SAME = """
         "reinforce, optimal": (
             REINFORCE(**episodes, baseline="optimal", credit="return"), ends, 3, {}),
         "population": (CrossEntropy(population_size=6, num_elites=2), cart, 3, {}),
+        "finite differences": (
+            FiniteDifference(population_size=6, hidden_sizes=(4,), max_episode_steps=20), cart, 3,
+            {}),
+        "natural actor-critic": (
+            NaturalActorCritic(**sizes, num_steps=10, discount=0.9, learning_rate=0.1), ends, 3,
+            {}),
         "rpg": (RPG(**rollouts, discount=0.6, num_pairs=2), ends, 3, {}),
         "fitted q actor-critic": (
             FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
@@ -115,6 +122,8 @@ SOMETIMES = (
     "reinforce by time",
     "rpg",
     "fitted q actor-critic",
+    "finite differences",
+    "natural actor-critic",
 )
 
 

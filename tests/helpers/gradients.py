@@ -43,7 +43,9 @@ def kept(agent, params):
     """`Networks` in the layout of the agent's state: one tree if actor and critic share a loss."""
     if isinstance(agent, SeparateAgent):
         return params
-    return {"params": params.actor["params"] | params.critic["params"]}
+    own = jax.eval_shape(agent.init_params, jax.random.key(0))["params"]
+    both = params.actor["params"] | params.critic["params"]
+    return {"params": {name: x for name, x in both.items() if name in own}}
 
 
 def tabular_agent(kind, mdp, **options):

@@ -44,6 +44,33 @@ MUTANTS = (
         (f"{UPDATES}::test_targets_are_polyak_averages_of_new_parameters[td3]",),
     ),
     Mutant(
+        "episodic-scores-undiscounted",
+        "The episodic natural actor-critic sums scores without discount^t.",
+        "jaxrl/agents/natural_actor_critic.py",
+        "jnp.asarray(self.discount, jnp.float32) ** age",
+        "jnp.asarray(1.0, jnp.float32) ** age",
+        (
+            "tests/agents/test_natural_actor_critic.py::"
+            "test_the_compatible_function_is_the_exact_advantage",
+        ),
+    ),
+    Mutant(
+        "regression-without-an-intercept",
+        "The episodic natural actor-critic regresses returns without an intercept.",
+        "jaxrl/agents/natural_actor_critic.py",
+        "return total - mean(total)",
+        "return total",
+        ("tests/agents/test_natural_actor_critic.py::test_the_weights_solve_the_regression",),
+    ),
+    Mutant(
+        "finite-differences-of-unit-size",
+        "Finite differences are not divided by the size of the perturbations.",
+        "jaxrl/agents/finite_difference.py",
+        "restore(solution.x / unit)",
+        "restore(solution.x)",
+        ("tests/agents/test_finite_difference.py::test_the_gradient_is_the_slope_of_the_return",),
+    ),
+    Mutant(
         "target-noise-not-clipped",
         "The noise on target actions is not clipped.",
         "jaxrl/agents/ddpg.py",

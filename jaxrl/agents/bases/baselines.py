@@ -88,12 +88,8 @@ class BaselineAgent(CriticAgent):
                 f"num_envs is {self.num_envs}: the baseline of a copy comes from the others, so it "
                 "must be at least 2"
             )
-        longest = spec.max_steps
-        if self.whole_episodes and (longest is None or self.num_steps < longest):
-            raise InvalidValue(
-                f"num_steps is {self.num_steps}, but whole_episodes needs at least the length of "
-                f"the longest episode: {'no limit is known' if longest is None else longest}"
-            )
+        if self.whole_episodes:
+            check_whole_episodes(self.num_steps, spec)
         self._check_standardize(spec)
 
     def _check_standardize(self, spec: EnvSpec) -> None:
@@ -112,6 +108,16 @@ class BaselineAgent(CriticAgent):
                 "always gives 0: the policy would never learn. Set num_envs to at least 2, or "
                 "standardize='none'"
             )
+
+
+def check_whole_episodes(num_steps: int, spec: EnvSpec) -> None:
+    """Raises ValueError if an episode may be longer than a rollout of `num_steps`."""
+    longest = spec.max_steps
+    if longest is None or num_steps < longest:
+        raise InvalidValue(
+            f"num_steps is {num_steps}, but whole episodes need at least the length of the longest "
+            f"one: {'no limit is known' if longest is None else longest}"
+        )
 
 
 def first_episode(done: Array) -> tuple[Array, Array]:

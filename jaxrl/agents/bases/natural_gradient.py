@@ -1,6 +1,7 @@
 """Base class of natural-gradient methods: the direction F^-1 g, and a separate critic."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxrl.agent import Update
+from jaxrl.agent import Agent, Update
 from jaxrl.agents.bases.actor_critic import ActorCriticAgent, Sample
 from jaxrl.agents.bases.critic import CriticAgent
 from jaxrl.agents.bases.learning import Networks, TrainState
@@ -24,7 +25,38 @@ from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, Tra
 Fisher = Literal["exact", "empirical"]
 
 
-class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
+class FisherAgent(Agent):
+    """Solves (F + damping I) x = g by conjugate gradient, from products with F alone."""
+
+    damping: Scalar = hyper(0.1, low=0.0, doc="Damping added to the diagonal of the Fisher matrix.")
+    cg_iterations: int = hyper(10, static=True, doc="Steps of conjugate gradient.")
+    cg_tolerance: Scalar = hyper(
+        1e-6, low=0.0, doc="Relative residual at which conjugate gradient stops."
+    )
+
+    def solve(
+        self, product: Callable[[PyTree], PyTree], gradient: PyTree
+    ) -> tuple[Solution, Array]:
+        """The solution x, and x^T (F + damping I) x.
+
+        Args:
+          product: v -> F v.
+          gradient: g.
+
+        Source: Schulman et al., "Trust region policy optimization", 2015, appendix C.
+        """
+
+        def damped(v):
+            return jax.tree.map(lambda f, x: f + self.damping * x, product(v), v)
+
+        solution = conjugate_gradient(
+            damped, gradient, self.cg_iterations, tolerance=self.cg_tolerance
+        )
+        x, residual, b = (ravel_pytree(t)[0] for t in (solution.x, solution.residual, gradient))
+        return solution, jnp.dot(x, b - residual, precision=jax.lax.Precision.HIGHEST)
+
+
+class NaturalGradientAgent(CriticAgent, ActorCriticAgent, FisherAgent):
     """One policy step per iteration on the whole rollout, then the critic; see NPG and TRPO."""
 
     num_steps: int = 256
@@ -39,11 +71,6 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
         1,
         static=True,
         doc="Use every n-th row for the Fisher matrix.",
-    )
-    damping: Scalar = hyper(0.1, low=0.0, doc="Damping added to the diagonal of the Fisher matrix.")
-    cg_iterations: int = hyper(10, static=True, doc="Steps of conjugate gradient.")
-    cg_tolerance: Scalar = hyper(
-        1e-6, low=0.0, doc="Relative residual at which conjugate gradient stops."
     )
     critic_minibatches: int = 8
 
@@ -85,10 +112,7 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
     def natural_gradient(
         self, actor: PyTree, gradient: PyTree, batch: Trajectory
     ) -> tuple[Solution, Array]:
-        """Solves (F + damping I) x = g; returns the solution and x^T (F + damping I) x.
-
-        It uses only products with the Fisher matrix (Schulman et al., 2015, appendix C).
-        """
+        """`solve` with the Fisher matrix of the policy, averaged over the rows of the batch."""
         part = self._part_for_fisher(batch)
         row_ndim = batch.first.ndim
         with jax.default_matmul_precision("highest"):  # also for the linearisation
@@ -104,15 +128,7 @@ class NaturalGradientAgent(CriticAgent, ActorCriticAgent):
                     lambda tangent: tangent,
                     row_ndim,
                 )
-
-            def damped(v):
-                return jax.tree.map(lambda f, x: f + self.damping * x, product(v), v)
-
-            solution = conjugate_gradient(
-                damped, gradient, self.cg_iterations, tolerance=self.cg_tolerance
-            )
-        x, residual, b = (ravel_pytree(t)[0] for t in (solution.x, solution.residual, gradient))
-        return solution, jnp.dot(x, b - residual, precision=jax.lax.Precision.HIGHEST)
+            return self.solve(product, gradient)
 
     def _part_for_fisher(self, batch: Trajectory) -> Trajectory:
         """Every `fisher_stride`-th row.
