@@ -49,13 +49,12 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
 
     default_optimizer = "sgd"
 
-    num_envs: int = 64
+    num_envs: int = 16
     num_steps: int = 500
     learning_rate: Scheduled = 1.0
     max_grad_norm: Scalar | None = None
-    damping: Scalar = 1e-3
     kl_radius: Scheduled | None = hyper(
-        None,
+        0.1,
         low=0.0,
         open_low=True,
         doc="KL divergence between old and new distribution of whole episodes (nats) to which a "

@@ -26,6 +26,7 @@ POLICY = values.softmax(LOGITS)
 ADVANTAGE = values.advantage(MDP, POLICY, DISCOUNT)
 EXACT = {
     "damping": 0.0,
+    "kl_radius": None,
     "cg_tolerance": 0.0,
     "cg_iterations": 12,
     "discount": DISCOUNT,
@@ -159,7 +160,7 @@ def test_a_step_is_the_learning_rate_times_the_weights():
 
 def test_probe_action_by_observation():
     env = BestActionByObservation()
-    agent = NaturalActorCritic(num_envs=64, num_steps=1, hidden_sizes=(8,), kl_radius=0.1)
+    agent = NaturalActorCritic(num_envs=64, num_steps=1, hidden_sizes=(8,))
     agent, state, _ = learned(agent, env, 20)
     assert mode(agent, state, [[-1.0], [1.0]]).tolist() == [0, 1]
 
@@ -167,7 +168,7 @@ def test_probe_action_by_observation():
 @pytest.mark.thorough
 def test_probe_continuous_action():
     env = BestContinuousAction()
-    agent = NaturalActorCritic(num_envs=128, num_steps=1, hidden_sizes=(16,), kl_radius=0.1)
+    agent = NaturalActorCritic(num_envs=128, num_steps=1, hidden_sizes=(16,))
     agent, state, _ = learned(agent, env, 100)
     found = mode(agent, state, [[-1.0], [1.0]])
     assert found[0, 0] < found[1, 0] - 0.5
@@ -176,7 +177,7 @@ def test_probe_continuous_action():
 @pytest.mark.thorough
 def test_masked_actions_are_never_chosen():
     env = MaskedChoice()
-    agent = NaturalActorCritic(num_envs=16, num_steps=env.spec.max_steps or 1, kl_radius=0.1)
+    agent = NaturalActorCritic(num_envs=16, num_steps=env.spec.max_steps or 1)
     _, metrics = train(agent, env, KEY, total_steps=16 * 20, num_evaluations=1)
     assert np.isfinite(metrics.training.updates["episode_return"].value).all()
 

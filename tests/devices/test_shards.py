@@ -94,8 +94,7 @@ SAME = """
             FiniteDifference(population_size=6, hidden_sizes=(4,), max_episode_steps=20), cart, 3,
             {}),
         "natural actor-critic": (
-            NaturalActorCritic(**sizes, num_steps=10, discount=0.9, learning_rate=0.1), ends, 3,
-            {}),
+            NaturalActorCritic(**sizes, num_steps=10, discount=0.9, damping=1.0), ends, 3, {}),
         "rpg": (RPG(**rollouts, discount=0.6, num_pairs=2), ends, 3, {}),
         "fitted q actor-critic": (
             FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
