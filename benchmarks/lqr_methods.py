@@ -60,7 +60,7 @@ def agents() -> dict[str, jaxrl.Agent]:
         "REINFORCE, baseline by time": REINFORCE(**whole, baseline="time"),
         "natural policy gradient": NPG(
             **{**episodes, "optimizer": None}, kl_radius=None, damping=0.0,
-            normalize_advantages=False, critic_minibatches=1,
+            normalize_advantages=False, critic_minibatches=1, critic_epochs=4, hidden_sizes=(16,),
         ),
         "natural actor-critic, episodic": NaturalActorCritic(
             **episodes, kl_radius=None, damping=1e-4
