@@ -35,7 +35,7 @@ class DiscretizeActions(Wrapper):
     """Replaces a bounded `Box` by evenly spaced values of each entry, bounds included.
 
     With B values for each of E entries, a network has B * E outputs if factored, and B ** E if
-    joint: 273 or 753,571 for three joints with 91 angles (`python -m benchmarks.discretized_arm`).
+    joint: 273 or 753,571 for three joints with 91 angles (`python -m benchmarks.discretised_arm`).
 
     Attributes:
       num_bins: values per entry, at least 2; a tuple has one number for each entry, in the order of

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.probes import learned as trained
 from helpers.simulation import play
 
+from jaxrl.agents import PPO
 from jaxrl.wrappers import DiscretizeActions
 from jaxrl_envs import check, make
 from jaxrl_envs.exact import arm
@@ -116,3 +118,18 @@ def test_the_target_stays_until_the_time_limit():
     assert (seen.obs[3] != seen.obs[0]).any(-1).all()
     expected = -np.linalg.norm(seen.obs - [LENGTHS.sum(), 0.0], axis=-1)
     np.testing.assert_allclose(seen.reward, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_three_factors_learn_to_reach():
+    """Between the nearest points of the grid, which nothing can beat, and random actions."""
+    env = DiscretizeActions(arm.make(), 11)
+    agent = PPO(num_envs=256, num_steps=1, num_epochs=8, learning_rate=1e-3, discount=0.0)
+    untrained, found = (
+        -float(trained(agent, env, iterations, num_eval_episodes=256)[2].evaluation.returns.mean())
+        for iterations in (1, 200)
+    )
+    targets = jax.vmap(lambda key: env.reset(key)[1])(jax.random.split(jax.random.key(3), 256))
+    best = np.mean([arm.nearest_on_grid(env.env, x, 11)[0] for x in targets])
+    assert best < found < 0.25
+    assert untrained > 2 * found

@@ -71,7 +71,7 @@ def make(
       ValueError: `lengths` is not a list of positive numbers, or another value is out of range.
     """
     lengths = np.asarray(lengths, np.float32)
-    if lengths.ndim != 1 or not lengths.size or not (lengths > 0).all():
+    if lengths.ndim != 1 or not lengths.size or not ((lengths > 0) & np.isfinite(lengths)).all():
         raise InvalidValue(f"lengths is {lengths.tolist()}: give a positive number for each link")
     if not 0 < max_degrees <= 180:
         raise InvalidValue(f"max_degrees is {max_degrees}: it must be above 0 and at most 180")
