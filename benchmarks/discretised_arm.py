@@ -150,12 +150,13 @@ def draw(path: Path, found: dict[str, dict[int, dict]], steps: int) -> None:
                     axes.plot(x, value(row), "o", color=f"C{i}", markerfacecolor=fill)
                     if not whole:
                         up = 6 if name.startswith("DQN") else -12
+                        last = x == BINS[-1]
                         axes.annotate(
                             f"{row['steps']:,}",
                             (x, value(row)),
-                            xytext=(-6, up),
+                            xytext=(-6 if last else 6, up),
                             textcoords="offset points",
-                            ha="right",
+                            ha="right" if last else "left",
                             fontsize=8,
                             color=f"C{i}",
                         )
