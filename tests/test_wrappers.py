@@ -293,7 +293,7 @@ def test_many_discretised_actions_are_exact_at_corners_and_centre():
         def step(self, key, state, action):
             return state, action
 
-    seen = joint.replace(env=Seen(joint.env.lengths, joint.env.spec))
+    seen = joint.replace(env=Seen(joint.env.lengths))
     step = jax.jit(lambda a: seen.step(KEY, (), a)[1])
     np.testing.assert_array_equal([step(a) for a in numbers], corners)
     np.testing.assert_array_equal(step(753_570 // 2), [0.0, 0.0, 0.0])

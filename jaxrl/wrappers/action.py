@@ -86,8 +86,8 @@ class DiscretizeActions(Wrapper):
         if self.layout == "joint":  # the digits of a number in mixed radix
             strides = [math.prod(bins[i + 1 :]) for i in range(len(bins))]
             action = (action // jnp.asarray(strides, jnp.int32)) % jnp.asarray(bins, jnp.int32)
-        ends = (bound.ravel() for bound in box.bounds())
-        values = _evenly_spaced(*ends, np.asarray(bins))
+        low, high = box.bounds()
+        values = _evenly_spaced(low.ravel(), high.ravel(), np.asarray(bins))
         chosen = jnp.asarray(values)[jnp.arange(len(bins)), action]
         return self.env.step(key, state, chosen.reshape(box.shape))
 

@@ -30,11 +30,22 @@ class Arm(struct.PyTreeNode):
 
     Attributes:
       lengths: `float32[J]`, lengths of the links.
-      spec: the box of J angles in radians, and the time limit, which truncates.
+      limit: actions are J angles from -limit to limit, in radians.
+      max_steps: the time limit, which truncates.
     """
 
     lengths: Any
-    spec: EnvSpec = static()
+    limit: float = static(default=float(np.pi / 4))
+    max_steps: int = static(default=1)
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(
+            jax.ShapeDtypeStruct((2,), jnp.float32),
+            Box.of(-self.limit, self.limit, self.lengths.shape[-1:]),
+            self.max_steps,
+            truncates="at_max_steps",
+        )
 
     def hand(self, angles: Array) -> Array:
         """The position of the hand, `[2]`, for joint angles `[J]` in radians."""
@@ -43,8 +54,8 @@ class Arm(struct.PyTreeNode):
         return jnp.stack([jnp.sum(x), jnp.sum(y)])
 
     def reset(self, key: Key) -> tuple[tuple[Array, Array], Array]:
-        low, high = self.spec.action.bounds()
-        angles = jax.random.uniform(key, low.shape, minval=jnp.asarray(low), maxval=high)
+        shape = self.lengths.shape
+        angles = jax.random.uniform(key, shape, minval=-self.limit, maxval=self.limit)
         target = self.hand(angles)
         return (target, jnp.int32(0)), target
 
@@ -53,7 +64,7 @@ class Arm(struct.PyTreeNode):
     ) -> tuple[tuple[Array, Array], Timestep]:
         target, time = state[0], state[1] + 1
         distance = jnp.sqrt(jnp.sum((self.hand(action) - target) ** 2))
-        over = time >= self.spec.max_steps
+        over = time >= self.max_steps
         return (target, time), Timestep(target, -distance, jnp.bool_(False), over)
 
 
@@ -76,14 +87,7 @@ def make(
     if not 0 < max_degrees <= 180:
         raise InvalidValue(f"max_degrees is {max_degrees}: it must be above 0 and at most 180")
     check_whole("max_steps", max_steps)
-    most = float(np.radians(max_degrees))
-    spec = EnvSpec(
-        jax.ShapeDtypeStruct((2,), jnp.float32),
-        Box.of(-most, most, lengths.shape),
-        max_steps,
-        truncates="at_max_steps",
-    )
-    return Arm(jnp.asarray(lengths), spec)
+    return Arm(jnp.asarray(lengths), float(np.radians(max_degrees)), max_steps)
 
 
 # Exact solutions ----------------------------------------------------------------------------------
@@ -98,7 +102,7 @@ def inverse(env: Arm, target: Floats) -> Floats:
     Raises:
       ValueError: the arm does not have three joints, or the target is out of reach.
     """
-    lengths, limit = np.asarray(env.lengths, np.float64), float(env.spec.action.bounds()[1][0])
+    lengths = np.asarray(env.lengths, np.float64)
     if lengths.size != 3:
         raise InvalidValue(f"the arm has {lengths.size} joints: inverse needs 3")
     goal = complex(*np.asarray(target, np.float64))
@@ -109,7 +113,7 @@ def inverse(env: Arm, target: Floats) -> Floats:
         if not np.isfinite(best).all():
             break
         centre, width = best.sum(), width / 50
-    if not np.abs(best).max() <= limit + 1e-5:  # targets are float32
+    if not np.abs(best).max() <= env.limit + 1e-5:  # targets are float32
         raise InvalidValue(f"the target {np.asarray(target).tolist()} is out of reach")
     return best
 
@@ -135,12 +139,11 @@ def nearest_on_grid(env: Arm, target: Floats, num_bins: int) -> tuple[float, Flo
 
     All `num_bins ** J` combinations are tried.
     """
-    low, high = (np.asarray(bound, np.float64) for bound in env.spec.action.bounds())
-    grids = np.linspace(low, high, num_bins).T  # [J, num_bins]
+    grid, lengths = np.linspace(-env.limit, env.limit, num_bins), np.asarray(env.lengths)
     hand, heading = np.zeros(1, complex), np.ones(1, complex)  # of all combinations so far
-    for length, grid in zip(np.asarray(env.lengths, np.float64), grids, strict=True):
+    for length in lengths.astype(np.float64):
         heading = np.outer(heading, np.exp(1j * grid)).ravel()
         hand = np.repeat(hand, num_bins) + length * heading
     distance = np.abs(hand - complex(*np.asarray(target, np.float64)))
-    index = np.unravel_index(np.argmin(distance), (num_bins,) * len(grids))
-    return float(distance.min()), grids[np.arange(len(grids)), index]
+    index = np.unravel_index(np.argmin(distance), (num_bins,) * len(lengths))
+    return float(distance.min()), grid[np.asarray(index)]
