@@ -1,7 +1,7 @@
 """Helpers for plots with matplotlib."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,37 @@ def figure(
       legend: arguments of `axes.legend`.
       **settings: arguments of `axes.set`.
     """
+    with panels(path, size, legend, [{}], **settings) as (axes,):
+        yield axes
+
+
+@contextlib.contextmanager
+def panels(
+    path: Path,
+    size: tuple[float, float],
+    legend: dict[str, Any] | None,
+    each: Sequence[dict[str, Any]],
+    **settings,
+) -> Iterator[list[Any]]:
+    """Like `figure`, with several axes side by side.
+
+    Args:
+      path, size: as for `figure`.
+      legend: arguments of `axes.legend`, for the last axes.
+      each: arguments of `axes.set` for each of the axes, from left to right.
+      **settings: arguments of `axes.set` for all.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    canvas, axes = plt.subplots(figsize=size, layout="constrained")
-    yield axes
-    axes.set(**settings)
-    axes.grid(alpha=0.3)
-    axes.legend(**(legend or {}))
+    canvas, row = plt.subplots(1, len(each), figsize=size, layout="constrained", squeeze=False)
+    yield list(row[0])
+    for axes, its in zip(row[0], each, strict=True):
+        axes.set(**settings, **its)
+        axes.grid(alpha=0.3)
+    row[0, -1].legend(**(legend or {}))
     canvas.savefig(path, dpi=120)
     plt.close(canvas)
 

@@ -1,5 +1,8 @@
 """The effect of each wrapper; termination, truncation and masks are preserved."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,7 @@ from jaxrl.engine.rollout import rollout
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.types import Box, Discrete, EnvSpec, Masked, Mixed, MultiDiscrete, static
 from jaxrl_envs import check
+from jaxrl_envs.exact import arm
 
 KEY = jax.random.key(0)
 OBS = {
@@ -71,6 +75,21 @@ class Push(struct.PyTreeNode):
 
     def step(self, key, state, action):
         return state + 1, timestep(action, 0.0, False, state + 1 >= 5)
+
+
+class Cube(struct.PyTreeNode):
+    """The observation is the last action."""
+
+    spec = EnvSpec(
+        jax.ShapeDtypeStruct((3, 1), jnp.float32),
+        Box.of([[-1.0], [0.0], [-3.0]], [[1.0], [4.0], [5.0]], (3, 1)),
+    )
+
+    def reset(self, key):
+        return (), jnp.zeros((3, 1))
+
+    def step(self, key, state, action):
+        return state, timestep(action, 0.0, False, False)
 
 
 def plain(truncates=100, terminates=100):
@@ -245,6 +264,45 @@ def test_discretised_actions_span_the_bounds_evenly():
     check(joint)
 
 
+@pytest.mark.parametrize("bins", [(3, 3, 3), (2, 3, 4), (4, 3, 2)])
+def test_joint_and_factored_actions_are_the_same_actions(bins):
+    """Joint actions are all combinations in lexicographic order, here of itertools."""
+    factored = wrappers.DiscretizeActions(Cube(), bins)
+    joint = wrappers.DiscretizeActions(Cube(), bins, "joint")
+    assert factored.spec.action == MultiDiscrete(bins)
+    assert joint.spec.action == Discrete(math.prod(bins))
+    choices = np.asarray(list(itertools.product(*map(range, bins))))
+    by_choices = jax.vmap(lambda a: factored.step(KEY, (), a)[1].obs)(choices)
+    by_number = jax.vmap(lambda a: joint.step(KEY, (), a)[1].obs)(np.arange(len(choices)))
+    np.testing.assert_array_equal(by_choices, by_number)
+    low, high = np.array([-1.0, 0.0, -3.0]), np.array([1.0, 4.0, 5.0])
+    expected = low + (high - low) * choices / (np.array(bins) - 1)
+    np.testing.assert_allclose(by_number[:, :, 0], expected, rtol=1e-6)
+    check(joint, num_steps=5)
+
+
+def test_many_discretised_actions_are_exact_at_corners_and_centre():
+    """The joint action of 753,571 is decoded in int32, without a table."""
+    joint = wrappers.DiscretizeActions(arm.make(), 91, "joint")
+    assert joint.spec.action == Discrete(753_571)
+    most = joint.env.spec.action.bounds()[1][0]
+    corners = list(itertools.product((-most, most), repeat=3))
+    numbers = [a * 91**2 + b * 91 + c for a, b, c in itertools.product((0, 90), repeat=3)]
+
+    class Seen(type(joint.env)):
+        def step(self, key, state, action):
+            return state, action
+
+    seen = joint.replace(env=Seen(joint.env.lengths))
+    step = jax.jit(lambda a: seen.step(KEY, (), a)[1])
+    np.testing.assert_array_equal([step(a) for a in numbers], corners)
+    np.testing.assert_array_equal(step(753_570 // 2), [0.0, 0.0, 0.0])
+    degrees = np.degrees([step(a) for a in (17 * 91**2 + 45 * 91 + 46, 1, 91)])
+    np.testing.assert_allclose(
+        degrees, [[-28, 0, 1], [-45, -45, -44], [-45, -44, -45]], rtol=0, atol=1e-5
+    )
+
+
 def test_sticky_actions_repeat_with_their_probability():
     """Step t chooses action t, so every repetition is visible."""
 
@@ -322,7 +380,13 @@ def test_availability(space, mask, action, expected):
         (lambda: wrappers.FrameStack(Push(), 0), "num_frames is 0"),
         (lambda: wrappers.DiscretizeActions(Push(), 1), "num_bins is 1"),
         (lambda: wrappers.DiscretizeActions(Push(), 3, "split"), "layout is 'split'"),
-        (lambda: wrappers.DiscretizeActions(Push(), 300, "joint"), "use 'factored'"),
+        (lambda: wrappers.DiscretizeActions(Push(), 2.5), "num_bins is 2.5: it must be a whole"),
+        (lambda: wrappers.DiscretizeActions(Push(), (3,)), "but an action has 2 entries: give one"),
+        (lambda: wrappers.DiscretizeActions(Push(), (3, 1)), r"num_bins\[1\] is 1"),
+        (
+            lambda: wrappers.DiscretizeActions(Push(), 50_000, "joint"),
+            r"50000 \* 50000 = 2500000000 actions, .*: use 'factored'",
+        ),
         (lambda: wrappers.DiscretizeActions(plain()), "needs a Box"),
         (lambda: wrappers.MaskVelocity(Push(), ()), "at least one"),
         (lambda: wrappers.MaskVelocity(Push(), (2,)), "from 0 to 1"),

@@ -17,11 +17,12 @@ import numpy as np
 from jaxrl.agent import Agent, OnPolicy, Population, Replay
 from jaxrl.devices import machine
 from jaxrl.errors import InvalidValue
-from jaxrl.spaces import sample_action
+from jaxrl.spaces import ActionSpace, Discrete, Mixed, MultiDiscrete, sample_action
 from jaxrl.types import PyTree
 
 LARGE = 2**14
-"""Layer widths and observation sizes (bytes) below this cannot make an agent too large."""
+"""Layer widths, observation sizes (bytes) and numbers of actions below this cannot make an agent
+too large."""
 
 
 class Part(NamedTuple):
@@ -140,9 +141,12 @@ def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
         for name, value in named.items()
         if not hasattr(agent.plan, name) and _largest(value) >= LARGE
     }
-    if not wide and obs < LARGE:
+    spec = agent.bound_spec
+    if not wide and obs < LARGE and _num_choices(spec.action) < LARGE:
         return 0, {}
-    fields = wide or {"observation": agent.bound_spec.observation}
+    fields = wide or (
+        {"observation": spec.observation} if obs >= LARGE else {"action": spec.action}
+    )
     try:
         state = jax.eval_shape(agent.init, _key())
     except (OverflowError, MemoryError, ValueError, TypeError, RuntimeError):
@@ -153,6 +157,18 @@ def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
             f"{names}: parameters of this size overflow array indices: make it smaller"
         ) from None
     return _bytes(state), fields
+
+
+def _num_choices(space: ActionSpace) -> int:
+    """The number of discrete choices, for each of which a network may have an output."""
+    match space:
+        case Discrete(num):
+            return num
+        case MultiDiscrete(nums):
+            return sum(nums)
+        case Mixed(spaces):
+            return sum(map(_num_choices, spaces))
+    return 0
 
 
 def _bytes(tree: PyTree) -> int:

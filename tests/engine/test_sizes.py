@@ -17,6 +17,9 @@ from jaxrl.runs.fit import fit
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs, memory_of
 from jaxrl.trees import num_bytes
+from jaxrl.types import Discrete
+from jaxrl.wrappers import DiscretizeActions
+from jaxrl_envs.exact import arm
 
 ENV = "gymnax/CartPole-v1"
 GIB = 2**30
@@ -110,6 +113,22 @@ def test_size_estimates_match_the_arrays(machine):
     (state,) = (part for part in sizes.parts(training, 8, 8) if part.what == "the agent's state")
     assert 3 * 4 * parameters <= state.size <= 3 * 4 * parameters + 64  # with Adam's two moments
     assert state.fields == {"hidden_sizes": (sizes.LARGE,)}
+
+
+def test_outputs_for_many_actions_are_counted(machine):
+    """Computed by hand for a network with 3 features and 91 ** 3 actions."""
+    joint = DiscretizeActions(arm.make(), 91, "joint")
+    agent = PPO(num_envs=2, num_steps=2, num_minibatches=1, hidden_sizes=(3,))
+    training = Training.create(agent, joint, total_steps=1)
+    (state,) = (part for part in sizes.parts(training, 8, 8) if part.what == "the agent's state")
+    parameters = 2 * (2 * 3 + 3) + (3 + 1) * 91**3 + 3 + 1  # two torsos, policy, value
+    assert 3 * 4 * parameters <= state.size <= 3 * 4 * parameters + 64
+    assert state.fields == {"action": Discrete(753_571)}
+    with pytest.raises(ValueError, match=r"action is Discrete\(num=64000000\): the agent's state"):
+        Training.create(PPO(), joint.replace(num_bins=400), total_steps=1)
+    factored = joint.replace(layout="factored")
+    found = sizes.parts(Training.create(agent, factored, total_steps=1), 8, 8)
+    assert found[0].size == 0  # too small to be counted
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -45,6 +45,22 @@ MUTANTS = (
         ("tests/engine/test_info.py::test_scalars_of_the_last_step_are_averaged_over_episodes",),
     ),
     Mutant(
+        "joint-actions-read-backwards",
+        "The first entry of a joint action varies fastest, although the last one should.",
+        "jaxrl/wrappers/action.py",
+        "math.prod(bins[i + 1 :])",
+        "math.prod(bins[:i])",
+        ("tests/test_wrappers.py::test_joint_and_factored_actions_are_the_same_actions[bins0]",),
+    ),
+    Mutant(
+        "factors-share-one-index",
+        "All entries of a discretised action follow the first choice.",
+        "jaxrl/wrappers/action.py",
+        "[jnp.arange(len(bins)), action]",
+        "[jnp.arange(len(bins)), action[0]]",
+        ("tests/test_wrappers.py::test_joint_and_factored_actions_are_the_same_actions[bins0]",),
+    ),
+    Mutant(
         "sticky-actions-ignore-the-mask",
         "A sticky action is repeated although it is no longer available.",
         "jaxrl/wrappers/action.py",

@@ -236,6 +236,14 @@ MUTANTS = (
         ("tests/engine/test_sizes.py::test_size_estimates_match_the_arrays",),
     ),
     Mutant(
+        "outputs-for-actions-never-counted",
+        "The memory estimate leaves out the outputs for actions, however many there are.",
+        "jaxrl/engine/sizes.py",
+        "and _num_choices(spec.action) < LARGE",
+        "and _num_choices(spec.action) >= 0",
+        ("tests/engine/test_sizes.py::test_outputs_for_many_actions_are_counted",),
+    ),
+    Mutant(
         "a-size-counted-twice",
         "Next observations are counted although they are not stored: runs that fit are rejected.",
         "jaxrl/engine/sizes.py",

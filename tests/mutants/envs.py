@@ -28,6 +28,14 @@ MUTANTS = (
         ("tests/envs/test_env_registry.py::test_contract_violations_are_reported",),
     ),
     Mutant(
+        "joints-turn-alone",
+        "A joint of the arm turns its own link, but not the links behind it.",
+        "envs/jaxrl_envs/exact/arm.py",
+        "heading = jnp.cumsum(angles)",
+        "heading = jnp.asarray(angles)",
+        ("tests/envs/test_exact_arm.py::test_hand_is_where_rotations_bring_it",),
+    ),
+    Mutant(
         "bound-with-the-older-constant",
         "TRPO's bound combines the constant 2 epsilon discount / (1 - discount)^2 with the total "
         "variation.",
