@@ -26,7 +26,7 @@ class CompatibleActorCritic(CompatibleAgent):
         def log_prob(actor):
             return self.policy(actor, batch).log_prob(batch.steps.action)
 
-        return jax.jvp(log_prob, (actor,), (weights,))
+        return self.slope(log_prob, actor, weights)
 
     def advantage(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> Array:
         """grad log pi(a | s)^T w, whose mean over the policy's actions is 0."""

@@ -50,7 +50,7 @@ class COPDAC(CompatibleAgent):
 
     def mu(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> tuple[Array, Array]:
         """mu(s) and (grad mu(s))^T w, both `[B, D]`."""
-        mu, slope = jax.jvp(lambda x: self.policy(x, batch).mode(), (actor,), (weights,))
+        mu, slope = self.slope(lambda x: self.policy(x, batch).mode(), actor, weights)
         rows = batch.first.shape
         return mu.reshape(*rows, -1), slope.reshape(*rows, -1)
 

@@ -63,7 +63,7 @@ def change_of_weights(agent, params, batch):
 
 def after_regression(agent, params, batch):
     direction = agent.critic_direction(params.actor, params.critic, batch)[1]
-    critic = agent.regression(params.actor, params.critic, direction, batch, KEY)
+    critic = agent.regression(params.actor, params.critic, direction, batch)
     return agent.policy_direction(params.actor, critic.weights, batch)
 
 
@@ -256,7 +256,7 @@ def test_a_regression_on_the_same_batch_is_reinforce_with_a_baseline():
 
     def both(agent, params, batch):
         direction = agent.critic_direction(params.actor, params.critic, batch)[1]
-        critic = agent.regression(params.actor, params.critic, direction, batch, KEY)
+        critic = agent.regression(params.actor, params.critic, direction, batch)
         value, _ = agent.network.apply(critic.value, batch.steps.obs, (), None, method="value")
         weight = (batch.steps.target - value) / value.size
 

@@ -5,6 +5,7 @@ gradient of the return needs no other critic, and w itself is the natural gradie
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -15,6 +16,7 @@ from flax import struct
 from jaxrl.agent import Update
 from jaxrl.agents.bases.critic import SeparateAgent
 from jaxrl.agents.bases.learning import Networks
+from jaxrl.devices.shards import as_different
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean, value_loss
@@ -22,9 +24,6 @@ from jaxrl.optimizers import ascend, value_and_gradient
 from jaxrl.schedules import Scheduled
 from jaxrl.solvers import conjugate_gradient, gauss_newton_product
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Trajectory
-
-NUM_PROBES = 8
-"""Random signs for the sizes of features."""
 
 
 class CompatibleCritic(struct.PyTreeNode):
@@ -122,7 +121,7 @@ class CompatibleAgent(SeparateAgent):
         error, direction = self.critic_direction(actor, old, batch)
         regression, fitted = self.critic_fit == "regression", state.critic_optimizer
         if regression:
-            critic = self.regression(actor, old, direction, batch, key)
+            critic = self.regression(actor, old, direction, batch)
         else:
             transform = self.optimizer_at(self.weights_learning_rate, clock)
             weights, of_weights = ascend(transform, direction.weights, old.weights, fitted.weights)
@@ -143,6 +142,13 @@ class CompatibleAgent(SeparateAgent):
         """The policy's distribution at each step of the batch."""
         apply: Any = self.network.apply
         return apply(actor, batch.steps.obs, (), None, method="policy")[0]
+
+    def slope(
+        self, outputs: Callable[[PyTree], Array], actor: PyTree, weights: PyTree
+    ) -> tuple[Array, Array]:
+        """Outputs of the policy, and their derivative along w: (grad outputs)^T w."""
+        # Where devices share the environments, a tangent may differ only where its primal does.
+        return jax.jvp(outputs, (as_different(actor),), (as_different(weights),))
 
     @abstractmethod
     def advantage(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> Array:
@@ -186,14 +192,13 @@ class CompatibleAgent(SeparateAgent):
         critic: CompatibleCritic,
         direction: CompatibleCritic,
         batch: Trajectory,
-        key: Key,
     ) -> CompatibleCritic:
         """Least squares of the targets on the features of w and v, by conjugate gradient.
 
         The features of w are as small as the exploration is, or as large as its inverse, so that
         those of w and of v are scaled to the same size.
         """
-        sizes = self.feature_sizes(actor, critic, batch, key)
+        sizes = self.feature_sizes(actor, critic, batch)
 
         def divided(x: PyTree, size: Array) -> PyTree:
             return jax.tree.map(lambda y: jnp.where(size > 0, y / size, 0.0), x)
@@ -216,23 +221,19 @@ class CompatibleAgent(SeparateAgent):
         return jax.tree.map(jnp.add, critic, scaled(change))
 
     def feature_sizes(
-        self, actor: PyTree, critic: CompatibleCritic, batch: Trajectory, key: Key
+        self, actor: PyTree, critic: CompatibleCritic, batch: Trajectory
     ) -> CompatibleCritic:
-        """The root mean squares of the features of w and of v, estimated up to a common factor.
+        """The root mean squares of the features of w and of v over the batch, `float32[]` each."""
+        num, critic = batch.first.ndim, as_different(critic)  # so that rows of shards stay apart
+        rows = Trajectory(batch.steps, batch.first)
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[num:]), rows)
 
-        For random signs r, the mean of |J^T r|^2 is the sum of the squares of J.
-        """
+        def square(x: PyTree) -> Array:
+            return jnp.square(optax.tree.norm(x)) / optax.tree.size(x)
 
-        def probe(key):
-            signs = jax.random.rademacher(key, batch.first.shape, jnp.float32)
+        def of_row(row: Trajectory) -> CompatibleCritic:
+            one = jax.tree.map(lambda x: x[None], row)
+            found = jax.grad(lambda x: self.predict(actor, x, one)[0])(critic)
+            return CompatibleCritic(square(found.weights), square(found.value))
 
-            def along(critic):
-                return mean(signs * self.predict(actor, critic, batch)), ()
-
-            return value_and_gradient(along, critic)[1]
-
-        def size(x: PyTree) -> Array:
-            return optax.tree.norm(x) / optax.tree.size(x) ** 0.5
-
-        found: CompatibleCritic = jax.vmap(probe)(jax.random.split(key, NUM_PROBES))
-        return CompatibleCritic(size(found.weights), size(found.value))
+        return jax.tree.map(lambda x: jnp.sqrt(mean(x)), jax.vmap(of_row)(rows))
