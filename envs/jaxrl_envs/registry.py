@@ -143,7 +143,15 @@ NAVIX_IDS = (
 """The ids that navix 0.7 and navix 4 share; a test keeps them in sync. The others of navix 4 are
 found if it is installed."""
 
-EXACT_IDS = ("garnet", "corridor", "lqr", "rock-paper-scissors", "bandit", "arm")
+EXACT_IDS = (
+    "garnet",
+    "corridor",
+    "lqr",
+    "rock-paper-scissors",
+    "bandit",
+    "continuous-bandit",
+    "arm",
+)
 """Environments with known values and gradients: `jaxrl_envs.exact`."""
 
 

@@ -2,6 +2,8 @@
 
 from jaxrl.agents.a2c import A2C
 from jaxrl.agents.a3c import A3C
+from jaxrl.agents.compatible_actor_critic import CompatibleActorCritic
+from jaxrl.agents.copdac import COPDAC
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.finite_difference import FiniteDifference
@@ -9,6 +11,7 @@ from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
 from jaxrl.agents.natural_actor_critic import NaturalActorCritic
 from jaxrl.agents.npg import NPG
+from jaxrl.agents.offpac import OffPAC
 from jaxrl.agents.online_actor_critic import OnlineActorCritic
 from jaxrl.agents.online_q import OnlineQ
 from jaxrl.agents.ppo import PPO
@@ -25,6 +28,7 @@ from jaxrl.agents.trpo import TRPO
 __all__ = [
     "A2C",
     "A3C",
+    "COPDAC",
     "DDPG",
     "DQN",
     "NPG",
@@ -35,10 +39,12 @@ __all__ = [
     "SAC",
     "TD3",
     "TRPO",
+    "CompatibleActorCritic",
     "FiniteDifference",
     "FittedQ",
     "FittedQActorCritic",
     "NaturalActorCritic",
+    "OffPAC",
     "OnlineActorCritic",
     "OnlineQ",
     "PPOPenalty",

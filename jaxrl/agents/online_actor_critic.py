@@ -37,11 +37,15 @@ class OnlineState(struct.PyTreeNode):
 
 
 class Step(struct.PyTreeNode):
-    """A step as `update` needs it: `td_error` is r + discount V(s') - V(s)."""
+    """A step as `update` needs it: `td_error` is r + discount V(s') - V(s).
+
+    `ratio` is rho = pi(a | s) / beta(a | s) for actions of another policy beta; None for 1.
+    """
 
     obs: PyTree
     action: PyTree
     td_error: Array
+    ratio: Array | None = None
 
 
 class OnlineActorCritic(SeparateAgent):
@@ -106,7 +110,8 @@ class OnlineActorCritic(SeparateAgent):
         params, traces, first, apply = state.params, state.traces, batch.first, self.network.apply
         ones = jnp.ones_like(step.td_error)
         weight = jnp.where(first, 1.0, self.discount * state.weight)
-        scale = weight if self.discount_states else ones
+        rho = ones if step.ratio is None else step.ratio
+        scale = rho * weight if self.discount_states else rho
 
         def log_prob(actor: PyTree, step: Step) -> Array:
             policy: Any = apply(actor, step.obs, method="policy")[0]
@@ -117,14 +122,14 @@ class OnlineActorCritic(SeparateAgent):
             return values
 
         def fade(decay: Scalar | None) -> Any:
-            return None if decay is None else jnp.where(first, 0.0, self.discount * decay)
+            return None if decay is None else rho * jnp.where(first, 0.0, self.discount * decay)
 
         delta = step.td_error
         of_policy, z_actor = along_traces(
             log_prob, params.actor, step, delta, scale, traces.actor, fade(self.lambda_actor)
         )
         of_value, z_critic = along_traces(
-            value, params.critic, step, delta, ones, traces.critic, fade(self.lambda_critic)
+            value, params.critic, step, delta, rho, traces.critic, fade(self.lambda_critic)
         )
         descent = self.optimizer_at(self.learning_rate, clock)
         actor, optimizer = ascend(descent, of_policy, params.actor, state.optimizer)

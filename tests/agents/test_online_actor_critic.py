@@ -4,12 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.environments import BestActionByObservation, BestContinuousAction, Counter, Endless
+from helpers.environments import (
+    BestActionByObservation,
+    BestContinuousAction,
+    BestMixedAction,
+    Counter,
+    Endless,
+)
 from helpers.gradients import estimates, tabular_agent, tabular_params
 from helpers.probes import KEY, learned, mode, value
 from helpers.simulation import agrees
 
-from jaxrl.agents import OnlineActorCritic
+from jaxrl.agents import OffPAC, OnlineActorCritic
 from jaxrl.types import Clock, Trajectory, Transition
 from jaxrl_envs.exact import garnet, gradients, values
 
@@ -21,10 +27,8 @@ VALUE = np.random.default_rng(1).standard_normal(4)
 RATES = {"learning_rate": 0.5, "critic_learning_rate": 0.25}
 
 
-def tabular(**options):
-    return tabular_agent(
-        OnlineActorCritic, MDP, **({"num_envs": 2, "discount": DISCOUNT} | RATES | options)
-    )
+def tabular(kind=OnlineActorCritic, **options):
+    return tabular_agent(kind, MDP, **({"num_envs": 2, "discount": DISCOUNT} | RATES | options))
 
 
 def history(num_steps=9, num_envs=2):
@@ -52,7 +56,7 @@ def batches(data):
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
         next_obs=jnp.eye(4)[following],
-        extras={"log_prob": jnp.zeros(action.shape)},
+        extras={"log_prob": jnp.full(action.shape, -np.log(3))},  # a uniform behaviour
     )
     whole = Trajectory(steps, jnp.asarray(first))
     return [jax.tree.map(lambda x, t=t: x[t : t + 1], whole) for t in range(len(action))]
@@ -98,15 +102,16 @@ def score(theta, state, action):
 
 
 @pytest.mark.parametrize("lambdas", [(None, None), (0.6, 0.9)], ids=["one-step", "traces"])
+@pytest.mark.parametrize("kind", [OnlineActorCritic, OffPAC])
 @pytest.mark.parametrize("discount_states", [True, False])
-def test_updates_follow_the_book(lambdas, discount_states):
+def test_updates_follow_the_book(lambdas, kind, discount_states):
     """The boxes on p. 332 as a loop over steps and copies in NumPy. Gradients are averaged over
-    copies; a new episode, also after a truncation, has new traces and I = 1."""
+    copies; a new episode, also after a truncation, has new traces and I = 1. OffPAC's traces are
+    rho (discount lambda z + I grad), algorithm 1 of its paper."""
     data = history()
     actor, critic = lambdas
-    found = run(
-        tabular(lambda_actor=actor, lambda_critic=critic, discount_states=discount_states), data
-    )
+    options = {"lambda_actor": actor, "lambda_critic": critic, "discount_states": discount_states}
+    found = run(tabular(kind, **options), data)
     state, action, reward, terminated, truncated, following = data
     # The critic is linear in (one-hot state, 1): its bias learns, too.
     theta, v, bias = LOGITS.copy(), np.float64(np.float32(VALUE)), 0.0
@@ -118,11 +123,12 @@ def test_updates_follow_the_book(lambdas, discount_states):
             s, after = state[t, n], following[t, n]
             ahead = 0.0 if terminated[t, n] else v[after] + bias
             delta = reward[t, n] + DISCOUNT * ahead - v[s] - bias
-            factor = weight[n] if discount_states else 1.0
-            z_actor[n] = DISCOUNT * (actor or 0.0) * z_actor[n] + factor * score(
-                theta, s, action[t, n]
+            factor, a = weight[n] if discount_states else 1.0, action[t, n]
+            rho = 3.0 * values.softmax(theta)[s, a] if kind is OffPAC else 1.0
+            z_actor[n] = rho * (
+                DISCOUNT * (actor or 0.0) * z_actor[n] + factor * score(theta, s, a)
             )
-            z_critic[n] = DISCOUNT * (critic or 0.0) * z_critic[n] + features[s]
+            z_critic[n] = rho * (DISCOUNT * (critic or 0.0) * z_critic[n] + features[s])
             step_theta += delta * z_actor[n] / 2
             step_w += delta * z_critic[n] / 2
             weight[n] *= DISCOUNT
@@ -221,6 +227,61 @@ def test_one_step_updates_ascend_the_discounted_return():
     assert agrees(estimates(without, MDP, params, of_first_episodes, 4096), truth(1.0))
 
 
+# Off-policy ---------------------------------------------------------------------------------------
+
+
+def test_off_policy_updates_have_the_policys_expectation():
+    """With the exact value, the mean of rho delta grad log pi is the policy gradient weighted by
+    the states of the uniform behaviour (theorem 1 of the paper), and that of rho delta grad V is 0.
+    Without ratios, both are something else."""
+    exact = values.policy_value(MDP, POLICY, DISCOUNT)
+    agent = tabular(OffPAC, num_envs=16, learning_rate=1.0, critic_learning_rate=1.0)
+    agent = agent.replace(num_steps=6)
+    start = agent.init(KEY)
+
+    def updates(agent, params, batch):
+        """Mean updates of policy and value, with and without ratios."""
+
+        def one(state, step):
+            without = step.replace(steps=step.steps.replace(ratio=None))
+            moved = [
+                jax.tree.map(
+                    jnp.subtract, agent.update(state, x, KEY, Clock.start()).state.params, params
+                )
+                for x in (step, without)
+            ]
+            return state, [(x.actor, x.critic) for x in moved]
+
+        batch = batch.replace(carry=(), env_index=())
+        moved = jax.lax.scan(one, start.replace(params=params), batch)[1]
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), moved)
+
+    states = values.rollout_states(MDP, np.full((4, 3), 1 / 3), 6).mean(0)
+    truth = gradients.policy_gradient(MDP, POLICY, DISCOUNT, states).reshape(-1)
+    truth = np.concatenate([truth, np.zeros(5)])  # no change of the value and its bias
+    found = estimates(agent, MDP, tabular_params(LOGITS, exact), updates, 2048)
+    found, naive = np.split(found, 2, axis=1)
+    assert agrees(found, truth)
+    assert not agrees(naive[:, :12], truth[:12])
+    assert not agrees(naive[:, 12:], truth[12:])
+
+
+def test_a_box_has_a_normal_behaviour_around_the_mode():
+    agent = OffPAC(behaviour_std=0.3, hidden_sizes=(4,)).bind(BestContinuousAction().spec)
+    state, obs = agent.init(KEY), jnp.full((4096, 1), 0.5)
+    _, action, extras = agent.act(state, (), obs, KEY, Clock.start(), explore=True)
+    _, greedy, _ = agent.act(state, (), obs, KEY, Clock.start(), explore=False)
+    np.testing.assert_allclose(np.std(action - greedy), 0.3, rtol=0.05)
+    z = np.asarray(action - greedy)[:, 0] / 0.3
+    expected = -0.5 * z**2 - np.log(0.3) - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(extras["log_prob"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_off_policy_needs_discrete_actions_or_a_box():
+    with pytest.raises(ValueError, match="OffPAC's behaviour needs discrete actions or a Box"):
+        OffPAC().bind(BestMixedAction().spec)
+
+
 # Bad input ----------------------------------------------------------------------------------------
 
 
@@ -252,9 +313,15 @@ FAST = OnlineActorCritic(
 WITH_TRACES = FAST.replace(lambda_actor=0.5, lambda_critic=0.5)
 
 
+OFF_POLICY = OffPAC(
+    num_envs=32, hidden_sizes=(16,), optimizer="adam", learning_rate=1e-2, critic_learning_rate=1e-2
+)
+
+
 @pytest.mark.thorough
-def test_probe_action_by_observation():
-    agent, state, _ = learned(FAST, BestActionByObservation(), 300)
+@pytest.mark.parametrize("agent", [FAST, OFF_POLICY], ids=["online", "offpac"])
+def test_probe_action_by_observation(agent):
+    agent, state, _ = learned(agent, BestActionByObservation(), 300)
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
 
 
@@ -265,7 +332,9 @@ def test_probe_continuous_action_with_traces():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("agent", [FAST, WITH_TRACES], ids=["one-step", "traces"])
+@pytest.mark.parametrize(
+    "agent", [FAST, WITH_TRACES, OFF_POLICY], ids=["one-step", "traces", "offpac"]
+)
 def test_probe_truncation_is_not_termination(agent):
     """One endless state truncated every 5 steps: the value is 1 / (1 - 0.8) = 5."""
     agent, state, _ = learned(agent.replace(discount=0.8), Endless(limit=5), 3_000)

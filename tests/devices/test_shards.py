@@ -12,8 +12,8 @@ COMMON = """
     from helpers.environments import BestAction, Chain, Counter, Recall
     from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agents import (
-        A2C, DQN, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, FiniteDifference,
-        FittedQActorCritic, NaturalActorCritic,
+        A2C, COPDAC, DQN, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, CompatibleActorCritic,
+        FiniteDifference, FittedQActorCritic, NaturalActorCritic,
     )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
@@ -98,6 +98,11 @@ SAME = """
         "rpg": (RPG(**rollouts, discount=0.6, num_pairs=2), ends, 3, {}),
         "fitted q actor-critic": (
             FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
+        "copdac": (
+            COPDAC(**rollouts, learning_rate=1e-2), jaxrl_envs.make("gymnax/Pendulum-v1"), 3, both),
+        "compatible actor-critic, regression": (
+            CompatibleActorCritic(**rollouts, critic_fit="regression", cg_iterations=4), cart, 2,
+            {}),
     }
     agent, env, iterations, options = cases[sys.argv[1]]
     print(json.dumps(compare(agent, env, iterations, **options)))
@@ -123,6 +128,8 @@ SOMETIMES = (
     "fitted q actor-critic",
     "finite differences",
     "natural actor-critic",
+    "copdac",
+    "compatible actor-critic, regression",
 )
 
 

@@ -1,20 +1,24 @@
-"""The bandit and rock-paper-scissors, against enumeration, finite differences and simulation."""
+"""The bandits and rock-paper-scissors, against enumeration, finite differences and simulation."""
 
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.simulation import agrees, play, slope, tabular
 
 from jaxrl_envs import check
-from jaxrl_envs.exact import bandit, rock_paper_scissors
+from jaxrl_envs.exact import bandit, continuous_bandit, rock_paper_scissors
 from jaxrl_envs.exact.values import softmax
 
 UNIFORM = np.full(3, 1 / 3)
 LOGITS = np.array([0.3, -0.5, 0.4])
 
 
-@pytest.mark.parametrize("env", [bandit.make(), rock_paper_scissors.make()])
+@pytest.mark.parametrize(
+    "env", [bandit.make(), continuous_bandit.make(), rock_paper_scissors.make()]
+)
 def test_satisfies_the_contract(env):
     check(env, num_steps=50)
 
@@ -22,6 +26,10 @@ def test_satisfies_the_contract(env):
 def test_invalid_arguments_are_rejected():
     with pytest.raises(ValueError, match=r"means is \[\]"):
         bandit.make(1.0)
+    with pytest.raises(ValueError, match="dimension is 0"):
+        continuous_bandit.make(0)
+    with pytest.raises(ValueError, match=r"eigenvalues is \[1.0, 0.0\]"):
+        continuous_bandit.make(eigenvalues=(1.0, 0.0))
     with pytest.raises(ValueError, match="num_rounds is 0"):
         rock_paper_scissors.make(0)
 
@@ -69,6 +77,41 @@ def test_best_baselines_minimise_the_variance():
     # The mean reward, the usual baseline, is good but not optimal.
     total = [bandit.reinforce_variance(ARMS, policy, b).sum() for b in (one, policy @ MEANS, -1.0)]
     assert total == sorted(total)
+
+
+# Continuous bandit --------------------------------------------------------------------------------
+
+
+def test_continuous_bandit_matches_the_paper():
+    """-r(a) = (a - a*)^T C (a - a*), with eigenvalues in {0.1, 1} and a* = (4, ..., 4)."""
+    env = continuous_bandit.make(5)
+    C = np.asarray(env.C, np.float64)
+    np.testing.assert_allclose(np.linalg.eigvalsh(C), [0.1, 0.1, 0.1, 1, 1], rtol=1e-5)
+    assert np.abs(C - np.diag(np.diag(C))).max() > 0.1
+    action = np.random.default_rng(0).standard_normal(5)
+    away = action - 4.0
+    reward = env.step(jax.random.key(0), jnp.ones(1), jnp.asarray(action, jnp.float32))[1].reward
+    np.testing.assert_allclose(reward, -away @ C @ away, rtol=1e-5)
+    np.testing.assert_allclose(continuous_bandit.objective(env, action), -away @ C @ away)
+
+
+def test_continuous_bandit_gradient_matches_finite_differences_and_simulation():
+    env, rng = continuous_bandit.make(3, std=0.2), np.random.default_rng(1)
+    mean, log_std = rng.standard_normal(3), rng.standard_normal(3)
+    of_mean, of_log_std = continuous_bandit.policy_gradient(env, mean, log_std)
+    np.testing.assert_allclose(
+        of_mean, slope(lambda x: continuous_bandit.objective(env, x, log_std), mean), rtol=1e-5
+    )
+    found = slope(lambda x: continuous_bandit.objective(env, mean, x), log_std)
+    np.testing.assert_allclose(of_log_std, found, rtol=1e-5)
+
+    def act(key, obs):
+        return jnp.asarray(mean) + jnp.exp(jnp.asarray(log_std)) * jax.random.normal(key, (3,))
+
+    seen = play(env, act, num_envs=20_000, num_steps=1)
+    assert seen.terminated.all()
+    assert agrees(seen.reward[0], continuous_bandit.objective(env, mean, log_std))
+    assert not agrees(seen.reward[0], continuous_bandit.objective(env, mean))
 
 
 # Rock, paper, scissors ----------------------------------------------------------------------------

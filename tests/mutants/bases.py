@@ -3,9 +3,11 @@
 from mutants.mutant import Mutant
 from mutants.tests import (
     BY_HAND,
+    COMPATIBLE,
     FITTED_Q,
     IMMOVABLE,
     OWN_MODULES,
+    PAPER,
     PENALTY,
     PROMISE,
     RANDOM_HORIZON,
@@ -325,5 +327,38 @@ MUTANTS = (
         "share = has_largest / jax.lax.psum(has_largest, ENVS)",
         "share = has_largest",
         ("tests/devices/test_shards.py::test_the_largest_of_all_shards_and_its_gradient",),
+    ),
+    Mutant(
+        "policy-steps-along-the-new-weights",
+        "COPDAC-Q's policy steps along w after the TD step instead of before it (akin to DDPG).",
+        "jaxrl/agents/bases/compatible.py",
+        "weights = critic.weights if regression else old.weights",
+        "weights = critic.weights",
+        (f"{PAPER}[False]",),
+    ),
+    Mutant(
+        "natural-gradient-never-taken",
+        "`natural_gradient` is accepted but ignored.",
+        "jaxrl/agents/bases/compatible.py",
+        "if self.natural_gradient:",
+        "if False:",
+        (f"{PAPER}[True]",),
+    ),
+    Mutant(
+        "regression-of-one-step",
+        "The regression takes a single step of conjugate gradient, whatever `cg_iterations` says.",
+        "jaxrl/agents/bases/compatible.py",
+        "                self.cg_iterations,",
+        "                1,",
+        (f"{COMPATIBLE}::test_a_regression_is_least_squares[1.0]",),
+    ),
+    Mutant(
+        "features-of-different-sizes",
+        "The regression does not scale features: those of w, small like the noise, are lost in "
+        "rounding.",
+        "jaxrl/agents/bases/compatible.py",
+        "jnp.where(size > 0, y / size, 0.0)",
+        "jnp.where(size > 0, y, 0.0)",
+        (f"{COMPATIBLE}::test_a_regression_is_least_squares[0.001]",),
     ),
 )

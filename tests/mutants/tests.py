@@ -9,6 +9,11 @@ ONE_STEP = (
 FORWARD = (
     "tests/agents/test_online_actor_critic.py::test_forward_and_backward_view_agree_on_an_episode"
 )
+COMPATIBLE = "tests/agents/test_compatible.py"
+PAPER = f"{COMPATIBLE}::test_updates_follow_the_paper"
+OFF_POLICY = (
+    "tests/agents/test_online_actor_critic.py::test_off_policy_updates_have_the_policys_expectation"
+)
 ADAPTED_STEP = "tests/agents/test_adaptive_rate.py::test_a_step_is_taken_at_the_adapted_rate"
 BY_HAND = "tests/agents/test_dqn.py::test_double_q_separates_selection_from_evaluation"
 ENDS = "tests/test_estimators.py::TestEnds"

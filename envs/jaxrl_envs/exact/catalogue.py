@@ -10,7 +10,7 @@ from jaxrl_envs.parameters import fitted
 
 
 def make(name: str, **params: Any) -> Any:
-    """Builds "garnet", "corridor", "lqr", "rock-paper-scissors", "bandit" or "arm".
+    """Builds an environment of `jaxrl_envs.exact`, named like its module with hyphens.
 
     Raises:
       ValueError: an unknown parameter or an invalid value.
