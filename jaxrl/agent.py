@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from flax import struct
 
-from jaxrl.errors import InvalidType, InvalidValue
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_declared, hyper, inherit_declarations
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Scalar, static
-from jaxrl.validation import UNROLLED, check_whole, declares
+from jaxrl.validation import UNROLLED, check_whole
 
 EvalMode = Literal["greedy", "sample"]
 """How evaluation acts: by the mean or most likely action, or by sampling as in training."""
@@ -52,8 +52,10 @@ class OnPolicy:
       layout: "flat" shuffles single steps into minibatches `[T * N / M, ...]`; "env" shuffles
         copies and keeps sequences whole, minibatches `[T, N / M, ...]`.
       reset_each_iteration: reset all copies at the start of each iteration.
-      prepare_each_epoch: call `Agent.prepare` before each pass instead of once before all, for
-        example to recompute advantages with the critic as it is by then.
+      prepare_each_epoch: call `Agent.prepare` before each pass instead of once before all, to
+        recompute advantages, for example.
+      differentiable: call `Agent.follow` with the gradient of `Agent.objective` through the
+        environment, before `prepare`.
     """
 
     num_envs: int
@@ -63,6 +65,7 @@ class OnPolicy:
     layout: Literal["flat", "env"] = "flat"
     reset_each_iteration: bool = False
     prepare_each_epoch: bool = False
+    differentiable: bool = False
 
     @property
     def steps_per_iteration(self) -> int:
@@ -88,6 +91,8 @@ class OnPolicy:
 
     def check_shards(self, number: int) -> None:
         """Raises ValueError unless `number` devices divide the environments and the minibatches."""
+        if self.differentiable:
+            raise InvalidValue("a rollout that is differentiated stays on one device")
         if self.num_envs % number:
             raise InvalidValue(f"num_envs is {self.num_envs}, which {number} devices do not divide")
         try:
@@ -188,7 +193,6 @@ class Offline:
         return self.num_updates
 
     def check_shards(self, number: int) -> None:
-        """Raises ValueError: a data set stays on one device."""
         raise InvalidValue("a data set stays on one device")
 
     def check(self) -> None:
@@ -311,10 +315,8 @@ class Agent(struct.PyTreeNode):
         """Raises ValueError unless `number` devices can share the environments of a member."""
         self.plan.check_shards(number)
         if isinstance(self.plan, Population) and not self.candidates:
-            raise InvalidValue(
-                f"{type(self).__name__}.candidates names no field of the state, so that a "
-                "population stays on one device"
-            )
+            name = type(self).__name__
+            raise InvalidValue(f"{name}.candidates names no field, so {name} stays on one device")
 
     @property
     def bound_spec(self) -> EnvSpec:
@@ -366,6 +368,17 @@ class Agent(struct.PyTreeNode):
         """
         return trajectory
 
+    def objective(self, state: PyTree, trajectory: Any, clock: Clock) -> Array:
+        """What to maximise by its gradient through the environment, `float32[]`.
+
+        For `OnPolicy(differentiable=True)`; the trajectory after its start depends on `state`.
+        """
+        raise NotImplementedError
+
+    def follow(self, state: PyTree, gradient: PyTree, clock: Clock) -> Update:
+        """A step along the gradient of `objective`, structured like `state`."""
+        raise NotImplementedError
+
     def report(self, state: PyTree, batch: Any, clock: Clock) -> Metrics:
         """Metrics of a whole prepared on-policy batch, before the passes over it; {} by default."""
         return {}
@@ -385,14 +398,3 @@ class Agent(struct.PyTreeNode):
           clock: training progress; `update` counts this iteration's updates.
         """
         return Update(state, {})
-
-
-def check_agent(agent: Any) -> None:
-    """Raises TypeError unless `agent` is an agent (and not a class or an environment)."""
-    if isinstance(agent, type):
-        raise InvalidType(f"agent is the class {agent.__name__}: pass {agent.__name__}(...)")
-    if missing := [part for part in ("bind", "plan", "update") if not declares(agent, part)]:
-        raise InvalidType(
-            f"{type(agent).__name__} is not an agent, it has no {' and no '.join(missing)}: pass a "
-            "jaxrl.Agent first, such as jaxrl.agents.PPO(), and the environment after it"
-        )

@@ -116,6 +116,23 @@ def lambda_returns(
     return _accumulate(rewards + discount * bootstrap, discount * lambda_)
 
 
+def discount_weights(done: Array, discount: Scalar) -> Array:
+    """discount^t for steps `[T, ...]`, where t starts at 0 and again after each end of an episode.
+
+    Args:
+      done: `bool[T, ...]`, whether the episode ended at the step.
+      discount: gamma.
+
+    Returns:
+      `float32[T, ...]`.
+    """
+
+    def one(weight: Array, done: Array) -> tuple[Array, Array]:
+        return jnp.where(done, 1.0, weight * discount), weight
+
+    return jax.lax.scan(one, jnp.ones_like(done[0], jnp.float32), done)[1]
+
+
 def gae(
     rewards: Array,
     values: Array,

@@ -22,6 +22,7 @@ from jaxrl.agents.rainbow import Rainbow
 from jaxrl.agents.reinforce import REINFORCE
 from jaxrl.agents.rpg import RPG
 from jaxrl.agents.sac import SAC
+from jaxrl.agents.shac import SHAC
 from jaxrl.agents.td3 import TD3
 from jaxrl.agents.trpo import TRPO
 
@@ -37,6 +38,7 @@ __all__ = [
     "REINFORCE",
     "RPG",
     "SAC",
+    "SHAC",
     "TD3",
     "TRPO",
     "CompatibleActorCritic",

@@ -1,13 +1,27 @@
 """Checks that agent, environments and options fit together, before anything is compiled."""
 
+from typing import Any
+
 import jax
 
 from jaxrl.agent import Agent, EvalMode
 from jaxrl.engine.first_step import FirstStep, acting_differences, differences
 from jaxrl.engine.learners import Learned
 from jaxrl.environment import Environment, named_info
-from jaxrl.errors import InvalidValue
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import EnvSpec, PyTree
+from jaxrl.validation import declares
+
+
+def check_agent(agent: Any) -> None:
+    """Raises TypeError unless `agent` is an agent (and not a class or an environment)."""
+    if isinstance(agent, type):
+        raise InvalidType(f"agent is the class {agent.__name__}: pass {agent.__name__}(...)")
+    if missing := [part for part in ("bind", "plan", "update") if not declares(agent, part)]:
+        raise InvalidType(
+            f"{type(agent).__name__} is not an agent, it has no {' and no '.join(missing)}: pass a "
+            "jaxrl.Agent first, such as jaxrl.agents.PPO(), and the environment after it"
+        )
 
 
 def check_contract(name: str, first_step: FirstStep, spec: EnvSpec) -> None:

@@ -16,6 +16,7 @@ from jaxrl.devices.deferred import with_local_metrics
 from jaxrl.devices.shards import as_different, num_shards
 from jaxrl.engine import across_shards
 from jaxrl.engine.evaluate import play_episodes
+from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.errors import InvalidType, InvalidValue
@@ -77,54 +78,6 @@ class Learned(struct.PyTreeNode):
         if isinstance(start, Learned):
             return start
         return cls(start.agent, start.stats) if isinstance(start, TrainState) else cls(start, None)
-
-
-class IterationMetrics(struct.PyTreeNode):
-    """Metrics of one iteration, or the sum of several.
-
-    Attributes:
-      episodes: statistics of the training episodes that ended.
-      updates: the agent's own metrics, each a `Mean` over calls of `update` (or of `report`).
-    """
-
-    episodes: EpisodeStats
-    updates: dict[str, Mean]
-
-    def __add__(self, other: "IterationMetrics") -> "IterationMetrics":
-        updates = {name: self.updates[name] + other.updates[name] for name in self.updates}
-        return IterationMetrics(self.episodes + other.episodes, updates)
-
-
-class Divergence(struct.PyTreeNode):
-    """The first iteration with a non-finite metric.
-
-    Attributes:
-      iteration: `int32[]`; -1 as long as all metrics are finite.
-      metrics: names to `bool[]`, true for those that were not finite in that iteration.
-    """
-
-    iteration: Array
-    metrics: dict[str, Array]
-
-    @classmethod
-    def none(cls, metrics: IterationMetrics) -> "Divergence":
-        """No divergence yet, for metrics with these names."""
-        return cls(jnp.int32(-1), dict.fromkeys(_totals(metrics), jnp.bool_(False)))
-
-    def watch(self, metrics: IterationMetrics, iteration: Array) -> "Divergence":
-        """Adds an iteration; the first divergence is kept."""
-        bad = ~jnp.isfinite(Flattened.of(_totals(metrics)).vector)
-        fine = self.iteration < 0
-        found: Any = self.metrics
-        return Divergence(
-            jnp.where(fine & jnp.any(bad), iteration, self.iteration),
-            found.replace(vector=jnp.where(fine, bad, found.vector)),
-        )
-
-
-def _totals(metrics: IterationMetrics) -> dict[str, Array]:
-    totals = {name: mean.total for name, mean in metrics.updates.items()}
-    return {"training_return": metrics.episodes.returns.total, **totals}
 
 
 def policy_of(
@@ -239,9 +192,13 @@ def on_policy(
     """A rollout, targets, then epochs of shuffled minibatches."""
     if plan.reset_each_iteration:
         state = state.replace(envs=envs.reset(key))
-    state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
-    raw = trajectory.steps
-    trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
+    followed: dict[str, Mean] = {}
+    if plan.differentiable:
+        state, trajectory, raw, episodes, followed = _followed(agent, plan, envs, state, key, clock)
+    else:
+        state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
+        raw = trajectory.steps
+        trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
     if plan.reset_each_iteration:  # long episodes are cut: counting all would favour short ones
         episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)
@@ -250,8 +207,30 @@ def on_policy(
     agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
     # After learning, so that acting and learning use the same statistics.
     stats = state.stats.update(raw.obs, raw.reward, trajectory.first, agent.discount)
-    metrics = across_shards.pooled(IterationMetrics(episodes.pooled(), report | updates | end))
+    metrics = across_shards.pooled(
+        IterationMetrics(episodes.pooled(), followed | report | updates | end)
+    )
     return state.replace(agent=agent_state, stats=stats), metrics
+
+
+def _followed(
+    agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+) -> tuple[TrainState, Trajectory, Transition, EpisodeStats, dict[str, Mean]]:
+    """Like `_collect`, also the raw steps, after a step of `Agent.follow` with its metrics."""
+
+    def objective(agent_state: PyTree) -> Any:
+        new, trajectory, episodes = _collect(
+            agent, plan, envs, state.replace(agent=agent_state), key, clock
+        )
+        raw = trajectory.steps
+        trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
+        found = new.replace(agent=()), trajectory, raw, episodes
+        return agent.objective(agent_state, trajectory, clock), found
+
+    gradient, found = jax.grad(objective, has_aux=True, allow_int=True)(state.agent)
+    new, trajectory, raw, episodes = found
+    after = _measured(agent, "follow", agent.follow(state.agent, gradient, clock))
+    return new.replace(agent=after.state), trajectory, raw, episodes, after.metrics
 
 
 def _epochs(

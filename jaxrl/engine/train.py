@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.engine.evaluate import Episodes
-from jaxrl.engine.learners import Divergence, IterationMetrics, TrainState
+from jaxrl.engine.learners import TrainState
+from jaxrl.engine.metrics import Divergence, IterationMetrics
 from jaxrl.engine.options import EvaluationOptions, called_with, options_class
 from jaxrl.engine.training import Training, TrainingArguments
 from jaxrl.types import Key

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import PartitionSpec
 
-from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay, check_agent
+from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.devices.shards import as_different, check_tracked, num_shards
 from jaxrl.engine import learners, sizes
 from jaxrl.engine.checks import (
+    check_agent,
     check_contract,
     check_eval_env,
     check_eval_mode,
@@ -21,7 +22,8 @@ from jaxrl.engine.checks import (
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.first_step import FirstStep
-from jaxrl.engine.learners import Divergence, IterationMetrics, Learned, TrainState, policy_of
+from jaxrl.engine.learners import Learned, TrainState, policy_of
+from jaxrl.engine.metrics import Divergence, IterationMetrics
 from jaxrl.engine.options import TrainingOptions, called_with, options_class
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.sums import CompensatedSum

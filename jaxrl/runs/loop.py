@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrl.analysis.statistics import mean_of_finished
 from jaxrl.devices import hosts
-from jaxrl.engine.learners import IterationMetrics
+from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.train import chunk_stops
 from jaxrl.errors import Unable
 from jaxrl.runs.callbacks import Callback

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.devices.placement import SHARED, Placement
-from jaxrl.engine.learners import IterationMetrics, TrainState
+from jaxrl.engine.learners import TrainState
+from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.training import Training
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jaxrl.engine.learners import IterationMetrics, TrainState
+from jaxrl.engine.learners import TrainState
+from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.runs.events import Diverged
 
 

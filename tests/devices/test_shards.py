@@ -337,7 +337,7 @@ def test_runs_on_three_devices(tmp_path):
     # A program that places training itself is told, too.
     untracked, population = found["placed"]
     assert "check_vma is False: leave it True" in untracked
-    assert population.startswith("Together.candidates names no field of the state")
+    assert population.startswith("Together.candidates names no field")
     # Keys `[1]`, and two evaluation episodes on three devices.
     assert found["one key"] == ["all 3, 2 environments each", [1, 6, 2]]
     # One member stays on one device without a request.

@@ -172,7 +172,7 @@ MUTANTS = (
     Mutant(
         "divergence-without-its-beginning",
         "The last iteration with non-finite metrics is reported instead of the first.",
-        "jaxrl/engine/learners.py",
+        "jaxrl/engine/metrics.py",
         "jnp.where(fine & jnp.any(bad), iteration, self.iteration)",
         "jnp.where(jnp.any(bad), iteration, self.iteration)",
         (f"{RESUME}::test_train_tells_of_divergence_too",),

@@ -213,6 +213,31 @@ class NetworkAgent(RolloutAgent):
         return values, jnp.where(steps.terminated, 0.0, next_values)
 
 
+def with_advantages(
+    trajectory: Trajectory, values: Array, next_values: Array, discount: Scalar, lambda_: Scalar
+) -> Trajectory:
+    """The trajectory with `Sample`s as steps: GAE and value targets.
+
+    Args:
+      trajectory: of transitions `[T, N]`, with `log_prob` among their extras.
+      values, next_values: see `NetworkAgent.values`.
+      discount: gamma.
+      lambda_: of generalised advantage estimation.
+    """
+    steps = trajectory.steps
+    ends = steps.terminated, steps.truncated
+    advantages = gae(steps.reward, values, next_values, *ends, discount, lambda_)
+    sample = Sample(
+        obs=steps.obs,
+        action=steps.action,
+        log_prob=steps.extras["log_prob"],
+        value=values,
+        advantage=advantages,
+        target=advantages + values,
+    )
+    return trajectory.replace(steps=sample)
+
+
 class ActorCriticAgent(NetworkAgent):
     """Actor-critic with GAE; subclasses add `init` and `update`."""
 
@@ -237,26 +262,8 @@ class ActorCriticAgent(NetworkAgent):
 
     def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
         """Computes values, GAE and value targets (Schulman et al., 2016, eq. 16)."""
-        steps = trajectory.steps
-        values, next_values = self.values(self.critic_params(state), trajectory)
-        advantages = gae(
-            steps.reward,
-            values,
-            next_values,
-            steps.terminated,
-            steps.truncated,
-            self.discount,
-            self.gae_lambda,
-        )
-        sample = Sample(
-            obs=steps.obs,
-            action=steps.action,
-            log_prob=steps.extras["log_prob"],
-            value=values,
-            advantage=advantages,
-            target=advantages + values,
-        )
-        return trajectory.replace(steps=sample)
+        values = self.values(self.critic_params(state), trajectory)
+        return with_advantages(trajectory, *values, self.discount, self.gae_lambda)
 
     def policy(self, params: PyTree, batch: Trajectory) -> Distribution:
         """The policy's distribution at each step of the batch.
