@@ -14,10 +14,11 @@ from jaxrl.types import Array, PyTree, Trajectory
 
 
 class CompatibleActorCritic(CompatibleAgent):
-    """Actor-critic with a critic linear in grad log pi: on-policy, and unbiased once w is fitted.
+    """On-policy actor-critic with a critic linear in grad log pi.
 
-    A regression on the batch of the policy's own step cancels w: that step is then REINFORCE with V
-    as its baseline, because residuals of a regression are orthogonal to its features.
+    Its gradient is unbiased over the states of the rollout once w and V are exact. A regression on
+    the batch of the policy's own step cancels w, because the residuals of a regression are
+    orthogonal to its features: that step is then grad log pi times the TD error.
     """
 
     def score(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> tuple[Array, Array]:

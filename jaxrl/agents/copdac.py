@@ -25,7 +25,11 @@ class COPDAC(CompatibleAgent):
     """
 
     exploration_noise: Scheduled = hyper(
-        0.1, low=0.0, doc="Standard deviation of the behaviour's noise, in units of the action."
+        0.1,
+        low=0.0,
+        open_low=True,
+        may_end_low=True,
+        doc="Standard deviation of the behaviour's noise, in units of the action.",
     )
 
     eval_modes = ("greedy",)

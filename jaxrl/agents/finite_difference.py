@@ -93,17 +93,18 @@ class FiniteDifference(PopulationAgent, GradientAgent):
         """g = (D^T D)^-1 D^T (J - mean(J)), and the relative residual of its solution.
 
         D are the perturbations, one row for each candidate, and J the candidates' mean returns. If
-        there are more parameters than rows, it is the shortest g that fits.
+        there are more parameters than pairs, it is the shortest of the least-squares solutions.
         """
         rows = jax.vmap(lambda x: ravel_pytree(x)[0])(state.candidates)
         vector, restore = ravel_pytree(state.params)
         gain = mean(returns, axis=1)
         rows, gain = rows - vector[None], gain - mean(gain)
-        unit = jnp.sqrt(mean(jnp.square(rows)))
+        unit = jnp.max(jnp.abs(rows))
+        unit = jnp.where(unit > 0, unit, 1.0)
         rows = rows / unit
 
         def product(v: Array) -> Array:
-            return mean(rows * (rows @ v)[:, None], axis=0)
+            return mean(rows * jnp.matmul(rows, v, precision="highest")[:, None], axis=0)
 
         solution = conjugate_gradient(
             product, mean(rows * gain[:, None], axis=0), self.cg_iterations, tolerance=1e-6

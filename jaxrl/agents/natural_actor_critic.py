@@ -18,6 +18,7 @@ from jaxrl.agents.bases.actor_critic import NetworkAgent
 from jaxrl.agents.bases.baselines import check_whole_episodes, first_episode
 from jaxrl.agents.bases.learning import GradientAgent, TrainState
 from jaxrl.agents.bases.natural_gradient import FisherAgent, scale_to_radius
+from jaxrl.devices.shards import as_different
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import hyper
@@ -57,9 +58,9 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
         0.1,
         low=0.0,
         open_low=True,
-        doc="KL divergence between old and new distribution of whole episodes (nats) to which a "
-        "step is scaled, to second order, before learning_rate multiplies it. None for the natural "
-        "gradient as it is.",
+        doc="KL divergence between the old and new distributions of whole episodes (nats) to which "
+        "a step is scaled, to second order, before learning_rate multiplies it. None for the "
+        "natural gradient as it is.",
     )
 
     @property
@@ -97,9 +98,10 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
 
     def update(self, state: TrainState, batch: Trajectory, key: Key, clock: Clock) -> Update:
         """A step along the natural gradient."""
-        solution, curvature = self.natural_gradient(state.params, batch)
+        solution = self.natural_gradient(state.params, batch)
         scale = jnp.float32(1.0)
         if self.kl_radius is not None:
+            curvature = self.curvature(state.params, solution.x, batch)
             scale = scale_to_radius(at(self.kl_radius, clock), curvature)
         direction = jax.tree.map(lambda x: scale * x, solution.x)
         params, optimizer = ascend(self.transform(clock), direction, state.params, state.optimizer)
@@ -111,24 +113,36 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
         }
         return Update(TrainState(params, optimizer), metrics)
 
-    def natural_gradient(self, params: PyTree, batch: Trajectory) -> tuple[Solution, Array]:
-        """The weights w of the regression, and w^T (F + damping I) w.
+    def log_prob(self, params: PyTree, batch: Trajectory, weight: Array) -> Array:
+        """sum_t weight_t log pi(a_t | s_t) of each episode, `[N]`."""
+        apply: Any = self.network.apply
+        policy, _ = apply(params, batch.steps.obs, (), None, method="policy")
+        return jnp.sum(weight * policy.log_prob(batch.steps.action), axis=0)
+
+    def natural_gradient(self, params: PyTree, batch: Trajectory) -> Solution:
+        """The weights w of the regression.
 
         With damping 0 it is the least-squares solution of psi_n^T w + J = R_n for the episodes n,
         where psi_n = sum_t discount^t grad log pi(a_t | s_t). Subtracting means leaves J out.
         """
-        episode: Episode = batch.steps
-        gain = episode.episode_return[0]  # [N]
+        gain = batch.steps.episode_return[0]  # [N]
         gain = gain - mean(gain)
 
         def eligibility(params: PyTree) -> Array:  # [N], with the gradients psi_n - mean(psi)
-            apply: Any = self.network.apply
-            policy, _ = apply(params, episode.obs, (), None, method="policy")
-            total = jnp.sum(episode.weight * policy.log_prob(episode.action), axis=0)
+            total = self.log_prob(params, batch, batch.steps.weight)
             return total - mean(total)
 
         def covariance(params: PyTree) -> tuple[Array, None]:
             return mean(eligibility(params) * gain), None
 
-        _, gradient = value_and_gradient(covariance, params)
-        return self.solve(gauss_newton_product(eligibility, params, lambda x: x), gradient)
+        with jax.default_matmul_precision("highest"):  # also for the linearisation
+            _, gradient = value_and_gradient(covariance, params)
+            product = gauss_newton_product(eligibility, params, lambda x: x)
+            return self.solve(product, gradient)[0]
+
+    def curvature(self, params: PyTree, direction: PyTree, batch: Trajectory) -> Array:
+        """x^T F x for the Fisher matrix F of the distribution of whole episodes, `float32[]`."""
+        counts = (batch.steps.weight > 0).astype(jnp.float32)
+        x, dx = as_different(params), as_different(direction)
+        _, slope = jax.jvp(lambda params: self.log_prob(params, batch, counts), (x,), (dx,))
+        return mean(jnp.square(slope))

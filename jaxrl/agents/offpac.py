@@ -30,7 +30,9 @@ class OffPAC(OnlineActorCritic):
         open_low=True,
         doc="Standard deviation of the behaviour's actions in a box, around the policy's mode.",
     )
-    discount_states: bool = False
+    discount_states: bool = hyper(
+        False, static=True, doc="Weight step t of an episode by discount^t in the policy's step."
+    )
 
     eval_modes = ("greedy",)
 

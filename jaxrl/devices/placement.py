@@ -77,8 +77,9 @@ class Placement:
         processes = hosts.count()
         if processes > 1:
             _check_processes(processes, num_members, num_devices)
-        each = -(-num_members // usable)
-        in_use = _of_each_process(-(-num_members // each), processes)
+        number = -(-num_members // -(-num_members // usable))
+        # A single member spreads over processes only by sharing its environments, see `shared_by`.
+        in_use = tuple(found[:1]) if number == 1 else _of_each_process(number, processes)
         return cls(num_members, in_use, len(found), why=why)
 
     def shared_by(self, number: int, num_envs: int, why: str) -> Self:

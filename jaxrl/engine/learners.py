@@ -196,9 +196,7 @@ def on_policy(
     if plan.differentiable:
         state, trajectory, raw, episodes, followed = _followed(agent, plan, envs, state, key, clock)
     else:
-        state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
-        raw = trajectory.steps
-        trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
+        state, trajectory, raw, episodes = _scaled(agent, plan, envs, state, key, clock)
     if plan.reset_each_iteration:  # long episodes are cut: counting all would favour short ones
         episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)
@@ -213,19 +211,26 @@ def on_policy(
     return state.replace(agent=agent_state, stats=stats), metrics
 
 
+def _scaled(
+    agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+) -> tuple[TrainState, Trajectory, Transition, EpisodeStats]:
+    """`_collect`, with normalised steps in the trajectory, and the raw steps beside it."""
+    state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
+    raw = trajectory.steps
+    trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
+    return state, trajectory, raw, episodes
+
+
 def _followed(
     agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, Trajectory, Transition, EpisodeStats, dict[str, Mean]]:
-    """Like `_collect`, also the raw steps, after a step of `Agent.follow` with its metrics."""
+    """`_scaled`, then a step of `Agent.follow`, with its metrics."""
 
     def objective(agent_state: PyTree) -> Any:
-        new, trajectory, episodes = _collect(
-            agent, plan, envs, state.replace(agent=agent_state), key, clock
-        )
-        raw = trajectory.steps
-        trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
-        found = new.replace(agent=()), trajectory, raw, episodes
-        return agent.objective(agent_state, trajectory, clock), found
+        acting = state.replace(agent=agent_state)
+        new, trajectory, *rest = _scaled(agent, plan, envs, acting, key, clock)
+        found = agent.objective(agent_state, trajectory, clock)
+        return found, (new.replace(agent=()), trajectory, *rest)
 
     gradient, found = jax.grad(objective, has_aux=True, allow_int=True)(state.agent)
     new, trajectory, raw, episodes = found

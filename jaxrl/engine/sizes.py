@@ -24,6 +24,9 @@ LARGE = 2**14
 """Layer widths, observation sizes (bytes) and numbers of actions below this cannot make an agent
 too large."""
 
+MANY_COPIES = 2**10
+"""Fewer copies cannot make state of an agent for each of them too large, if its layers are not."""
+
 
 class Part(NamedTuple):
     """An allocation: what it is, its bytes, and the fields that set its size."""
@@ -141,12 +144,18 @@ def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
         for name, value in named.items()
         if not hasattr(agent.plan, name) and _largest(value) >= LARGE
     }
-    spec = agent.bound_spec
-    if not wide and obs < LARGE and _num_choices(spec.action) < LARGE:
+    spec, plan = agent.bound_spec, agent.plan
+    if agent.candidates:
+        wide["population_size"] = agent.plan.population_size  # type: ignore[union-attr]
+    fields = wide
+    for name, value, large in (
+        ("observation", spec.observation, obs >= LARGE),
+        ("action", spec.action, _num_choices(spec.action) >= LARGE),
+        ("num_envs", plan.num_envs, plan.num_envs >= MANY_COPIES),  # traces, for example
+    ):
+        fields = fields or ({name: value} if large else {})
+    if not fields:
         return 0, {}
-    fields = wide or (
-        {"observation": spec.observation} if obs >= LARGE else {"action": spec.action}
-    )
     try:
         state = jax.eval_shape(agent.init, _key())
     except (OverflowError, MemoryError, ValueError, TypeError, RuntimeError):

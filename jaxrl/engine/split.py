@@ -1,6 +1,7 @@
 """How many devices share the environments of each member of a run."""
 
 from jaxrl.agent import Offline
+from jaxrl.devices import hosts
 from jaxrl.engine.training import Training
 from jaxrl.errors import InvalidValue
 
@@ -36,8 +37,10 @@ def shards(
     if member_devices > 1:
         return max(n for n in fits if n <= most), ""
     if problem := _problem(training, asked_for):
-        nearest = max(fits, key=lambda n: (-abs(n - asked_for), n))
-        raise InvalidValue(f"devices is {asked_for}: {problem}. Use devices={nearest}")
+        even = [n for n in fits if n % hosts.count() == 0]
+        nearest = max(even, key=lambda n: (-abs(n - asked_for), n), default=None)
+        remedy = "" if nearest is None else f". Use devices={nearest}"
+        raise InvalidValue(f"devices is {asked_for}: {problem}{remedy}")
     return asked_for, ""
 
 

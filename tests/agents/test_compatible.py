@@ -280,6 +280,11 @@ def test_a_deterministic_policy_needs_a_box():
         COPDAC().bind(Counter().spec)
 
 
+def test_a_behaviour_without_noise_never_learns_and_is_rejected():
+    with pytest.raises(ValueError, match="exploration_noise is 0"):
+        COPDAC(exploration_noise=0.0).bind(BestContinuousAction().spec)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -106,6 +106,14 @@ def test_probe_action_by_observation():
     assert mode(agent, state, [[-1.0], [1.0]]).tolist() == [0, 1]
 
 
+def test_perturbations_too_small_for_float32_change_nothing():
+    agent = FiniteDifference(perturbation=1e-30).bind(BestActionByObservation().spec)
+    state = agent.init(KEY)
+    returns = jnp.arange(32.0)[:, None]
+    new = agent.update(state, returns, KEY, Clock.start()).state
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(new.params))
+
+
 def test_perturbations_follow_their_schedule():
     agent = FiniteDifference(population_size=2, perturbation=Linear(1.0, 0.5))
     agent = agent.bind(BestActionByObservation().spec)
@@ -124,6 +132,7 @@ def test_perturbations_follow_their_schedule():
     [
         ({"population_size": 5}, ENV, "population_size is 5: perturbations come in pairs"),
         ({"perturbation": 0.0}, ENV, "perturbation is 0"),
+        ({"discount": 0.5}, ENV, "discount is 0.5, but the returns of a population are undiscount"),
         ({"hidden_sizes": ()}, ENV, r"hidden_sizes is \(\)"),
     ],
 )

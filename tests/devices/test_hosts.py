@@ -68,8 +68,11 @@ LOST = """
         raise InvalidValue("this fails")
     found["first"] = error(hosts.by_first, fail)
     found["second"] = error(hosts.everywhere, fail if this == 1 else lambda: 1)
+    class Together(CrossEntropy):
+        candidates = ()
+
     found["errors"] = [
-        error(run, CrossEntropy(), None, jax.random.key(0)),
+        error(run, Together(), None, jax.random.key(0)),
         error(run, tiny, None, devices=1),
         error(run, tiny, path / "lost", jax.vmap(jax.random.key)(np.arange(3)), devices=3),
     ]
@@ -137,10 +140,7 @@ def test_two_processes_train_like_one(tmp_path):
     assert found["first"] == "this fails"
     assert found["second"] == "this fails (process 1)"
     alone, few, odd = found["errors"]
-    assert alone == (
-        "there are 2 processes, but the plan of CrossEntropy keeps one member on one device: train "
-        "at least 2 seeds, or use one process"
-    )
+    assert alone.startswith("devices is 2: Together.candidates names no field")
     assert few.startswith("devices is 1, but there are 2 processes, which share them evenly")
     assert odd.startswith("devices is 3, but there are 2 devices")
     assert found["bits"] == [True] * 6

@@ -9,6 +9,7 @@ import pytest
 from helpers.commands import run_in_process
 from helpers.processes import json_of
 
+from jaxrl.devices import hosts
 from jaxrl.devices.placement import Placement
 from jaxrl.errors import InvalidValue
 
@@ -34,6 +35,27 @@ def test_placement_uses_the_fewest_devices_without_slowdown(
     assert (len(placement.devices), placement.members_each) == (used, each)
     assert 0 <= placement.num_padded - members < each
     assert str(placement) == text
+
+
+@pytest.mark.parametrize(
+    ("members", "processes", "each", "shares", "text"),
+    [
+        (1, 2, 1, 2, "all 2, 32 environments each"),
+        (1, 2, 2, 4, "all 4, 16 environments each"),
+        (3, 2, 2, 1, "all 4, at most 1 member each"),
+        (3, 2, 4, 2, "all 8, 32 environments of at most 1 member each"),
+    ],
+)
+def test_processes_share_a_single_member(members, processes, each, shares, text, monkeypatch):
+    """Each process has the same number of devices, and no member is trained twice for nothing."""
+    there = [SimpleNamespace(process_index=i) for i in range(processes) for _ in range(each)]
+    monkeypatch.setattr(jax, "devices", lambda: there)
+    monkeypatch.setattr(hosts, "count", lambda: processes)
+    placement = Placement.of(members)
+    assert len(there) // placement.member_devices == shares
+    placement = placement.shared_by(shares, 64, "")
+    assert str(placement) == text
+    assert placement.num_padded == (1 if members == 1 else placement.member_devices)
 
 
 def test_more_devices_than_available_are_rejected(monkeypatch):

@@ -55,6 +55,14 @@ def machine(monkeypatch):
         ("dqn --num-envs 2e9 --capacity 2e9", "num_envs is 2000000000: the copies of the environ"),
         ("dqn --batch-size 2e9 --capacity 2e9", "batch_size is 2000000000: a batch would take "),
         ("rainbow --num-atoms 1e10", "num_atoms is 10000000000: the agent's state would take "),
+        (
+            "finite_difference --population-size 4194304 --hidden-sizes 512,512",
+            "population_size is 4194304: the agent's state would take ",
+        ),
+        (
+            "online_actor_critic --num-envs 1048576 --hidden-sizes 512,512 --lambda-actor 0.9",
+            "num_envs is 1048576: the agent's state would take ",
+        ),
         ("sac --num-critics 2e9", "num_critics is 2000000000: it must be at most 1000"),
         ("sac --num-critics 0", "num_critics is 0: it must be a whole number, at least 1"),
         ("q_search --num-refinements 1e5", "num_refinements is 100000: it must be at most 1000"),

@@ -79,6 +79,10 @@ def test_inverse_bends_the_arm_as_little_as_possible():
     for given in rng.uniform(-LIMIT, LIMIT, (10, 3)):
         found = arm.inverse(ARM, rotated(given))
         assert np.abs(found).max() <= np.abs(given).max() + 1e-9
+    for given in rng.uniform(-2e-3, 2e-3, (10, 3)):  # almost stretched, and rounded
+        turned = np.array([0.7, 0.0, 0.0]) + given
+        found = arm.inverse(ARM, rotated(turned).astype(np.float32))
+        np.testing.assert_allclose(rotated(found), rotated(turned), atol=1e-6)
     corner = np.full(3, LIMIT)  # the only way to reach this point
     np.testing.assert_allclose(arm.inverse(ARM, rotated(corner)), corner, atol=1e-4)
     for beyond in (rotated(corner * 1.01), [0.1, 0.0], [3.0, 0.0]):

@@ -73,6 +73,22 @@ MUTANTS = (
         ("tests/agents/test_finite_difference.py::test_the_gradient_is_the_slope_of_the_return",),
     ),
     Mutant(
+        "value-after-a-rollout-undiscounted",
+        "SHAC adds the value at the end of a rollout without the discount of the last step.",
+        "jaxrl/agents/shac.py",
+        "self.discount * weight * values",
+        "weight * values",
+        ("tests/agents/test_shac.py::test_values_stand_for_what_follows_a_cut",),
+    ),
+    Mutant(
+        "rewards-without-derivatives",
+        "The gradient through the environment leaves out the rewards' derivatives.",
+        "jaxrl/agents/shac.py",
+        "gain = weight * steps.reward",
+        "gain = weight * jax.lax.stop_gradient(steps.reward)",
+        ("tests/agents/test_shac.py::test_the_gradient_through_the_environment_is_exact",),
+    ),
+    Mutant(
         "target-noise-not-clipped",
         "The noise on target actions is not clipped.",
         "jaxrl/agents/ddpg.py",

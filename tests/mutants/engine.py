@@ -239,8 +239,8 @@ MUTANTS = (
         "outputs-for-actions-never-counted",
         "The memory estimate leaves out the outputs for actions, however many there are.",
         "jaxrl/engine/sizes.py",
-        "and _num_choices(spec.action) < LARGE",
-        "and _num_choices(spec.action) >= 0",
+        "_num_choices(spec.action) >= LARGE",
+        "_num_choices(spec.action) < 0",
         ("tests/engine/test_sizes.py::test_outputs_for_many_actions_are_counted",),
     ),
     Mutant(

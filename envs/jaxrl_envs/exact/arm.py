@@ -94,7 +94,9 @@ def make(
 
 
 def inverse(env: Arm, target: Floats) -> Floats:
-    """The angles `[3]` with which an arm of three joints reaches `target[2]`, the largest minimal.
+    """The angles `[3]` with which an arm of three joints reaches `target[2]`.
+
+    Of all solutions, the one whose largest angle is smallest.
 
     For each heading of the last link, the other two are a triangle with known sides (law of
     cosines). The heading is found by a search on a grid that becomes finer around the best one.
@@ -106,7 +108,7 @@ def inverse(env: Arm, target: Floats) -> Floats:
     if lengths.size != 3:
         raise InvalidValue(f"the arm has {lengths.size} joints: inverse needs 3")
     goal = complex(*np.asarray(target, np.float64))
-    centre, width, best = 0.0, np.pi, np.zeros(3)
+    centre, width, best = np.angle(goal), np.pi, np.zeros(3)
     for _ in range(6):
         angles = _two_links(lengths, goal, centre + width * np.linspace(-1.0, 1.0, 1001))
         best = angles[np.argmin(np.abs(angles).max(-1))]
@@ -123,7 +125,7 @@ def _two_links(lengths: Floats, goal: complex, heading: Floats) -> Floats:
     first, second, third = lengths
     wrist = goal - third * np.exp(1j * heading)
     cosine = (np.abs(wrist) ** 2 - first**2 - second**2) / (2 * first * second)
-    possible = np.abs(cosine) <= 1 + 1e-9
+    possible = np.abs(cosine) <= 1 + 1e-6  # targets are float32
     found = []
     for sign in (-1, 1):
         elbow = sign * np.arccos(np.clip(cosine, -1.0, 1.0))

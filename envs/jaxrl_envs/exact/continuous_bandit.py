@@ -68,7 +68,7 @@ def make(
     """
     check_whole("dimension", dimension)
     found = np.asarray(eigenvalues, np.float64)
-    if found.ndim != 1 or not found.size or not (found > 0).all():
+    if found.ndim != 1 or not found.size or not ((found > 0) & np.isfinite(found)).all():
         raise InvalidValue(f"eigenvalues is {found.tolist()}: give positive numbers")
     normal = np.random.default_rng(seed).standard_normal((dimension, dimension))
     vectors = np.linalg.qr(normal)[0]

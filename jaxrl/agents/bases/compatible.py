@@ -25,6 +25,8 @@ from jaxrl.schedules import Scheduled
 from jaxrl.solvers import conjugate_gradient, gauss_newton_product
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Trajectory
 
+ROWS_AT_ONCE = 256
+
 
 class CompatibleCritic(struct.PyTreeNode):
     """Attributes:
@@ -226,7 +228,7 @@ class CompatibleAgent(SeparateAgent):
         """The root mean squares of the features of w and of v over the batch, `float32[]` each."""
         num, critic = batch.first.ndim, as_different(critic)  # so that rows of shards stay apart
         rows = Trajectory(batch.steps, batch.first)
-        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[num:]), rows)
+        rows = jax.tree.map(lambda x: x.reshape(batch.first.size, *x.shape[num:]), rows)
 
         def square(x: PyTree) -> Array:
             return jnp.square(optax.tree.norm(x)) / optax.tree.size(x)
@@ -236,4 +238,6 @@ class CompatibleAgent(SeparateAgent):
             found = jax.grad(lambda x: self.predict(actor, x, one)[0])(critic)
             return CompatibleCritic(square(found.weights), square(found.value))
 
-        return jax.tree.map(lambda x: jnp.sqrt(mean(x)), jax.vmap(of_row)(rows))
+        # In parts: a gradient for each row may not fit into memory.
+        squares = jax.lax.map(of_row, rows, batch_size=ROWS_AT_ONCE)
+        return jax.tree.map(lambda x: jnp.sqrt(mean(x)), squares)

@@ -58,7 +58,7 @@ class LearningAgent(Agent):
     optimizer: OptimizerName | Factory | None = hyper(
         None,
         static=True,
-        doc="Optimiser; none for the algorithm's default, Adam (RMSprop for A2C). In Python, also "
+        doc="Optimiser; none for the algorithm's own, usually Adam. In Python, also "
         "an optax factory such as `optax.adamw`, which is called with the learning rate.",
     )
     discount: Scalar = hyper(0.99, low=0.0, high=1.0, doc="Discount factor, gamma.")

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from jaxrl.agent import Agent, Population
 from jaxrl.agents.bases.learning import check_widths
@@ -58,6 +59,12 @@ class PopulationAgent(Agent):
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
+        known = not isinstance(self.discount, jax.core.Tracer)
+        if known and np.any(np.asarray(self.discount) != 1.0):
+            raise InvalidValue(
+                f"discount is {self.discount}, but the returns of a population are undiscounted "
+                "sums of rewards: leave it at 1"
+            )
         check_widths(self.hidden_sizes)
         check_module(self, "policy_network", spec, trains=False)
 
@@ -86,9 +93,9 @@ class PopulationAgent(Agent):
     ) -> tuple[PyTree, PyTree, PyTree]:
         if not explore:
             return carry, self.policy(state.params, obs).mode(), ()
-        number = jax.tree.leaves(state.candidates)[0].shape[0]
-        own = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), obs)
+        number, rows = (jax.tree.leaves(x)[0].shape[0] for x in (state.candidates, obs))
+        own = jax.tree.map(lambda x: x.reshape(number, x.shape[0] // number, *x.shape[1:]), obs)
         action = jax.vmap(lambda params, obs: self.policy(params, obs).mode())(
             state.candidates, own
         )
-        return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), action), ()
+        return carry, jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), action), ()
