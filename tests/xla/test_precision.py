@@ -60,6 +60,17 @@ AGENTS = {
     "offpac": (agents.OffPAC(num_envs=2, lambda_actor=0.9, **SMALL), cartpole, {}),
     "copdac": (agents.COPDAC(**ON_POLICY, critic_fit="regression"), pendulum, NORMALIZED),
     "compatible_actor_critic": (agents.CompatibleActorCritic(**ON_POLICY), BestMixedAction, {}),
+    "natural_actor_critic": (
+        agents.NaturalActorCritic(num_envs=2, num_steps=5, **SMALL),
+        lambda: Counter(limit=5),
+        {},
+    ),
+    "finite_difference": (
+        agents.FiniteDifference(population_size=4, **SMALL),
+        lambda: Counter(limit=5),
+        {},
+    ),
+    "shac": (agents.SHAC(**ON_POLICY), pendulum, NORMALIZED),
     "trpo": (agents.TRPO(**ON_POLICY), pendulum, NORMALIZED),
     "npg": (agents.NPG(**ON_POLICY), cartpole, {}),
     "reinforce": (agents.REINFORCE(**ON_POLICY), cartpole, {}),
