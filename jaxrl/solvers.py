@@ -140,6 +140,14 @@ def gauss_newton_product(
     return product
 
 
+def directional_derivative(
+    f: Callable[[PyTree], Array], params: PyTree, direction: PyTree
+) -> tuple[Array, Array]:
+    """f(params), and its derivative along `direction`, for rows that differ between devices."""
+    # Where devices share the environments, a tangent may differ only where its primal does.
+    return jax.jvp(f, (as_different(params),), (as_different(direction),))
+
+
 def _row_inner(x: PyTree, y: PyTree, batch_ndim: int) -> Array:
     """Row-wise inner products of x and y, `[*batch]`."""
 

@@ -10,6 +10,7 @@ import jax
 
 from jaxrl.agents.bases.compatible import CompatibleAgent
 from jaxrl.losses import mean
+from jaxrl.solvers import directional_derivative
 from jaxrl.types import Array, PyTree, Trajectory
 
 
@@ -27,7 +28,7 @@ class CompatibleActorCritic(CompatibleAgent):
         def log_prob(actor):
             return self.policy(actor, batch).log_prob(batch.steps.action)
 
-        return self.slope(log_prob, actor, weights)
+        return directional_derivative(log_prob, actor, weights)
 
     def advantage(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> Array:
         """grad log pi(a | s)^T w, whose mean over the policy's actions is 0."""

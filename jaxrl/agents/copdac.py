@@ -14,6 +14,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.schedules import Scheduled, at
+from jaxrl.solvers import directional_derivative
 from jaxrl.types import Array, Box, Clock, EnvSpec, Key, PyTree, Trajectory
 
 
@@ -54,7 +55,7 @@ class COPDAC(CompatibleAgent):
 
     def mu(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> tuple[Array, Array]:
         """mu(s) and (grad mu(s))^T w, both `[B, D]`."""
-        mu, slope = self.slope(lambda x: self.policy(x, batch).mode(), actor, weights)
+        mu, slope = directional_derivative(lambda x: self.policy(x, batch).mode(), actor, weights)
         rows = batch.first.shape
         return mu.reshape(*rows, -1), slope.reshape(*rows, -1)
 

@@ -18,14 +18,13 @@ from jaxrl.agents.bases.actor_critic import NetworkAgent
 from jaxrl.agents.bases.baselines import check_whole_episodes, first_episode
 from jaxrl.agents.bases.learning import GradientAgent, TrainState
 from jaxrl.agents.bases.natural_gradient import FisherAgent, scale_to_radius
-from jaxrl.devices.shards import as_different
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.optimizers import ascend, value_and_gradient
 from jaxrl.schedules import Scheduled, at
-from jaxrl.solvers import Solution, gauss_newton_product
+from jaxrl.solvers import Solution, directional_derivative, gauss_newton_product
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, Trajectory
 
 
@@ -35,12 +34,14 @@ class Episode(struct.PyTreeNode):
     Attributes:
       obs: normalised observations.
       action: the actions taken.
+      counts: whether the step belongs to the episode.
       weight: discount^t, 0 after the episode.
       episode_return: its discounted return, at every step.
     """
 
     obs: PyTree
     action: PyTree
+    counts: Array
     weight: Array
     episode_return: Array
 
@@ -94,7 +95,7 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
             steps.reward, nothing, steps.terminated, steps.truncated, self.discount
         )
         whole = jnp.broadcast_to(returns[:1], returns.shape)
-        return trajectory.replace(steps=Episode(steps.obs, steps.action, weight, whole))
+        return trajectory.replace(steps=Episode(steps.obs, steps.action, counts, weight, whole))
 
     def update(self, state: TrainState, batch: Trajectory, key: Key, clock: Clock) -> Update:
         """A step along the natural gradient."""
@@ -142,7 +143,8 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
 
     def curvature(self, params: PyTree, direction: PyTree, batch: Trajectory) -> Array:
         """x^T F x for the Fisher matrix F of the distribution of whole episodes, `float32[]`."""
-        counts = (batch.steps.weight > 0).astype(jnp.float32)
-        x, dx = as_different(params), as_different(direction)
-        _, slope = jax.jvp(lambda params: self.log_prob(params, batch, counts), (x,), (dx,))
+        counts = batch.steps.counts.astype(jnp.float32)  # discount^t may underflow
+        _, slope = directional_derivative(
+            lambda params: self.log_prob(params, batch, counts), params, direction
+        )
         return mean(jnp.square(slope))

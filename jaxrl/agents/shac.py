@@ -13,7 +13,7 @@ from flax import struct
 from jaxrl.agent import OnPolicy, Update
 from jaxrl.agents.bases.actor_critic import with_advantages
 from jaxrl.agents.bases.critic import CriticAgent, finite
-from jaxrl.agents.bases.learning import Networks
+from jaxrl.agents.bases.learning import GradientAgent, Networks
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import discount_weights
 from jaxrl.hyper import hyper
@@ -38,7 +38,7 @@ class ShortHorizonState(struct.PyTreeNode):
     critic_optimizer: Any
 
 
-class SHAC(CriticAgent):
+class SHAC(CriticAgent, GradientAgent):
     """Short-horizon actor-critic: ascends the return of a short rollout by its own derivative.
 
     For environments whose step has a useful derivative by state and action. Actions beyond the
@@ -49,13 +49,8 @@ class SHAC(CriticAgent):
     num_steps: int = 32
     critic_epochs: int = 16
     critic_minibatches: int = 4
-    learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="Learning rate of the policy.")
-    max_grad_norm: Scalar | None = hyper(
-        1.0,
-        low=0.0,
-        open_low=True,
-        doc="Global norm to which the policy's gradient is clipped; none for no clipping.",
-    )
+    learning_rate: Scheduled = 2e-3
+    max_grad_norm: Scalar | None = 1.0
     bootstrap: bool = hyper(
         True,
         static=True,
@@ -93,9 +88,7 @@ class SHAC(CriticAgent):
 
     def transform(self, clock: Clock) -> optax.GradientTransformation:
         """The policy's optimiser, which skips gradients that are not finite."""
-        return finite(
-            self.optimizer_at(self.learning_rate, clock, max_grad_norm=self.max_grad_norm)
-        )
+        return finite(super().transform(clock))
 
     def critic_params(self, state: ShortHorizonState) -> PyTree:
         return state.target

@@ -123,18 +123,19 @@ def test_step_by_step_regression_is_npg_with_the_empirical_fisher_matrix():
 # Steps --------------------------------------------------------------------------------------------
 
 
-def test_a_radius_scales_the_step_to_a_divergence_of_episodes():
+@pytest.mark.parametrize("discount", [DISCOUNT, 1e-30])  # whose square is 0 in float32
+def test_a_radius_scales_the_step_to_a_divergence_of_episodes(discount):
     """KL(old || new) of whole episodes, by their likelihood ratios, although scores are weighted.
 
     E[log p_old - log p_new] = E[r - 1 - log r] with r = p_new / p_old, which has less variance.
     """
-    agent = tabular_nac(num_envs=4096, kl_radius=0.01)
+    agent = tabular_nac(num_envs=4096, kl_radius=0.01, discount=discount)
     params = tabular_params(LOGITS, np.zeros(4))
 
     def divergence(agent, params, batch):
         state = TrainState(params, agent.init(KEY).optimizer)
         new = agent.update(state, batch, KEY, Clock.start()).state.params
-        counts = (batch.steps.weight > 0).astype(jnp.float32)
+        counts = batch.steps.counts.astype(jnp.float32)
         change = agent.log_prob(new, batch, counts) - agent.log_prob(params, batch, counts)
         return jnp.mean(jnp.expm1(change) - change)
 

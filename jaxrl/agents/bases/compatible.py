@@ -5,7 +5,6 @@ gradient of the return needs no other critic, and w itself is the natural gradie
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -144,13 +143,6 @@ class CompatibleAgent(SeparateAgent):
         """The policy's distribution at each step of the batch."""
         apply: Any = self.network.apply
         return apply(actor, batch.steps.obs, (), None, method="policy")[0]
-
-    def slope(
-        self, outputs: Callable[[PyTree], Array], actor: PyTree, weights: PyTree
-    ) -> tuple[Array, Array]:
-        """Outputs of the policy, and their derivative along w: (grad outputs)^T w."""
-        # Where devices share the environments, a tangent may differ only where its primal does.
-        return jax.jvp(outputs, (as_different(actor),), (as_different(weights),))
 
     @abstractmethod
     def advantage(self, actor: PyTree, weights: PyTree, batch: Trajectory) -> Array:
