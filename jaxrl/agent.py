@@ -17,7 +17,6 @@ from jaxrl.validation import UNROLLED, check_whole
 EvalMode = Literal["greedy", "sample"]
 """How evaluation acts: by the mean or most likely action, or by sampling as in training."""
 
-
 Policy = Callable[[PyTree, PyTree, Key], tuple[PyTree, PyTree, PyTree]]
 """(carry, obs `[N, ...]`, key) -> (carry, action `[N, ...]`, extras `[N, ...]`)."""
 
@@ -270,12 +269,10 @@ class Agent(struct.PyTreeNode):
     and as the environment returned it. For experts and rules in the environment's units."""
 
     info: ClassVar[tuple[str, ...]] = ()
-    """Names of the leaves of `Timestep.info` that `Transition.info` keeps, such as costs;
-    {"a": {"b": x}} has the leaf `a/b`."""
+    """Leaves of `Timestep.info` to keep in `Transition.info`; {"a": {"b": x}} has `a/b`."""
 
     flattened: ClassVar[tuple[str, ...]] = ()
-    """Fields of the state that the loop over updates carries as one vector each on CPUs: faster
-    there with many updates per iteration. `update` gets trees all the same."""
+    """Fields of the state that loops over updates carry as vectors on CPUs; `update` gets trees."""
 
     candidates: ClassVar[tuple[str, ...]] = ()
     """Fields of the state with a leading axis `[population_size]`, for population plans. Devices
@@ -322,9 +319,7 @@ class Agent(struct.PyTreeNode):
     def bound_spec(self) -> EnvSpec:
         """The environment's spec; raises ValueError before `bind`."""
         if self.spec is None:
-            raise InvalidValue(
-                f"{type(self).__name__} has no environment yet: call bind(spec) first"
-            )
+            raise InvalidValue(f"{type(self).__name__} has no environment: call bind(spec) first")
         return self.spec
 
     def init(self, key: Key) -> PyTree:
@@ -332,8 +327,13 @@ class Agent(struct.PyTreeNode):
         raise NotImplementedError
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """The recurrent state at the start of an episode, leaves `[num_envs, ...]`."""
+        """The carry (recurrent state or noise) as an episode starts, leaves `[num_envs, ...]`."""
         return ()
+
+    @property
+    def carries_noise(self) -> bool:
+        """Whether the carry is the state of exploration noise, which greedy actions do not need."""
+        return False
 
     def act(
         self, state: PyTree, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxrl.devices.shards import (
     as_different,
@@ -18,6 +19,7 @@ from jaxrl.errors import InvalidType, Unable
 from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
+from jaxrl.xla import layout
 
 
 def adam(
@@ -142,6 +144,8 @@ def descend(
     loss: Callable[[PyTree], tuple[Array, Any]],
     params: PyTree,
     optimizer: optax.OptState,
+    *,
+    as_vector: bool = False,
 ) -> tuple[PyTree, optax.OptState, Array, Any]:
     """One gradient step on `loss(params) -> (float32[], aux)`.
 
@@ -151,6 +155,8 @@ def descend(
       loss: function of the parameters.
       params: the parameters.
       optimizer: the optimiser's state.
+      as_vector: whether a loop carries the parameters as a vector (`Agent.flattened`): then it is
+        faster to move them as one.
 
     Returns:
       The new parameters, the optimiser's state, and the loss and aux before the step.
@@ -159,6 +165,8 @@ def descend(
     if not isinstance(transform, optax.GradientTransformation):
         transform = transform(aux)
     updates, optimizer = transform.update(gradient, optimizer, params)
+    if as_vector:
+        return _moved_as_vector(params, updates), optimizer, value, aux
     return optax.apply_updates(params, updates), optimizer, value, aux
 
 
@@ -176,6 +184,14 @@ def ascend(
     descent = jax.tree.map(jnp.negative, direction)
     updates, optimizer = transform.update(descent, optimizer, params)
     return optax.apply_updates(params, updates), optimizer
+
+
+def _moved_as_vector(params: PyTree, updates: PyTree) -> PyTree:
+    """`params + updates`, on CPUs one sum of two vectors if all arrays have the same dtype."""
+    if len({x.dtype for x in jax.tree.leaves((params, updates))}) > 1 or not layout.is_cpu():
+        return optax.apply_updates(params, updates)
+    vector, restore = ravel_pytree(params)
+    return restore(vector + ravel_pytree(updates)[0])
 
 
 def value_and_gradient(

@@ -1,6 +1,6 @@
 """DDPG (Lillicrap et al., "Continuous control with deep reinforcement learning", 2016)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, Key, PyTree, Scalar
+
+Noise = Literal["normal", "ou"]
 
 
 class DDPGState(struct.PyTreeNode):
@@ -40,6 +42,18 @@ class DDPG(ContinuousAgent):
     learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Learning rate of the policy.")
     exploration_noise: Scheduled = hyper(
         0.1, low=0.0, doc="Standard deviation of action noise, relative to half the action range."
+    )
+    noise: Noise = hyper(
+        "normal",
+        static=True,
+        doc="Noise of exploration: a new draw in each step (normal), or an Ornstein-Uhlenbeck "
+        "process (ou), which pushes in one direction for a while.",
+    )
+    ou_rate: Scalar = hyper(
+        0.15, low=0.0, doc="Pull of the Ornstein-Uhlenbeck process towards 0, theta."
+    )
+    ou_step: Scalar = hyper(
+        0.01, low=0.0, open_low=True, doc="Time of the Ornstein-Uhlenbeck process in each step, dt."
     )
     num_critics: int = 1
     policy_delay: int = hyper(
@@ -71,12 +85,27 @@ class DDPG(ContinuousAgent):
         params = Networks(actor, critic)
         return DDPGState(params, params, actor_optimizer, critic_optimizer)
 
-    def choose(self, state: DDPGState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
+    def initial_carry(self, num_envs: int) -> PyTree:
+        """The Ornstein-Uhlenbeck process, `float32[N, num_values]`, starts at 0."""
+        return jnp.zeros((num_envs, self.num_values)) if self.carries_noise else ()
+
+    @property
+    def carries_noise(self) -> bool:
+        return self.noise == "ou"
+
+    def choose(self, state: DDPGState, obs: PyTree) -> Array:
+        return self.unscale_action(self.policy(state.params.actor, obs))
+
+    def explore(
+        self, state: DDPGState, carry: PyTree, obs: PyTree, key: Key, clock: Clock
+    ) -> tuple[PyTree, Array]:
+        """mu(obs) + noise; a process x moves by -theta x dt + sigma sqrt(dt) N(0, 1) in a step."""
         action = self.policy(state.params.actor, obs)
-        if key is not None:
-            noise = at(self.exploration_noise, clock) * jax.random.normal(key, action.shape)
-            action = jnp.clip(action + noise, -1.0, 1.0)
-        return self.unscale_action(action)
+        noise = at(self.exploration_noise, clock) * jax.random.normal(key, action.shape)
+        if self.carries_noise:
+            step = self.ou_step
+            carry = noise = carry - self.ou_rate * carry * step + jnp.sqrt(step) * noise
+        return carry, self.unscale_action(jnp.clip(action + noise, -1.0, 1.0))
 
     def update(self, state: DDPGState, rows: Replayed, key: Key, clock: Clock) -> Update:
         """Updates the critics and, every `policy_delay` updates, policy (eq. 6) and targets."""
@@ -87,7 +116,7 @@ class DDPG(ContinuousAgent):
         action = jnp.clip(action + noise, -1.0, 1.0)
         next_q: Any = self.critic.apply(state.target.critic, rows.next_obs, action)
         target = self.bellman_target(rows, jnp.min(next_q, axis=0))
-        critic, critic_optimizer, metrics = self.learn_critic(
+        critic, critic_optimizer, metrics, priorities = self.learn_critic(
             state.params.critic, state.critic_optimizer, rows, target, critic_key, clock
         )
         state = state.replace(
@@ -96,7 +125,7 @@ class DDPG(ContinuousAgent):
         state = every(
             self.policy_delay, clock, lambda s: self._improve(s, rows, actor_key, clock), state
         )
-        return Update(state, metrics)
+        return Update(state, metrics, priorities)
 
     def _improve(self, state: DDPGState, rows: Replayed, key: Key, clock: Clock) -> DDPGState:
         """Updates the policy by the gradient of the first critic, and the target networks."""

@@ -1,26 +1,25 @@
 """DQN (Mnih et al., "Human-level control through deep reinforcement learning", 2015)."""
 
-import dataclasses
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agent import Replay, Update
-from jaxrl.agents.bases.action_values import QAgent, weighted_mean
-from jaxrl.agents.bases.learning import ReplayAgent, TargetState, every
+from jaxrl.agent import Update
+from jaxrl.agents.bases.action_values import QAgent
+from jaxrl.agents.bases.learning import TargetState, every
+from jaxrl.agents.bases.prioritized import PrioritizedAgent
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.networks.variables import polyak_update
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
-from jaxrl.schedules import Linear, Scheduled, at
 from jaxrl.types import Array, Clock, Key, PyTree, Scalar
 
 Double = Literal["none", "target", "two_networks"]
 
 
-class DQN(ReplayAgent, QAgent):
+class DQN(PrioritizedAgent, QAgent):
     """Deep Q-network, with options for double, dueling, distributional, noisy and prioritised."""
 
     target_every: int = hyper(100, static=True, doc="Updates between target network updates.")
@@ -36,24 +35,8 @@ class DQN(ReplayAgent, QAgent):
         static=True,
         doc="Double Q-learning: none, by online and target network (target), or with two networks.",
     )
-    prioritized: bool = hyper(
-        False, static=True, doc="Prioritised replay: sample transitions by their TD error."
-    )
-    priority_exponent: Scalar = hyper(
-        0.6, low=0.0, high=1.0, doc="Exponent of priorities, alpha; 0 samples uniformly."
-    )
-    importance_exponent: Scheduled = hyper(
-        Linear(0.4, 1.0),
-        low=0.0,
-        high=1.0,
-        doc="Exponent of importance weights, beta; 1 corrects the bias of prioritised replay.",
-    )
 
     has_target = True
-
-    @property
-    def plan(self) -> Replay:
-        return dataclasses.replace(super().plan, prioritized=self.prioritized)
 
     def init_params(self, key: Key) -> PyTree:
         if self.double == "two_networks":
@@ -71,8 +54,7 @@ class DQN(ReplayAgent, QAgent):
 
         def loss(params):
             rows_loss, error, carried = self._td_errors(params, state.target, rows, key)
-            loss = weighted_mean(rows_loss, rows, at(self.importance_exponent, clock))
-            return loss, (carried, error)
+            return self.weighted_mean(rows_loss, rows, clock), (carried, error)
 
         params, optimizer, value, error = learn(
             self.transform(clock), loss, state.params, state.optimizer
@@ -81,8 +63,7 @@ class DQN(ReplayAgent, QAgent):
             self.target_every, clock, lambda x: polyak_update(params, x, self.tau), state.target
         )
         metrics = {"loss": value, "error": mean(error, rows.valid)}
-        priorities = (error + 1e-6) ** self.priority_exponent if self.prioritized else None
-        return Update(TargetState(params, target, optimizer), metrics, priorities)
+        return Update(TargetState(params, target, optimizer), metrics, self.priorities(error))
 
     def _td_errors(
         self, params: PyTree, target: PyTree, rows: Replayed, key: Key

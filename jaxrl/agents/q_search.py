@@ -98,27 +98,31 @@ class QSearch(ContinuousAgent):
             best, best_q = jnp.where(better[:, None], new, best), jnp.maximum(new_q, best_q)
         return best, best_q
 
-    def choose(self, state: TargetState, obs: PyTree, key: Key | None, clock: Clock) -> Array:
-        if key is None:  # deterministic: the same candidates each time
-            return self.unscale_action(self.search(state.params, obs, jax.random.key(0))[0])
+    def choose(self, state: TargetState, obs: PyTree) -> Array:
+        """The best of the same candidates each time."""
+        return self.unscale_action(self.search(state.params, obs, jax.random.key(0))[0])
+
+    def explore(
+        self, state: TargetState, carry: PyTree, obs: PyTree, key: Key, clock: Clock
+    ) -> tuple[PyTree, Array]:
         key, whether_key, what_key, noise_key = jax.random.split(key, 4)
         action, _ = self.search(state.params, obs, key)
         noise = at(self.exploration_noise, clock) * jax.random.normal(noise_key, action.shape)
         anything = jax.random.uniform(what_key, action.shape, minval=-1.0, maxval=1.0)
         explores = jax.random.bernoulli(whether_key, at(self.epsilon, clock), action.shape[:1])
         action = jnp.where(explores[:, None], anything, jnp.clip(action + noise, -1.0, 1.0))
-        return self.unscale_action(action)
+        return carry, self.unscale_action(action)
 
     def update(self, state: TargetState, rows: Replayed, key: Key, clock: Clock) -> Update:
         """One gradient step towards r + discount max Q(s', .), with the maximum found by search."""
         _, next_value = self.search(state.target, rows.next_obs, key)
         target = self.bellman_target(rows, next_value)
         dropout_key = stream(key, Stream.DROPOUT)
-        params, optimizer, metrics = self.learn_critic(
+        params, optimizer, metrics, priorities = self.learn_critic(
             state.params, state.optimizer, rows, target, dropout_key, clock
         )
         moved = polyak_update(params, state.target, self.tau)
-        return Update(TargetState(params, moved, optimizer), metrics)
+        return Update(TargetState(params, moved, optimizer), metrics, priorities)
 
 
 def _best(actions: Array, q: Array) -> tuple[Array, Array]:

@@ -46,8 +46,9 @@ class SACState(struct.PyTreeNode):
 class SAC(SoftAgent):
     """Soft actor-critic: maximum-entropy actor-critic, for continuous and discrete actions."""
 
-    learning_rate: Scheduled = hyper(
-        3e-4, low=0.0, doc="Learning rate of the policy and the temperature."
+    learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Learning rate of the policy.")
+    temperature_learning_rate: Scheduled | None = hyper(
+        None, low=0.0, doc="Learning rate of the temperature; none for that of the policy."
     )
     temperature: Scalar = hyper(
         1.0, low=0.0, doc="Weight of the entropy, alpha; its initial value if it is learned."
@@ -83,7 +84,7 @@ class SAC(SoftAgent):
             log_temperature,
             self.optimizer_at(self.learning_rate, start).init(trained(actor)),
             critic_optimizer,
-            adam(self.learning_rate, start).init(log_temperature),
+            self._temperature_optimizer(start).init(log_temperature),
         )
 
     def update(self, state: SACState, rows: Replayed, key: Key, clock: Clock) -> Update:
@@ -96,7 +97,7 @@ class SAC(SoftAgent):
             next_policy, state.target, rows.next_obs, next_key, temperature
         )
         target = self.bellman_target(rows, soft_value)
-        critic, critic_optimizer, metrics = self.learn_critic(
+        critic, critic_optimizer, metrics, priorities = self.learn_critic(
             state.critic, state.critic_optimizer, rows, target, critic_key, clock
         )
 
@@ -113,7 +114,7 @@ class SAC(SoftAgent):
         log_temperature, temperature_optimizer = state.log_temperature, state.temperature_optimizer
         if self.learn_temperature:  # eq. 18, for log alpha; a scalar, so always with Adam
             slope = jax.lax.stop_gradient(mean(entropy - self._wanted_entropy(rows.obs)))
-            updates, temperature_optimizer = adam(self.learning_rate, clock).update(
+            updates, temperature_optimizer = self._temperature_optimizer(clock).update(
                 temperature * slope, temperature_optimizer, log_temperature
             )
             log_temperature = optax.apply_updates(log_temperature, updates)
@@ -126,7 +127,12 @@ class SAC(SoftAgent):
             critic_optimizer,
             temperature_optimizer,
         )
-        return Update(new, metrics | {"entropy": mean(entropy), "temperature": temperature})
+        metrics |= {"entropy": mean(entropy), "temperature": temperature}
+        return Update(new, metrics, priorities)
+
+    def _temperature_optimizer(self, clock: Clock) -> optax.GradientTransformation:
+        rate = self.temperature_learning_rate
+        return adam(self.learning_rate if rate is None else rate, clock)
 
     def _wanted_entropy(self, obs: PyTree) -> Any:
         """The target entropy of each row."""

@@ -4,6 +4,7 @@ A learner collects experience, passes batches of it to `Agent.update` and return
 `TrainState` with metrics. There is one loop over minibatches and one over replayed batches.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,8 +90,14 @@ def policy_of(
     def policy(carry, obs, key):
         return agent.act(state, carry, _seen(agent, stats, obs), key, clock, explore=explore)
 
-    policy.initial_carry = agent.initial_carry  # type: ignore[attr-defined]  # for `evaluate`
+    start = functools.partial(start_carry, agent, explore=explore)
+    policy.initial_carry = start  # type: ignore[attr-defined]  # for `evaluate`
     return policy
+
+
+def start_carry(agent: Agent, num_envs: int, *, explore: bool) -> PyTree:
+    """The carry at the start of an episode that a policy needs, exploring or not."""
+    return () if agent.carries_noise and not explore else agent.initial_carry(num_envs)
 
 
 def _seen(agent: Agent, stats: Normalizer, obs: PyTree) -> PyTree:

@@ -347,8 +347,8 @@ class Training(struct.PyTreeNode):
         envs = self.eval_envs
         if envs.num_envs % num_shards() == 0:
             envs = envs.shard()
-        carry = self.agent.initial_carry(envs.num_envs)
-        return play_episodes(self.policy(state, iteration), envs, carry, key)
+        policy: Any = self.policy(state, iteration)
+        return play_episodes(policy, envs, policy.initial_carry(envs.num_envs), key)
 
 
 def _init_agent(agent: Agent, key: Key) -> PyTree:

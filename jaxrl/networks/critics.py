@@ -22,6 +22,7 @@ class Critics(nn.Module):
       num_outputs: outputs per critic: 1 if called with an action (the axis is dropped), or the
         number of actions A if called with observations only, `[num, ..., A]`.
       call: how to call a torso, see `jaxrl.networks.own_modules`.
+      layer_norm: apply layer normalisation in each hidden layer after the torso.
     """
 
     torso: Callable[[], nn.Module]
@@ -30,6 +31,7 @@ class Critics(nn.Module):
     num: int = 1
     num_outputs: int = 1
     call: Callable[..., Any] = call_directly
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, obs: PyTree, action: Array | None = None) -> Array:
@@ -39,7 +41,7 @@ class Critics(nn.Module):
             x = self.call(self.torso().clone(parent=self, name=f"torso_{i}"), obs)
             if action is not None:
                 x = jnp.concatenate([x, action], axis=-1)
-            x = MLP(self.hidden_sizes, self.activation, name=f"hidden_{i}")(x)
+            x = MLP(self.hidden_sizes, self.activation, self.layer_norm, name=f"hidden_{i}")(x)
             found.append(dense(self.num_outputs, 1.0, f"out_{i}")(x))
         values = jnp.stack(found)
         return values if action is None else jnp.squeeze(values, -1)

@@ -82,7 +82,7 @@ HOW_TO_CALL_RECURRENT = HOW_TO_CALL.replace("action =", "action, carry =").repla
 
 def _flat(policy: LoadedPolicy) -> tuple[Callable[..., Any], tuple[PyTree, ...]]:
     """The policy as a function of plain dicts, and the shapes of one row of its arguments."""
-    carry = policy.training.agent.initial_carry(1)
+    carry = policy.initial_carry(1)
     if any(np.asarray(x).any() for x in jax.tree.leaves(carry)):
         raise InvalidValue("a recurrent carry that does not start as zeros cannot be exported")
     carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl.agent import Agent, EvalMode, Policy
 from jaxrl.engine import sizes
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
-from jaxrl.engine.learners import Learned, policy_of
+from jaxrl.engine.learners import Learned, policy_of, start_carry
 from jaxrl.engine.options import TrainingOptions
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.training import Training
@@ -268,7 +268,11 @@ class LoadedPolicy:
     @property
     def recurrent(self) -> bool:
         """Whether the policy has a carry."""
-        return bool(jax.tree.leaves(self.training.agent.initial_carry(1)))
+        return bool(jax.tree.leaves(self.initial_carry(1)))
+
+    def initial_carry(self, num_envs: int, *, explore: bool = False) -> PyTree:
+        """The carry at the start of an episode, leaves `[num_envs, ...]`; `()` if there is none."""
+        return start_carry(self.training.agent, num_envs, explore=explore)
 
     @in_float32
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:
@@ -291,7 +295,7 @@ class LoadedPolicy:
         if alone:
             obs = jax.tree.map(lambda x: x[None], obs)
         if self._carry is None:
-            self._carry = self.training.agent.initial_carry(size or 1)
+            self._carry = self.initial_carry(size or 1)
         for leaf in jax.tree.leaves(self._carry):
             if leaf.shape[0] != (size or 1):
                 raise InvalidValue(
@@ -310,6 +314,7 @@ class LoadedPolicy:
             return carry, action, ()
 
         if training.options.eval_mode == "greedy":
+            greedy.initial_carry = self.initial_carry  # type: ignore[attr-defined]
             return greedy
         clock = training.clock(self.iteration)
         return policy_of(training.agent, self.state, self.stats, clock, explore=True)
@@ -333,7 +338,7 @@ class LoadedPolicy:
         """
         sizes.check_episodes(self.training.eval_envs.env, num_episodes)
         envs, policy = VectorEnv(self.training.eval_envs.env, num_episodes), self._policy(eval_mode)
-        carry = self.training.agent.initial_carry(num_episodes)
+        carry = policy.initial_carry(num_episodes)  # type: ignore[attr-defined]
         return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
 
     @transfers_allowed
@@ -349,21 +354,20 @@ class LoadedPolicy:
         """
         envs = VectorEnv(self.training.eval_envs.env, 1)
         limit = envs.spec.max_steps or PATIENCE
-        start_carry, policy = self.training.agent.initial_carry(1), self._policy(eval_mode)
+        policy = self._policy(eval_mode)
+        start = policy.initial_carry(1)  # type: ignore[attr-defined]
 
         def play(key: Key) -> Any:
             def one(loop: Any, key: Key) -> Any:
                 env_state, carry = loop
-                after, carry, trajectory, _ = rollout(
-                    policy, envs, env_state, carry, start_carry, key, 1
-                )
+                after, carry, trajectory, _ = rollout(policy, envs, env_state, carry, start, key, 1)
                 steps = jax.tree.map(lambda x: x[0, 0], trajectory.steps)
                 end = steps.terminated | steps.truncated
                 state = jax.tree.map(lambda x: x[0], env_state.state)
                 return (after, carry), (state, steps.reward, end)
 
             start_key, step_key = jax.random.split(key)
-            loop = (envs.reset(start_key), start_carry)
+            loop = (envs.reset(start_key), start)
             return jax.lax.scan(one, loop, jax.random.split(step_key, limit))[1]
 
         states, rewards, ends = jax.device_get(jax.jit(play)(key))

@@ -357,7 +357,7 @@ def test_custom_torso_is_used_by_each_network(shared):
 
 
 def test_unbound_agent_raises():
-    with pytest.raises(ValueError, match=r"ActorCriticAgent has no environment yet: call bind"):
+    with pytest.raises(ValueError, match=r"ActorCriticAgent has no environment: call bind"):
         _ = ActorCriticAgent().network
 
 

@@ -9,6 +9,7 @@ from helpers.probes import KEY
 from scipy import stats
 
 from jaxrl.agents import DDPG, SAC, TD3, QSearch
+from jaxrl.engine.learners import start_carry
 from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Box, Clock, EnvSpec, Transition
 
@@ -216,3 +217,107 @@ def test_search_finds_a_known_maximum(proposal):
         np.testing.assert_allclose(value, -np.square(distance[rounds]), rtol=1e-3, atol=1e-7)
     assert distance[0].max() > 0.1
     assert distance[8].max() < 1e-2
+
+
+# Options of all agents with critics ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac", "search"])
+def test_prioritised_critics_match_numpy(name):
+    """Weights (N P)^-beta over the largest, and priorities by the largest error of all critics."""
+    options = {"prioritized": True, "priority_exponent": 0.7, "importance_exponent": 0.5}
+    agent, rows, key = FAST[name].replace(**options).bind(SPACE), box_rows(), jax.random.key(3)
+    probability = np.random.default_rng(2).uniform(0.2, 3.0, len(rows.reward)).astype(np.float32)
+    rows = rows.replace(relative_probability=jnp.asarray(probability))
+    target = np.linspace(-1.0, 1.0, len(probability)).astype(np.float32)
+    params, optimizer = agent.init_critic(KEY)
+    *_, metrics, priorities = agent.learn_critic(
+        params, optimizer, rows, jnp.asarray(target), key, Clock.start()
+    )
+
+    taken = (np.asarray(rows.action) + 2.0) / 3.0 - 1.0
+    error = np.abs(np.asarray(agent.critic.apply(params, rows.obs, taken)) - target)
+    valid = np.asarray(rows.valid)
+    weight = probability**-0.5
+    weight = weight / weight[valid].max()
+    expected = (weight * np.square(error).sum(0))[valid].mean()
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(priorities, (error.max(0) + 1e-6) ** 0.7, rtol=1e-4)
+    assert agent.plan.prioritized
+
+    update = jax.jit(agent.update)(fresh(agent), rows, key, Clock.start())
+    assert update.priorities.shape == target.shape
+
+
+def test_critics_have_their_own_widths():
+    agent = TD3(hidden_sizes=(8,), critic_hidden_sizes=(16, 12)).bind(SPACE)
+    params = jax.eval_shape(agent.init, KEY).params
+    shapes = {x.shape for x in jax.tree.leaves(params.critic)}
+    assert shapes == {(4, 16), (16,), (16, 12), (12,), (12, 1), (1,)}
+    assert {x.shape for x in jax.tree.leaves(params.actor)} == {(2, 8), (8,), (8, 2), (2,)}
+    with pytest.raises(ValueError, match=r"critic_hidden_sizes is \(8, 0\): give widths"):
+        agent.replace(critic_hidden_sizes=(8, 0)).bind(SPACE)
+    with pytest.raises(ValueError, match=r"layer_norm is True and a hidden layer has a width of 1"):
+        agent.replace(critic_hidden_sizes=(8, 1), layer_norm=True).bind(SPACE)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_layer_norm_makes_critics_indifferent_to_the_scale_of_weights(layer_norm):
+    agent, rows = TD3(hidden_sizes=(8, 8), layer_norm=layer_norm).bind(SPACE), box_rows()
+    params, _ = agent.init_critic(KEY)
+
+    def scaled(path, x):
+        return 10.0 * x if "hidden" in str(path) and "Dense" in str(path) else x
+
+    def values(params):
+        return np.asarray(agent.critic.apply(params, rows.obs, rows.action))
+
+    after = values(jax.tree_util.tree_map_with_path(scaled, params))
+    assert np.allclose(after, values(params), rtol=1e-2, atol=1e-2) is layer_norm
+
+
+def test_the_temperature_has_a_learning_rate_of_its_own():
+    """Adam's first step is as long as the learning rate."""
+    agent = SAC(**SMALL, learning_rate=1e-3, temperature_learning_rate=0.03).bind(SPACE)
+    state = fresh(agent)
+    new = jax.jit(agent.update)(state, box_rows(), KEY, Clock.start()).state
+    np.testing.assert_allclose(abs(new.log_temperature - state.log_temperature), 0.03, rtol=1e-4)
+
+
+# Ornstein-Uhlenbeck noise -------------------------------------------------------------------------
+
+
+def test_ornstein_uhlenbeck_noise_has_its_drift_and_diffusion():
+    """x' = x - theta x dt + sigma sqrt(dt) N(0, 1): the change of x regressed on x, over 4,000
+    steps of 16 copies; white noise has the slope -1."""
+    rate, step, sigma = 0.5, 0.1, 0.02
+    agent = DDPG(
+        **SMALL, noise="ou", ou_rate=rate, ou_step=step, exploration_noise=sigma, warmup=0
+    ).bind(SPACE)
+    state = agent.init(KEY)
+    obs = jnp.full((16, 2), 0.3)
+    centre = agent.policy(state.params.actor, obs)
+
+    def one(carry, key):
+        carry, action, _ = agent.act(state, carry, obs, key, Clock.start(), explore=True)
+        return carry, agent.scale_action(action) - centre
+
+    start = agent.initial_carry(16)
+    x = np.asarray(jax.lax.scan(one, start, jax.random.split(KEY, 4000))[1], np.float64)
+    before, change = x[:-1].ravel(), np.diff(x, axis=0).ravel()
+    slope = (before @ change) / (before @ before)
+    noise = change - slope * before
+    error = sigma * np.sqrt(step / (before @ before))
+    assert abs(slope + rate * step) < 4 * error
+    np.testing.assert_allclose(noise.std(), sigma * np.sqrt(step), rtol=0.02)
+
+
+def test_greedy_policies_carry_no_noise():
+    agent = DDPG(**SMALL, noise="ou").bind(SPACE)
+    np.testing.assert_array_equal(start_carry(agent, 3, explore=True), np.zeros((3, 2)))
+    assert start_carry(agent, 3, explore=False) == ()
+    assert DDPG(**SMALL).bind(SPACE).initial_carry(3) == ()
+    carry, action, _ = agent.act(
+        agent.init(KEY), (), jnp.zeros((3, 2)), KEY, Clock.start(), explore=False
+    )
+    assert (carry, action.shape) == ((), (3, 2))

@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "importance-weights-upside-down",
         "Rows that are sampled more often get larger weights.",
-        "jaxrl/agents/bases/action_values.py",
+        "jaxrl/agents/bases/prioritized.py",
         "jnp.maximum(rows.relative_probability, 1e-20) ** -exponent",
         "jnp.maximum(rows.relative_probability, 1e-20) ** exponent",
         ("tests/agents/test_dqn.py::test_importance_weights_undo_the_priorities",),

@@ -410,7 +410,7 @@ MUTANTS = (
     Mutant(
         "shards-weigh-by-their-own-maximum",
         "Each device divides importance weights by the largest of its own rows.",
-        "jaxrl/agents/bases/action_values.py",
+        "jaxrl/agents/bases/prioritized.py",
         "jnp.maximum(largest(weight), 1e-20)",
         "jnp.maximum(jnp.max(weight), 1e-20)",
         (

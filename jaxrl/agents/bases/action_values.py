@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_widths
+from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_norm, check_widths
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
-from jaxrl.losses import categorical_projection, cross_entropy, huber, largest, mean, quantile_huber
+from jaxrl.losses import categorical_projection, cross_entropy, huber, quantile_huber
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
 from jaxrl.networks.q_networks import QNetwork
@@ -101,11 +101,7 @@ class QAgent(AdamAgent):
             )
         check_widths(self.hidden_sizes)
         normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
-        if self.layer_norm and min(normed) == 1:
-            raise InvalidValue(
-                f"layer_norm is True and hidden_sizes is {self.hidden_sizes}: a single feature is "
-                "always normalised to 0. Give widths of at least 2, or layer_norm=False"
-            )
+        check_norm(self.layer_norm, normed)
         if self.head == "c51":
             check_whole("num_atoms", self.num_atoms, 2)
         ends = (self.value_min, self.value_max)
@@ -327,13 +323,3 @@ def _available(q: Array, obs: PyTree) -> Array:
     if mask is None:
         return q
     return jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)
-
-
-def weighted_mean(loss: Array, rows: Replayed, exponent: Any) -> Array:
-    """The mean loss of valid rows with weights (N P)^-exponent, divided by the largest weight.
-
-    Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, section 3.4.
-    """
-    weight = jnp.where(rows.valid, jnp.maximum(rows.relative_probability, 1e-20) ** -exponent, 0.0)
-    weight = weight / jnp.maximum(largest(weight), 1e-20)
-    return mean(weight * loss, rows.valid)

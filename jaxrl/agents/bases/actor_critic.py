@@ -326,5 +326,6 @@ class JointLossAgent(ActorCriticAgent, GradientAgent):
             lambda params: self.loss(params, state, batch, clock),
             state.params,
             state.optimizer,
+            as_vector="params" in self.flattened,
         )
         return Update(state.replace(params=params, optimizer=optimizer), metrics)

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from jaxrl.agents.bases.action_values import of_actions
-from jaxrl.agents.bases.learning import ReplayAgent, bellman_target, check_widths
+from jaxrl.agents.bases.learning import bellman_target, check_norm, check_widths
+from jaxrl.agents.bases.prioritized import PrioritizedAgent
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -43,7 +44,7 @@ from jaxrl.types import (
 from jaxrl.validation import UNROLLED
 
 
-class ContinuousAgent(ReplayAgent):
+class ContinuousAgent(PrioritizedAgent):
     """Replay, critics and scaling of actions; subclasses add the algorithm.
 
     Networks use actions in [-1, 1], which are scaled to the environment's bounds.
@@ -66,6 +67,14 @@ class ContinuousAgent(ReplayAgent):
     hidden_sizes: tuple[int, ...] = hyper(
         (256, 256), static=True, doc="Widths of the hidden layers of each network."
     )
+    critic_hidden_sizes: tuple[int, ...] | None = hyper(
+        None, static=True, doc="Widths of the critics' hidden layers; none for hidden_sizes."
+    )
+    layer_norm: bool = hyper(
+        False,
+        static=True,
+        doc="Layer normalisation in the critics' hidden layers, against diverging values.",
+    )
     activation: Activation = hyper("relu", static=True, doc="Activation function.")
     torso: nn.Module | None = hyper(
         None,
@@ -78,6 +87,8 @@ class ContinuousAgent(ReplayAgent):
         super().check(spec)
         self.check_space(spec)
         check_widths(self.hidden_sizes)
+        check_widths(self.critic_widths, "critic_hidden_sizes")
+        check_norm(self.layer_norm, self.critic_widths)
         check_module(self, "torso", spec, trains=True)
 
     def check_space(self, spec: EnvSpec) -> None:
@@ -119,15 +130,21 @@ class ContinuousAgent(ReplayAgent):
         return space.num if isinstance(space, Discrete) else 0
 
     @property
+    def critic_widths(self) -> tuple[int, ...]:
+        """Widths of the critics' hidden layers."""
+        return self.hidden_sizes if self.critic_hidden_sizes is None else self.critic_hidden_sizes
+
+    @property
     def critic(self) -> Critics:
         """The critics: Q(s, a) for a box, Q(s, .) for discrete actions."""
         return Critics(
             self.new_torso,
-            self.hidden_sizes,
+            self.critic_widths,
             self.activation,
             self.num_critics,
             self.num_actions or 1,
             self._call,
+            self.layer_norm,
         )
 
     def init_critic(self, key: Key) -> tuple[PyTree, optax.OptState]:
@@ -166,11 +183,11 @@ class ContinuousAgent(ReplayAgent):
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """Actions of `choose`; during warmup with exploration, uniformly random ones."""
+        """Greedy actions, or those of `explore`; during warmup, uniformly random ones."""
         if not explore:
-            return carry, self.choose(state, obs, None, clock), ()
+            return carry, self.choose(state, obs), ()
         random_key, key = jax.random.split(key)
-        chosen = self.choose(state, obs, key, clock)
+        carry, chosen = self.explore(state, carry, obs, key, clock)
         at_random = self.random_actions(obs, random_key)
         warm_iterations = -(-self.warmup // self.plan.steps_per_iteration)
         return carry, jnp.where(clock.iteration < warm_iterations, at_random, chosen), ()
@@ -184,8 +201,14 @@ class ContinuousAgent(ReplayAgent):
         return jax.vmap(lambda k: sample_action(space, k))(jax.random.split(key, num))
 
     @abstractmethod
-    def choose(self, state: Any, obs: PyTree, key: Key | None, clock: Clock) -> Array:
-        """Actions `[N, *shape]`, exploring if there is a key, otherwise greedy."""
+    def choose(self, state: Any, obs: PyTree) -> Array:
+        """Greedy actions, `[N, *shape]`."""
+
+    @abstractmethod
+    def explore(
+        self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock
+    ) -> tuple[PyTree, Array]:
+        """Exploring actions, `[N, *shape]`; `carry` keeps noise that depends on earlier steps."""
 
     # Errors ---------------------------------------------------------------------------------------
 
@@ -201,8 +224,10 @@ class ContinuousAgent(ReplayAgent):
         target: Array,
         key: Key,
         clock: Clock,
-    ) -> tuple[PyTree, optax.OptState, Metrics]:
+    ) -> tuple[PyTree, optax.OptState, Metrics, Array | None]:
         """One gradient step of all critics on the sum of their squared errors.
+
+        A row's priority is that of the critic with the largest error.
 
         Args:
           params, optimizer: parameters of the critics, and the optimiser's state.
@@ -210,6 +235,10 @@ class ContinuousAgent(ReplayAgent):
           target: target of every critic, `float32[B]`.
           key: for dropout.
           clock: training progress.
+
+        Returns:
+          The new parameters and optimiser's state, metrics, and priorities `float32[B]` if replay
+          is prioritised.
         """
         few = self.num_actions > 0
         inputs = (rows.obs,) if few else (rows.obs, self.scale_action(rows.action))
@@ -219,13 +248,14 @@ class ContinuousAgent(ReplayAgent):
             if few:  # [num, B, A]
                 values = of_actions(jnp.moveaxis(values, 0, -1), rows.action).T
             error = values - target[None]
-            counts = jnp.broadcast_to(rows.valid[None], error.shape)
-            total = values.shape[0] * mean(jnp.square(error), counts)
-            return total, (carried, mean(values))
+            total = self.weighted_mean(jnp.sum(jnp.square(error), axis=0), rows, clock)
+            return total, (carried, (mean(values), jnp.max(jnp.abs(error), axis=0)))
 
         transform = self.optimizer_at(self.critic_learning_rate, clock)
-        params, optimizer, error, value = learn(transform, loss, params, optimizer)
-        return params, optimizer, {"critic_loss": error, "value": value}
+        params, optimizer, loss_now, found = learn(transform, loss, params, optimizer)
+        value, error = found
+        metrics = {"critic_loss": loss_now, "value": value}
+        return params, optimizer, metrics, self.priorities(error)
 
 
 def dropout_keys(key: Key) -> Key:

@@ -177,10 +177,19 @@ class AdamAgent(GradientAgent):
         return super().optimizer_options | {"adam_epsilon": self.adam_epsilon}
 
 
-def check_widths(hidden_sizes: tuple[int, ...]) -> None:
+def check_widths(hidden_sizes: tuple[int, ...], name: str = "hidden_sizes") -> None:
     """Raises ValueError unless there is a hidden layer, and all have at least one unit."""
     if not hidden_sizes or min(hidden_sizes) < 1:
-        raise InvalidValue(f"hidden_sizes is {hidden_sizes}: give widths of at least 1")
+        raise InvalidValue(f"{name} is {hidden_sizes}: give widths of at least 1")
+
+
+def check_norm(layer_norm: bool, widths: tuple[int, ...]) -> None:
+    """Raises ValueError if layer normalisation would make a layer's only feature 0."""
+    if layer_norm and min(widths) == 1:
+        raise InvalidValue(
+            f"layer_norm is True and a hidden layer has a width of 1, of {widths}: a single "
+            "feature is always normalised to 0. Give widths of at least 2, or layer_norm=False"
+        )
 
 
 def bellman_target(rows: Replayed, discount: Scalar, next_values: Array) -> Array:

@@ -36,9 +36,16 @@ class SoftAgent(ContinuousAgent):
         location, log_std = jnp.split(outputs, 2, axis=-1)
         return TanhGaussian(location, jnp.clip(log_std, *LOG_STD_RANGE))
 
-    def choose(self, state: Any, obs: PyTree, key: Key | None, clock: Clock) -> Array:
-        policy = self.policy(state.actor, obs)
-        action = policy.mode() if key is None else policy.sample(key)
+    def choose(self, state: Any, obs: PyTree) -> Array:
+        return self._taken(self.policy(state.actor, obs).mode())
+
+    def explore(
+        self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock
+    ) -> tuple[PyTree, Array]:
+        return carry, self._taken(self.policy(state.actor, obs).sample(key))
+
+    def _taken(self, action: Array) -> Array:
+        """The environment's action for one of the policy."""
         return action if self.num_actions else self.unscale_action(action)
 
     def soft_value(
