@@ -269,7 +269,7 @@ class Agent(struct.PyTreeNode):
     and as the environment returned it. For experts and rules in the environment's units."""
 
     info: ClassVar[tuple[str, ...]] = ()
-    """Leaves of `Timestep.info` to keep in `Transition.info`; {"a": {"b": x}} has `a/b`."""
+    """Names of leaves of `Timestep.info` that `Transition.info` keeps: `a/b` of {"a": {"b": x}}."""
 
     flattened: ClassVar[tuple[str, ...]] = ()
     """Fields of the state that loops over updates carry as vectors on CPUs; `update` gets trees."""
@@ -331,8 +331,8 @@ class Agent(struct.PyTreeNode):
         return ()
 
     @property
-    def carries_noise(self) -> bool:
-        """Whether the carry is the state of exploration noise, which greedy actions do not need."""
+    def carry_only_explores(self) -> bool:
+        """Whether only `act(explore=True)` has a carry, such as noise; else it gets `()`."""
         return False
 
     def act(

@@ -32,6 +32,7 @@ SHOWN_TYPES = {
     "Scheduled": "FLOAT|SCHEDULE",
     "Scheduled | None": "FLOAT|SCHEDULE|none",
     "tuple[int, ...]": "INT,INT,...",
+    "tuple[int, ...] | None": "INT,INT,...|none",
 }
 
 

@@ -200,7 +200,7 @@ class Trajectory(struct.PyTreeNode):
       steps: a `Transition` (or the result of `prepare`), leaves `[T, N, ...]`, or `[B, ...]` in a
         "flat" minibatch.
       first: `bool[T, N]`, whether the step is the first of its episode.
-      carry: the recurrent state before step 0, leaves `[N, ...]`; `()` for feed-forward agents.
+      carry: the recurrent state before step 0, leaves `[N, ...]`; `()` if there is none.
       env_index: `int32[T, N]`, the copy of the environment that each step comes from, to index
         per-copy state by; `()` if unknown.
     """

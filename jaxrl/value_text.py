@@ -44,7 +44,7 @@ def parse(kind: str, text: str) -> Any:
             return finite_number(text)
         case "Scheduled" | "Scheduled | None":
             return _schedule(text) if ":" in text else finite_number(text)
-        case "tuple[int, ...]":
+        case "tuple[int, ...]" | "tuple[int, ...] | None":
             return tuple(whole_number(part) for part in text.split(","))
     return text
 

@@ -58,6 +58,7 @@ def test_flags_are_the_fields_with_their_defaults_in_order(name):
     for field in set(fields) - set(flags):  # objects, which a command line cannot build
         assert fields[field].default is None
         assert "Scalar" not in str(fields[field].type)
+        assert "tuple" not in str(fields[field].type)
     assert algorithm.summary == cls.__doc__.split("\n")[0]
 
 

@@ -95,7 +95,7 @@ class BraxEnv(struct.PyTreeNode):
     env: Any = static()
     spec: EnvSpec = static()
 
-    def with_params(self, **params: Any) -> Self:
+    def with_params(self, /, **params: Any) -> Self:
         """The same environment with a changed system; arrays and traced values may be given.
 
         Args:
@@ -190,7 +190,7 @@ def _brax_object(kind_of: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
 
 @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
 def make(
-    name: str, *, backend: str = "generalized", max_steps: int = MAX_STEPS, **params: Any
+    name: str, /, *, backend: str = "generalized", max_steps: int = MAX_STEPS, **params: Any
 ) -> TimeLimit:
     """Builds the brax environment called `name`.
 
@@ -243,7 +243,7 @@ def _of(env: Any) -> BraxEnv:
 
 
 @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-def adapt(env: Any, *, max_steps: int | None = None, **params: Any) -> TimeLimit:
+def adapt(env: Any, /, *, max_steps: int | None = None, **params: Any) -> TimeLimit:
     """Adapts a brax environment object.
 
     Args:

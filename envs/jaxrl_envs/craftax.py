@@ -41,7 +41,7 @@ class CraftaxEnv(GymnaxEnv):
 
     @classmethod
     @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-    def make(cls, name: str, **params: Any) -> Self:
+    def make(cls, name: str, /, **params: Any) -> Self:
         """Builds the environment called `name` with some of its parameters changed.
 
         Raises:
@@ -52,7 +52,7 @@ class CraftaxEnv(GymnaxEnv):
 
     @classmethod
     @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-    def of(cls, env: Any, default: Any, name: str, **params: Any) -> Self:
+    def of(cls, env: Any, default: Any, name: str, /, **params: Any) -> Self:
         """Adapts Craftax's object, `name` in errors; `params` override some of `default`.
 
         Raises:
@@ -72,7 +72,7 @@ class CraftaxEnv(GymnaxEnv):
         )
         return cls(chosen, env, spec)
 
-    def with_params(self, **params: Any) -> Self:
+    def with_params(self, /, **params: Any) -> Self:
         """The same environment with other parameters; arrays and traced values may be given.
 
         Raises:
@@ -103,7 +103,7 @@ class CraftaxEnv(GymnaxEnv):
 
 
 @jax.ensure_compile_time_eval()
-def adapt(given: Any, **params: Any) -> CraftaxEnv:
+def adapt(given: Any, /, **params: Any) -> CraftaxEnv:
     """Adapts a Craftax object, or (object, parameters); `params` override some parameters."""
     env, default = given if isinstance(given, tuple) else (given, None)
     check_kind(env, "craftax", (EnvironmentAutoReset, EnvironmentNoAutoReset))

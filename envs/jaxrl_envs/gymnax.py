@@ -40,7 +40,7 @@ class GymnaxEnv(struct.PyTreeNode):
 
     @classmethod
     @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-    def make(cls, name: str, **params: Any) -> Self:
+    def make(cls, name: str, /, **params: Any) -> Self:
         """Builds the environment called `name` with some of its parameters changed.
 
         Raises:
@@ -51,7 +51,7 @@ class GymnaxEnv(struct.PyTreeNode):
 
     @classmethod
     @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-    def of(cls, env: Any, default: Any, name: str, **params: Any) -> Self:
+    def of(cls, env: Any, default: Any, name: str, /, **params: Any) -> Self:
         """Adapts gymnax's object, `name` in errors; `params` override some of `default`.
 
         Raises:
@@ -67,7 +67,7 @@ class GymnaxEnv(struct.PyTreeNode):
         )
         return cls(strong(chosen), env, spec)
 
-    def with_params(self, **params: Any) -> Self:
+    def with_params(self, /, **params: Any) -> Self:
         """The same environment with other parameters; arrays and traced values may be given.
 
         This updates the time limit in `spec`, but not the bounds of the action space: use `make`
@@ -112,7 +112,7 @@ class GymnaxEnv(struct.PyTreeNode):
 
 
 @jax.ensure_compile_time_eval()
-def adapt(given: Any, **params: Any) -> GymnaxEnv:
+def adapt(given: Any, /, **params: Any) -> GymnaxEnv:
     """Adapts a gymnax object, or (object, parameters); `params` override some parameters."""
     env, default = given if isinstance(given, tuple) else (given, None)
     check_kind(env, "gymnax", (gymnax_environment.Environment,), (GymnaxWrapper,))

@@ -189,7 +189,7 @@ def _jumanji_object(kind_of: Any, arguments: tuple[tuple[str, Any], ...]) -> Any
 
 
 @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-def make(name: str, **params: Any) -> Environment:
+def make(name: str, /, **params: Any) -> Environment:
     """Builds the Jumanji environment called `name`.
 
     Args:
@@ -211,7 +211,7 @@ def make(name: str, **params: Any) -> Environment:
 
 
 @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-def adapt(env: Any, **params: Any) -> Environment:
+def adapt(env: Any, /, **params: Any) -> Environment:
     """Adapts a Jumanji object; `params` must be empty, since its parameters are already set."""
     check_kind(env, "jumanji", (JumanjiEnvironment,), (JumanjiWrapper,))
     check_none(env, params)

@@ -90,7 +90,7 @@ def _hashable(env: Any) -> Any:
 
 
 @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-def make(name: str, **params: Any) -> NavixEnv:
+def make(name: str, /, **params: Any) -> NavixEnv:
     """Builds the navix environment called `name`.
 
     Args:
@@ -116,7 +116,7 @@ def make(name: str, **params: Any) -> NavixEnv:
 
 
 @jax.ensure_compile_time_eval()  # so that cached objects hold no tracers
-def adapt(env: Any, **params: Any) -> NavixEnv:
+def adapt(env: Any, /, **params: Any) -> NavixEnv:
     """Adapts a navix object; `params` must be empty, since its parameters are already set."""
     check_kind(env, "navix", (navix.Environment,))
     check_none(env, params)

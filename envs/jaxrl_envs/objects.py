@@ -7,7 +7,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl_envs.libraries import library_of
 
 
-def adapt(env: Any, **params: Any) -> Any:
+def adapt(env: Any, /, **params: Any) -> Any:
     """Adapts an environment of another library; a jaxrl environment is returned unchanged.
 
     Args:

@@ -220,7 +220,7 @@ def check_id(env_id: str) -> None:
     raise InvalidValue(f"there is no environment {env_id!r}: {hint}")
 
 
-def make(env_id: Any, **params: Any) -> Any:
+def make(env_id: Any, /, **params: Any) -> Any:
     """Builds an environment.
 
     Args:

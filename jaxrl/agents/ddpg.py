@@ -4,12 +4,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
 from jaxrl.agent import Update
 from jaxrl.agents.bases.continuous import ContinuousAgent, dropout_keys
 from jaxrl.agents.bases.learning import Networks, every
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.networks.critics import Outputs
@@ -18,7 +20,7 @@ from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
-from jaxrl.types import Array, Clock, Key, PyTree, Scalar
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
 
 Noise = Literal["normal", "ou"]
 
@@ -41,7 +43,11 @@ class DDPG(ContinuousAgent):
 
     learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Learning rate of the policy.")
     exploration_noise: Scheduled = hyper(
-        0.1, low=0.0, doc="Standard deviation of action noise, relative to half the action range."
+        0.1,
+        low=0.0,
+        doc="Standard deviation of action noise, relative to half the action range; sigma of an "
+        "Ornstein-Uhlenbeck process, which starts at 0 in each episode and tends to a standard "
+        "deviation of sigma / sqrt(2 theta).",
     )
     noise: Noise = hyper(
         "normal",
@@ -68,6 +74,16 @@ class DDPG(ContinuousAgent):
         0.5, low=0.0, doc="Maximum of the noise on target actions, relative to half the range."
     )
 
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        rate, step = self.ou_rate, self.ou_step
+        known = not any(isinstance(x, jax.core.Tracer) for x in (rate, step))
+        if self.noise == "ou" and known and np.any(np.asarray(rate) * np.asarray(step) >= 2.0):
+            raise InvalidValue(
+                f"ou_rate is {rate} and ou_step is {step}: where their product is 2 or more, the "
+                "noise grows without limit. Make ou_step smaller"
+            )
+
     @property
     def actor(self) -> Outputs:
         return self.outputs(self.num_values)
@@ -86,11 +102,11 @@ class DDPG(ContinuousAgent):
         return DDPGState(params, params, actor_optimizer, critic_optimizer)
 
     def initial_carry(self, num_envs: int) -> PyTree:
-        """The Ornstein-Uhlenbeck process, `float32[N, num_values]`, starts at 0."""
-        return jnp.zeros((num_envs, self.num_values)) if self.carries_noise else ()
+        """An Ornstein-Uhlenbeck process, `float32[N, num_values]`, starts at 0; else `()`."""
+        return jnp.zeros((num_envs, self.num_values)) if self.carry_only_explores else ()
 
     @property
-    def carries_noise(self) -> bool:
+    def carry_only_explores(self) -> bool:
         return self.noise == "ou"
 
     def choose(self, state: DDPGState, obs: PyTree) -> Array:
@@ -102,7 +118,7 @@ class DDPG(ContinuousAgent):
         """mu(obs) + noise; a process x moves by -theta x dt + sigma sqrt(dt) N(0, 1) in a step."""
         action = self.policy(state.params.actor, obs)
         noise = at(self.exploration_noise, clock) * jax.random.normal(key, action.shape)
-        if self.carries_noise:
+        if self.carry_only_explores:
             step = self.ou_step
             carry = noise = carry - self.ou_rate * carry * step + jnp.sqrt(step) * noise
         return carry, self.unscale_action(jnp.clip(action + noise, -1.0, 1.0))

@@ -66,7 +66,11 @@ class FittedQActorCritic(ActionCriticAgent, RandomHorizonAgent):
 
     def initial_carry(self, num_envs: int) -> PyTree:
         """Whether the copy is still rolling in, if its action at the first stop is special."""
-        return jnp.ones(num_envs, bool) if self.fitted_actions == "uniform" else ()
+        return jnp.ones(num_envs, bool) if self.carry_only_explores else ()
+
+    @property
+    def carry_only_explores(self) -> bool:
+        return self.fitted_actions == "uniform"
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool

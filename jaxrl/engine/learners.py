@@ -50,7 +50,7 @@ class TrainState(struct.PyTreeNode):
     Attributes:
       agent: the agent's state.
       envs: state of the environments, a `VectorState`; `()` for plans that keep none.
-      carry: the policy's recurrent state, leaves `[N, ...]`.
+      carry: the policy's carry (recurrent state or noise), leaves `[N, ...]`.
       stats: running statistics of observations and rewards.
       buffer: state of the replay buffer, or `()`.
     """
@@ -97,7 +97,7 @@ def policy_of(
 
 def start_carry(agent: Agent, num_envs: int, *, explore: bool) -> PyTree:
     """The carry at the start of an episode that a policy needs, exploring or not."""
-    return () if agent.carries_noise and not explore else agent.initial_carry(num_envs)
+    return () if agent.carry_only_explores and not explore else agent.initial_carry(num_envs)
 
 
 def _seen(agent: Agent, stats: Normalizer, obs: PyTree) -> PyTree:
@@ -186,10 +186,12 @@ def _collect(
 ) -> tuple[TrainState, Trajectory, EpisodeStats]:
     """One rollout of the exploring agent: raw transitions and episode statistics `[T, N]`."""
     policy = policy_of(agent, state.agent, state.stats, clock, explore=True)
-    start_carry = agent.initial_carry(envs.num_envs)
+    at_start = agent.initial_carry(envs.num_envs)
     env_state, carry, trajectory, episodes = rollout_of_episodes(
-        policy, envs, state.envs, state.carry, start_carry, key, plan.num_steps
+        policy, envs, state.envs, state.carry, at_start, key, plan.num_steps
     )
+    if agent.carry_only_explores:  # learning does not need it
+        trajectory = trajectory.replace(carry=())
     return state.replace(envs=env_state, carry=carry), trajectory, episodes
 
 

@@ -50,6 +50,13 @@ def describe(x: Any) -> Any:
     return described
 
 
+def defaults(agent: Any) -> dict[str, Any]:
+    """The hyper-parameters in config.json of an agent of this class with all defaults."""
+    known = {f.name: f.default for f in dataclasses.fields(agent)}
+    known = {name: x for name, x in known.items() if x is not dataclasses.MISSING}
+    return describe(agent.replace(**known))
+
+
 def configuration(members: Members, options: RunOptions, origin: Origin) -> dict[str, Any]:
     """The content of config.json: everything needed to repeat the run, and where it ran."""
     config = RunConfig(

@@ -270,9 +270,9 @@ class LoadedPolicy:
         """Whether the policy has a carry."""
         return bool(jax.tree.leaves(self.initial_carry(1)))
 
-    def initial_carry(self, num_envs: int, *, explore: bool = False) -> PyTree:
+    def initial_carry(self, num_envs: int) -> PyTree:
         """The carry at the start of an episode, leaves `[num_envs, ...]`; `()` if there is none."""
-        return start_carry(self.training.agent, num_envs, explore=explore)
+        return start_carry(self.training.agent, num_envs, explore=False)
 
     @in_float32
     def act(self, obs: PyTree, carry: PyTree = ()) -> tuple[PyTree, PyTree]:

@@ -20,7 +20,7 @@ from jaxrl.errors import InvalidValue, JaxrlError
 from jaxrl.runs import fingerprint
 from jaxrl.runs.checkpoint import Contents, learned
 from jaxrl.runs.checkpoint_files import Checkpoints, DamagedCheckpoint, replace_by
-from jaxrl.runs.description import configuration, schedule_changes
+from jaxrl.runs.description import configuration, defaults, schedule_changes
 from jaxrl.runs.directory import (
     RunDirectory,
     other_versions,
@@ -211,7 +211,7 @@ class Recorder:
         """Raises ValueError, naming the differences, if the directory contains another run."""
         record, declared = self._newest_record(), read_config(self.directory.path)
         then = record.get("config") or declared
-        if changed := list(changes(then, self.config)):
+        if changed := list(changes(then, self.config, plain(defaults(self.members.base)))):
             raise InvalidValue(
                 f"{self.directory.path} contains a run with another configuration: "
                 + ", ".join(changed)

@@ -175,10 +175,20 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **{name: x for name, x in assumed.items() if x is not UNSET}}
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Phrases for the forbidden changes between a run's config.json and the one it resumes with."""
+def changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """Phrases for the forbidden changes between a run's config.json and the one it resumes with.
+
+    Args:
+      then: the run's configuration.
+      now: the other one.
+      defaults: values of hyper-parameters that `then` lacks, because they are newer than it.
+    """
     old_schema = then.get("schema_version") == 1  # its algorithms had fewer hyper-parameters
     then, now = completed(then), completed(now)
+    if defaults and not old_schema:
+        then["hyper_parameters"] = {**defaults, **then["hyper_parameters"]}
     for name in {**then, **now}:
         if not _may_change(name) and (name not in SCHEMA or (name in then and name in now)):
             yield from _differences(name, then.get(name), now.get(name), old_schema)

@@ -35,7 +35,7 @@ class Wrapper(struct.PyTreeNode):
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
         return self.env.step(key, state, action)
 
-    def with_params(self, **params: Any) -> Self:
+    def with_params(self, /, **params: Any) -> Self:
         """The same wrapper around `env.with_params(**params)`."""
         return self.replace(env=self.env.with_params(**params))
 

@@ -701,7 +701,7 @@ def test_empty_mask_allows_every_action():
         (DQN, {"importance_exponent": 2.0}, "importance_exponent is 2.0"),
         (DQN, {"hidden_sizes": ()}, "hidden_sizes"),
         (PQN, {"head": "c51"}, "head is 'c51': PQN has only scalar returns"),
-        (PQN, {"hidden_sizes": (8, 1)}, r"layer has a width of 1, of \(8, 1\): a single"),
+        (PQN, {"hidden_sizes": (8, 1)}, r"True and hidden_sizes is \(8, 1\): a single"),
         (DQN, {"hidden_sizes": (1, 8), "layer_norm": True}, "layer_norm is True"),
         (PQN, {"hidden_sizes": (1,), "torso": MLP((8,))}, "layer_norm is True"),
         (FittedQ, {"num_updates": 0}, "num_updates is 0"),

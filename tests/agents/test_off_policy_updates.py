@@ -257,7 +257,8 @@ def test_critics_have_their_own_widths():
     assert {x.shape for x in jax.tree.leaves(params.actor)} == {(2, 8), (8,), (8, 2), (2,)}
     with pytest.raises(ValueError, match=r"critic_hidden_sizes is \(8, 0\): give widths"):
         agent.replace(critic_hidden_sizes=(8, 0)).bind(SPACE)
-    with pytest.raises(ValueError, match=r"layer_norm is True and a hidden layer has a width of 1"):
+    message = r"layer_norm is True and critic_hidden_sizes is \(8, 1\): a single feature"
+    with pytest.raises(ValueError, match=message):
         agent.replace(critic_hidden_sizes=(8, 1), layer_norm=True).bind(SPACE)
 
 
@@ -310,6 +311,15 @@ def test_ornstein_uhlenbeck_noise_has_its_drift_and_diffusion():
     error = sigma * np.sqrt(step / (before @ before))
     assert abs(slope + rate * step) < 4 * error
     np.testing.assert_allclose(noise.std(), sigma * np.sqrt(step), rtol=0.02)
+
+
+def test_an_unstable_process_is_rejected():
+    unstable = {"noise": "ou", "ou_rate": 4.0, "ou_step": 0.5}
+    for kind in (DDPG, TD3):
+        with pytest.raises(ValueError, match=r"ou_rate is 4.0 and ou_step is 0.5: where their pro"):
+            kind(**unstable).bind(SPACE)
+    DDPG(**unstable | {"ou_rate": 3.9}).bind(SPACE)
+    DDPG(**unstable | {"noise": "normal"}).bind(SPACE)
 
 
 def test_greedy_policies_carry_no_noise():

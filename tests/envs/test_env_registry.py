@@ -286,3 +286,11 @@ def test_environments_that_pass_can_be_trained():
         jaxrl.agents.PPO(num_steps=8, hidden_sizes=(4,)), Good(), jax.random.key(0), total_steps=32
     )
     assert jnp.isfinite(jax.tree.leaves(state.agent.params)[0]).all()
+
+
+@pytest.mark.parametrize("env_id", ["gymnax/CartPole-v1", "jaxrl/corridor"])
+@pytest.mark.parametrize("name", ["env_id", "name", "self", "cls", "default"])
+def test_a_parameter_may_be_called_like_an_argument(env_id, name):
+    """It is unknown, as any other: not a second value of that argument."""
+    with pytest.raises(ValueError, match=f"has no parameter '{name}'"):
+        jaxrl_envs.make(env_id, **{name: 1})

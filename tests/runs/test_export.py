@@ -19,14 +19,21 @@ import PIL.Image
 import pytest
 from helpers.agents.recurrent import RecurrentPolicyGradient
 from helpers.commands import run_in_process
-from helpers.environments import BestMixedAction, Counter, MaskedChoice, Picture, Recall
+from helpers.environments import (
+    BestContinuousAction,
+    BestMixedAction,
+    Counter,
+    MaskedChoice,
+    Picture,
+    Recall,
+)
 from helpers.paths import DATA
 from helpers.probes import cases
 
 import jaxrl
 import jaxrl_envs
 from jaxrl import wrappers
-from jaxrl.agents import DQN, PPO, SAC
+from jaxrl.agents import DDPG, DQN, PPO, SAC, FittedQActorCritic
 from jaxrl.engine.training import Training
 from jaxrl.networks.torsos import CNN
 from jaxrl.runs import load
@@ -178,6 +185,24 @@ def test_a_recurrent_policy_takes_one_batch_size_until_it_is_reset():
         policy(obs[0])
     policy.reset()
     assert policy(obs[:2]).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        DDPG(noise="ou", hidden_sizes=(4,), num_envs=2, batch_size=4, capacity=64, warmup=8),
+        FittedQActorCritic(fitted_actions="uniform", hidden_sizes=(4,), num_envs=4, num_steps=4),
+    ],
+)
+def test_a_greedy_policy_has_no_state_of_exploration(agent):
+    env = BestContinuousAction()
+    assert jax.tree.leaves(agent.bind(env.spec).initial_carry(2))
+    policy = untrained(agent, env)
+    assert not policy.recurrent
+    assert policy(np.zeros((3, 1), np.float32)).shape == (3, 1)
+    assert policy(np.zeros((2, 1), np.float32)).shape == (2, 1)
+    assert policy.evaluate(jax.random.key(0), num_episodes=2).returns.shape == (2,)
+    assert len(policy.episode(jax.random.key(0))[1]) == 1
 
 
 # Exporting ----------------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from helpers.agents import idle
 from helpers.commands import run_in_process
-from helpers.environments import FLOAT, Coin, Counter, OneStep
+from helpers.environments import FLOAT, BestContinuousAction, Coin, Counter, OneStep
 from helpers.paths import DATA, TESTS
 from helpers.plans import PLANS, equal
 
 from jaxrl import wrappers
 from jaxrl.agent import Update
-from jaxrl.agents import DQN, PPO
+from jaxrl.agents import DQN, PPO, TD3
 from jaxrl.analysis import comparison
 from jaxrl.analysis.curves import read_curves
 from jaxrl.analysis.plots import learning_curve
@@ -85,6 +85,13 @@ MORE = {
         Counter(limit=5),
         {"normalize_rewards": True},
         2,
+    ),
+    "noise that is carried": (
+        TD3(num_envs=2, num_steps=4, noise="ou", prioritized=True, capacity=64, warmup=16,
+            batch_size=8, hidden_sizes=(4,)),
+        BestContinuousAction(),
+        {},
+        None,
     ),
 }  # fmt: skip
 

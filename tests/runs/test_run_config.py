@@ -57,10 +57,13 @@ def test_a_name_that_is_not_known_is_compared():
 
 
 def test_parts_of_tables_are_named_one_by_one():
-    now = {**CONFIG, "hyper_parameters": {"hidden_sizes": [8], "discount": 0.9, "torso": None}}
-    assert list(changes(CONFIG, now)) == [
+    """Hyper-parameters that the file does not have yet count as their defaults."""
+    defaults = {"hidden_sizes": [64, 64], "discount": 0.99, "clip_value": True, "torso": None}
+    told = {"hidden_sizes": [8], "discount": 0.9, "clip_value": True, "torso": None}
+    now = {**CONFIG, "hyper_parameters": told}
+    assert list(changes(CONFIG, now, defaults)) == [
         "hyper_parameters.hidden_sizes was [8, 8] and is [8]",
-        "hyper_parameters.discount was None and is 0.9",
+        "hyper_parameters.discount was 0.99 and is 0.9",
     ]
 
 

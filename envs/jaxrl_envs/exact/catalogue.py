@@ -9,7 +9,7 @@ from jaxrl_envs.library import making
 from jaxrl_envs.parameters import fitted
 
 
-def make(name: str, **params: Any) -> Any:
+def make(name: str, /, **params: Any) -> Any:
     """Builds an environment of `jaxrl_envs.exact`, named like its module with hyphens.
 
     Raises:

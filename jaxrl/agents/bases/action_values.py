@@ -100,8 +100,9 @@ class QAgent(AdamAgent):
                 "TD3 or SAC"
             )
         check_widths(self.hidden_sizes)
+        own = "" if self.torso is None else "[-1:]"
         normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
-        check_norm(self.layer_norm, normed)
+        check_norm(self.layer_norm, normed, f"hidden_sizes{own}")
         if self.head == "c51":
             check_whole("num_atoms", self.num_atoms, 2)
         ends = (self.value_min, self.value_max)

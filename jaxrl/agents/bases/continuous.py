@@ -65,7 +65,10 @@ class ContinuousAgent(PrioritizedAgent):
         doc="Weight of the new parameters in Polyak averaging of the target networks.",
     )
     hidden_sizes: tuple[int, ...] = hyper(
-        (256, 256), static=True, doc="Widths of the hidden layers of each network."
+        (256, 256),
+        static=True,
+        doc="Widths of the hidden layers of the policy, and of the critics without widths of their "
+        "own.",
     )
     critic_hidden_sizes: tuple[int, ...] | None = hyper(
         None, static=True, doc="Widths of the critics' hidden layers; none for hidden_sizes."
@@ -87,8 +90,9 @@ class ContinuousAgent(PrioritizedAgent):
         super().check(spec)
         self.check_space(spec)
         check_widths(self.hidden_sizes)
-        check_widths(self.critic_widths, "critic_hidden_sizes")
-        check_norm(self.layer_norm, self.critic_widths)
+        widths = "hidden_sizes" if self.critic_hidden_sizes is None else "critic_hidden_sizes"
+        check_widths(self.critic_widths, widths)
+        check_norm(self.layer_norm, self.critic_widths, widths)
         check_module(self, "torso", spec, trains=True)
 
     def check_space(self, spec: EnvSpec) -> None:
@@ -183,7 +187,7 @@ class ContinuousAgent(PrioritizedAgent):
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """Greedy actions, or those of `explore`; during warmup, uniformly random ones."""
+        """Greedy actions; to explore, those of `explore`, or uniformly random ones in warmup."""
         if not explore:
             return carry, self.choose(state, obs), ()
         random_key, key = jax.random.split(key)

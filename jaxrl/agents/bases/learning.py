@@ -183,12 +183,12 @@ def check_widths(hidden_sizes: tuple[int, ...], name: str = "hidden_sizes") -> N
         raise InvalidValue(f"{name} is {hidden_sizes}: give widths of at least 1")
 
 
-def check_norm(layer_norm: bool, widths: tuple[int, ...]) -> None:
+def check_norm(layer_norm: bool, widths: tuple[int, ...], name: str = "hidden_sizes") -> None:
     """Raises ValueError if layer normalisation would make a layer's only feature 0."""
     if layer_norm and min(widths) == 1:
         raise InvalidValue(
-            f"layer_norm is True and a hidden layer has a width of 1, of {widths}: a single "
-            "feature is always normalised to 0. Give widths of at least 2, or layer_norm=False"
+            f"layer_norm is True and {name} is {widths}: a single feature is always normalised to "
+            "0. Give widths of at least 2, or layer_norm=False"
         )
 
 

@@ -30,7 +30,8 @@ class PrioritizedAgent(ReplayAgent):
         Linear(0.4, 1.0),
         low=0.0,
         high=1.0,
-        doc="Exponent of importance weights, beta; 1 corrects the bias of prioritised replay.",
+        doc="Exponent of importance weights, beta; 1 corrects the bias of prioritised replay in "
+        "the loss of the values.",
     )
 
     @property
