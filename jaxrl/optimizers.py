@@ -6,7 +6,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from jaxrl.devices.shards import (
     as_different,
@@ -20,6 +19,7 @@ from jaxrl.networks.variables import carried_names, merged, trained
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, PyTree, Scalar
 from jaxrl.xla import layout
+from jaxrl.xla.flatten import sum_of_vectors
 
 
 def adam(
@@ -165,9 +165,8 @@ def descend(
     if not isinstance(transform, optax.GradientTransformation):
         transform = transform(aux)
     updates, optimizer = transform.update(gradient, optimizer, params)
-    if as_vector:
-        return _moved_as_vector(params, updates), optimizer, value, aux
-    return optax.apply_updates(params, updates), optimizer, value, aux
+    add = sum_of_vectors if as_vector and layout.is_cpu() else optax.apply_updates
+    return add(params, updates), optimizer, value, aux
 
 
 def ascend(
@@ -184,14 +183,6 @@ def ascend(
     descent = jax.tree.map(jnp.negative, direction)
     updates, optimizer = transform.update(descent, optimizer, params)
     return optax.apply_updates(params, updates), optimizer
-
-
-def _moved_as_vector(params: PyTree, updates: PyTree) -> PyTree:
-    """`params + updates`, on CPUs one sum of two vectors if all arrays have the same dtype."""
-    if len({x.dtype for x in jax.tree.leaves((params, updates))}) > 1 or not layout.is_cpu():
-        return optax.apply_updates(params, updates)
-    vector, restore = ravel_pytree(params)
-    return restore(vector + ravel_pytree(updates)[0])
 
 
 def value_and_gradient(

@@ -6,6 +6,7 @@ memory by `engine/sizes.py`.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -51,6 +52,12 @@ def check_numbers(what: str, numbers: Any, low: float, high: float, open_low: bo
         interval = f"{'above' if open_low else 'at least'} {low:g}"
         interval += "" if math.isinf(high) else f" and at most {high:g}"
         raise InvalidValue(f"{what} must be finite, {interval}")
+
+
+def holds_anywhere(condition: Callable[..., Any], *values: Any) -> bool:
+    """Whether `condition(*values)` is true of any entry; False while one of them is traced."""
+    known = not any(isinstance(x, jax.core.Tracer) for x in values)
+    return known and bool(np.any(condition(*map(np.asarray, values))))
 
 
 UNROLLED = 1000

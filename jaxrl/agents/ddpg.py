@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
@@ -21,6 +20,7 @@ from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
+from jaxrl.validation import holds_anywhere
 
 Noise = Literal["normal", "ou"]
 
@@ -77,8 +77,7 @@ class DDPG(ContinuousAgent):
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
         rate, step = self.ou_rate, self.ou_step
-        known = not any(isinstance(x, jax.core.Tracer) for x in (rate, step))
-        if self.noise == "ou" and known and np.any(np.asarray(rate) * np.asarray(step) >= 2.0):
+        if self.noise == "ou" and holds_anywhere(lambda r, s: r * s >= 2.0, rate, step):
             raise InvalidValue(
                 f"ou_rate is {rate} and ou_step is {step}: where their product is 2 or more, the "
                 "noise grows without limit. Make ou_step smaller"

@@ -19,6 +19,7 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
@@ -68,6 +69,17 @@ def unflatten(state: PyTree, fields: tuple[str, ...]) -> PyTree:
     if not fields:
         return state
     return state.replace(**{name: as_tree(getattr(state, name)) for name in fields})
+
+
+def sum_of_vectors(params: PyTree, updates: PyTree) -> PyTree:
+    """`optax.apply_updates`, by one sum of two vectors: of parameters that a loop carries as one.
+
+    Arrays of different dtypes are added each by itself, as their vector would have another dtype.
+    """
+    if len({x.dtype for x in jax.tree.leaves((params, updates))}) > 1:
+        return optax.apply_updates(params, updates)
+    flat = Flattened.of(params)
+    return flat.restore(flat.vector + Flattened.of(updates).vector)
 
 
 def as_tree(params: PyTree) -> PyTree:

@@ -1,11 +1,11 @@
 """Base class of Q-learning agents for discrete actions: network, acting and TD errors."""
 
+import operator
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_norm, check_widths
 from jaxrl.distributions import Categorical
@@ -30,7 +30,7 @@ from jaxrl.types import (
     split_mask,
     stream,
 )
-from jaxrl.validation import check_whole
+from jaxrl.validation import check_whole, holds_anywhere
 
 Head = Literal["scalar", "c51", "quantile", "iqn"]
 Exploration = Literal["epsilon", "boltzmann"]
@@ -100,14 +100,14 @@ class QAgent(AdamAgent):
                 "TD3 or SAC"
             )
         check_widths(self.hidden_sizes)
-        own = "" if self.torso is None else "[-1:]"
-        normed = self.hidden_sizes if self.torso is None else self.hidden_sizes[-1:]
-        check_norm(self.layer_norm, normed, f"hidden_sizes{own}")
+        if self.torso is None:
+            check_norm(self.layer_norm, self.hidden_sizes)
+        else:
+            check_norm(self.layer_norm, self.hidden_sizes[-1:], "hidden_sizes[-1:]")
         if self.head == "c51":
             check_whole("num_atoms", self.num_atoms, 2)
         ends = (self.value_min, self.value_max)
-        known = not any(isinstance(x, jax.core.Tracer) for x in ends)
-        if self.head == "c51" and known and np.any(np.asarray(ends[0]) >= np.asarray(ends[1])):
+        if self.head == "c51" and holds_anywhere(operator.ge, *ends):
             raise InvalidValue(f"value_min is {ends[0]}: it must be below value_max = {ends[1]}")
         check_module(self, "torso", spec, trains=True)
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 from jaxrl.agent import Agent, Population
 from jaxrl.agents.bases.learning import check_widths
@@ -16,6 +15,7 @@ from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module
 from jaxrl.networks.torsos import default_torso
 from jaxrl.types import Clock, EnvSpec, Key, PyTree
+from jaxrl.validation import holds_anywhere
 
 
 class PopulationAgent(Agent):
@@ -59,8 +59,7 @@ class PopulationAgent(Agent):
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
-        known = not isinstance(self.discount, jax.core.Tracer)
-        if known and np.any(np.asarray(self.discount) != 1.0):
+        if holds_anywhere(lambda discount: discount != 1.0, self.discount):
             raise InvalidValue(
                 f"discount is {self.discount}, but the returns of a population are undiscounted "
                 "sums of rewards: leave it at 1"

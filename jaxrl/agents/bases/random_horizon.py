@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
@@ -23,6 +22,7 @@ from jaxrl.losses import mean
 from jaxrl.optimizers import value_and_gradient
 from jaxrl.schedules import at
 from jaxrl.types import Array, Clock, EnvSpec, Key, Metrics, PyTree, Trajectory, Transition
+from jaxrl.validation import holds_anywhere
 
 
 class Visit(struct.PyTreeNode):
@@ -102,8 +102,7 @@ class RandomHorizonAgent(ScoreFunctionAgent):
                 f"core is {self.core!r}: {name} learns from single states, without the steps "
                 "before them. Leave core='none', or use REINFORCE"
             )
-        known = not isinstance(self.discount, jax.core.Tracer)
-        if known and np.any(np.asarray(self.discount) >= 1.0):
+        if holds_anywhere(lambda discount: discount >= 1.0, self.discount):
             raise InvalidValue(
                 f"discount is {self.discount}: {name} stops with probability 1 - discount, so it "
                 "must be below 1"
