@@ -28,8 +28,10 @@ WRAPPERS = {
     "ClipObservation": lambda env: wrappers.ClipObservation(env),
     "FlattenObservation": lambda env: wrappers.FlattenObservation(env),
     "MaskVelocity": lambda env: wrappers.MaskVelocity(env, (0,)),
+    "TimeAwareObservation": lambda env: wrappers.TimeAwareObservation(env),
     "FrameStack(4)": lambda env: wrappers.FrameStack(env, 4),
     "StickyActions": lambda env: wrappers.StickyActions(env, 0.25),
+    "RescaleActions()": lambda env: wrappers.RescaleActions(env),
     "DiscretizeActions(3)": lambda env: wrappers.DiscretizeActions(env, 3),
 }
 
@@ -90,7 +92,7 @@ def main() -> None:
     if not options.no_wrappers:
         is_vector = split_mask(env.spec.observation)[0]
         for name, wrap in WRAPPERS.items():
-            if name.startswith("Discretize") and not isinstance(env.spec.action, Box):
+            if "Actions(" in name and not isinstance(env.spec.action, Box):
                 continue
             if name == "MaskVelocity" and getattr(is_vector, "ndim", 0) != 1:
                 continue

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from flax import struct
 
-from jaxrl.errors import InvalidValue
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.schedules import Exponential, Linear, Scheduled, bounds
 from jaxrl.validation import check_numbers, check_whole
 
@@ -44,6 +44,10 @@ class Declaration:
             least = 1 if self.low is None else int(self.low)
             most = None if self.high is None else int(self.high)
             check_whole(name, value, least, most=most, or_none=types.NoneType in kinds)
+        elif self.static and float in kinds:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidType(f"{name} is {value!r}: it must be a number, and cannot be swept")
+            check_range(owner, name, low, high, open_low=self.open_low)
         elif not self.static:
             ends = {"open_low": self.open_low, "may_end_low": self.may_end_low}
             check_range(owner, name, low, high, **ends)

@@ -13,11 +13,14 @@ import scipy.special
 import scipy.stats
 
 from jaxrl.distributions import (
+    Beta,
     Categorical,
     DiagonalGaussian,
     Distribution,
     MultiCategorical,
     Product,
+    Scaled,
+    TanhGaussian,
 )
 
 NUM_ACTIONS = [2, 7, 8, 18]  # on either side of the limit for unrolled sums
@@ -84,7 +87,10 @@ EXAMPLES = {
     "product": Product(
         (Categorical(normal(0, 5, 4)), DiagonalGaussian(normal(1, 5, 2), normal(2, 5, 2)))
     ),
+    "beta": Beta(2.0 + normal(0, 5, 3) ** 2, 2.0 + normal(1, 5, 3) ** 2),
+    "squashed": TanhGaussian(normal(0, 5, 3), normal(1, 5, 3, scale=0.3)),
 }
+EXAMPLES["scaled"] = Scaled(EXAMPLES["beta"], jnp.full((5, 3), -2.0), jnp.full((5, 3), 5.0))
 ACTIONS = {
     "masked": np.zeros(5, np.int32),
     "gaussian": normal(2, 5, 3),
@@ -97,13 +103,18 @@ each_example = pytest.mark.parametrize("p", EXAMPLES.values(), ids=EXAMPLES.keys
 
 
 def another(p: Distribution) -> Distribution:
-    """A distribution with other parameters and the same masks."""
+    """A distribution with other parameters, and the same masks and interval."""
+    if isinstance(p, Scaled):
+        return p.replace(distribution=another(p.distribution))
     return jax.tree.map(lambda x: x if x.dtype == bool else x * 0.7 + 0.2 * np.sin(3 * x), p)
 
 
 @each_example
 def test_samples_agree_with_entropy_kl_mode_and_score(p):
-    """-E[log p] is the entropy, E[log p - log q] the KL, E[grad log p] 0; the mode is likeliest."""
+    """-E[log p] is the entropy, E[log p - log q] the KL, E[grad log p] 0; the mode is likeliest.
+
+    Except that the mode of a squashed Gaussian is its median, and that of a Beta its mean.
+    """
 
     @jax.jit
     def measure(p, q, key):
@@ -136,8 +147,15 @@ def test_samples_agree_with_entropy_kl_mode_and_score(p):
     log_p, log_q = np.asarray(log_p), np.asarray(log_q)
     assert_mean(-log_p, entropy)
     assert_mean(log_p - log_q, kl)
-    assert (log_p <= np.asarray(best)[None] + 1e-6).all()
+    if isinstance(p, TanhGaussian):
+        assert_mean(np.asarray(actions) < np.asarray(mode), 0.5)
+    elif isinstance(p, Beta | Scaled):
+        assert_mean(actions, mode)
+    else:
+        assert (log_p <= np.asarray(best)[None] + 1e-6).all()
     np.testing.assert_allclose(kl_to_itself, 0.0, atol=1e-6)
+    if isinstance(p, Scaled):  # the interval is no parameter
+        p, scores, slopes = (x.distribution for x in (p, scores, slopes))
     for parameter, score, slope in zip(*map(jax.tree.leaves, (p, scores, slopes)), strict=True):
         if parameter.dtype != bool:
             assert_mean(score, 0.0)
@@ -545,6 +563,56 @@ def test_gaussian_samples_pass_a_kolmogorov_smirnov_test():
     for i in range(2):
         assert scipy.stats.kstest(z[:, i], "norm").pvalue > 1e-3
     assert scipy.stats.pearsonr(z[:, 0], z[:, 1]).pvalue > 1e-3
+
+
+# Bounded intervals --------------------------------------------------------------------------------
+
+
+def test_beta_matches_scipy():
+    p, q = EXAMPLES["scaled"], another(EXAMPLES["scaled"])
+    (a, b), (aq, bq) = (tuple(np.asarray(x, np.float64) for x in d.parameters) for d in (p, q))
+    action = np.random.default_rng(0).uniform(-1.9, 2.9, (5, 3)).astype(np.float32)
+    law, other = (scipy.stats.beta(*x, loc=-2.0, scale=5.0) for x in ((a, b), (aq, bq)))
+    x = np.linspace(-2.0, 3.0, 20_001)[1:-1, None, None]
+    kl = np.sum(law.pdf(x) * (law.logpdf(x) - other.logpdf(x)), axis=0) * (5.0 / 20_000)
+    expected = law.logpdf(action).sum(-1), law.entropy().sum(-1), kl.sum(-1)
+    for value, reference in zip(jit_measures(p, q, action), expected, strict=True):
+        np.testing.assert_allclose(value, reference, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("p", [EXAMPLES["beta"], EXAMPLES["squashed"]], ids=["beta", "squashed"])
+def test_hessian_of_kl_of_bounded_policies_is_their_fisher_matrix(p):
+    first, second = (x[0, :1] for x in p.parameters)
+    make = type(p)
+
+    @jax.jit
+    def both(v):
+        old = make(first, second)
+        hessian = jax.hessian(lambda v: old.kl(make(first + v[:1], second + v[1:])))(v)
+        rows = [old.fisher((x[:1], x[1:])) for x in jnp.eye(2)]
+        return hessian, jnp.stack([jnp.concatenate(row) for row in rows])
+
+    hessian, fisher = both(jnp.zeros(2))
+    np.testing.assert_allclose(hessian, fisher, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (3.0, 1.0), (0.5, 2.0), (-0.2, 0.1)])
+def test_entropy_of_a_squashed_gaussian_matches_numerical_integration(mean, std):
+    u = mean + std * np.linspace(-12.0, 12.0, 48_001)
+    density = scipy.stats.norm.pdf(u, mean, std)
+    log_slope = 2.0 * (np.log(2.0) - u - np.logaddexp(0.0, -2.0 * u))
+    expected = scipy.stats.norm.entropy(mean, std) + np.sum(density * log_slope) * std / 2000
+    p = TanhGaussian(jnp.float32([mean]), jnp.log(jnp.float32([std])))
+    np.testing.assert_allclose(p.entropy(), expected, rtol=0, atol=1e-3)
+
+
+def test_actions_at_the_bounds_have_finite_densities_and_gradients():
+    for p in (EXAMPLES["beta"], EXAMPLES["squashed"]):
+        low = -1.0 if isinstance(p, TanhGaussian) else 0.0
+        for bound in (low, 1.0):
+            action = jnp.full((5, 3), bound, jnp.float32)
+            value, slopes = jax.value_and_grad(lambda p, a: p.log_prob(a).sum())(p, action)
+            assert all_finite((value, slopes))
 
 
 def test_small_kl_is_accurate():

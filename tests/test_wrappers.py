@@ -137,6 +137,9 @@ MASKED = {
     "FlattenObservation": lambda env: wrappers.FlattenObservation(env),
     "MaskVelocity": lambda env: wrappers.MaskVelocity(wrappers.FlattenObservation(env), (0,)),
     "FrameStack": lambda env: wrappers.FrameStack(env, 3),
+    "TimeAwareObservation": lambda env: wrappers.TimeAwareObservation(
+        wrappers.TimeLimit(wrappers.FlattenObservation(env), 50)
+    ),
     "StickyActions": lambda env: wrappers.StickyActions(env, 0.5),
 }
 
@@ -245,6 +248,16 @@ def test_frame_stack_repeats_the_first_frame_of_an_episode():
     assert image.dtype == np.uint8
 
 
+def test_the_time_that_is_left_is_seen():
+    """Also in the last observation of an episode, whose share is 0."""
+    env = wrappers.TimeAwareObservation(wrappers.TimeLimit(plain(), 4))
+    steps = play(env, 6)
+    np.testing.assert_array_equal(steps.obs[:, 0, 2], [1, 0.75, 0.5, 0.25, 1, 0.75])
+    np.testing.assert_array_equal(steps.next_obs[:, 0, 2], [0.75, 0.5, 0.25, 0, 0.75, 0.5])
+    unaware = play(plain(truncates=4), 6)
+    np.testing.assert_array_equal(steps.obs[:, 0, :2], unaware.obs[:, 0])
+
+
 # Actions ------------------------------------------------------------------------------------------
 
 
@@ -301,6 +314,14 @@ def test_many_discretised_actions_are_exact_at_corners_and_centre():
     np.testing.assert_allclose(
         degrees, [[-28, 0, 1], [-45, -45, -44], [-45, -44, -45]], rtol=0, atol=1e-5
     )
+
+
+def test_rescaled_actions_reach_the_bounds():
+    env = wrappers.RescaleActions(Push(), -1.0, 3.0)
+    assert env.spec.action == Box.of(-1.0, 3.0, (2,))
+    actions = np.float32([[-1, -1], [3, 3], [1, 0], [1, 1]])
+    seen = play(env, 4, actions).next_obs[:, 0]
+    np.testing.assert_allclose(seen, [[-1, 0], [1, 4], [0, 1], [0, 2]], atol=1e-6)
 
 
 def test_sticky_actions_repeat_with_their_probability():
@@ -392,6 +413,10 @@ def test_availability(space, mask, action, expected):
         (lambda: wrappers.MaskVelocity(Push(), (2,)), "from 0 to 1"),
         (lambda: wrappers.MaskVelocity(Steps(), (0,)), "FlattenObservation"),
         (lambda: wrappers.ScaleObservation(Push(), jnp.ones(3)), "do not fit"),
+        (lambda: wrappers.TimeAwareObservation(plain()), "needs a time limit"),
+        (lambda: wrappers.TimeAwareObservation(wrappers.TimeLimit(Steps(), 5)), "Flatten"),
+        (lambda: wrappers.RescaleActions(plain()), "needs a Box"),
+        (lambda: wrappers.RescaleActions(Push(), 1.0, 1.0), "low is 1.0 and high is 1.0"),
     ],
 )
 def test_invalid_wrappers_are_rejected_before_compilation(make, message):

@@ -34,6 +34,7 @@ class COPDAC(CompatibleAgent):
     )
 
     eval_modes = ("greedy",)
+    keeps_noise = False
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)

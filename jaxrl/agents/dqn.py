@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import Update
-from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.agents.bases.learning import TargetState, every
+from jaxrl.agents.bases.munchausen import MunchausenAgent
 from jaxrl.agents.bases.prioritized import PrioritizedAgent
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
@@ -19,7 +19,7 @@ from jaxrl.types import Array, Clock, Key, PyTree, Scalar
 Double = Literal["none", "target", "two_networks"]
 
 
-class DQN(PrioritizedAgent, QAgent):
+class DQN(PrioritizedAgent, MunchausenAgent):
     """Deep Q-network, with options for double, dueling, distributional, noisy and prioritised."""
 
     target_every: int = hyper(100, static=True, doc="Updates between target network updates.")

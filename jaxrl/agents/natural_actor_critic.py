@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import OnPolicy, Update
-from jaxrl.agents.bases.actor_critic import NetworkAgent
 from jaxrl.agents.bases.baselines import check_whole_episodes, first_episode
 from jaxrl.agents.bases.learning import GradientAgent, TrainState
 from jaxrl.agents.bases.natural_gradient import FisherAgent, scale_to_radius
+from jaxrl.agents.bases.networks import NetworkAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import discounted_returns
 from jaxrl.hyper import hyper

@@ -35,6 +35,7 @@ class OffPAC(OnlineActorCritic):
     )
 
     eval_modes = ("greedy",)
+    keeps_noise = False
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import Update
-from jaxrl.agents.bases.actor_critic import JointLossAgent, Sample
+from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.kl_control import adapted_rate, check_adaptive_rate
-from jaxrl.agents.bases.learning import AdamAgent, MinibatchAgent, TrainState
+from jaxrl.agents.bases.learning import TrainState
+from jaxrl.agents.bases.proximal import ProximalAgent
 from jaxrl.hyper import hyper
 from jaxrl.losses import approximate_kl, clip_fraction, clipped_surrogate, clipped_value_loss, mean
 from jaxrl.optimizers import TransformOf
@@ -26,11 +27,9 @@ class PPOState(TrainState):
     learning_rate: Any = ()
 
 
-class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
+class PPO(ProximalAgent):
     """Proximal policy optimisation with a clipped surrogate."""
 
-    num_envs: int = 4
-    num_steps: int = 128
     clip_epsilon: Scheduled = hyper(
         0.2,
         low=0.0,
@@ -41,7 +40,6 @@ class PPO(MinibatchAgent, JointLossAgent, AdamAgent):
     clip_value: bool = hyper(
         True, static=True, doc="Also clip the change of the value, by clip_epsilon."
     )
-    adam_epsilon: Scalar = 1e-5
     target_kl: Scalar | None = hyper(
         None,
         low=0.0,

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jaxrl.agent import Update
-from jaxrl.agents.bases.actor_critic import JointLossAgent, Sample
+from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.kl_control import adapted_coefficient
-from jaxrl.agents.bases.learning import AdamAgent, MinibatchAgent, TrainState
+from jaxrl.agents.bases.learning import TrainState
+from jaxrl.agents.bases.proximal import ProximalAgent
 from jaxrl.distributions import Distribution
 from jaxrl.hyper import hyper
 from jaxrl.losses import largest, mean, surrogate_loss, value_loss
@@ -28,7 +29,7 @@ class PPOPenaltyState(TrainState):
     kl_coefficient: Array
 
 
-class PPOPenalty(MinibatchAgent, JointLossAgent, AdamAgent):
+class PPOPenalty(ProximalAgent):
     """Proximal policy optimisation with a KL penalty, whose coefficient adapts.
 
     With `kl_reduction="max"` and the constant 4 epsilon gamma / (1 - gamma)^2 as a fixed
@@ -37,9 +38,6 @@ class PPOPenalty(MinibatchAgent, JointLossAgent, AdamAgent):
     steps are too small to use: so the coefficient adapts.
     """
 
-    num_envs: int = 4
-    num_steps: int = 128
-    adam_epsilon: Scalar = 1e-5
     kl_coefficient: Scalar = hyper(
         1.0, low=0.0, high=1e8, doc="Weight of the KL penalty, beta: the initial one if it adapts."
     )

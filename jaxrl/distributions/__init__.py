@@ -13,8 +13,11 @@ DiagonalGaussian it is 1 up to rounding, about 1e-6.
 """
 
 from jaxrl.distributions.base import Distribution as Distribution
+from jaxrl.distributions.bounded import Beta as Beta
+from jaxrl.distributions.bounded import Scaled as Scaled
 from jaxrl.distributions.categorical import Categorical as Categorical
 from jaxrl.distributions.categorical import MultiCategorical as MultiCategorical
 from jaxrl.distributions.gaussian import DiagonalGaussian as DiagonalGaussian
+from jaxrl.distributions.gaussian import FeatureGaussian as FeatureGaussian
 from jaxrl.distributions.gaussian import TanhGaussian as TanhGaussian
 from jaxrl.distributions.product import Product as Product

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
+
+from jaxrl.xla.rounding import ordered_sum
 
 
 @runtime_checkable
@@ -48,6 +51,12 @@ class Distribution(Protocol):
 def at_least_float32(x: Array) -> Array:
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def sum_event(x: Array, event_ndim: int) -> Array:
+    """The sum over the last `event_ndim` axes, in a fixed order: [..., *event] to [...]."""
+    batch_shape = x.shape[: x.ndim - event_ndim]
+    return ordered_sum(x.reshape(*batch_shape, math.prod(x.shape[x.ndim - event_ndim :])))
 
 
 def _add(terms: Sequence[Array]) -> Array:

@@ -11,7 +11,7 @@ from jaxrl.distributions import (
 )
 from jaxrl.networks.layers import dense
 from jaxrl.networks.own_modules import call_directly
-from jaxrl.networks.policies import PolicyHead
+from jaxrl.networks.policies import BoxPolicy, PolicyHead, StdFrom
 from jaxrl.networks.recurrent import Core, CoreName, initial_carry
 from jaxrl.types import ActionSpace, Array, PyTree, split_mask
 
@@ -30,7 +30,8 @@ class ActorCritic(nn.Module):
       shared: whether actor and critic share one torso (and core).
       core: the recurrent cell between torso and head.
       core_size: size of the recurrent cell.
-      initial_log_std: initial log standard deviation of Gaussian policies.
+      truncate_every: see `Core`.
+      initial_log_std, box_policy, std_from: see `PolicyHead`.
       policy_network: a module `(obs, mask) -> distribution` that replaces torso and head.
       call_torso, call_policy: how to call user-defined modules, see `jaxrl.networks.own_modules`.
     """
@@ -40,7 +41,10 @@ class ActorCritic(nn.Module):
     shared: bool = False
     core: CoreName = "none"
     core_size: int = 64
+    truncate_every: int | None = None
     initial_log_std: float = 0.0
+    box_policy: BoxPolicy = "gaussian"
+    std_from: StdFrom = "parameter"
     policy_network: nn.Module | None = None
     call_torso: Callable[..., Any] = call_directly
     call_policy: Callable[..., Any] = call_directly
@@ -50,14 +54,16 @@ class ActorCritic(nn.Module):
             self.actor = self.policy_network.clone(parent=None)
         else:
             self.actor_torso = self.torso()
-            self.actor_head = PolicyHead(self.space, self.initial_log_std)
+            self.actor_head = PolicyHead(
+                self.space, self.initial_log_std, self.box_policy, self.std_from
+            )
         self.critic_head = dense(1, 1.0)
         if not self.shared:
             self.critic_torso = self.torso()
         if self.core != "none":
-            self.actor_core = Core(self.core, self.core_size)
+            self.actor_core = Core(self.core, self.core_size, self.truncate_every)
             if not self.shared:
-                self.critic_core = Core(self.core, self.core_size)
+                self.critic_core = Core(self.core, self.core_size, self.truncate_every)
 
     def initial_carry(self, num_envs: int) -> PyTree:
         """The recurrent state at the start of an episode."""

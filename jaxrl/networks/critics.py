@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from jaxrl.distributions import FeatureGaussian
 from jaxrl.networks.layers import MLP, dense
 from jaxrl.networks.own_modules import call_directly
+from jaxrl.networks.policies import noise_log_std
 from jaxrl.types import Array, PyTree, split_mask
 
 
@@ -60,3 +63,31 @@ class Outputs(nn.Module):
     def __call__(self, obs: PyTree) -> Array:
         x = self.call(self.torso().clone(parent=self, name="torso"), split_mask(obs)[0])
         return dense(self.num, 0.01)(MLP(self.hidden_sizes, self.activation)(x))
+
+
+class ExploringOutputs(nn.Module):
+    """A torso and hidden layers, to a Gaussian whose noise is linear in their features.
+
+    Its mean is clipped to [-2, 2], beyond which tanh hardly changes; no gradient reaches the
+    features through the noise.
+
+    Attributes:
+      torso, hidden_sizes, activation, call: see `Outputs`.
+      num: dimension of an action.
+      initial_log_std: initial log standard deviation of the noise's weights.
+    """
+
+    torso: Callable[[], nn.Module]
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    num: int
+    initial_log_std: float
+    call: Callable[..., Any] = call_directly
+
+    @nn.compact
+    def __call__(self, obs: PyTree) -> FeatureGaussian:
+        x = self.call(self.torso().clone(parent=self, name="torso"), split_mask(obs)[0])
+        x = MLP(self.hidden_sizes, self.activation)(x)
+        mean = jnp.clip(dense(self.num, 0.01)(x), -2.0, 2.0)
+        log_std = noise_log_std(self, (x.shape[-1], self.num), self.initial_log_std)
+        return FeatureGaussian.of(mean, jax.lax.stop_gradient(x), log_std, 1)

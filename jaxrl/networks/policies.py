@@ -1,19 +1,26 @@
 """Policies: modules that map features or observations to action distributions."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.initializers import zeros_init
 
 from jaxrl.distributions import (
+    Beta,
     Categorical,
     DiagonalGaussian,
     Distribution,
+    FeatureGaussian,
     MultiCategorical,
     Product,
+    Scaled,
+    TanhGaussian,
 )
-from jaxrl.errors import InvalidType
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.networks.layers import MLP, dense
 from jaxrl.trees import num_values
 from jaxrl.types import (
@@ -26,16 +33,34 @@ from jaxrl.types import (
     PyTree,
 )
 
+LOG_STD_RANGE = (-20.0, 2.0)
+"""Limits of standard deviations that are outputs of a network."""
+
+BoxPolicy = Literal["gaussian", "squashed", "beta"]
+StdFrom = Literal["parameter", "output", "features"]
+
 
 class PolicyHead(nn.Module):
     """Maps features to a distribution over the actions of `space`.
 
-    The last layer has gain 0.01, so that training starts near the uniform policy; for a `Box`, a
-    learned `log_std` does not depend on the state.
+    The last layer has gain 0.01, so that training starts near the uniform policy, or near the
+    centre of a box.
+
+    Attributes:
+      space: the action space.
+      initial_log_std: initial log of the standard deviation of actions; of the Gaussian inside
+        tanh, if squashed.
+      box_policy: the distribution for a `Box`: a Gaussian, whose samples may lie outside; its tanh
+        scaled to the bounds; or a Beta distribution between them.
+      std_from: what a Gaussian's standard deviation is: a parameter of its own, an output of the
+        network, or that of noise which is linear in the features (`FeatureGaussian`, through which
+        no gradient reaches the features).
     """
 
     space: ActionSpace
     initial_log_std: float = 0.0
+    box_policy: BoxPolicy = "gaussian"
+    std_from: StdFrom = "parameter"
 
     @nn.compact
     def __call__(self, x: Array, mask: PyTree = None) -> Distribution:
@@ -44,21 +69,81 @@ class PolicyHead(nn.Module):
                 return Categorical(dense(num, 0.01)(x), mask)
             case MultiDiscrete(nums):
                 return MultiCategorical(dense(sum(nums), 0.01)(x), nums, mask)
-            case Box(shape=shape):
-                mean = dense(num_values(shape), 0.01)(x).reshape(*x.shape[:-1], *shape)
-                log_std = self.param(
-                    "log_std", lambda _, s: jnp.full(s, self.initial_log_std, jnp.float32), shape
-                )
-                return DiagonalGaussian(mean, jnp.broadcast_to(log_std, mean.shape), len(shape))
+            case Box():
+                return self._over_box(self.space, x)
             case Mixed(spaces):
                 masks = (None,) * len(spaces) if mask is None else mask
-                return Product(
-                    tuple(
-                        PolicyHead(space, self.initial_log_std)(x, m)
-                        for space, m in zip(spaces, masks, strict=True)
-                    )
-                )
+                options = self.initial_log_std, self.box_policy, self.std_from
+                parts = zip(spaces, masks, strict=True)
+                return Product(tuple(PolicyHead(space, *options)(x, m) for space, m in parts))
         raise InvalidType(f"{self.space!r} is not an action space")
+
+    def _over_box(self, space: Box, x: Array) -> Distribution:
+        shape = space.shape
+
+        def output() -> Array:
+            return dense(num_values(shape), 0.01)(x).reshape(*x.shape[:-1], *shape)
+
+        first = output()
+        low, high = (jnp.broadcast_to(jnp.asarray(x), first.shape) for x in space.bounds())
+        if self.box_policy == "beta":
+            beta = Beta(1.0 + nn.softplus(first), 1.0 + nn.softplus(output()), len(shape))
+            return Scaled(beta, low, high - low, len(shape))
+        if self.std_from == "features":
+            log_std = noise_log_std(self, (x.shape[-1], *shape), self.initial_log_std)
+            return FeatureGaussian.of(first, jax.lax.stop_gradient(x), log_std, len(shape))
+        if self.std_from == "output":
+            log_std = jnp.clip(self.initial_log_std + output(), *LOG_STD_RANGE)
+        else:
+            log_std = self.param(
+                "log_std", lambda _, s: jnp.full(s, self.initial_log_std, jnp.float32), shape
+            )
+            log_std = jnp.broadcast_to(log_std, first.shape)
+        if self.box_policy == "squashed":
+            half = 0.5 * (high - low)
+            return Scaled(TanhGaussian(first, log_std, len(shape)), low + half, half, len(shape))
+        return DiagonalGaussian(first, log_std, len(shape))
+
+
+def noise_log_std(module: nn.Module, shape: tuple[int, ...], initial: float) -> Array:
+    """The parameter of `module` for the standard deviations of a `FeatureGaussian`'s weights."""
+    return module.param("noise_log_std", lambda _, s: jnp.full(s, initial, jnp.float32), shape)
+
+
+def check_box_policy(
+    space: ActionSpace, initial_log_std: float, box_policy: BoxPolicy, std_from: StdFrom
+) -> None:
+    """Raises ValueError if `PolicyHead` has no use for one of its options, naming it."""
+    parts = space.spaces if isinstance(space, Mixed) else (space,)
+    boxes = [part for part in parts if isinstance(part, Box)]
+    given: dict[str, Any] = {}
+    if initial_log_std:
+        given["initial_log_std"] = initial_log_std
+    if std_from != "parameter":
+        given["std_from"] = std_from
+    if box_policy != "gaussian" and not boxes:
+        given["box_policy"] = box_policy
+    for name, value in given.items():
+        if not boxes:
+            raise InvalidValue(
+                f"{name} is {value!r}, but there is no box among the actions, {space}: leave it out"
+            )
+        if box_policy == "beta":
+            raise InvalidValue(
+                f"{name} is {value!r}, and box_policy is 'beta', which has no standard deviation "
+                "of its own: leave it out, or use 'gaussian' or 'squashed'"
+            )
+    if std_from == "features" and (box_policy != "gaussian" or not isinstance(space, Box)):
+        raise InvalidValue(
+            f"std_from is 'features', which needs a single box and box_policy='gaussian', not "
+            f"{space} and {box_policy!r}: use 'output' or 'parameter'"
+        )
+    for box in boxes:
+        if box_policy != "gaussian" and not np.isfinite(np.subtract(*box.bounds())).all():
+            raise InvalidValue(
+                f"box_policy is {box_policy!r}, whose actions lie between bounds, but some of "
+                f"{box} are not finite: give the environment finite bounds, or use 'gaussian'"
+            )
 
 
 class SoftmaxLinear(nn.Module):

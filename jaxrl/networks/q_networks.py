@@ -23,6 +23,10 @@ class NoisyDense(nn.Module):
 
     Without the random stream "noise", it uses the mean weights. Fortunato et al., "Noisy networks
     for exploration", 2018, section 3.
+
+    Attributes:
+      features: outputs.
+      initial_noise: initial scale of the noise, in units of 1 / sqrt(inputs).
     """
 
     features: int
@@ -74,6 +78,7 @@ class QNetwork(nn.Module):
         quantile networks", 2018, eq. 4, without the constant one); 0 for outputs without levels.
       layer_norm: apply layer normalisation in each layer after the torso.
       call: how to call the torso, see `jaxrl.networks.own_modules`.
+      noise_scale: see `NoisyDense.initial_noise`.
     """
 
     torso: nn.Module
@@ -86,6 +91,7 @@ class QNetwork(nn.Module):
     embedding_size: int = 0
     layer_norm: bool = False
     call: Callable[..., Any] = call_directly
+    noise_scale: float = 0.5
 
     @nn.compact
     def __call__(self, obs: PyTree, levels: Array | None = None) -> Array:
@@ -108,7 +114,7 @@ class QNetwork(nn.Module):
     def _stream(self, x: Array, features: int, name: str) -> Array:
         def layer(size: int, scale: float, layer_name: str) -> Any:
             if self.noisy:
-                return NoisyDense(size, name=layer_name)
+                return NoisyDense(size, self.noise_scale, name=layer_name)
             return dense(size, scale, layer_name)
 
         x = layer(self.hidden_size, 2**0.5, f"{name}_hidden")(x)

@@ -3,6 +3,7 @@
 from typing import Literal, get_args
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxrl.errors import InvalidValue
@@ -31,10 +32,18 @@ def initial_carry(name: CoreName, size: int, num_envs: int) -> PyTree:
 
 
 class Core(nn.Module):
-    """Runs a recurrent cell over time and resets its state at episode starts."""
+    """Runs a recurrent cell over time and resets its state at episode starts.
+
+    Attributes:
+      name_: the cell.
+      size: size of its state.
+      truncate_every: no gradient flows through the state before every n-th step (Williams and
+        Peng, 1990); None for all steps.
+    """
 
     name_: CoreName
     size: int
+    truncate_every: int | None = None
 
     @nn.compact
     def __call__(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array, PyTree]:
@@ -52,10 +61,16 @@ class Core(nn.Module):
         start = initial_carry(self.name_, self.size, x.shape[1])
 
         def one_step(cell, carry, inputs):
-            x, first = inputs
+            x, first, *cut = inputs
+            if cut:
+                carry = tree_where(cut[0], jax.lax.stop_gradient(carry), carry)
             carry, y = cell(tree_where(first, start, carry), x)
             return carry, (y, carry)
 
+        inputs: tuple[Array, ...] = (x, first)
+        if self.truncate_every is not None:
+            inputs = (*inputs, jnp.arange(x.shape[0]) % self.truncate_every == 0)
+
         scan = nn.scan(one_step, variable_broadcast="params", split_rngs={"params": False})
-        carry, (outputs, carries) = scan(cell(self.name_, self.size), carry, (x, first))
+        carry, (outputs, carries) = scan(cell(self.name_, self.size), carry, inputs)
         return carry, outputs, carries

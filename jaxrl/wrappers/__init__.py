@@ -7,6 +7,7 @@ is compiled.
 """
 
 from jaxrl.wrappers.action import DiscretizeActions as DiscretizeActions
+from jaxrl.wrappers.action import RescaleActions as RescaleActions
 from jaxrl.wrappers.action import StickyActions as StickyActions
 from jaxrl.wrappers.action import is_available as is_available
 from jaxrl.wrappers.base import Wrapper as Wrapper
@@ -15,6 +16,7 @@ from jaxrl.wrappers.observation import FlattenObservation as FlattenObservation
 from jaxrl.wrappers.observation import FrameStack as FrameStack
 from jaxrl.wrappers.observation import MaskVelocity as MaskVelocity
 from jaxrl.wrappers.observation import ScaleObservation as ScaleObservation
+from jaxrl.wrappers.observation import TimeAwareObservation as TimeAwareObservation
 from jaxrl.wrappers.reward import ClipReward as ClipReward
 from jaxrl.wrappers.reward import ScaleReward as ScaleReward
 from jaxrl.wrappers.time import ActionRepeat as ActionRepeat

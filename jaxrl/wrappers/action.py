@@ -103,6 +103,38 @@ def _evenly_spaced(low: np.ndarray, high: np.ndarray, bins: np.ndarray) -> np.nd
     return ((low * (last - index) + high * index) / last).astype(np.float32)
 
 
+class RescaleActions(Wrapper):
+    """Replaces a bounded `Box` by one from `low` to `high`, scaled linearly to the bounds.
+
+    For policies without bounds of their own, whose first actions have a standard deviation of
+    about 1.
+
+    Attributes:
+      low, high: the new bounds of every entry.
+    """
+
+    low: float = static(default=-1.0)
+    high: float = static(default=1.0)
+
+    @property
+    def spec(self) -> EnvSpec:
+        box = self.env.spec.action
+        if not isinstance(box, Box):
+            raise InvalidValue(f"RescaleActions needs a Box of actions, not {box!r}")
+        if not np.isfinite(np.subtract(*box.bounds())).all():
+            raise InvalidValue(f"RescaleActions needs finite bounds, not {box!r}")
+        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+            raise InvalidValue(
+                f"low is {self.low} and high is {self.high}: give finite bounds, low below high"
+            )
+        return dataclasses.replace(self.env.spec, action=Box.of(self.low, self.high, box.shape))
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        low, high = (jnp.asarray(bound) for bound in self.env.spec.action.bounds())
+        share = (action - self.low) / (self.high - self.low)
+        return self.env.step(key, state, low * (1.0 - share) + high * share)
+
+
 class StickyActions(Wrapper):
     """Repeats the previous action with some probability (Machado et al., 2018).
 

@@ -92,6 +92,46 @@ class MaskVelocity(ObservationWrapper):
         return jnp.where(jnp.asarray(seen), obs, jnp.zeros_like(obs))
 
 
+class TimeAwareObservation(Wrapper):
+    """Appends the share of the episode that is left, from 1 to 0, to a vector observation.
+
+    Where a time limit ends episodes for good, the value depends on the time that is left, which the
+    agent cannot see otherwise (Pardo, Tavakoli, Levdik and Kormushev, "Time limits in reinforcement
+    learning", 2018). The limit is that of the environment, or of `TimeLimit` inside.
+    """
+
+    @property
+    def spec(self) -> EnvSpec:
+        inner = self.env.spec
+        if inner.max_steps is None:
+            raise InvalidValue(
+                "TimeAwareObservation needs a time limit: wrap the environment in TimeLimit first"
+            )
+        proper, _ = split_mask(inner.observation)
+        if getattr(proper, "ndim", None) != 1:
+            raise InvalidValue(
+                "TimeAwareObservation needs a vector observation: apply FlattenObservation first"
+            )
+        return with_observation(inner, jax.eval_shape(_with_entry, proper, jnp.float32(0)))
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        state, obs = self.env.reset(key)
+        return (state, jnp.int32(0)), self._observe(obs, jnp.int32(0))
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        inner, time = state
+        inner, timestep = self.env.step(key, inner, action)
+        return (inner, time + 1), timestep.replace(obs=self._observe(timestep.obs, time + 1))
+
+    def _observe(self, obs: PyTree, time: Array) -> PyTree:
+        left = 1.0 - time.astype(jnp.float32) / self.env.spec.max_steps
+        return on_observation(lambda x: _with_entry(x, left), obs)
+
+
+def _with_entry(x: Array, entry: Array) -> Array:
+    return jnp.append(x.astype(jnp.float32), entry)
+
+
 class FrameStack(Wrapper):
     """Concatenates the last `num_frames` observations along the last axis, newest last.
 

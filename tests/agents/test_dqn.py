@@ -50,6 +50,10 @@ KINDS = {
     "quantile": FAST.replace(head="quantile", num_atoms=8),
     "iqn": FAST.replace(head="iqn", num_atoms=8, embedding_size=8),
     "polyak": FAST.replace(target_every=1, tau=0.05),
+    "munchausen": FAST.replace(munchausen=0.9),
+    "munchausen iqn": FAST.replace(
+        munchausen=0.9, head="iqn", num_atoms=8, num_target_levels=4, num_acting_levels=16
+    ),
     "rainbow": Rainbow(**(SMALL | {"epsilon": 0.2})),
 }
 SIMPLE = {
@@ -60,7 +64,9 @@ ON_POLICY = {
     "pqn": PQN(**SIMPLE, num_epochs=2, num_minibatches=4),
 }
 ALL = KINDS | ON_POLICY
-VALUES = [name for name in ALL if name not in ("rainbow", "noisy", "iqn")]
+VALUES = [
+    name for name in ALL if name not in ("rainbow", "noisy", "iqn") and "munchausen" not in name
+]
 """Agents whose values converge within a probe's few steps."""
 
 
@@ -261,7 +267,7 @@ def table_rows(reward, action, terminated):
 class FromATable:
     """The parameters are the network's outputs, `[S, A, K]`; an observation indexes a row."""
 
-    def outputs(self, params, obs, key, level_key=None):
+    def outputs(self, params, obs, key, level_key=None, num_levels=None):
         levels = (jnp.arange(params.shape[-1]) + 0.5) / params.shape[-1]
         return params[obs], jnp.broadcast_to(levels, (obs.shape[0], params.shape[-1]))
 
@@ -642,8 +648,8 @@ def test_updates_start_after_the_warmup():
 class TwoReturns(DQN):
     """If obs is 1, action 0 returns 0 and action 1 is uniform in [-10, 10]; otherwise -100."""
 
-    def outputs(self, params, obs, key, level_key=None):
-        _, levels = super().outputs(params, obs, key, level_key)
+    def outputs(self, params, obs, key, level_key=None, num_levels=None):
+        _, levels = super().outputs(params, obs, key, level_key, num_levels)
         both = jnp.stack([jnp.zeros_like(levels), 20.0 * (levels - 0.5)], axis=1)
         return jnp.where(obs[:, :, None] == 1.0, both, -100.0), levels
 

@@ -35,8 +35,8 @@ MUTANTS = (
         "target-network-unused",
         "Targets use the online parameters (rejax IQN).",
         "jaxrl/agents/bases/action_values.py",
-        "following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)",
-        "following, _ = self.outputs(params, rows.next_obs, evaluate_key)",
+        "self.next_outputs(evaluator, rows.next_obs",
+        "self.next_outputs(params, rows.next_obs",
         (BY_HAND,),
     ),
     Mutant(
@@ -68,8 +68,8 @@ MUTANTS = (
         "IQN evaluates an action at the same quantile levels that selected it, which "
         "overestimates its value.",
         "jaxrl/agents/bases/action_values.py",
-        "self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)",
-        "self.outputs(evaluator, rows.next_obs, evaluate_key)",
+        "self.outputs(evaluator, next_obs, evaluate_key, select_key, num)",
+        "self.outputs(evaluator, next_obs, evaluate_key, None, num)",
         ("tests/agents/test_dqn.py::test_iqn_selects_and_evaluates_at_independent_levels",),
     ),
     Mutant(
@@ -84,7 +84,7 @@ MUTANTS = (
         "time-limit-bootstraps-from-here",
         "At a time limit, discount V(s_t) is added instead of discount V(s_{t+1}) (brax "
         "`bootstrap_on_timeout`).",
-        "jaxrl/agents/bases/actor_critic.py",
+        "jaxrl/agents/bases/networks.py",
         "next_values = jnp.where(steps.truncated, at_cuts, following)",
         "next_values = jnp.where(steps.truncated, values, following)",
         (VALUES,),
@@ -93,7 +93,7 @@ MUTANTS = (
         "time-limit-bootstraps-from-the-next-start",
         "At a time limit, the value of the next episode's start is added, as a single "
         "`values[T+1]` does under auto-reset (rlax GAE).",
-        "jaxrl/agents/bases/actor_critic.py",
+        "jaxrl/agents/bases/networks.py",
         "next_values = jnp.where(steps.truncated, at_cuts, following)",
         "next_values = following",
         (VALUES,),
@@ -102,14 +102,14 @@ MUTANTS = (
         "one-advantage-standardised",
         "Minibatches of one step are accepted, although a single advantage standardises to 0.",
         "jaxrl/agents/bases/actor_critic.py",
-        "plan.steps_per_iteration == plan.num_minibatches",
-        "plan.steps_per_iteration < plan.num_minibatches",
+        "self.normalize_advantages and self.steps_per_standardization == 1",
+        "self.normalize_advantages and self.steps_per_standardization < 1",
         ("tests/agents/test_ppo.py::test_standardising_a_single_advantage_is_rejected[none]",),
     ),
     Mutant(
         "copies-in-one-group",
         "A torso sees `[T, N, ...]`: a layer that treats axis 0 as the batch mixes environments.",
-        "jaxrl/agents/bases/actor_critic.py",
+        "jaxrl/agents/bases/networks.py",
         "call_torso=call(self.torso)",
         "call_torso=call_directly",
         (f"{OWN_MODULES}::test_values_are_independent_across_environments[none]",),
@@ -118,7 +118,7 @@ MUTANTS = (
         "action-axes-squeezed",
         "`squeeze` drops action axes of size one and the axis of a single environment (rejax "
         "`act`).",
-        "jaxrl/agents/bases/actor_critic.py",
+        "jaxrl/agents/bases/networks.py",
         'return carry, action, {"log_prob"',
         'return carry, jax.tree.map(jnp.squeeze, action), {"log_prob"',
         ("tests/agents/test_actor_critic.py::test_actions_have_the_shape_of_their_space",),
@@ -289,7 +289,7 @@ MUTANTS = (
         "every-next-value-evaluated",
         "V(next_obs) is evaluated for every step, although it is V(obs) of the next one: the same "
         "numbers with another forward pass.",
-        "jaxrl/agents/bases/actor_critic.py",
+        "jaxrl/agents/bases/networks.py",
         "following = jnp.concatenate([values[1:], value_after(*last)])",
         "following = value_after(steps.next_obs, carries)",
         ("tests/engine/test_work.py::test_traced_work_keeps_its_budget[ppo]",),

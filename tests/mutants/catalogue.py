@@ -15,6 +15,7 @@ from mutants import (
     losses,
     networks,
     optimization,
+    options,
     replay,
     runs,
     xla,
@@ -35,4 +36,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *losses.MUTANTS,
     *optimization.MUTANTS,
     *contracts.MUTANTS,
+    *options.MUTANTS,
 )

@@ -58,16 +58,16 @@ MUTANTS = (
         "The likelihood of a tanh policy inverts the action, which is NaN or infinite at "
         "saturation (SAC ports).",
         "jaxrl/distributions/gaussian.py",
-        "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(u)",
-        "return jnp.tanh(u), gaussian._log_prob_of(noise) - self._slope(jnp.arctanh(jnp.tanh(u)))",
+        "gaussian._log_prob_of(noise) - self._log_slope(u)",
+        "gaussian._log_prob_of(noise) - self._log_slope(jnp.arctanh(jnp.tanh(u)))",
         ("tests/agents/test_continuous.py::test_tanh_gaussian_is_a_density",),
     ),
     Mutant(
         "likelihood-without-its-slope",
         "The log-determinant of the change of variables is missing.",
         "jaxrl/distributions/gaussian.py",
-        "return self._gaussian._sum_event(slope)",
-        "return 0.0 * self._gaussian._sum_event(slope)",
+        "return sum_event(slope, self.event_ndim)",
+        "return 0.0 * sum_event(slope, self.event_ndim)",
         ("tests/agents/test_continuous.py::test_tanh_gaussian_is_a_density",),
     ),
 )

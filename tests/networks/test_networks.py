@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl.agents import PPO
 from jaxrl.distributions import Categorical, DiagonalGaussian, MultiCategorical, Product
 from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.networks.layers import MLP, Flatten, activation, dense
@@ -94,6 +95,52 @@ def test_gaussian_policy_starts_with_the_given_log_std():
         assert_orthogonal(params["Dense_0"], 0.01)
         policy = apply(head, params, gaussian(2, 8))
         np.testing.assert_array_equal(policy.log_std, np.full((2, 3), initial, np.float32))
+
+
+def test_policies_between_bounds_start_near_the_centre_and_stay_inside():
+    box, x = Box.of((-2.0, 0.0), (2.0, 10.0), (2,)), gaussian(500, 8)
+    for box_policy in ("squashed", "beta"):
+        head = PolicyHead(box, box_policy=box_policy)
+        policy = apply(head, init(head, x), x)
+        np.testing.assert_allclose(policy.mode(), np.tile([0.0, 5.0], (500, 1)), atol=0.4)
+        drawn = np.asarray(policy.sample(KEY))
+        low, high = box.bounds()
+        assert ((low <= drawn) & (drawn <= high)).all()
+        assert (drawn.std(axis=0) > 0.2 * (high - low)).all()  # nearly uniform
+
+
+def test_the_standard_deviation_can_depend_on_the_state():
+    head = PolicyHead(Box.of(-1.0, 1.0, (3,)), -0.5, state_dependent_std=True)
+    x = gaussian(50, 8)
+    params = init(head, x)
+    log_std = np.asarray(apply(head, params, x).log_std)
+    np.testing.assert_allclose(log_std, -0.5, atol=0.1)
+    assert (log_std.std(axis=0) > 1e-4).all()
+    assert set(params) == {"Dense_0", "Dense_1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "space", "message"),
+    [
+        ({"box_policy": "beta"}, Discrete(2), "box_policy is 'beta', but there is no box"),
+        ({"initial_log_std": -1.0}, Discrete(2), "initial_log_std is -1.0, but there is no box"),
+        (
+            {"box_policy": "beta", "initial_log_std": -1.0},
+            Box.of(-1.0, 1.0, (1,)),
+            "initial_log_std is -1.0, and box_policy is 'beta'",
+        ),
+        (
+            {"box_policy": "squashed"},
+            Box.of(-np.inf, 1.0, (1,)),
+            "box_policy is 'squashed', whose actions lie between bounds",
+        ),
+        ({"initial_log_std": jnp.zeros(2)}, Box.of(-1.0, 1.0, (1,)), "initial_log_std is"),
+    ],
+)
+def test_options_of_policies_over_a_box_are_checked(change, space, message):
+    spec = EnvSpec(jax.ShapeDtypeStruct((4,), jnp.float32), space)
+    with pytest.raises((ValueError, TypeError), match=message):
+        PPO(**change).bind(spec)
 
 
 def test_sizes_of_the_cartpole_networks():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.bases.learning import AdamAgent, bellman_target, check_norm, check_widths
+from jaxrl.devices.shards import num_shards, shard_index
 from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -67,7 +68,19 @@ class QAgent(AdamAgent):
         static=True,
         doc="Layer normalisation, except inside your own torso, against diverging values.",
     )
+    noise_scale: float = hyper(
+        0.5,
+        low=0.0,
+        static=True,
+        doc="Initial standard deviation of noisy layers, sigma_0, in units of 1 / sqrt(inputs).",
+    )
     num_atoms: int = hyper(51, static=True, doc="Atoms of c51, or quantiles of quantile and iqn.")
+    num_target_levels: int | None = hyper(
+        None, static=True, doc="Quantile levels of iqn's targets, N'; none for num_atoms, N."
+    )
+    num_acting_levels: int | None = hyper(
+        None, static=True, doc="Quantile levels by which iqn acts, K; none for num_atoms, N."
+    )
     value_min: Scalar = hyper(-10.0, doc="Smallest return in c51's support.")
     value_max: Scalar = hyper(10.0, doc="Largest return in c51's support.")
     embedding_size: int = hyper(64, static=True, doc="Cosine features of a quantile level in iqn.")
@@ -78,6 +91,12 @@ class QAgent(AdamAgent):
     )
     epsilon: Scheduled = hyper(
         Linear(1.0, 0.05, 0.5), low=0.0, high=1.0, doc="Probability of a random action."
+    )
+    epsilon_power: Scalar | None = hyper(
+        None,
+        low=0.0,
+        doc="Copy i of the N environments explores with epsilon^(1 + epsilon_power i / (N - 1)), "
+        "as in Ape-X with 7; none for the same epsilon in all.",
     )
     temperature: Scheduled = hyper(
         1.0, low=0.0, open_low=True, doc="Temperature of Boltzmann exploration."
@@ -106,6 +125,11 @@ class QAgent(AdamAgent):
             check_norm(self.layer_norm, self.hidden_sizes[-1:], "hidden_sizes[-1:]")
         if self.head == "c51":
             check_whole("num_atoms", self.num_atoms, 2)
+        for field in ("num_target_levels", "num_acting_levels"):
+            if (value := getattr(self, field)) is not None and self.head != "iqn":
+                raise InvalidValue(
+                    f"{field} is {value}, but head is {self.head!r}: only 'iqn' draws levels"
+                )
         ends = (self.value_min, self.value_max)
         if self.head == "c51" and holds_anywhere(operator.ge, *ends):
             raise InvalidValue(f"value_min is {ends[0]}: it must be below value_max = {ends[1]}")
@@ -131,6 +155,7 @@ class QAgent(AdamAgent):
             self.embedding_size if self.head == "iqn" else 0,
             self.layer_norm,
             call,
+            self.noise_scale,
         )
 
     def init_params(self, key: Key) -> PyTree:
@@ -142,7 +167,12 @@ class QAgent(AdamAgent):
     # Values ---------------------------------------------------------------------------------------
 
     def outputs(
-        self, params: PyTree, obs: PyTree, key: Key | None, level_key: Key | None = None
+        self,
+        params: PyTree,
+        obs: PyTree,
+        key: Key | None,
+        level_key: Key | None = None,
+        num_levels: int | None = None,
     ) -> tuple[Array, Array]:
         """The outputs for all actions, `[N, A, K]`, and the quantile levels `[N, K]`.
 
@@ -152,8 +182,9 @@ class QAgent(AdamAgent):
           key: for noise and levels; without it, there is no noise, and levels are the midpoints of
             K equal parts.
           level_key: for levels that are independent of `key`.
+          num_levels: K for iqn; None for `num_atoms`.
         """
-        levels, rngs = self._draws(obs, key, level_key)
+        levels, rngs = self._draws(obs, key, level_key, num_levels)
         apply: Any = self.network.apply
         return apply(params, obs, levels if self.head == "iqn" else None, rngs=rngs), levels
 
@@ -175,12 +206,16 @@ class QAgent(AdamAgent):
         return outputs, levels, carried
 
     def _draws(
-        self, obs: PyTree, key: Key | None, level_key: Key | None = None
+        self,
+        obs: PyTree,
+        key: Key | None,
+        level_key: Key | None = None,
+        num_levels: int | None = None,
     ) -> tuple[Array, dict[str, Key]]:
         """Quantile levels `[N, K]` and the network's random streams."""
-        num = jax.tree.leaves(obs)[0].shape[0]
-        levels = (jnp.arange(self.num_atoms, dtype=jnp.float32) + 0.5) / self.num_atoms
-        levels = jnp.broadcast_to(levels, (num, self.num_atoms))
+        num, num_levels = jax.tree.leaves(obs)[0].shape[0], num_levels or self.num_atoms
+        levels = (jnp.arange(num_levels, dtype=jnp.float32) + 0.5) / num_levels
+        levels = jnp.broadcast_to(levels, (num, num_levels))
         rngs = {}
         if key is not None:
             noise_key, own_level_key = jax.random.split(key)
@@ -213,7 +248,8 @@ class QAgent(AdamAgent):
 
     def network_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
         """Q(obs, .) of one network, `float32[N, A]`; -1e30 for unavailable actions."""
-        return _available(self.means(self.outputs(params, obs, key)[0]), obs)
+        outputs, _ = self.outputs(params, obs, key, num_levels=self.num_acting_levels)
+        return available(self.means(outputs), obs)
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
@@ -231,9 +267,18 @@ class QAgent(AdamAgent):
         if self.exploration == "boltzmann":
             return Categorical(q / at(self.temperature, clock)).sample(what_key)
         best = jnp.argmax(q, axis=-1).astype(jnp.int32)
-        other = Categorical(_available(jnp.zeros_like(q), obs)).sample(what_key)
-        explores = jax.random.bernoulli(whether_key, at(self.epsilon, clock), best.shape)
+        other = Categorical(available(jnp.zeros_like(q), obs)).sample(what_key)
+        epsilon = self._epsilons(at(self.epsilon, clock), best.shape[0])
+        explores = jax.random.bernoulli(whether_key, epsilon, best.shape)
         return jnp.where(explores, other, best)
+
+    def _epsilons(self, epsilon: Array, num_envs: int) -> Array:
+        """The epsilon of each copy, or the one of all (Horgan et al., 2018, section 4.1)."""
+        if self.epsilon_power is None:
+            return epsilon
+        copy = shard_index() * num_envs + jnp.arange(num_envs)
+        share = copy / max(num_envs * num_shards() - 1, 1)
+        return epsilon ** (1.0 + self.epsilon_power * share)
 
     # Errors ---------------------------------------------------------------------------------------
 
@@ -263,15 +308,9 @@ class QAgent(AdamAgent):
         """
         dropout_key = stream(key, Stream.DROPOUT)
         key, select_key, evaluate_key = jax.random.split(key, 3)
-        following, _ = self.outputs(evaluator, rows.next_obs, evaluate_key)
-        if selector is not None:
-            q = self.network_values(selector, rows.next_obs, select_key)
-        else:  # the same noise selects and evaluates
-            chooses = following
-            if self.head == "iqn":  # but not the same levels, which would overestimate
-                chooses, _ = self.outputs(evaluator, rows.next_obs, evaluate_key, select_key)
-            q = _available(self.means(chooses), rows.next_obs)
-        following = jax.lax.stop_gradient(of_actions(following, jnp.argmax(q, axis=-1)))  # [B, K]
+        following = jax.lax.stop_gradient(
+            self.next_outputs(evaluator, rows.next_obs, select_key, evaluate_key, selector)
+        )
         predicted, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
         predicted = of_actions(predicted, rows.action)
 
@@ -294,6 +333,27 @@ class QAgent(AdamAgent):
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss = quantile_huber(predicted, levels, target, kappa)
         return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted)), carried
+
+    def next_outputs(
+        self,
+        evaluator: PyTree,
+        next_obs: PyTree,
+        select_key: Key,
+        evaluate_key: Key,
+        selector: PyTree | None,
+    ) -> Array:
+        """Z(s', a*) of the target, `[B, K]`; see `td_errors` for the arguments."""
+        num = self.num_target_levels
+        following, _ = self.outputs(evaluator, next_obs, evaluate_key, num_levels=num)
+        if selector is not None:
+            q = self.network_values(selector, next_obs, select_key)
+        else:  # the same noise selects and evaluates
+            chooses = following
+            if self.head == "iqn":  # but not the same levels, which would overestimate
+                num = self.num_acting_levels
+                chooses, _ = self.outputs(evaluator, next_obs, evaluate_key, select_key, num)
+            q = available(self.means(chooses), next_obs)
+        return of_actions(following, jnp.argmax(q, axis=-1))
 
     def scalar_loss(self, error: Array) -> Array:
         """The squared or Huber loss of an error."""
@@ -318,7 +378,7 @@ def _over_quantiles(x: Array) -> Array:
     return jnp.sum(x, axis=-1) / x.shape[-1]
 
 
-def _available(q: Array, obs: PyTree) -> Array:
+def available(q: Array, obs: PyTree) -> Array:
     """Sets Q of unavailable actions to -1e30, unless none is available (as in terminal states)."""
     mask = split_mask(obs)[1]
     if mask is None:

@@ -6,8 +6,9 @@ import jax
 import optax
 from flax import struct
 
-from jaxrl.agents.bases.actor_critic import NetworkAgent, Sample
+from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.learning import Networks
+from jaxrl.agents.bases.networks import NetworkAgent
 from jaxrl.devices.shards import num_shards
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper

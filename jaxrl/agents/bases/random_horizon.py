@@ -90,6 +90,8 @@ class RandomHorizonAgent(ScoreFunctionAgent):
         doc="Pairs of stops drawn for each episode, with one sample (s, a, y) each.",
     )
 
+    keeps_noise = False
+
     @property
     def plan(self) -> OnPolicy:
         return OnPolicy(self.num_envs, self.num_steps, layout="env", reset_each_iteration=True)

@@ -8,11 +8,11 @@ from flax import struct
 
 from jaxrl.agent import Update
 from jaxrl.agents.bases.critic import CriticAgent, finite
-from jaxrl.agents.bases.learning import Networks
+from jaxrl.agents.bases.learning import GradientAgent, Networks
 from jaxrl.hyper import hyper
 from jaxrl.optimizers import ascend
 from jaxrl.schedules import Scheduled
-from jaxrl.types import Array, Clock, Key, PyTree, Stream, Trajectory, stream
+from jaxrl.types import Array, Clock, Key, PyTree, Scalar, Stream, Trajectory, stream
 
 
 class ScoreFunctionState(struct.PyTreeNode):
@@ -27,10 +27,11 @@ class ScoreFunctionState(struct.PyTreeNode):
     critic_optimizer: Any
 
 
-class ScoreFunctionAgent(CriticAgent):
+class ScoreFunctionAgent(CriticAgent, GradientAgent):
     """Ascends a gradient estimate once per batch; subclasses add `prepare` and `gradient`."""
 
     learning_rate: Scheduled = hyper(2e-3, low=0.0, doc="Learning rate of the policy.")
+    max_grad_norm: Scalar | None = None
     entropy_coefficient: Scheduled = hyper(0.0, low=0.0, doc="Weight of the entropy bonus.")
 
     @property
@@ -40,7 +41,7 @@ class ScoreFunctionAgent(CriticAgent):
 
     def init(self, key: Key) -> ScoreFunctionState:
         params = self.init_params(key)
-        optimizer = finite(self.optimizer_at(self.learning_rate, Clock.start())).init(params.actor)
+        optimizer = self.transform(Clock.start()).init(params.actor)
         fitted: Any = self.init_critic(params.critic) if self.fits_critic else ()
         return ScoreFunctionState(params, optimizer, fitted)
 
@@ -51,14 +52,17 @@ class ScoreFunctionAgent(CriticAgent):
         actor, critic = state.params.actor, state.params.critic
         batch = self.evaluate(state.params, batch, stream(key, Stream.SAMPLE))
         gradient, metrics = self.gradient(actor, batch, clock)
-        transform = finite(self.optimizer_at(self.learning_rate, clock))
-        actor, optimizer = ascend(transform, gradient, actor, state.optimizer)
+        actor, optimizer = ascend(self.transform(clock), gradient, actor, state.optimizer)
         fitted = state.critic_optimizer
         if self.fits_critic:
             samples = self.critic_samples(batch)
             critic, fitted, error = self.fit_critic(critic, fitted, samples, key, clock)
             metrics = metrics | {"value_loss": error}
         return Update(ScoreFunctionState(Networks(actor, critic), optimizer, fitted), metrics)
+
+    def transform(self, clock: Clock) -> optax.GradientTransformation:
+        """The policy's optimiser, which skips gradients that are not finite."""
+        return finite(super().transform(clock))
 
     @abstractmethod
     def gradient(

@@ -1,29 +1,70 @@
 """Maximum-entropy policies over a box or discrete actions, and their soft values."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
 from jaxrl.agents.bases.continuous import ContinuousAgent
-from jaxrl.distributions import Categorical, TanhGaussian
-from jaxrl.networks.critics import Outputs
+from jaxrl.agents.bases.kept_noise import KeptNoise, check_kept
+from jaxrl.distributions import Categorical, FeatureGaussian, TanhGaussian
+from jaxrl.errors import InvalidValue
+from jaxrl.hyper import hyper
+from jaxrl.networks.critics import ExploringOutputs, Outputs
+from jaxrl.networks.policies import LOG_STD_RANGE
 from jaxrl.types import Array, Clock, Discrete, EnvSpec, Key, PyTree, split_mask
-
-LOG_STD_RANGE = (-20.0, 2.0)
 
 
 class SoftAgent(ContinuousAgent):
     """A stochastic policy with critics; subclasses add the algorithm."""
+
+    std_from: Literal["output", "features"] = hyper(
+        "output",
+        static=True,
+        doc="Standard deviation of actions, before tanh: an output of the network, or that of "
+        "noise linear in the network's features, whose weights are kept for an episode (features: "
+        "generalised state-dependent exploration, gSDE).",
+    )
+    initial_log_std: float = hyper(
+        -3.0, static=True, doc="Log of the weights' standard deviation, with std_from='features'."
+    )
+    noise_every: int | None = hyper(
+        None,
+        static=True,
+        doc="Steps after which the weights of the noise are drawn again, with std_from='features'; "
+        "none for once an episode.",
+    )
 
     eval_modes = ("greedy", "sample")
 
     def check_space(self, spec: EnvSpec) -> None:
         if not isinstance(spec.action, Discrete):
             super().check_space(spec)
+        elif self.std_from == "features":
+            raise InvalidValue(
+                f"std_from is 'features', but the action space is {spec.action}: only actions in a "
+                "box have noise. Use 'output'"
+            )
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        check_kept(self.std_from, self.noise_every)
 
     @property
-    def actor(self) -> Outputs:
+    def actor(self) -> Outputs | ExploringOutputs:
+        if self.std_from == "features":
+            parts = self.new_torso, self.hidden_sizes, self.activation, self.num_values
+            return ExploringOutputs(*parts, self.initial_log_std, self._call)
         return self.outputs(self.num_actions or 2 * self.num_values)
+
+    @property
+    def carry_only_explores(self) -> bool:
+        return self.std_from == "features"
+
+    def initial_carry(self, num_envs: int) -> PyTree:
+        """The noise, which is drawn as an episode starts, if it is kept; else `()`."""
+        if not self.carry_only_explores:
+            return ()
+        return KeptNoise.start(num_envs, (self.hidden_sizes[-1], self.num_values))
 
     def policy(self, params: PyTree, obs: PyTree) -> Any:
         """The distribution over actions, `[N]`; for a box in [-1, 1]."""
@@ -33,6 +74,8 @@ class SoftAgent(ContinuousAgent):
         """The policy's distribution from the outputs of the network."""
         if self.num_actions:
             return Categorical(outputs, split_mask(obs)[1])
+        if isinstance(outputs, FeatureGaussian):
+            return TanhGaussian(outputs.mean, outputs.log_std)
         location, log_std = jnp.split(outputs, 2, axis=-1)
         return TanhGaussian(location, jnp.clip(log_std, *LOG_STD_RANGE))
 
@@ -42,7 +85,11 @@ class SoftAgent(ContinuousAgent):
     def explore(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock
     ) -> tuple[PyTree, Array]:
-        return carry, self._taken(self.policy(state.actor, obs).sample(key))
+        if not self.carry_only_explores:
+            return carry, self._taken(self.policy(state.actor, obs).sample(key))
+        carry = carry.next(key, self.noise_every)
+        policy: Any = self.actor.apply(state.actor, obs)
+        return carry, self._taken(jnp.tanh(policy.sample_with(carry.noise)))
 
     def _taken(self, action: Array) -> Array:
         """The environment's action for one of the policy."""

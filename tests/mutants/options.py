@@ -1,0 +1,127 @@
+"""Defects of options: policies over a box, kept noise, Munchausen, standardisation, wrappers."""
+
+from mutants.mutant import Mutant
+
+DISTRIBUTIONS = "tests/test_distributions.py"
+EXPLORATION = "tests/agents/test_exploration.py"
+ON_POLICY_OPTIONS = "tests/agents/test_on_policy_options.py"
+Q_OPTIONS = "tests/agents/test_q_options.py"
+
+MUTANTS = (
+    Mutant(
+        "munchausen-by-the-online-network",
+        "The policy in Munchausen's reward is that of the network that learns.",
+        "jaxrl/agents/bases/munchausen.py",
+        "self.outputs(evaluator, rows.obs, stream",
+        "self.outputs(params, rows.obs, stream",
+        (f"{Q_OPTIONS}::test_munchausen_target_matches_numpy",),
+    ),
+    Mutant(
+        "munchausen-without-its-limit",
+        "The log-policy in the reward has no lower limit, and grows without bound for bad actions.",
+        "jaxrl/agents/bases/munchausen.py",
+        "jnp.clip(taken, self.munchausen_clip, 0.0)",
+        "taken",
+        (f"{Q_OPTIONS}::test_munchausen_target_matches_numpy",),
+    ),
+    Mutant(
+        "munchausen-next-value-without-entropy",
+        "The next value lacks the entropy of the policy.",
+        "jaxrl/agents/bases/munchausen.py",
+        "outputs - log_pi[..., None]",
+        "outputs",
+        (f"{Q_OPTIONS}::test_munchausen_target_matches_numpy",),
+    ),
+    Mutant(
+        "one-number-of-levels",
+        "IQN acts with as many quantile levels as it learns with, whatever is asked for.",
+        "jaxrl/agents/bases/action_values.py",
+        "self.outputs(params, obs, key, num_levels=self.num_acting_levels)",
+        "self.outputs(params, obs, key)",
+        (f"{Q_OPTIONS}::test_iqn_has_its_three_numbers_of_levels",),
+    ),
+    Mutant(
+        "epsilons-of-the-wrong-copies",
+        "The most exploring copy is the last one, and the exponent is off by one part.",
+        "jaxrl/agents/bases/action_values.py",
+        "max(num_envs * num_shards() - 1, 1)",
+        "(num_envs * num_shards())",
+        (f"{Q_OPTIONS}::test_each_copy_can_have_its_own_epsilon",),
+    ),
+    Mutant(
+        "noise-drawn-in-every-step",
+        "State-dependent noise is drawn again in each step, and explores no further than others.",
+        "jaxrl/agents/bases/kept_noise.py",
+        "tree_where(self.age == 0, drawn, self.noise)",
+        "drawn",
+        (f"{EXPLORATION}::test_noise_is_kept_until_it_is_drawn_again[ppo]",),
+    ),
+    Mutant(
+        "rollout-standardised-twice",
+        "Advantages standardised over the rollout are standardised again in each minibatch.",
+        "jaxrl/agents/bases/proximal.py",
+        "return sample.advantage if self._standardizes_rollouts else super().advantages(sample)",
+        "return super().advantages(sample)",
+        (f"{ON_POLICY_OPTIONS}::test_advantages_can_be_standardised_over_the_rollout[PPO]",),
+    ),
+    Mutant(
+        "truncation-starts-a-step-late",
+        "Backpropagation through time is cut one step too late.",
+        "jaxrl/networks/recurrent.py",
+        "% self.truncate_every == 0",
+        "% self.truncate_every == 1",
+        (
+            f"{ON_POLICY_OPTIONS}::test_truncated_backpropagation_stops_at_multiples_of_its_length[gru]",
+        ),
+    ),
+    Mutant(
+        "scaled-density-without-its-volume",
+        "The density of a scaled action lacks the volume, so that entropies are wrong.",
+        "jaxrl/distributions/bounded.py",
+        "return self.distribution.entropy() + self._log_volume()",
+        "return self.distribution.entropy()",
+        (f"{DISTRIBUTIONS}::test_beta_matches_scipy",),
+    ),
+    Mutant(
+        "squashed-entropy-of-the-gaussian",
+        "The entropy of a squashed Gaussian is that before tanh (several PPO codes).",
+        "jaxrl/distributions/gaussian.py",
+        "return gaussian.entropy() + functools.reduce(operator.add, slopes)",
+        "return gaussian.entropy()",
+        (
+            f"{DISTRIBUTIONS}::test_entropy_of_a_squashed_gaussian_matches_numerical_integration[0.0-1.0]",
+        ),
+    ),
+    Mutant(
+        "beta-fisher-without-its-shared-part",
+        "The Fisher matrix of a Beta distribution is diagonal.",
+        "jaxrl/distributions/bounded.py",
+        "shared = polygamma(1, alpha + beta) * (tangent[0] + tangent[1])",
+        "shared = 0.0 * tangent[0]",
+        (f"{DISTRIBUTIONS}::test_hessian_of_kl_of_bounded_policies_is_their_fisher_matrix[beta]",),
+    ),
+    Mutant(
+        "noise-of-the-standard-deviation-squared",
+        "The variance of noise linear in features adds up features, not their squares.",
+        "jaxrl/distributions/gaussian.py",
+        "squares = jnp.square(features) @",
+        "squares = jnp.abs(features) @",
+        (f"{EXPLORATION}::test_variance_is_that_of_a_sum_over_features",),
+    ),
+    Mutant(
+        "time-left-of-the-step-before",
+        "The observation shows the time that was left a step earlier.",
+        "jaxrl/wrappers/observation.py",
+        "self._observe(timestep.obs, time + 1)",
+        "self._observe(timestep.obs, time)",
+        ("tests/test_wrappers.py::test_the_time_that_is_left_is_seen",),
+    ),
+    Mutant(
+        "actions-rescaled-from-zero",
+        "Actions are scaled as if their interval began at 0.",
+        "jaxrl/wrappers/action.py",
+        "(action - self.low) / (self.high - self.low)",
+        "action / (self.high - self.low)",
+        ("tests/test_wrappers.py::test_rescaled_actions_reach_the_bounds",),
+    ),
+)
