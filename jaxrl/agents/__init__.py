@@ -9,6 +9,7 @@ from jaxrl.agents.dqn import DQN
 from jaxrl.agents.finite_difference import FiniteDifference
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
+from jaxrl.agents.impala import IMPALA
 from jaxrl.agents.natural_actor_critic import NaturalActorCritic
 from jaxrl.agents.npg import NPG
 from jaxrl.agents.offpac import OffPAC
@@ -32,6 +33,7 @@ __all__ = [
     "COPDAC",
     "DDPG",
     "DQN",
+    "IMPALA",
     "NPG",
     "PPO",
     "PQN",

@@ -1,5 +1,7 @@
 """PQN (Gallici et al., "Simplifying deep temporal difference learning", 2024)."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -8,7 +10,7 @@ from jaxrl.agent import Update
 from jaxrl.agents.bases.action_values import QAgent, of_actions
 from jaxrl.agents.bases.learning import MinibatchAgent, TrainState
 from jaxrl.errors import InvalidValue
-from jaxrl.estimators import lambda_returns
+from jaxrl.estimators import lambda_returns, retrace
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.optimizers import learn
@@ -47,6 +49,12 @@ class PQN(MinibatchAgent, QAgent):
     num_epochs: int = 2
     num_minibatches: int = 16
     q_lambda: Scalar = hyper(0.95, low=0.0, high=1.0, doc="Lambda of the lambda-returns.")
+    traces: Literal["peng", "retrace"] = hyper(
+        "peng",
+        static=True,
+        doc="Lambda-returns along the actions taken (peng), or cut at actions that are not greedy "
+        "(retrace, for the greedy policy Watkins' Q(lambda)), which exploration does not bias.",
+    )
     layer_norm: bool = True
 
     flattened = ("params",)
@@ -59,21 +67,25 @@ class PQN(MinibatchAgent, QAgent):
         super().check(spec)
 
     def prepare(self, state: TrainState, trajectory: Trajectory, clock: Clock) -> Trajectory:
-        """Computes lambda-returns with max Q(s', .) as values: Peng's Q(lambda) (section 3.3)."""
+        """Computes lambda-returns with max Q(s', .) as values (section 3.3)."""
         steps = trajectory.steps
 
-        def best(obs: PyTree) -> Array:  # of [T, N, ...]
+        def values_of(obs: PyTree) -> Array:  # [T, N, A]
             flat = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), obs)
-            return jnp.max(self.q_values(state.params, flat), axis=-1).reshape(steps.reward.shape)
+            return self.q_values(state.params, flat).reshape(*steps.reward.shape, -1)
 
-        target = lambda_returns(
-            steps.reward,
-            best(steps.next_obs),
-            steps.terminated,
-            steps.truncated,
-            self.discount,
-            self.q_lambda,
-        )
+        following = jnp.max(values_of(steps.next_obs), axis=-1)
+        ends = steps.terminated, steps.truncated
+        if self.traces == "peng":
+            target = lambda_returns(steps.reward, following, *ends, self.discount, self.q_lambda)
+        else:  # pi / mu of a greedy action is at least 1, of another one 0
+            q = values_of(steps.obs)
+            taken = of_actions(q.reshape(-1, q.shape[-1], 1), steps.action.reshape(-1))
+            taken = taken.reshape(steps.reward.shape)
+            log_ratio = jnp.where(taken < jnp.max(q, axis=-1), -jnp.inf, 0.0)
+            target = retrace(
+                steps.reward, taken, following, *ends, log_ratio, self.discount, self.q_lambda
+            )
         return trajectory.replace(steps=Step(steps.obs, steps.action, target))
 
     def update(self, state: TrainState, batch: Trajectory, key: Key, clock: Clock) -> Update:

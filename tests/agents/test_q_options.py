@@ -8,9 +8,9 @@ import scipy.special
 from helpers.environments import MaskedChoice, RewardIsObservation
 from helpers.probes import KEY
 
-from jaxrl.agents import DQN
+from jaxrl.agents import DQN, PQN
 from jaxrl.replay.buffer import Replayed
-from jaxrl.types import Clock, Masked, Transition
+from jaxrl.types import Clock, Masked, Trajectory, Transition
 
 
 def rows_of(obs, next_obs, reward, terminated):
@@ -117,3 +117,41 @@ def test_noisy_layers_start_with_the_given_scale():
 def test_options_that_have_no_use_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         DQN(**change).bind(RewardIsObservation().spec)
+
+
+def test_traces_of_pqn_are_peng_s_or_retrace_s():
+    """Against a loop over the definitions; with retrace, exploring actions cut the trace."""
+    agent = PQN(num_envs=3, num_steps=6, hidden_sizes=(8,), q_lambda=0.8, discount=0.9)
+    agent = agent.bind(RewardIsObservation().spec)
+    state, rng, shape = agent.init(KEY), np.random.default_rng(0), (6, 3)
+    obs, next_obs = (jnp.asarray(rng.standard_normal((*shape, 1)), jnp.float32) for _ in range(2))
+    terminated = rng.random(shape) < 0.15
+    truncated = (rng.random(shape) < 0.15) & ~terminated
+    action = rng.integers(0, 2, shape).astype(np.int32)
+    reward = rng.standard_normal(shape).astype(np.float32)
+    steps = Transition(obs, action, reward, *map(jnp.asarray, (terminated, truncated)), next_obs)
+    batch = Trajectory(steps, jnp.zeros(shape, bool), ())
+
+    def q_of(x):
+        return np.asarray(agent.q_values(state.params, x.reshape(-1, 1))).reshape(*shape, 2)
+
+    q, following = q_of(obs), q_of(next_obs).max(-1)
+    greedy = np.take_along_axis(q, action[..., None], -1)[..., 0] == q.max(-1)
+    assert greedy.any()
+    assert not greedy.all()
+    for traces in ("peng", "retrace"):
+        expected, after = np.zeros(shape), np.zeros(3)
+        for t in reversed(range(6)):
+            goes_on = ~(terminated[t] | truncated[t]) & (t < 5)
+            trace = 0.8 * goes_on
+            if traces == "retrace" and t < 5:
+                trace = trace * greedy[t + 1]
+            value = np.where(terminated[t], 0.0, following[t])
+            if traces == "peng" or t == 5:
+                after = reward[t] + 0.9 * ((1 - trace) * value + trace * after)
+            else:  # for a greedy action, Q(s, a) is V(s)
+                taken = np.take_along_axis(q[t + 1], action[t + 1][:, None], -1)[:, 0]
+                after = reward[t] + 0.9 * (value + trace * (after - taken))
+            expected[t] = after
+        found = agent.replace(traces=traces).prepare(state, batch, Clock.start()).steps.target
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

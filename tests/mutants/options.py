@@ -4,6 +4,7 @@ from mutants.mutant import Mutant
 
 DISTRIBUTIONS = "tests/test_distributions.py"
 EXPLORATION = "tests/agents/test_exploration.py"
+IMPALA = "tests/agents/test_impala.py"
 ON_POLICY_OPTIONS = "tests/agents/test_on_policy_options.py"
 Q_OPTIONS = "tests/agents/test_q_options.py"
 
@@ -123,5 +124,29 @@ MUTANTS = (
         "(action - self.low) / (self.high - self.low)",
         "action / (self.high - self.low)",
         ("tests/test_wrappers.py::test_rescaled_actions_reach_the_bounds",),
+    ),
+    Mutant(
+        "actors-are-never-behind",
+        "The actors of IMPALA act with the latest parameters, so that there is nothing to correct.",
+        "jaxrl/agents/impala.py",
+        "return jnp.concatenate([past[1:], now[None]])",
+        "return jnp.broadcast_to(now, past.shape)",
+        (f"{IMPALA}::test_actors_are_behind_by_the_lag[3]",),
+    ),
+    Mutant(
+        "ratio-upside-down",
+        "V-trace gets the behaviour's probability over the policy's.",
+        "jaxrl/agents/impala.py",
+        'now[0].log_prob(steps.action) - steps.extras["log_prob"]',
+        'steps.extras["log_prob"] - now[0].log_prob(steps.action)',
+        (f"{IMPALA}::test_targets_are_those_of_vtrace",),
+    ),
+    Mutant(
+        "retrace-cut-one-action-early",
+        "The trace is cut by the action of the step itself, not by the next one.",
+        "jaxrl/agents/pqn.py",
+        "jnp.where(taken < jnp.max(q, axis=-1), -jnp.inf, 0.0)",
+        "jnp.roll(jnp.where(taken < jnp.max(q, axis=-1), -jnp.inf, 0.0), 1, axis=0)",
+        (f"{Q_OPTIONS}::test_traces_of_pqn_are_peng_s_or_retrace_s",),
     ),
 )

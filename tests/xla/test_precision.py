@@ -52,6 +52,7 @@ AGENTS = {
     "ppo_penalty": (agents.PPOPenalty(**ON_POLICY, kl_reduction="max"), BestMixedAction, {}),
     "a2c": (agents.A2C(**ON_POLICY), cartpole, {}),
     "a3c": (agents.A3C(num_workers=2, **ON_POLICY), cartpole, {}),
+    "impala": (agents.IMPALA(**ON_POLICY, lag=2), cartpole, {}),
     "online_actor_critic": (
         agents.OnlineActorCritic(num_envs=2, lambda_actor=0.9, lambda_critic=0.9, **SMALL),
         cartpole,

@@ -1,0 +1,96 @@
+"""IMPALA: actors behind the learner, corrected by V-trace, as a pure function.
+
+Espeholt, Soyer, Munos et al., "IMPALA: scalable distributed deep-RL with importance weighted
+actor-learner architectures", 2018.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agent import Update
+from jaxrl.agents.a2c import A2C
+from jaxrl.agents.bases.actor_critic import Sample
+from jaxrl.agents.bases.learning import TrainState
+from jaxrl.distributions import Distribution
+from jaxrl.estimators import vtrace
+from jaxrl.hyper import hyper
+from jaxrl.types import Array, Clock, Key, PyTree, Scalar, Trajectory
+
+
+class IMPALAState(TrainState):
+    """Attributes:
+    past: the parameters before each of the last `lag` updates, leaves `[lag, ...]`, oldest first.
+    """
+
+    past: PyTree
+
+
+class IMPALA(A2C):
+    """Advantage actor-critic whose actors are behind the learner, corrected by V-trace."""
+
+    num_steps: int = 20
+    lag: int = hyper(
+        1,
+        low=0,
+        static=True,
+        doc="Updates by which the actors' parameters are behind the learner's; with 0, V-trace has "
+        "nothing to correct, and this is A2C.",
+    )
+    clip_rho: Scalar = hyper(
+        1.0,
+        low=0.0,
+        open_low=True,
+        doc="Largest importance ratio of a TD error and of a gradient.",
+    )
+    clip_c: Scalar = hyper(1.0, low=0.0, open_low=True, doc="Largest importance ratio of a trace.")
+
+    def init(self, key: Key) -> IMPALAState:
+        start = super().init(key)
+        past = jax.tree.map(lambda x: jnp.stack([x] * self.lag), start.params) if self.lag else ()
+        return IMPALAState(start.params, start.optimizer, past)
+
+    def acting_policy(
+        self, state: Any, carry: PyTree, obs: PyTree, *, explore: bool
+    ) -> tuple[Distribution, PyTree]:
+        """The policy of `lag` updates ago; without `explore`, the latest one."""
+        if explore and self.lag:
+            state = state.replace(params=jax.tree.map(lambda x: x[0], state.past))
+        return super().acting_policy(state, carry, obs, explore=explore)
+
+    def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
+        """V-trace's targets and advantages (eq. 1 and section 4.2), by the latest parameters."""
+        steps, apply = trajectory.steps, self.network.apply
+        values, next_values = self.values(state.params, trajectory)
+        now: Any = apply(
+            state.params, steps.obs, trajectory.carry, trajectory.first, method="policy"
+        )
+        found = vtrace(
+            steps.reward,
+            values,
+            next_values,
+            steps.terminated,
+            steps.truncated,
+            now[0].log_prob(steps.action) - steps.extras["log_prob"],
+            self.discount,
+            self.gae_lambda,
+            self.clip_rho,
+            self.clip_c,
+            self.clip_rho,
+        )
+        log_prob = steps.extras["log_prob"]
+        sample = Sample(steps.obs, steps.action, log_prob, values, found.advantages, found.targets)
+        return trajectory.replace(steps=sample)
+
+    def update(self, state: Any, batch: Trajectory, key: Key, clock: Clock) -> Update:
+        """One gradient step on the whole rollout; the actors move on by one update."""
+        new, metrics, *rest = self.step(state, batch, clock)
+        if self.lag:
+
+            def moved_on(past: Array, now: Array) -> Array:
+                return jnp.concatenate([past[1:], now[None]])
+
+            past = jax.tree.map(moved_on, state.past, state.params)
+            new = new.replace(past=past)
+        return Update(new, metrics, *rest)
