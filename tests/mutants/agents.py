@@ -453,8 +453,8 @@ MUTANTS = (
         "pqn-runs-on-after-truncation",
         "Q(lambda) carries the next episode's return across a truncation.",
         "jaxrl/agents/pqn.py",
-        "            steps.truncated,\n            self.discount,",
-        "            steps.truncated & False,\n            self.discount,",
+        "ends = steps.terminated, steps.truncated",
+        "ends = steps.terminated, steps.truncated & False",
         ("tests/agents/test_dqn.py::test_pqn_targets_equal_a_reference_loop",),
     ),
     Mutant(
