@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+import numbers
 import types
 import typing
 from collections.abc import Callable
@@ -45,8 +46,13 @@ class Declaration:
             most = None if self.high is None else int(self.high)
             check_whole(name, value, least, most=most, or_none=types.NoneType in kinds)
         elif self.static and float in kinds:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidType(f"{name} is {value!r}: it must be a number, and cannot be swept")
+            if value is None and types.NoneType in kinds:
+                return
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise InvalidType(
+                    f"{name} is {value!r}: give one Python number, which is compiled into the "
+                    "program"
+                )
             check_range(owner, name, low, high, open_low=self.open_low)
         elif not self.static:
             ends = {"open_low": self.open_low, "may_end_low": self.may_end_low}

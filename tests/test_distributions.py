@@ -580,6 +580,16 @@ def test_beta_matches_scipy():
         np.testing.assert_allclose(value, reference, rtol=2e-4, atol=2e-4)
 
 
+def test_beta_samples_pass_a_kolmogorov_smirnov_test():
+    """Down to the smallest parameters, where proposals are rejected most often."""
+    alpha, beta = np.float32([1.0, 1.0, 1.2, 30.0]), np.float32([1.0, 5.0, 1.7, 2.0])
+    num = 200_000
+    drawn = draw(Beta(alpha, beta), jax.random.key(0), num)
+    for i in range(4):
+        law = scipy.stats.beta(alpha[i], beta[i])
+        assert scipy.stats.kstest(np.asarray(drawn[:, i], np.float64), law.cdf).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("p", [EXAMPLES["beta"], EXAMPLES["squashed"]], ids=["beta", "squashed"])
 def test_hessian_of_kl_of_bounded_policies_is_their_fisher_matrix(p):
     first, second = (x[0, :1] for x in p.parameters)

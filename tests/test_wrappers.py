@@ -189,6 +189,12 @@ def test_time_limit_truncates_and_keeps_termination():
     assert wrappers.TimeLimit(Push(), 2).spec.max_steps == 2
 
 
+def test_a_time_limit_can_belong_to_the_task():
+    steps = play(wrappers.TimeLimit(plain(), 3, terminates=True), 7)
+    np.testing.assert_array_equal(steps.terminated[:, 0], np.arange(1, 8) % 3 == 0)
+    assert not steps.truncated.any()
+
+
 def test_wrappers_keep_the_declared_truncation():
     """Only the wrapped environment knows whether it truncates elsewhere."""
     assert wrappers.TimeLimit(plain(truncates=2), 50).spec.truncates == "anywhere"

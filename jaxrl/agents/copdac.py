@@ -38,6 +38,12 @@ class COPDAC(CompatibleAgent):
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
+        for field, plain in (("initial_log_std", 0.0), ("std_from", "parameter")):
+            if (value := getattr(self, field)) != plain:
+                raise InvalidValue(
+                    f"{field} is {value!r}: COPDAC's policy has no spread, its noise is "
+                    f"exploration_noise. Leave {field}={plain!r}"
+                )
         if not isinstance(spec.action, Box):
             raise InvalidValue(
                 f"COPDAC needs a Box of actions, but the action space is {spec.action}: a "

@@ -94,7 +94,7 @@ class DDPG(ContinuousAgent):
 
     def init(self, key: Key) -> DDPGState:
         actor_key, critic_key = jax.random.split(key)
-        actor = self.actor.init(actor_key, self.bound_spec.dummy_observation(1))
+        actor = self.new_params(self.actor, actor_key, self.bound_spec.dummy_observation(1))
         critic, critic_optimizer = self.init_critic(critic_key)
         actor_optimizer = self.optimizer_at(self.learning_rate, Clock.start()).init(trained(actor))
         params = Networks(actor, critic)

@@ -62,6 +62,10 @@ class FiniteDifference(PopulationAgent, GradientAgent):
                 "must be even"
             )
 
+    def init_params(self, key: Key) -> PyTree:
+        inputs = self.bound_spec.dummy_observation(1)
+        return self.new_params(self.network, key, inputs, method="policy")
+
     def init(self, key: Key) -> FiniteDifferenceState:
         start: Any = super().init(key)
         candidates = self.perturbed(start.params, stream(key, Stream.SAMPLE), Clock.start())

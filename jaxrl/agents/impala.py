@@ -4,6 +4,7 @@ Espeholt, Soyer, Munos et al., "IMPALA: scalable distributed deep-RL with import
 actor-learner architectures", 2018.
 """
 
+import operator
 from typing import Any
 
 import jax
@@ -14,9 +15,11 @@ from jaxrl.agents.a2c import A2C
 from jaxrl.agents.bases.actor_critic import Sample
 from jaxrl.agents.bases.learning import TrainState
 from jaxrl.distributions import Distribution
+from jaxrl.errors import InvalidValue
 from jaxrl.estimators import vtrace
 from jaxrl.hyper import hyper
-from jaxrl.types import Array, Clock, Key, PyTree, Scalar, Trajectory
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, Trajectory
+from jaxrl.validation import holds_anywhere
 
 
 class IMPALAState(TrainState):
@@ -35,9 +38,10 @@ class IMPALA(A2C):
         1,
         low=0,
         static=True,
-        doc="Updates by which the actors' parameters are behind the learner's; with 0, V-trace has "
-        "nothing to correct, and this is A2C.",
+        doc="Updates by which the actors' parameters are behind the learner's; with 0 and the "
+        "other defaults, V-trace has nothing to correct, and this is A2C.",
     )
+    gae_lambda: Scalar = hyper(1.0, low=0.0, high=1.0, doc="Lambda of V-trace's traces.")
     clip_rho: Scalar = hyper(
         1.0,
         low=0.0,
@@ -45,6 +49,16 @@ class IMPALA(A2C):
         doc="Largest importance ratio of a TD error and of a gradient.",
     )
     clip_c: Scalar = hyper(1.0, low=0.0, open_low=True, doc="Largest importance ratio of a trace.")
+
+    eval_modes = ("greedy",)  # exploring actions are those of the actors
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        if holds_anywhere(operator.gt, self.clip_c, self.clip_rho):
+            raise InvalidValue(
+                f"clip_c is {self.clip_c} and clip_rho is {self.clip_rho}: V-trace needs clip_c of "
+                "at most clip_rho"
+            )
 
     def init(self, key: Key) -> IMPALAState:
         start = super().init(key)

@@ -83,7 +83,7 @@ class NaturalActorCritic(NetworkAgent, GradientAgent, FisherAgent):
                 )
 
     def init_params(self, key: Key) -> PyTree:
-        return self.network.init(key, *self.dummy_inputs(), method="policy")
+        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
 
     def prepare(self, state: TrainState, trajectory: Trajectory, clock: Clock) -> Trajectory:
         """Finds the first episode of each copy, its return and the weights of its steps."""

@@ -39,6 +39,11 @@ class OffPAC(OnlineActorCritic):
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
+        if self.box_policy != "gaussian":
+            raise InvalidValue(
+                f"box_policy is {self.box_policy!r}: OffPAC's behaviour leaves the box, where such "
+                "a policy has no density. Use 'gaussian'"
+            )
         if not isinstance(spec.action, Box | Discrete):
             raise InvalidValue(
                 f"OffPAC's behaviour needs discrete actions or a Box, but the action space is "

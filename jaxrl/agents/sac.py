@@ -73,7 +73,7 @@ class SAC(SoftAgent):
 
     def init(self, key: Key) -> SACState:
         actor_key, critic_key = jax.random.split(key)
-        actor = self.actor.init(actor_key, self.bound_spec.dummy_observation(1))
+        actor = self.new_params(self.actor, actor_key, self.bound_spec.dummy_observation(1))
         critic, critic_optimizer = self.init_critic(critic_key)
         log_temperature = jnp.log(jnp.asarray(self.temperature, jnp.float32))
         start = Clock.start()

@@ -64,6 +64,8 @@ class SHAC(CriticAgent, GradientAgent):
         0.8, low=0.0, high=1.0, doc="Step of the target critic towards the critic per iteration."
     )
 
+    keeps_noise = False  # noise linear in features would need its derivative by the state
+
     @property
     def plan(self) -> OnPolicy:
         return OnPolicy(self.num_envs, self.num_steps, layout=self.layout, differentiable=True)
@@ -74,6 +76,11 @@ class SHAC(CriticAgent, GradientAgent):
             raise InvalidValue(
                 f"SHAC needs a Box of actions, but the action space is {spec.action}: a choice has "
                 "no derivative. Use PPO"
+            )
+        if self.box_policy == "beta":
+            raise InvalidValue(
+                "box_policy is 'beta', whose samples have no derivative here: use 'gaussian' or "
+                "'squashed'"
             )
         if self.core != "none":
             raise InvalidValue(

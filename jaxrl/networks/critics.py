@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxrl.distributions import FeatureGaussian
@@ -68,8 +67,7 @@ class Outputs(nn.Module):
 class ExploringOutputs(nn.Module):
     """A torso and hidden layers, to a Gaussian whose noise is linear in their features.
 
-    Its mean is clipped to [-2, 2], beyond which tanh hardly changes; no gradient reaches the
-    features through the noise.
+    Its mean is clipped to [-2, 2], beyond which tanh hardly changes.
 
     Attributes:
       torso, hidden_sizes, activation, call: see `Outputs`.
@@ -90,4 +88,4 @@ class ExploringOutputs(nn.Module):
         x = MLP(self.hidden_sizes, self.activation)(x)
         mean = jnp.clip(dense(self.num, 0.01)(x), -2.0, 2.0)
         log_std = noise_log_std(self, (x.shape[-1], self.num), self.initial_log_std)
-        return FeatureGaussian.of(mean, jax.lax.stop_gradient(x), log_std, 1)
+        return FeatureGaussian.of(mean, x, log_std, 1)

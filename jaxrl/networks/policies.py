@@ -33,9 +33,6 @@ from jaxrl.types import (
     PyTree,
 )
 
-LOG_STD_RANGE = (-20.0, 2.0)
-"""Limits of standard deviations that are outputs of a network."""
-
 BoxPolicy = Literal["gaussian", "squashed", "beta"]
 StdFrom = Literal["parameter", "output", "features"]
 
@@ -93,7 +90,7 @@ class PolicyHead(nn.Module):
             log_std = noise_log_std(self, (x.shape[-1], *shape), self.initial_log_std)
             return FeatureGaussian.of(first, jax.lax.stop_gradient(x), log_std, len(shape))
         if self.std_from == "output":
-            log_std = jnp.clip(self.initial_log_std + output(), *LOG_STD_RANGE)
+            log_std = jnp.clip(self.initial_log_std + output(), -20.0, 10.0)
         else:
             log_std = self.param(
                 "log_std", lambda _, s: jnp.full(s, self.initial_log_std, jnp.float32), shape

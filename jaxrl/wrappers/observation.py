@@ -95,9 +95,13 @@ class MaskVelocity(ObservationWrapper):
 class TimeAwareObservation(Wrapper):
     """Appends the share of the episode that is left, from 1 to 0, to a vector observation.
 
-    Where a time limit ends episodes for good, the value depends on the time that is left, which the
-    agent cannot see otherwise (Pardo, Tavakoli, Levdik and Kormushev, "Time limits in reinforcement
-    learning", 2018). The limit is that of the environment, or of `TimeLimit` inside.
+    For tasks whose time limit is part of the task, `TimeLimit(env, max_steps, terminates=True)`:
+    values then depend on the time that is left. With a limit that truncates, agents bootstrap from
+    the value of a state with no time left, which they never learn.
+
+    The limit is `spec.max_steps` of the wrapped environment, the longest one if copies differ.
+
+    Source: Pardo, Tavakoli, Levdik and Kormushev, "Time limits in reinforcement learning", 2018.
     """
 
     @property

@@ -25,9 +25,12 @@ class TimeLimit(Wrapper):
 
     Attributes:
       max_steps: the limit, in steps of this wrapper.
+      terminates: the limit belongs to the task: it terminates the episode, and nothing is
+        bootstrapped. The agent should then see the time, see `TimeAwareObservation`.
     """
 
     max_steps: int = static(default=1000)
+    terminates: bool = static(default=False)
 
     @property
     def spec(self) -> EnvSpec:
@@ -45,7 +48,12 @@ class TimeLimit(Wrapper):
         inner, time = state
         inner, timestep = self.env.step(key, inner, action)
         time = time + 1
-        truncated = timestep.truncated | ((time >= self.max_steps) & ~timestep.terminated)
+        late = time >= self.max_steps
+        if self.terminates:
+            return (inner, time), timestep.replace(
+                terminated=timestep.terminated | late, truncated=timestep.truncated & ~late
+            )
+        truncated = timestep.truncated | (late & ~timestep.terminated)
         return (inner, time), timestep.replace(truncated=truncated)
 
 

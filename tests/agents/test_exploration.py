@@ -8,7 +8,7 @@ import scipy.stats
 from helpers.environments import BestActionByObservation, BestContinuousAction
 from helpers.probes import KEY, cases, learned, mode
 
-from jaxrl.agents import A2C, COPDAC, PPO, RPG, SAC, TRPO
+from jaxrl.agents import A2C, COPDAC, PPO, RPG, SAC, SHAC, TRPO, OffPAC
 from jaxrl.distributions import FeatureGaussian
 from jaxrl.types import Clock
 
@@ -111,12 +111,17 @@ def test_probe_continuous_action(name):
 @pytest.mark.parametrize(
     ("agent", "message"),
     [
-        (PPO(std_from="features", core="gru"), "because core is 'gru'"),
+        (PPO(std_from="features", core="gru"), "PPO with core='gru' cannot keep noise"),
         (PPO(std_from="features", box_policy="beta"), "std_from is 'features'"),
         (PPO(noise_every=4), "noise_every is 4, but std_from is 'parameter'"),
         (SAC(noise_every=4), "noise_every is 4, but std_from is 'output'"),
-        (COPDAC(std_from="features"), "because its noise is its own"),
-        (RPG(std_from="features"), "because its noise is its own"),
+        (RPG(std_from="features"), "RPG cannot keep noise"),
+        (SHAC(std_from="features"), "SHAC cannot keep noise"),
+        (SHAC(box_policy="beta"), "box_policy is 'beta'"),
+        (OffPAC(box_policy="squashed"), "box_policy is 'squashed': OffPAC"),
+        (COPDAC(std_from="output"), "std_from is 'output': COPDAC"),
+        (COPDAC(initial_log_std=-1.0), "initial_log_std is -1.0: COPDAC"),
+        (SAC(initial_log_std=-1.0), "initial_log_std is -1.0, but std_from is 'output'"),
     ],
 )
 def test_noise_that_cannot_be_kept_is_rejected(agent, message):

@@ -92,3 +92,8 @@ def test_it_learns_with_a_lag():
     agent = IMPALA(num_envs=64, num_steps=8, hidden_sizes=(16,), learning_rate=1e-2, lag=4)
     agent, state, _ = learned(agent, BestActionByObservation(), 60)
     np.testing.assert_array_equal(mode(agent, state, [[-1.0], [1.0]]), [0, 1])
+
+
+def test_traces_are_not_cut_later_than_errors():
+    with pytest.raises(ValueError, match=r"clip_c is 1\.0 and clip_rho is 0\.5"):
+        IMPALA(clip_rho=0.5).bind(SPEC)

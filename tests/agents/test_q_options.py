@@ -72,8 +72,12 @@ def test_iqn_has_its_three_numbers_of_levels(monkeypatch):
     call = network.__call__
     monkeypatch.setattr(network, "__call__", spy)
     zeros = jnp.zeros((4, 1))
-    agent.td_errors(params, params, rows_of(zeros, zeros, jnp.zeros(4), jnp.zeros(4) > 0), KEY)
+    rows = rows_of(zeros, zeros, jnp.zeros(4), jnp.zeros(4) > 0)
+    agent.td_errors(params, params, rows, KEY)
     assert sorted(used) == [3, 5, 7]
+    used.clear()  # both policies of Munchausen have K levels of their own
+    agent.replace(munchausen=0.9).td_errors(params, params, rows, KEY)
+    assert sorted(used) == [3, 5, 7, 7]
     used.clear()
     agent.q_values(params, zeros, KEY)
     assert used == [7]
@@ -109,6 +113,7 @@ def test_noisy_layers_start_with_the_given_scale():
         ({"munchausen": 0.9, "head": "c51"}, "munchausen is 0.9 and head is 'c51'"),
         ({"munchausen": 0.9, "double": "target"}, "munchausen is 0.9 and double is 'target'"),
         ({"munchausen": 0.9, "n_step": 3}, "munchausen is 0.9 and n_step is 3"),
+        ({"epsilon_power": 7.0, "exploration": "boltzmann"}, "epsilon_power is 7.0, but"),
         ({"num_target_levels": 8}, "num_target_levels is 8, but head is 'scalar'"),
         ({"num_acting_levels": 8, "head": "c51"}, "num_acting_levels is 8, but head is 'c51'"),
         ({"noise_scale": -1.0}, "noise_scale is -1.0"),

@@ -12,8 +12,8 @@ COMMON = """
     from helpers.environments import BestAction, Chain, Counter, Recall
     from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agents import (
-        A2C, COPDAC, DQN, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO, CompatibleActorCritic,
-        FiniteDifference, FittedQActorCritic, NaturalActorCritic,
+        A2C, COPDAC, DQN, IMPALA, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO,
+        CompatibleActorCritic, FiniteDifference, FittedQActorCritic, NaturalActorCritic,
     )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
@@ -70,11 +70,17 @@ SAME = """
     episodes = sizes | {"num_steps": 10, "whole_episodes": True, "optimizer": "sgd"}
     ends = Counter(lifetime=5, limit=10)
     natural = sizes | {"num_steps": 16, "critic_minibatches": 1, "critic_epochs": 2}
-    pqn = sizes | {"num_steps": 6, "num_minibatches": 1, "noisy": True, "optimizer": "sgd"}
+    pqn = sizes | {"num_steps": 6, "num_minibatches": 1, "noisy": True, "optimizer": "sgd",
+                   "epsilon_power": 3.0}
+    pendulum = jaxrl_envs.make("gymnax/Pendulum-v1")
+    kept = {"std_from": "features", "initial_log_std": -1.0, "noise_every": 4}
     both = {"normalize_observations": True, "normalize_rewards": True}
     cases = {
         "ppo": (PPO(**whole), cart, 3, both),
-        "ppo of a box": (PPO(**whole), jaxrl_envs.make("gymnax/Pendulum-v1"), 3, {}),
+        "ppo of a box": (PPO(**whole), pendulum, 3, {}),
+        "ppo with kept noise": (PPO(**whole, **kept, normalize_over="rollout"), pendulum, 3, {}),
+        "ppo between bounds": (PPO(**whole, box_policy="beta"), pendulum, 3, {}),
+        "impala": (IMPALA(**rollouts, lag=2), cart, 3, {}),
         "recurrent ppo": (PPO(**whole, core="gru"), cart, 3, {}),
         "ppo at an adaptive rate": (PPO(**whole, desired_kl=1e-3), cart, 3, {}),
         "ppo with a penalty": (PPOPenalty(**whole, kl_reduction="max"), cart, 3, both),
@@ -99,7 +105,7 @@ SAME = """
         "fitted q actor-critic": (
             FittedQActorCritic(**rollouts, discount=0.6, fitted_actions="uniform"), ends, 3, {}),
         "copdac": (
-            COPDAC(**rollouts, learning_rate=1e-2), jaxrl_envs.make("gymnax/Pendulum-v1"), 3, both),
+            COPDAC(**rollouts, learning_rate=1e-2), pendulum, 3, both),
         "compatible actor-critic, regression": (
             CompatibleActorCritic(**rollouts, critic_fit="regression", cg_iterations=4), cart, 2,
             {}),
@@ -119,6 +125,9 @@ SOMETIMES = (
     "reinforce, standardised",
     "noisy pqn",
     "ppo of a box",
+    "ppo with kept noise",
+    "ppo between bounds",
+    "impala",
     "ppo at an adaptive rate",
     "ppo with a penalty",
     "a2c from a pool",

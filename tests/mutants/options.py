@@ -13,8 +13,8 @@ MUTANTS = (
         "munchausen-by-the-online-network",
         "The policy in Munchausen's reward is that of the network that learns.",
         "jaxrl/agents/bases/munchausen.py",
-        "self.outputs(evaluator, rows.obs, stream",
-        "self.outputs(params, rows.obs, stream",
+        "self._scaled_log_policy(evaluator, rows.obs",
+        "self._scaled_log_policy(params, rows.obs",
         (f"{Q_OPTIONS}::test_munchausen_target_matches_numpy",),
     ),
     Mutant(
@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     Mutant(
         "epsilons-of-the-wrong-copies",
-        "The most exploring copy is the last one, and the exponent is off by one part.",
+        "The exponents end before the last copy: i / N in place of i / (N - 1).",
         "jaxrl/agents/bases/action_values.py",
         "max(num_envs * num_shards() - 1, 1)",
         "(num_envs * num_shards())",
@@ -148,5 +148,21 @@ MUTANTS = (
         "jnp.where(taken < jnp.max(q, axis=-1), -jnp.inf, 0.0)",
         "jnp.roll(jnp.where(taken < jnp.max(q, axis=-1), -jnp.inf, 0.0), 1, axis=0)",
         (f"{Q_OPTIONS}::test_traces_of_pqn_are_peng_s_or_retrace_s",),
+    ),
+    Mutant(
+        "gamma-takes-what-was-rejected",
+        "Beta samples take the first proposal, whether it was accepted or not.",
+        "jaxrl/distributions/bounded.py",
+        "jnp.where(jnp.any(accepted, -1), jnp.argmax(accepted, -1), 5)",
+        "jnp.zeros(shape.shape, int)",
+        (f"{DISTRIBUTIONS}::test_beta_samples_pass_a_kolmogorov_smirnov_test",),
+    ),
+    Mutant(
+        "one-gain-for-all-layers",
+        "Kernels keep the gain of their layer whatever initialisation is asked for.",
+        "jaxrl/networks/initialization.py",
+        'return variables if kind == "orthogonal" else _with_lecun_kernels(variables, key)',
+        "return variables",
+        ("tests/networks/test_networks.py::test_kernels_can_have_the_variance_of_lecun",),
     ),
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.agents import PPO
+from jaxrl.agents import DDPG, DQN, PPO, SAC
 from jaxrl.distributions import Categorical, DiagonalGaussian, MultiCategorical, Product
 from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.networks.layers import MLP, Flatten, activation, dense
@@ -110,7 +110,7 @@ def test_policies_between_bounds_start_near_the_centre_and_stay_inside():
 
 
 def test_the_standard_deviation_can_depend_on_the_state():
-    head = PolicyHead(Box.of(-1.0, 1.0, (3,)), -0.5, state_dependent_std=True)
+    head = PolicyHead(Box.of(-1.0, 1.0, (3,)), -0.5, std_from="output")
     x = gaussian(50, 8)
     params = init(head, x)
     log_std = np.asarray(apply(head, params, x).log_std)
@@ -479,3 +479,26 @@ def test_heads_of_every_space():
 def test_flatten_rejects_unexpected_leaves():
     with pytest.raises(ValueError, match="zip"):
         Flatten(((2,),), MLP((3,))).init(KEY, {"a": gaussian(2), "b": gaussian(2)})
+
+
+def test_kernels_can_have_the_variance_of_lecun():
+    """Also in the last layer, whose gain is small otherwise; not in recurrent and noisy layers."""
+    spec = EnvSpec(jax.ShapeDtypeStruct((50,), jnp.float32), Discrete(40))
+    sizes = {"hidden_sizes": (200, 100), "core": "gru", "core_size": 30}
+    own, other = (
+        jax.jit(PPO(**sizes, initialization=kind).bind(spec).init_params)(KEY)["params"]
+        for kind in ("orthogonal", "lecun")
+    )
+    for name in ("actor_torso", "critic_torso", "actor_head"):
+        for kernel in (x for x in jax.tree.leaves(other[name]) if x.ndim == 2):
+            np.testing.assert_allclose(kernel.std() * np.sqrt(len(kernel)), 1.0, rtol=0.1)
+    assert np.abs(np.asarray(own["actor_head"]["Dense_0"]["kernel"])).max() < 0.01
+    for a, b in zip(*(jax.tree.leaves(p["actor_core"]) for p in (own, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    agents = DDPG(hidden_sizes=(64,)), SAC(hidden_sizes=(64,)), DQN(noisy=True, hidden_sizes=(64,))
+    box = EnvSpec(spec.observation, Box.of(-1.0, 1.0, (20,)))
+    for agent, of in zip(agents, (box, box, spec), strict=True):
+        state = jax.jit(agent.replace(initialization="lecun").bind(of).init)(KEY)
+        first = jax.jit(agent.bind(of).init)(KEY)
+        changed = jax.tree.map(lambda x, y: bool((x != y).any()), state, first)
+        assert any(jax.tree.leaves(changed)) != isinstance(agent, DQN)

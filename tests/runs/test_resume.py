@@ -93,6 +93,13 @@ MORE = {
         {},
         None,
     ),
+    "noise that is kept": (
+        PPO(num_envs=2, num_steps=4, num_minibatches=1, hidden_sizes=(4,), std_from="features",
+            noise_every=3),
+        BestContinuousAction(),
+        {},
+        None,
+    ),
 }  # fmt: skip
 
 

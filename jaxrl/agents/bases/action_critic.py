@@ -53,7 +53,7 @@ class ActionCriticAgent(CriticAgent):
         space: Any = spec.action
         few = isinstance(space, Discrete)
         action = None if few else self._flat(jnp.zeros((1, *space.shape)))
-        return Networks(actor, self.critic.init(key, spec.dummy_observation(1), action))
+        return Networks(actor, self.new_params(self.critic, key, spec.dummy_observation(1), action))
 
     def _flat(self, action: Array) -> Array:
         """Actions of a box within its bounds, as the environment takes them, `[..., D]`."""

@@ -130,6 +130,11 @@ class QAgent(AdamAgent):
                 raise InvalidValue(
                     f"{field} is {value}, but head is {self.head!r}: only 'iqn' draws levels"
                 )
+        if self.epsilon_power is not None and self.exploration != "epsilon":
+            raise InvalidValue(
+                f"epsilon_power is {self.epsilon_power}, but exploration is "
+                f"{self.exploration!r}: use 'epsilon', or leave it out"
+            )
         ends = (self.value_min, self.value_max)
         if self.head == "c51" and holds_anywhere(operator.ge, *ends):
             raise InvalidValue(f"value_min is {ends[0]}: it must be below value_max = {ends[1]}")
@@ -162,7 +167,7 @@ class QAgent(AdamAgent):
         """Initial parameters of the network."""
         obs = self.bound_spec.dummy_observation(1)
         levels = jnp.ones((1, self.num_atoms)) if self.head == "iqn" else None
-        return self.network.init(key, obs, levels)
+        return self.new_params(self.network, key, obs, levels)
 
     # Values ---------------------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ class ContinuousAgent(PrioritizedAgent):
     def init_critic(self, key: Key) -> tuple[PyTree, optax.OptState]:
         """Initial parameters of the critics and their optimiser's state."""
         action = None if self.num_actions else jnp.zeros((1, self.num_values))
-        params = self.critic.init(key, self.bound_spec.dummy_observation(1), action)
+        params = self.new_params(self.critic, key, self.bound_spec.dummy_observation(1), action)
         return params, self.optimizer_at(self.critic_learning_rate, Clock.start()).init(
             trained(params)
         )

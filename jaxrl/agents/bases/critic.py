@@ -47,9 +47,8 @@ class SeparateAgent(NetworkAgent):
             )
 
     def init_params(self, key: Key) -> Networks:
-        init: Any = self.network.init
-        actor, critic = (init(key, *self.dummy_inputs(), method=m) for m in ("policy", "value"))
-        return Networks(actor, critic)
+        inputs, methods = self.dummy_inputs(), ("policy", "value")
+        return Networks(*(self.new_params(self.network, key, *inputs, method=m) for m in methods))
 
     def actor_params(self, state: Any) -> PyTree:
         return state.params.actor

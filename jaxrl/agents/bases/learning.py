@@ -11,6 +11,7 @@ from flax import struct
 from jaxrl.agent import Agent, OnPolicy, Replay
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
+from jaxrl.networks.initialization import Initialization, initialize
 from jaxrl.networks.variables import trained
 from jaxrl.optimizers import Factory, OptimizerName, check_factory, optimizer
 from jaxrl.replay.buffer import Replayed
@@ -62,10 +63,20 @@ class LearningAgent(Agent):
         "an optax factory such as `optax.adamw`, which is called with the learning rate.",
     )
     discount: Scalar = hyper(0.99, low=0.0, high=1.0, doc="Discount factor, gamma.")
+    initialization: Initialization = hyper(
+        "orthogonal",
+        static=True,
+        doc="Initial kernels: orthogonal, with a gain for each layer, or normal with variance "
+        "1 / inputs in all layers (lecun), also in your own modules.",
+    )
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
         check_factory(self.optimizer)
+
+    def new_params(self, module: Any, key: Key, *args: Any, **options: Any) -> PyTree:
+        """`module.init`, with the kernels that `initialization` asks for."""
+        return initialize(self.initialization, module, key, *args, **options)
 
     def optimizer_at(
         self, learning_rate: Scheduled, clock: Clock, **options: Any

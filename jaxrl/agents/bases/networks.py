@@ -54,15 +54,17 @@ class NetworkAgent(RolloutAgent):
     initial_log_std: float = hyper(
         0.0,
         static=True,
+        low=-20.0,
+        high=10.0,
         doc="Log of the standard deviation of actions, at first; of the Gaussian before tanh, if "
-        "squashed.",
+        "squashed; of the noise's weights, with std_from='features', where -2 is usual.",
     )
     std_from: StdFrom = hyper(
         "parameter",
         static=True,
         doc="Standard deviation of actions: a parameter of its own, an output of the network, or "
-        "that of noise linear in the network's features, whose weights are kept for an episode "
-        "(features: generalised state-dependent exploration, gSDE).",
+        "that of noise linear in the network's features, which it does not train, with weights "
+        "that are kept for an episode (features: generalised state-dependent exploration, gSDE).",
     )
     noise_every: int | None = hyper(
         None,
@@ -107,10 +109,11 @@ class NetworkAgent(RolloutAgent):
                     "std_from as they are, or give a torso instead"
                 )
         if self.std_from == "features" and (self.core != "none" or not self.keeps_noise):
-            why = f"core is {self.core!r}" if self.keeps_noise else "its noise is its own"
+            name = type(self).__name__
+            which = f"{name} with core={self.core!r}" if self.keeps_noise else name
             raise InvalidValue(
-                f"std_from is 'features', which {type(self).__name__} does not support, because "
-                f"{why}. Use 'output' or 'parameter'"
+                f"std_from is 'features', but {which} cannot keep noise for several steps: use "
+                "'output' or 'parameter'"
             )
         check_kept(self.std_from, self.noise_every)
         if self.truncate_every is not None and self.core == "none":
@@ -155,7 +158,7 @@ class NetworkAgent(RolloutAgent):
 
     def init_params(self, key: Key) -> PyTree:
         """Initial parameters of the networks."""
-        return self.network.init(key, *self.dummy_inputs())
+        return self.new_params(self.network, key, *self.dummy_inputs())
 
     def dummy_inputs(self) -> tuple[PyTree, PyTree, Array]:
         """An observation, a carry and a start of an episode, for `init` of a network."""

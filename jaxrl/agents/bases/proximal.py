@@ -27,7 +27,7 @@ class ProximalAgent(MinibatchAgent, JointLossAgent, AdamAgent):
         False,
         static=True,
         doc="Compute values, advantages and value targets again before each epoch, not only the "
-        "first (Andrychowicz et al., 2021).",
+        "first (Andrychowicz et al., 2021). clip_value then starts from the new values.",
     )
 
     @property

@@ -10,8 +10,9 @@ from jaxrl.distributions import Categorical, FeatureGaussian, TanhGaussian
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.networks.critics import ExploringOutputs, Outputs
-from jaxrl.networks.policies import LOG_STD_RANGE
 from jaxrl.types import Array, Clock, Discrete, EnvSpec, Key, PyTree, split_mask
+
+LOG_STD_RANGE = (-20.0, 2.0)
 
 
 class SoftAgent(ContinuousAgent):
@@ -24,8 +25,13 @@ class SoftAgent(ContinuousAgent):
         "noise linear in the network's features, whose weights are kept for an episode (features: "
         "generalised state-dependent exploration, gSDE).",
     )
-    initial_log_std: float = hyper(
-        -3.0, static=True, doc="Log of the weights' standard deviation, with std_from='features'."
+    initial_log_std: float | None = hyper(
+        None,
+        low=-20.0,
+        high=2.0,
+        static=True,
+        doc="Log of the weights' standard deviation, at first, with std_from='features'; none for "
+        "-3.",
     )
     noise_every: int | None = hyper(
         None,
@@ -48,12 +54,18 @@ class SoftAgent(ContinuousAgent):
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
         check_kept(self.std_from, self.noise_every)
+        if self.initial_log_std is not None and self.std_from != "features":
+            raise InvalidValue(
+                f"initial_log_std is {self.initial_log_std}, but std_from is {self.std_from!r}: "
+                "only with 'features' it is a parameter"
+            )
 
     @property
     def actor(self) -> Outputs | ExploringOutputs:
         if self.std_from == "features":
             parts = self.new_torso, self.hidden_sizes, self.activation, self.num_values
-            return ExploringOutputs(*parts, self.initial_log_std, self._call)
+            log_std = -3.0 if self.initial_log_std is None else self.initial_log_std
+            return ExploringOutputs(*parts, log_std, self._call)
         return self.outputs(self.num_actions or 2 * self.num_values)
 
     @property
