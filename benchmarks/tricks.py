@@ -1,0 +1,179 @@
+"""What each trick of PPO is worth: all but one, and one more, on two environments.
+
+    python -m benchmarks.tricks                  everything, into docs/tricks.png
+    python -m benchmarks.tricks --only entropy   variants whose name contains a word, as a table
+
+Each variant differs from the base in one option and trains ten seeds under one vmap. Scores are
+those of the last state: mean of 100 greedy episodes for each seed, and the 95% interval of the mean
+over seeds. The base is the preset of the environment, for a third of its steps, so that variants
+have room to differ. Results are kept in benchmarks/results/tricks.json, and those of variants that
+are there are not measured again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxrl
+import jaxrl_envs
+from benchmarks.figures import panels
+from jaxrl import wrappers
+from jaxrl.agents import PPO
+from jaxrl.analysis.statistics import summarize
+from jaxrl.schedules import Linear
+
+ROOT = Path(__file__).parent
+FIGURE = ROOT.parent / "docs" / "tricks.png"
+RESULTS = ROOT / "results" / "tricks.json"
+
+CARTPOLE = PPO(num_envs=4, num_steps=128, learning_rate=Linear(2.5e-4))
+PENDULUM = PPO(
+    num_envs=8,
+    num_steps=256,
+    num_epochs=10,
+    num_minibatches=32,
+    learning_rate=Linear(1e-3),
+    entropy_coefficient=0.0,
+    discount=0.95,
+    clip_value=False,
+)
+BASES: dict[str, tuple[PPO, int, dict[str, Any]]] = {
+    "CartPole-v1": (CARTPOLE, 170_000, {}),
+    "Pendulum-v1": (PENDULUM, 100_000, {"normalize_rewards": True}),
+}
+"""The agent, its steps, and options of training for each environment."""
+
+
+def clipped_rewards(env: Any) -> Any:
+    return wrappers.ClipReward(env, -1.0, 1.0)
+
+
+def variants(name: str) -> dict[str, tuple[dict[str, Any], dict[str, Any], Any]]:
+    """Name -> what changes: of the agent, of training, and a wrapper or None."""
+    base, _, options = BASES[name]
+    rate, box = base.learning_rate.start, name == "Pendulum-v1"  # type: ignore[union-attr]
+    rewards = not options.get("normalize_rewards", False)
+    found: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
+        "base": ({}, {}, None),
+        "scaled observations": ({}, {"normalize_observations": True}, None),
+        "scaled rewards" if rewards else "rewards not scaled": (
+            {},
+            {"normalize_rewards": rewards},
+            None,
+        ),
+        "clipped rewards": ({}, {"normalize_rewards": False}, clipped_rewards),
+        "lambda 1 (returns)": ({"gae_lambda": 1.0}, {}, None),
+        "lambda 0 (one step)": ({"gae_lambda": 0.0}, {}, None),
+        "advantages not standardised": ({"normalize_advantages": False}, {}, None),
+        "standardised over the rollout": ({"normalize_over": "rollout"}, {}, None),
+        "advantages recomputed": ({"recompute_advantages": True}, {}, None),
+        "entropy bonus 0" if base.entropy_coefficient else "entropy bonus 0.01": (
+            {"entropy_coefficient": 0.0 if base.entropy_coefficient else 0.01},
+            {},
+            None,
+        ),
+        "one epoch": ({"num_epochs": 1}, {}, None),
+        "one minibatch": ({"num_minibatches": 1}, {}, None),
+        "constant learning rate": ({"learning_rate": rate}, {}, None),
+        "RMSprop": ({"optimizer": "rmsprop"}, {}, None),
+        "Adam's epsilon 1e-8": ({"adam_epsilon": 1e-8}, {}, None),
+        "gradients not clipped": ({"max_grad_norm": None}, {}, None),
+        "values not clipped" if base.clip_value else "values clipped": (
+            {"clip_value": not base.clip_value},
+            {},
+            None,
+        ),
+        "ratios not clipped": ({"clip_epsilon": 1e6}, {}, None),
+        "shared torso": ({"shared_torso": True}, {}, None),
+        "relu": ({"activation": "relu"}, {}, None),
+        "kernels without gains (lecun)": ({"initialization": "lecun"}, {}, None),
+    }
+    if box:
+        found |= {
+            "squashed policy": ({"box_policy": "squashed"}, {}, None),
+            "Beta policy": ({"box_policy": "beta"}, {}, None),
+            "std as an output": ({"std_from": "output"}, {}, None),
+            "gSDE, every 4 steps": (
+                {"std_from": "features", "initial_log_std": -2.0, "noise_every": 4},
+                {},
+                None,
+            ),
+        }
+    return found
+
+
+def scores(name: str, variant: str, seeds: int) -> list[float]:
+    """The final return of each seed."""
+    base, steps, options = BASES[name]
+    agent, training, wrap = variants(name)[variant]
+    env = jaxrl_envs.make(f"gymnax/{name}")
+
+    def run(key: Any) -> Any:
+        _state, metrics = jaxrl.train(
+            base.replace(**agent),
+            env if wrap is None else wrap(env),
+            key,
+            eval_env=env,
+            total_steps=steps,
+            num_evaluations=1,
+            num_eval_episodes=100,
+            **{**options, **training},
+        )
+        return metrics.evaluation.returns[-1]
+
+    keys = jax.random.split(jax.random.key(1_000), seeds)
+    returns = np.asarray(jax.jit(jax.vmap(run))(keys), np.float64)
+    return [float(x) for x in returns.mean(-1)]
+
+
+def measure(seeds: int, word: str) -> dict[str, dict[str, list[float]]]:
+    """The stored results, after what is missing of those whose names contain the word."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in BASES:
+        of_env = found.setdefault(name, {})
+        for variant in variants(name):
+            if word in variant and len(of_env.get(variant, [])) != seeds:
+                of_env[variant] = scores(name, variant, seeds)
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            if word in variant:
+                summary = summarize(np.array(of_env[variant]))
+                low, high = summary["ci_low"], summary["ci_high"]
+                print(
+                    f"{name:<12} {variant:<32} {summary['mean']:8.1f}  [{low:.1f}, {high:.1f}]",
+                    flush=True,
+                )
+    return found
+
+
+def draw(found: dict[str, dict[str, list[float]]]) -> None:
+    """Means and intervals, one panel for each environment."""
+    each = [{"title": name, "xlabel": "return"} for name in BASES]
+    with panels(FIGURE, (11, 7), None, each) as rows:
+        for axes, name in zip(rows, BASES, strict=True):
+            names = list(variants(name))[::-1]
+            summaries = [summarize(np.array(found[name][variant])) for variant in names]
+            means = np.array([s["mean"] for s in summaries])
+            ends = np.array([[s["ci_low"], s["ci_high"]] for s in summaries])
+            errors = np.abs(ends.T - means)
+            axes.errorbar(means, np.arange(len(names)), xerr=errors, fmt="o", capsize=3)
+            axes.axvline(means[-1], color="grey", linestyle="--", label="base")
+            axes.set_yticks(np.arange(len(names)), names)
+    print(FIGURE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=10, help="(default: 10)")
+    parser.add_argument("--only", default="", metavar="WORD", help="variants with this word alone")
+    options = parser.parse_args()
+    found = measure(options.seeds, options.only)
+    if not options.only:
+        draw(found)
+
+
+if __name__ == "__main__":
+    main()
