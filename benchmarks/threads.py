@@ -1,18 +1,34 @@
 """When XLA runs small operations on a second thread, and how much that gains.
 
-    python -m benchmarks.threads
+    python -m benchmarks.threads                  one operation on which others depend
+    python -m benchmarks.threads P3 P1 --rounds 3 trainings of the speed comparison
 
-The loop's body has one operation on which K others depend, each on 64 x 64 numbers. Prints
-microseconds per iteration, and processor time over wall-clock time, which is above 1 if several
-threads are used.
+Without arguments: the loop's body has one operation on which K others depend, each on 64 x 64
+numbers. Prints microseconds per iteration, and processor time over wall-clock time, which is above
+1 if several threads are used.
+
+With rows of the speed comparison: seconds of a run with all threads, with one thread, and with all
+threads but operations in order, in turns.
 """
 
+import argparse
+import statistics
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.throughput import Worker
+from benchmarks.workloads import WORKLOADS
+from jaxrl.xla.deadlock import FLAG
+
 TURNS = 2_000
+SETTINGS = {
+    "all threads": {},
+    "one thread": {"NPROC": "1"},
+    "in order": {"XLA_FLAGS": f"{FLAG}=false"},
+}
 
 
 def turn(i, carry):
@@ -22,7 +38,25 @@ def turn(i, carry):
     return first + 1e-9 * others[0][:1, :1], others
 
 
-def main() -> None:
+def trainings(name: str, rounds: int) -> None:
+    """Seconds of a run with each setting, in turns; the median and its factor."""
+    workers = {
+        setting: Worker("jaxrl", sys.executable, name, "", environment)
+        for setting, environment in SETTINGS.items()
+    }
+    seconds: dict[str, list[float]] = {setting: [] for setting in workers}
+    for seed in range(rounds + 1):  # the first is to warm up
+        for setting, worker in workers.items():
+            seconds[setting].append(worker.ask(f"run {seed}")["seconds"])
+    base = statistics.median(seconds["all threads"][1:])
+    for setting, worker in workers.items():
+        worker.end()
+        found = statistics.median(seconds[setting][1:])
+        each = " ".join(f"{x:.2f}" for x in seconds[setting][1:])
+        print(f"{name} {setting:<12} {found:6.2f} s  {base / found:5.2f} x  ({each})", flush=True)
+
+
+def operations() -> None:
     print(f"jax {jax.__version__}\n{'K':>3} {'us a turn':>10} {'processor / wall':>17}")
     for width in (2, 4, 6, 8, 9, 10, 12, 16, 32):
         run = jax.jit(lambda carry: jax.lax.fori_loop(0, TURNS, turn, carry))
@@ -32,6 +66,17 @@ def main() -> None:
         jax.block_until_ready(run(carry))
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         print(f"{width:3} {wall / TURNS * 1e6:10.1f} {processor / wall:17.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    options = parser.parse_args()
+    for name in options.rows:
+        trainings(name, options.rounds)
+    if not options.rows:
+        operations()
 
 
 if __name__ == "__main__":

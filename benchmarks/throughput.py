@@ -37,7 +37,14 @@ SECONDS_TO_END = 10  # time to exit after the end of input
 class Worker:
     """A library in its own process; see worker.py."""
 
-    def __init__(self, program: str, python: str, workload: str, path: str):
+    def __init__(
+        self,
+        program: str,
+        python: str,
+        workload: str,
+        path: str,
+        environment: dict[str, str] | None = None,
+    ):
         self.program = program
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (lives as long as the worker)
         try:
@@ -49,7 +56,11 @@ class Worker:
                 text=True,
                 start_new_session=True,  # to kill its subprocesses, too
                 # Otherwise the first process would take three quarters of a GPU's memory.
-                env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
+                env={
+                    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+                    **os.environ,
+                    **(environment or {}),
+                },
             )
         except OSError:
             self.errors.close()
