@@ -178,7 +178,7 @@ def test_a_closed_terminal_saves_however_often_it_is_told(tmp_path):
     def hang_up(event):
         if isinstance(event, Progress):
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)  # in this order, unlike os.kill in a busy process
 
     with pytest.raises(Interrupted) as caught:
         fit(Idle(), Counter(), jax.random.key(0), total_steps=100, run_dir=tmp_path / "run",
