@@ -195,15 +195,15 @@ def test_signals_are_noted_and_handed_back():
     try:
         with deferred_signals() as asked:
             assert asked() == 0
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             assert asked() == signal.SIGTERM
             with pytest.raises(KeyboardInterrupt):  # no patience
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGHUP) is mine
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
         with deferred_signals() as asked:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert asked() == 0
     finally:
         signal.signal(signal.SIGHUP, before)
