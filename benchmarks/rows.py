@@ -76,6 +76,38 @@ def _preset(*, algorithm: str, env: str, **others: Any) -> Row:
     return Row(algorithm=algorithm, env=env, **_settings(algorithm, env), **others)
 
 
+_BLIND_CARTPOLE = {
+    "num_envs": 8,
+    "num_steps": 32,
+    "num_epochs": 20,
+    "num_minibatches": 1,
+    "learning_rate": "linear:1e-3:0",
+    "clip_epsilon": "linear:0.2:0",
+    "entropy_coefficient": 0.0,
+    "discount": 0.98,
+    "gae_lambda": 0.8,
+}
+_BLIND_PENDULUM = {
+    "num_envs": 32,
+    "num_steps": 128,
+    "num_epochs": 10,
+    "num_minibatches": 32,
+    "learning_rate": 1e-3,
+    "entropy_coefficient": 0.0,
+    "discount": 0.9,
+    "gae_lambda": 0.95,
+    "clip_value": False,
+}
+_MEMORY_CHAIN = {
+    "num_envs": 64,
+    "num_steps": 32,
+    "num_minibatches": 4,
+    "learning_rate": 1e-3,
+    "discount": 0.99,
+}
+_LSTM = {"core": "lstm", "core_size": 64}
+_NO_MEMORY = "none: the control without memory, to fail"
+
 _CARTPOLE_DQN = _settings("dqn", "gymnax/CartPole-v1")["hyper"]
 
 _ROWS = (
@@ -303,6 +335,80 @@ _ROWS = (
         source="rl-zoo (1 run)",
         num_eval_episodes=300,
         seeds_at_once=5,
+    ),
+    Row(
+        id="S15-cartpole",
+        env="benchmarks.blind:cartpole",
+        algorithm="ppo",
+        hyper=_BLIND_CARTPOLE | _LSTM,
+        total_steps=99_840,
+        num_seeds=10,
+        published=500.0,
+        source="rl-zoo (1 run)",
+        num_eval_episodes=128,
+        seeds_at_once=10,
+    ),
+    Row(
+        id="S15-cartpole-blind",
+        env="benchmarks.blind:cartpole",
+        algorithm="ppo",
+        hyper=_BLIND_CARTPOLE,
+        total_steps=99_840,
+        num_seeds=10,
+        published=None,
+        source=_NO_MEMORY,
+        num_eval_episodes=128,
+        seeds_at_once=10,
+    ),
+    Row(
+        id="S15-pendulum",
+        env="benchmarks.blind:pendulum",
+        algorithm="ppo",
+        hyper=_BLIND_PENDULUM | _LSTM,
+        total_steps=98_304,
+        num_seeds=10,
+        published=-217.9,
+        source="rl-zoo (1 run, with state-dependent exploration)",
+        num_eval_episodes=300,
+        seeds_at_once=10,
+    ),
+    Row(
+        id="S15-pendulum-blind",
+        env="benchmarks.blind:pendulum",
+        algorithm="ppo",
+        hyper=_BLIND_PENDULUM,
+        total_steps=98_304,
+        num_seeds=10,
+        published=None,
+        source=_NO_MEMORY,
+        num_eval_episodes=300,
+        seeds_at_once=10,
+    ),
+    Row(
+        id="S15-chain",
+        env="gymnax/MemoryChain-bsuite",
+        env_params={"memory_length": 20},
+        algorithm="ppo",
+        hyper=_MEMORY_CHAIN | _LSTM,
+        total_steps=262_144,
+        num_seeds=10,
+        published=1.0,
+        source="the best possible",
+        num_eval_episodes=128,
+        seeds_at_once=10,
+    ),
+    Row(
+        id="S15-chain-blind",
+        env="gymnax/MemoryChain-bsuite",
+        env_params={"memory_length": 20},
+        algorithm="ppo",
+        hyper=_MEMORY_CHAIN,
+        total_steps=262_144,
+        num_seeds=10,
+        published=None,
+        source=_NO_MEMORY,
+        num_eval_episodes=128,
+        seeds_at_once=10,
     ),
     _preset(
         id="S23-sac",
