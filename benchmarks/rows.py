@@ -83,6 +83,8 @@ _BLIND_CARTPOLE = {
     "num_minibatches": 1,
     "learning_rate": "linear:1e-3:0",
     "clip_epsilon": "linear:0.2:0",
+    "clip_value": False,
+    "value_coefficient": 1.0,
     "entropy_coefficient": 0.0,
     "discount": 0.98,
     "gae_lambda": 0.8,
@@ -97,6 +99,7 @@ _BLIND_PENDULUM = {
     "discount": 0.9,
     "gae_lambda": 0.95,
     "clip_value": False,
+    "value_coefficient": 1.0,
 }
 _MEMORY_CHAIN = {
     "num_envs": 64,
@@ -106,7 +109,7 @@ _MEMORY_CHAIN = {
     "discount": 0.99,
 }
 _LSTM = {"core": "lstm", "core_size": 64}
-_NO_MEMORY = "none: the control without memory, to fail"
+_NO_MEMORY = "control without memory, expected to fail"
 
 _CARTPOLE_DQN = _settings("dqn", "gymnax/CartPole-v1")["hyper"]
 
@@ -233,7 +236,7 @@ _ROWS = (
         algorithm="trpo",
         num_seeds=10,
         published=-174.6,
-        source="rl-zoo (1 run, with state-dependent exploration)",
+        source="rl-zoo (1 run, 256 units, 4 environments, gSDE)",
         num_eval_episodes=300,
         seeds_at_once=10,
     ),
@@ -344,7 +347,7 @@ _ROWS = (
         total_steps=99_840,
         num_seeds=10,
         published=500.0,
-        source="rl-zoo (1 run)",
+        source="rl-zoo (1 run, 256 units)",
         num_eval_episodes=128,
         seeds_at_once=10,
     ),

@@ -12,6 +12,7 @@ threads but operations in order, in turns.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -27,7 +28,7 @@ TURNS = 2_000
 SETTINGS = {
     "all threads": {},
     "one thread": {"NPROC": "1"},
-    "in order": {"XLA_FLAGS": f"{FLAG}=false"},
+    "in order": {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAG}=false".strip()},
 }
 
 

@@ -1,9 +1,9 @@
-"""What each trick of PPO is worth: all but one, and one more, on two environments.
+"""Ablation of PPO on two environments: one trick removed or added at a time.
 
     python -m benchmarks.tricks                  everything, into docs/tricks.png
     python -m benchmarks.tricks --only entropy   variants whose name contains a word, as a table
 
-Each variant differs from the base in one option and trains ten seeds under one vmap. Scores are
+Each variant differs from the base in one trick and trains ten seeds under one vmap. Scores are
 those of the last state: mean of 100 greedy episodes for each seed, and the 95% interval of the mean
 over seeds. The base is the preset of the environment, for a third of its steps, so that variants
 have room to differ. Results are kept in benchmarks/results/tricks.json, and those of variants that
@@ -29,6 +29,7 @@ from jaxrl.schedules import Linear
 ROOT = Path(__file__).parent
 FIGURE = ROOT.parent / "docs" / "tricks.png"
 RESULTS = ROOT / "results" / "tricks.json"
+SEEDS = 10
 
 CARTPOLE = PPO(num_envs=4, num_steps=128, learning_rate=Linear(2.5e-4))
 PENDULUM = PPO(
@@ -65,7 +66,6 @@ def variants(name: str) -> dict[str, tuple[dict[str, Any], dict[str, Any], Any]]
             {"normalize_rewards": rewards},
             None,
         ),
-        "clipped rewards": ({}, {"normalize_rewards": False}, clipped_rewards),
         "lambda 1 (returns)": ({"gae_lambda": 1.0}, {}, None),
         "lambda 0 (one step)": ({"gae_lambda": 0.0}, {}, None),
         "advantages not standardised": ({"normalize_advantages": False}, {}, None),
@@ -87,13 +87,19 @@ def variants(name: str) -> dict[str, tuple[dict[str, Any], dict[str, Any], Any]]
             {},
             None,
         ),
-        "ratios not clipped": ({"clip_epsilon": 1e6}, {}, None),
+        "ratios and values not clipped" if base.clip_value else "ratios not clipped": (
+            {"clip_epsilon": 1e6},
+            {},
+            None,
+        ),
         "shared torso": ({"shared_torso": True}, {}, None),
         "relu": ({"activation": "relu"}, {}, None),
-        "kernels without gains (lecun)": ({"initialization": "lecun"}, {}, None),
+        "lecun kernels": ({"initialization": "lecun"}, {}, None),
+        "PyTorch's kernels": ({"initialization": "pytorch"}, {}, None),
     }
     if box:
         found |= {
+            "clipped, not scaled rewards": ({}, {"normalize_rewards": False}, clipped_rewards),
             "squashed policy": ({"box_policy": "squashed"}, {}, None),
             "Beta policy": ({"box_policy": "beta"}, {}, None),
             "std as an output": ({"std_from": "output"}, {}, None),
@@ -130,32 +136,42 @@ def scores(name: str, variant: str, seeds: int) -> list[float]:
     return [float(x) for x in returns.mean(-1)]
 
 
-def measure(seeds: int, word: str) -> dict[str, dict[str, list[float]]]:
-    """The stored results, after what is missing of those whose names contain the word."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def configuration(name: str, variant: str) -> str:
+    """Everything that affects a variant's scores."""
+    agent, training, wrap = variants(name)[variant]
+    wrapper = "" if wrap is None else wrap.__name__
+    return repr((BASES[name], agent, training, wrapper))
+
+
+def measure(seeds: int, word: str) -> dict[str, dict[str, Any]]:
+    """The stored results, after what is missing of those whose names contain the word.
+
+    Only results of ten seeds are stored.
+    """
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() and seeds == SEEDS else {}
     for name in BASES:
         of_env = found.setdefault(name, {})
-        for variant in variants(name):
-            if word in variant and len(of_env.get(variant, [])) != seeds:
-                of_env[variant] = scores(name, variant, seeds)
-                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-            if word in variant:
-                summary = summarize(np.array(of_env[variant]))
-                low, high = summary["ci_low"], summary["ci_high"]
-                print(
-                    f"{name:<12} {variant:<32} {summary['mean']:8.1f}  [{low:.1f}, {high:.1f}]",
-                    flush=True,
-                )
+        for variant in (variant for variant in variants(name) if word in variant):
+            of = configuration(name, variant)
+            if of_env.get(variant, {}).get("configuration") != of:
+                returns = scores(name, variant, seeds)
+                of_env[variant] = {"configuration": of, "returns": returns}
+                if seeds == SEEDS:
+                    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            summary = summarize(np.array(of_env[variant]["returns"]))
+            low, high = summary["ci_low"], summary["ci_high"]
+            mean = f"{summary['mean']:8.1f}"
+            print(f"{name:<12} {variant:<32} {mean}  [{low:.1f}, {high:.1f}]", flush=True)
     return found
 
 
-def draw(found: dict[str, dict[str, list[float]]]) -> None:
+def draw(found: dict[str, dict[str, Any]]) -> None:
     """Means and intervals, one panel for each environment."""
     each = [{"title": name, "xlabel": "return"} for name in BASES]
     with panels(FIGURE, (11, 7), None, each) as rows:
         for axes, name in zip(rows, BASES, strict=True):
             names = list(variants(name))[::-1]
-            summaries = [summarize(np.array(found[name][variant])) for variant in names]
+            summaries = [summarize(np.array(found[name][variant]["returns"])) for variant in names]
             means = np.array([s["mean"] for s in summaries])
             ends = np.array([[s["ci_low"], s["ci_high"]] for s in summaries])
             errors = np.abs(ends.T - means)
@@ -167,11 +183,11 @@ def draw(found: dict[str, dict[str, list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=10, help="(default: 10)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="(default: 10)")
     parser.add_argument("--only", default="", metavar="WORD", help="variants with this word alone")
     options = parser.parse_args()
     found = measure(options.seeds, options.only)
-    if not options.only:
+    if not options.only and options.seeds == SEEDS:
         draw(found)
 
 

@@ -419,6 +419,7 @@ def test_availability(space, mask, action, expected):
         (lambda: wrappers.MaskVelocity(Push(), (2,)), "from 0 to 1"),
         (lambda: wrappers.MaskVelocity(Steps(), (0,)), "FlattenObservation"),
         (lambda: wrappers.ScaleObservation(Push(), jnp.ones(3)), "do not fit"),
+        (lambda: wrappers.TimeLimit(Push(), 6, terminates=True), "itself truncates after 5 steps"),
         (lambda: wrappers.TimeAwareObservation(plain()), "needs a time limit"),
         (lambda: wrappers.TimeAwareObservation(wrappers.TimeLimit(Steps(), 5)), "Flatten"),
         (lambda: wrappers.RescaleActions(plain()), "needs a Box"),

@@ -41,8 +41,8 @@ class COPDAC(CompatibleAgent):
         for field, plain in (("initial_log_std", 0.0), ("std_from", "parameter")):
             if (value := getattr(self, field)) != plain:
                 raise InvalidValue(
-                    f"{field} is {value!r}: COPDAC's policy has no spread, its noise is "
-                    f"exploration_noise. Leave {field}={plain!r}"
+                    f"{field} is {value!r}: COPDAC's policy is deterministic. Leave "
+                    f"{field}={plain!r}, and set exploration_noise"
                 )
         if not isinstance(spec.action, Box):
             raise InvalidValue(

@@ -41,8 +41,8 @@ class OffPAC(OnlineActorCritic):
         super().check(spec)
         if self.box_policy != "gaussian":
             raise InvalidValue(
-                f"box_policy is {self.box_policy!r}: OffPAC's behaviour leaves the box, where such "
-                "a policy has no density. Use 'gaussian'"
+                f"box_policy is {self.box_policy!r}: OffPAC's behaviour policy samples outside the "
+                "box, where the density is 0. Use 'gaussian'"
             )
         if not isinstance(spec.action, Box | Discrete):
             raise InvalidValue(

@@ -52,8 +52,8 @@ class PQN(MinibatchAgent, QAgent):
     traces: Literal["peng", "retrace"] = hyper(
         "peng",
         static=True,
-        doc="Lambda-returns along the actions taken (peng), or cut at actions that are not greedy "
-        "(retrace, for the greedy policy Watkins' Q(lambda)), which exploration does not bias.",
+        doc="peng: lambda-returns along the actions taken; retrace: traces cut at non-greedy "
+        "actions (Watkins' Q(lambda)), so that exploration adds no bias.",
     )
     layer_norm: bool = True
 

@@ -18,7 +18,8 @@ class Beta:
     """Independent Beta variables in (0, 1); actions are float [..., *event].
 
     p(x) = x^(alpha - 1) (1 - x)^(beta - 1) / B(alpha, beta). With alpha and beta above 1, it has
-    one peak and is 0 at the bounds.
+    one peak and is 0 at the bounds. In float32, the error of log p is 1e-3 at parameters of 1,000;
+    `PolicyHead` stays at 501.
 
     Source: Chou, Maturana and Scherer, "Improving stochastic policy gradients in continuous control
     with deep reinforcement learning using the Beta distribution", 2017.
@@ -107,7 +108,7 @@ class Scaled:
     event_ndim: int = flax.struct.field(pytree_node=False, default=1)
 
     def sample(self, key: Array) -> Array:
-        """Draws actions, float [..., *event]; differentiable."""
+        """Draws actions, float [..., *event]; differentiable if those of x are."""
         return self._scaled(self.distribution.sample(key))
 
     def mode(self) -> Array:
@@ -146,9 +147,9 @@ class Scaled:
 def _gamma(key: Array, shape: Array) -> Array:
     """Gamma variables with these shape parameters, all at least 1.
 
-    Each takes the first of six proposals that is accepted; at most one in 20 is not, so that less
-    than one variable in 10^7 has none, and takes the last. Unlike `jax.random.gamma`, it has no
-    loop, and draws in the shape of the rows, which devices can share.
+    Each takes the first of six proposals that is accepted. A proposal is rejected with probability
+    below 0.05, all six with probability below 2e-8; the last is taken then. Unlike
+    `jax.random.gamma`, it has no loop, and draws in the shape of the rows, which devices can share.
 
     Source: Marsaglia and Tsang, "A simple method for generating gamma variables", 2000.
     """

@@ -84,8 +84,8 @@ class PolicyHead(nn.Module):
         first = output()
         low, high = (jnp.broadcast_to(jnp.asarray(x), first.shape) for x in space.bounds())
         if self.box_policy == "beta":
-            beta = Beta(1.0 + nn.softplus(first), 1.0 + nn.softplus(output()), len(shape))
-            return Scaled(beta, low, high - low, len(shape))
+            alpha, beta = (1.0 + jnp.minimum(nn.softplus(y), 500.0) for y in (first, output()))
+            return Scaled(Beta(alpha, beta, len(shape)), low, high - low, len(shape))
         if self.std_from == "features":
             log_std = noise_log_std(self, (x.shape[-1], *shape), self.initial_log_std)
             return FeatureGaussian.of(first, jax.lax.stop_gradient(x), log_std, len(shape))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.environment import Timestep
+from jaxrl.errors import InvalidValue
 from jaxrl.trees import tree_where
 from jaxrl.types import (
     EnvSpec,
@@ -19,7 +20,7 @@ from jaxrl.wrappers.base import Wrapper
 
 
 class TimeLimit(Wrapper):
-    """Truncates an episode after `max_steps` steps, unless it terminates in that step.
+    """Ends an episode after `max_steps` steps: by truncation, or by termination with `terminates`.
 
     `spec.truncates` is unchanged: it says whether anything but the time limit truncates.
 
@@ -36,6 +37,11 @@ class TimeLimit(Wrapper):
     def spec(self) -> EnvSpec:
         whole_number("max_steps", self.max_steps, most=2**31 - 1)  # steps are counted in int32
         inner = self.env.spec
+        if self.terminates and (inner.max_steps or self.max_steps) < self.max_steps:
+            raise InvalidValue(
+                f"max_steps is {self.max_steps} and terminates is True, but the environment itself "
+                f"truncates after {inner.max_steps} steps: give a limit of at most that"
+            )
         return dataclasses.replace(
             inner, max_steps=min(self.max_steps, inner.max_steps or self.max_steps)
         )

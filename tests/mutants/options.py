@@ -161,8 +161,16 @@ MUTANTS = (
         "one-gain-for-all-layers",
         "Kernels keep the gain of their layer whatever initialisation is asked for.",
         "jaxrl/networks/initialization.py",
-        'return variables if kind == "orthogonal" else _with_lecun_kernels(variables, key)',
-        "return variables",
+        'if kind == "orthogonal":',
+        "if True:",
         ("tests/networks/test_networks.py::test_kernels_can_have_the_variance_of_lecun",),
+    ),
+    Mutant(
+        "actor-and-critic-alike",
+        "Kernels depend on the key alone, so that layers of one shape start equal.",
+        "jaxrl/networks/initialization.py",
+        'zlib.crc32("/".join(names).encode())',
+        "0",
+        ("tests/networks/test_networks.py::test_actor_and_critic_start_from_different_kernels",),
     ),
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.agents import DDPG, DQN, PPO, SAC
+from jaxrl.agents import DDPG, DQN, PPO, SAC, TRPO
 from jaxrl.distributions import Categorical, DiagonalGaussian, MultiCategorical, Product
 from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.networks.layers import MLP, Flatten, activation, dense
@@ -495,10 +495,45 @@ def test_kernels_can_have_the_variance_of_lecun():
     assert np.abs(np.asarray(own["actor_head"]["Dense_0"]["kernel"])).max() < 0.01
     for a, b in zip(*(jax.tree.leaves(p["actor_core"]) for p in (own, other)), strict=True):
         np.testing.assert_array_equal(a, b)
-    agents = DDPG(hidden_sizes=(64,)), SAC(hidden_sizes=(64,)), DQN(noisy=True, hidden_sizes=(64,))
     box = EnvSpec(spec.observation, Box.of(-1.0, 1.0, (20,)))
-    for agent, of in zip(agents, (box, box, spec), strict=True):
+    for agent, of in (
+        (DDPG(hidden_sizes=(64,)), box),
+        (SAC(hidden_sizes=(64,)), box),
+        (DQN(noisy=True, hidden_sizes=(64,)), spec),
+    ):
         state = jax.jit(agent.replace(initialization="lecun").bind(of).init)(KEY)
         first = jax.jit(agent.bind(of).init)(KEY)
         changed = jax.tree.map(lambda x, y: bool((x != y).any()), state, first)
         assert any(jax.tree.leaves(changed)) != isinstance(agent, DQN)
+
+
+def test_parameters_can_be_uniform_as_in_pytorch():
+    """Kernels and biases within 1 / sqrt(inputs), and none equal to another of the same shape."""
+    spec = EnvSpec(jax.ShapeDtypeStruct((50,), jnp.float32), Discrete(40))
+    agent = TRPO(hidden_sizes=(200, 200), initialization="pytorch").bind(spec)
+    params = jax.jit(agent.init_params)(KEY)
+    layers = {}
+    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
+        layers[jax.tree_util.keystr(path)] = np.asarray(x)
+    seen = set()
+    for name, x in layers.items():
+        inputs = len(layers[name.replace("bias", "kernel")])
+        assert np.abs(x).max() * np.sqrt(inputs) <= 1.0 + 1e-6
+        if x.size >= 100:
+            np.testing.assert_allclose(np.abs(x).max() * np.sqrt(inputs), 1.0, atol=0.1)
+            np.testing.assert_allclose(x.std() * np.sqrt(3 * inputs), 1.0, atol=0.2)
+        seen.add(x.tobytes())
+    assert len(seen) == len(layers) == 12
+
+
+def test_actor_and_critic_start_from_different_kernels():
+    spec = EnvSpec(jax.ShapeDtypeStruct((50,), jnp.float32), Discrete(40))
+    for kind in ("orthogonal", "lecun", "pytorch"):
+        agent = TRPO(hidden_sizes=(20,), initialization=kind).bind(spec)
+        params = jax.jit(agent.init_params)(KEY)
+        actor, critic = (
+            [x for x in jax.tree.leaves(p) if x.shape == (50, 20)]
+            for p in (params.actor, params.critic)
+        )
+        assert len(actor) == len(critic) == 1
+        assert (actor[0] != critic[0]).any()

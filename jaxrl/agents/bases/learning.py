@@ -66,8 +66,9 @@ class LearningAgent(Agent):
     initialization: Initialization = hyper(
         "orthogonal",
         static=True,
-        doc="Initial kernels: orthogonal, with a gain for each layer, or normal with variance "
-        "1 / inputs in all layers (lecun), also in your own modules.",
+        doc="Initial parameters: orthogonal kernels with a gain for each layer; or in dense layers "
+        "and 2-D convolutions of n inputs, also your own, normal kernels with variance 1 / n "
+        "(lecun), or uniform kernels and biases within 1 / sqrt(n) (pytorch).",
     )
 
     def check(self, spec: EnvSpec) -> None:

@@ -21,7 +21,8 @@ class MunchausenAgent(QAgent):
         low=0.0,
         high=1.0,
         doc="Munchausen's weight of log pi(a | s) in the reward, alpha, for the softmax policy of "
-        "the target network; 0.9 in the paper, 0 for soft Q-learning, none for neither.",
+        "the target network; 0.9 in the paper, 0 for soft Q-learning, none for standard "
+        "Q-learning.",
     )
     munchausen_temperature: Scalar = hyper(
         0.03, low=0.0, open_low=True, doc="Temperature of Munchausen's softmax policy, tau."
@@ -39,7 +40,8 @@ class MunchausenAgent(QAgent):
             if (value := getattr(self, name)) not in needed:
                 choices = " or ".join(map(repr, needed))
                 raise InvalidValue(
-                    f"munchausen is {self.munchausen} and {name} is {value!r}: it needs {choices}"
+                    f"munchausen is {self.munchausen} and {name} is {value!r}: munchausen needs "
+                    f"{name} {choices}"
                 )
 
     def next_outputs(

@@ -56,21 +56,20 @@ class NetworkAgent(RolloutAgent):
         static=True,
         low=-20.0,
         high=10.0,
-        doc="Log of the standard deviation of actions, at first; of the Gaussian before tanh, if "
-        "squashed; of the noise's weights, with std_from='features', where -2 is usual.",
+        doc="Initial log standard deviation of actions; of the Gaussian before tanh, if squashed; "
+        "of the noise's weights, with std_from='features', where -2 is usual.",
     )
     std_from: StdFrom = hyper(
         "parameter",
         static=True,
-        doc="Standard deviation of actions: a parameter of its own, an output of the network, or "
-        "that of noise linear in the network's features, which it does not train, with weights "
-        "that are kept for an episode (features: generalised state-dependent exploration, gSDE).",
+        doc="Standard deviation of actions. parameter: learned, equal in all states; output: of "
+        "the network; features: generalised state-dependent exploration (gSDE), noise linear in "
+        "the features, weights drawn once per episode, no gradient to the features.",
     )
     noise_every: int | None = hyper(
         None,
         static=True,
-        doc="Steps after which the weights of the noise are drawn again, with std_from='features'; "
-        "none for once an episode.",
+        doc="Steps after which gSDE draws its weights again; none for once per episode.",
     )
     torso: nn.Module | None = hyper(
         None,

@@ -21,23 +21,21 @@ class SoftAgent(ContinuousAgent):
     std_from: Literal["output", "features"] = hyper(
         "output",
         static=True,
-        doc="Standard deviation of actions, before tanh: an output of the network, or that of "
-        "noise linear in the network's features, whose weights are kept for an episode (features: "
-        "generalised state-dependent exploration, gSDE).",
+        doc="Standard deviation of actions before tanh. output: of the network; features: "
+        "generalised state-dependent exploration (gSDE), noise linear in the network's features, "
+        "weights drawn once per episode.",
     )
     initial_log_std: float | None = hyper(
         None,
         low=-20.0,
         high=2.0,
         static=True,
-        doc="Log of the weights' standard deviation, at first, with std_from='features'; none for "
-        "-3.",
+        doc="Initial log standard deviation of gSDE's weights; none for -3.",
     )
     noise_every: int | None = hyper(
         None,
         static=True,
-        doc="Steps after which the weights of the noise are drawn again, with std_from='features'; "
-        "none for once an episode.",
+        doc="Steps after which gSDE draws its weights again; none for once per episode.",
     )
 
     eval_modes = ("greedy", "sample")
@@ -57,7 +55,7 @@ class SoftAgent(ContinuousAgent):
         if self.initial_log_std is not None and self.std_from != "features":
             raise InvalidValue(
                 f"initial_log_std is {self.initial_log_std}, but std_from is {self.std_from!r}: "
-                "only with 'features' it is a parameter"
+                "it applies only to 'features'"
             )
 
     @property
