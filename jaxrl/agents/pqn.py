@@ -52,7 +52,7 @@ class PQN(MinibatchAgent, QAgent):
     traces: Literal["peng", "retrace"] = hyper(
         "peng",
         static=True,
-        doc="peng: lambda-returns along the actions taken; retrace: traces cut at non-greedy "
+        doc="Traces of the lambda-returns. peng: along the actions taken; retrace: cut at non-greedy "
         "actions (Watkins' Q(lambda)), so that exploration adds no bias.",
     )
     layer_norm: bool = True
