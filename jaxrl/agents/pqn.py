@@ -52,8 +52,8 @@ class PQN(MinibatchAgent, QAgent):
     traces: Literal["peng", "retrace"] = hyper(
         "peng",
         static=True,
-        doc="Traces of the lambda-returns. peng: along the actions taken; retrace: cut at non-greedy "
-        "actions (Watkins' Q(lambda)), so that exploration adds no bias.",
+        doc="Traces of the lambda-returns. peng: along the actions taken; retrace: cut at "
+        "non-greedy actions (Watkins' Q(lambda)), so that exploration adds no bias.",
     )
     layer_norm: bool = True
 
