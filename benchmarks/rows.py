@@ -108,8 +108,26 @@ _MEMORY_CHAIN = {
     "learning_rate": 1e-3,
     "discount": 0.99,
 }
-_LSTM = {"core": "lstm", "core_size": 64}
-_NO_MEMORY = "control without memory, expected to fail"
+
+
+def _with_and_without_memory(*, hyper: dict[str, Any], **others: Any) -> tuple[Row, Row]:
+    """A row of PPO with an LSTM, and its control without memory, which is expected to fail."""
+    row = Row(
+        algorithm="ppo",
+        hyper=hyper | {"core": "lstm", "core_size": 64},
+        num_seeds=10,
+        seeds_at_once=10,
+        **others,
+    )
+    control = dataclasses.replace(
+        row,
+        id=f"{row.id}-blind",
+        hyper=hyper,
+        published=None,
+        source="control without memory, expected to fail",
+    )
+    return row, control
+
 
 _CARTPOLE_DQN = _settings("dqn", "gymnax/CartPole-v1")["hyper"]
 
@@ -236,7 +254,7 @@ _ROWS = (
         algorithm="trpo",
         num_seeds=10,
         published=-174.6,
-        source="rl-zoo (1 run, 256 units, 4 environments, gSDE)",
+        source="rl-zoo (1 run, with state-dependent exploration)",
         num_eval_episodes=300,
         seeds_at_once=10,
     ),
@@ -339,79 +357,31 @@ _ROWS = (
         num_eval_episodes=300,
         seeds_at_once=5,
     ),
-    Row(
+    *_with_and_without_memory(
         id="S15-cartpole",
         env="benchmarks.blind:cartpole",
-        algorithm="ppo",
-        hyper=_BLIND_CARTPOLE | _LSTM,
-        total_steps=99_840,
-        num_seeds=10,
-        published=500.0,
-        source="rl-zoo (1 run, 256 units)",
-        num_eval_episodes=128,
-        seeds_at_once=10,
-    ),
-    Row(
-        id="S15-cartpole-blind",
-        env="benchmarks.blind:cartpole",
-        algorithm="ppo",
         hyper=_BLIND_CARTPOLE,
         total_steps=99_840,
-        num_seeds=10,
-        published=None,
-        source=_NO_MEMORY,
-        num_eval_episodes=128,
-        seeds_at_once=10,
+        published=500.0,
+        source="rl-zoo (1 run, 256 units)",
     ),
-    Row(
+    *_with_and_without_memory(
         id="S15-pendulum",
         env="benchmarks.blind:pendulum",
-        algorithm="ppo",
-        hyper=_BLIND_PENDULUM | _LSTM,
-        total_steps=98_304,
-        num_seeds=10,
-        published=-217.9,
-        source="rl-zoo (1 run, with state-dependent exploration)",
-        num_eval_episodes=300,
-        seeds_at_once=10,
-    ),
-    Row(
-        id="S15-pendulum-blind",
-        env="benchmarks.blind:pendulum",
-        algorithm="ppo",
         hyper=_BLIND_PENDULUM,
         total_steps=98_304,
-        num_seeds=10,
-        published=None,
-        source=_NO_MEMORY,
+        published=-217.9,
+        source="rl-zoo (1 run, 256 units, 4 environments, gSDE)",
         num_eval_episodes=300,
-        seeds_at_once=10,
     ),
-    Row(
+    *_with_and_without_memory(
         id="S15-chain",
         env="gymnax/MemoryChain-bsuite",
         env_params={"memory_length": 20},
-        algorithm="ppo",
-        hyper=_MEMORY_CHAIN | _LSTM,
-        total_steps=262_144,
-        num_seeds=10,
-        published=1.0,
-        source="the best possible",
-        num_eval_episodes=128,
-        seeds_at_once=10,
-    ),
-    Row(
-        id="S15-chain-blind",
-        env="gymnax/MemoryChain-bsuite",
-        env_params={"memory_length": 20},
-        algorithm="ppo",
         hyper=_MEMORY_CHAIN,
         total_steps=262_144,
-        num_seeds=10,
-        published=None,
-        source=_NO_MEMORY,
-        num_eval_episodes=128,
-        seeds_at_once=10,
+        published=1.0,
+        source="the best possible",
     ),
     _preset(
         id="S23-sac",

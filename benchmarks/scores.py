@@ -292,7 +292,7 @@ def table(results: dict[str, Result]) -> str:
     for row in ROWS.values():
         result = results.get(row.id)
         params = "".join(f", {name} {value}" for name, value in row.env_params.items())
-        cells = [row.id, row.env.partition("/")[2] + params, row.algorithm.upper()]
+        cells = [row.id, row.env.rpartition("/")[2] + params, row.algorithm.upper()]
         published = _published(row)
         if result is None:
             blank = [f"{row.total_steps:,}", "", "", "", "", "", published, "not measured"]

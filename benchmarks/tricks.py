@@ -21,32 +21,28 @@ import numpy as np
 import jaxrl
 import jaxrl_envs
 from benchmarks.figures import panels
+from benchmarks.rows import ROWS, Row
+from benchmarks.scores import agent_of
 from jaxrl import wrappers
 from jaxrl.agents import PPO
 from jaxrl.analysis.statistics import summarize
-from jaxrl.schedules import Linear
 
 ROOT = Path(__file__).parent
 FIGURE = ROOT.parent / "docs" / "tricks.png"
 RESULTS = ROOT / "results" / "tricks.json"
 SEEDS = 10
 
-CARTPOLE = PPO(num_envs=4, num_steps=128, learning_rate=Linear(2.5e-4))
-PENDULUM = PPO(
-    num_envs=8,
-    num_steps=256,
-    num_epochs=10,
-    num_minibatches=32,
-    learning_rate=Linear(1e-3),
-    entropy_coefficient=0.0,
-    discount=0.95,
-    clip_value=False,
-)
-BASES: dict[str, tuple[PPO, int, dict[str, Any]]] = {
-    "CartPole-v1": (CARTPOLE, 170_000, {}),
-    "Pendulum-v1": (PENDULUM, 100_000, {"normalize_rewards": True}),
+
+def of_row(row: Row, total_steps: int) -> tuple[PPO, int, dict[str, Any]]:
+    """The agent of a row of the score table, its steps here, and options of training."""
+    scaled = {"normalize_rewards": True} if row.normalize_rewards else {}
+    return agent_of(row), total_steps, scaled  # type: ignore[return-value]
+
+
+BASES = {
+    "CartPole-v1": of_row(ROWS["S1"], 170_000),
+    "Pendulum-v1": of_row(ROWS["S9-ppo"], 100_000),
 }
-"""The agent, its steps, and options of training for each environment."""
 
 
 def clipped_rewards(env: Any) -> Any:

@@ -75,25 +75,21 @@ class IMPALA(A2C):
 
     def prepare(self, state: Any, trajectory: Trajectory, clock: Clock) -> Trajectory:
         """V-trace's targets and advantages (eq. 1 and section 4.2), by the latest parameters."""
-        steps, apply = trajectory.steps, self.network.apply
+        steps, log_prob = trajectory.steps, trajectory.steps.extras["log_prob"]
         values, next_values = self.values(state.params, trajectory)
-        now: Any = apply(
-            state.params, steps.obs, trajectory.carry, trajectory.first, method="policy"
-        )
         found = vtrace(
             steps.reward,
             values,
             next_values,
             steps.terminated,
             steps.truncated,
-            now[0].log_prob(steps.action) - steps.extras["log_prob"],
+            self.policy(state.params, trajectory).log_prob(steps.action) - log_prob,
             self.discount,
             self.gae_lambda,
             self.clip_rho,
             self.clip_c,
             self.clip_rho,
         )
-        log_prob = steps.extras["log_prob"]
         sample = Sample(steps.obs, steps.action, log_prob, values, found.advantages, found.targets)
         return trajectory.replace(steps=sample)
 

@@ -59,33 +59,29 @@ class Outputs(nn.Module):
     call: Callable[..., Any] = call_directly
 
     @nn.compact
-    def __call__(self, obs: PyTree) -> Array:
+    def __call__(self, obs: PyTree) -> Any:
+        return dense(self.num, 0.01)(self.features(obs))
+
+    def features(self, obs: PyTree) -> Array:
+        """The last hidden layer."""
         x = self.call(self.torso().clone(parent=self, name="torso"), split_mask(obs)[0])
-        return dense(self.num, 0.01)(MLP(self.hidden_sizes, self.activation)(x))
+        return MLP(self.hidden_sizes, self.activation)(x)
 
 
-class ExploringOutputs(nn.Module):
-    """A torso and hidden layers, to a Gaussian whose noise is linear in their features.
+class ExploringOutputs(Outputs):
+    """The same layers, to a Gaussian whose noise is linear in the features.
 
-    Its mean is clipped to [-2, 2], beyond which tanh hardly changes.
+    Its mean, the `num` outputs, is clipped to [-2, 2], beyond which tanh hardly changes.
 
     Attributes:
-      torso, hidden_sizes, activation, call: see `Outputs`.
-      num: dimension of an action.
       initial_log_std: initial log standard deviation of the noise's weights.
     """
 
-    torso: Callable[[], nn.Module]
-    hidden_sizes: tuple[int, ...]
-    activation: str
-    num: int
-    initial_log_std: float
-    call: Callable[..., Any] = call_directly
+    initial_log_std: float = -3.0
 
     @nn.compact
     def __call__(self, obs: PyTree) -> FeatureGaussian:
-        x = self.call(self.torso().clone(parent=self, name="torso"), split_mask(obs)[0])
-        x = MLP(self.hidden_sizes, self.activation)(x)
+        x = self.features(obs)
         mean = jnp.clip(dense(self.num, 0.01)(x), -2.0, 2.0)
         log_std = noise_log_std(self, (x.shape[-1], self.num), self.initial_log_std)
         return FeatureGaussian.of(mean, x, log_std, 1)

@@ -82,10 +82,9 @@ class PolicyHead(nn.Module):
             return dense(num_values(shape), 0.01)(x).reshape(*x.shape[:-1], *shape)
 
         first = output()
-        low, high = (jnp.broadcast_to(jnp.asarray(x), first.shape) for x in space.bounds())
         if self.box_policy == "beta":
             alpha, beta = (1.0 + jnp.minimum(nn.softplus(y), 500.0) for y in (first, output()))
-            return Scaled(Beta(alpha, beta, len(shape)), low, high - low, len(shape))
+            return _scaled_to(space, Beta(alpha, beta, len(shape)), (0.0, 1.0), first.shape)
         if self.std_from == "features":
             log_std = noise_log_std(self, (x.shape[-1], *shape), self.initial_log_std)
             return FeatureGaussian.of(first, jax.lax.stop_gradient(x), log_std, len(shape))
@@ -97,9 +96,18 @@ class PolicyHead(nn.Module):
             )
             log_std = jnp.broadcast_to(log_std, first.shape)
         if self.box_policy == "squashed":
-            half = 0.5 * (high - low)
-            return Scaled(TanhGaussian(first, log_std, len(shape)), low + half, half, len(shape))
+            policy = TanhGaussian(first, log_std, len(shape))
+            return _scaled_to(space, policy, (-1.0, 1.0), first.shape)
         return DiagonalGaussian(first, log_std, len(shape))
+
+
+def _scaled_to(
+    space: Box, policy: Distribution, ends: tuple[float, float], shape: tuple[int, ...]
+) -> Scaled:
+    """A policy of actions between `ends`, `[*shape]`, scaled to the bounds of the box."""
+    low, high = (jnp.broadcast_to(jnp.asarray(x), shape) for x in space.bounds())
+    scale = (high - low) / (ends[1] - ends[0])
+    return Scaled(policy, low - ends[0] * scale, scale, len(space.shape))
 
 
 def noise_log_std(module: nn.Module, shape: tuple[int, ...], initial: float) -> Array:

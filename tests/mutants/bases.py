@@ -68,8 +68,8 @@ MUTANTS = (
         "IQN evaluates an action at the same quantile levels that selected it, which "
         "overestimates its value.",
         "jaxrl/agents/bases/action_values.py",
-        "self.outputs(evaluator, next_obs, evaluate_key, select_key, num)",
-        "self.outputs(evaluator, next_obs, evaluate_key, None, num)",
+        "self.outputs(params, obs, key, level_key, self.num_acting_levels)",
+        "self.outputs(params, obs, key, None, self.num_acting_levels)",
         ("tests/agents/test_dqn.py::test_iqn_selects_and_evaluates_at_independent_levels",),
     ),
     Mutant(

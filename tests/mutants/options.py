@@ -13,8 +13,8 @@ MUTANTS = (
         "munchausen-by-the-online-network",
         "The policy in Munchausen's reward is that of the network that learns.",
         "jaxrl/agents/bases/munchausen.py",
-        "self._scaled_log_policy(evaluator, rows.obs",
-        "self._scaled_log_policy(params, rows.obs",
+        "self.network_values(evaluator, rows.obs",
+        "self.network_values(params, rows.obs",
         (f"{Q_OPTIONS}::test_munchausen_target_matches_numpy",),
     ),
     Mutant(
@@ -137,8 +137,8 @@ MUTANTS = (
         "ratio-upside-down",
         "V-trace gets the behaviour's probability over the policy's.",
         "jaxrl/agents/impala.py",
-        'now[0].log_prob(steps.action) - steps.extras["log_prob"]',
-        'steps.extras["log_prob"] - now[0].log_prob(steps.action)',
+        "self.policy(state.params, trajectory).log_prob(steps.action) - log_prob",
+        "log_prob - self.policy(state.params, trajectory).log_prob(steps.action)",
         (f"{IMPALA}::test_targets_are_those_of_vtrace",),
     ),
     Mutant(

@@ -254,7 +254,7 @@ class QAgent(AdamAgent):
     def network_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
         """Q(obs, .) of one network, `float32[N, A]`; -1e30 for unavailable actions."""
         outputs, _ = self.outputs(params, obs, key, num_levels=self.num_acting_levels)
-        return available(self.means(outputs), obs)
+        return _available(self.means(outputs), obs)
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
@@ -272,7 +272,7 @@ class QAgent(AdamAgent):
         if self.exploration == "boltzmann":
             return Categorical(q / at(self.temperature, clock)).sample(what_key)
         best = jnp.argmax(q, axis=-1).astype(jnp.int32)
-        other = Categorical(available(jnp.zeros_like(q), obs)).sample(what_key)
+        other = Categorical(_available(jnp.zeros_like(q), obs)).sample(what_key)
         epsilon = self._epsilons(at(self.epsilon, clock), best.shape[0])
         explores = jax.random.bernoulli(whether_key, epsilon, best.shape)
         return jnp.where(explores, other, best)
@@ -352,13 +352,20 @@ class QAgent(AdamAgent):
         following, _ = self.outputs(evaluator, next_obs, evaluate_key, num_levels=num)
         if selector is not None:
             q = self.network_values(selector, next_obs, select_key)
-        else:  # the same noise selects and evaluates
-            chooses = following
-            if self.head == "iqn":  # but not the same levels, which would overestimate
-                num = self.num_acting_levels
-                chooses, _ = self.outputs(evaluator, next_obs, evaluate_key, select_key, num)
-            q = available(self.means(chooses), next_obs)
+        else:
+            q = self.own_values(following, evaluator, next_obs, evaluate_key, select_key)
         return of_actions(following, jnp.argmax(q, axis=-1))
+
+    def own_values(
+        self, outputs: Array, params: PyTree, obs: PyTree, key: Key, level_key: Key
+    ) -> Array:
+        """Q(obs, .) by which a network chooses among its `outputs` at `key`, `float32[B, A]`.
+
+        It has the same noise; but iqn draws other levels, since the same would overestimate.
+        """
+        if self.head == "iqn":
+            outputs, _ = self.outputs(params, obs, key, level_key, self.num_acting_levels)
+        return _available(self.means(outputs), obs)
 
     def scalar_loss(self, error: Array) -> Array:
         """The squared or Huber loss of an error."""
@@ -383,7 +390,7 @@ def _over_quantiles(x: Array) -> Array:
     return jnp.sum(x, axis=-1) / x.shape[-1]
 
 
-def available(q: Array, obs: PyTree) -> Array:
+def _available(q: Array, obs: PyTree) -> Array:
     """Sets Q of unavailable actions to -1e30, unless none is available (as in terminal states)."""
     mask = split_mask(obs)[1]
     if mask is None:

@@ -101,7 +101,7 @@ class ActorCriticAgent(NetworkAgent):
 
         Args:
           params: those that the method `policy` of the network needs.
-          batch: of `Sample`s.
+          batch: of `Sample`s, or of other steps with `obs`.
         """
         sample: Sample = batch.steps
         apply: Any = self.network.apply

@@ -6,7 +6,7 @@ Vieillard, Pietquin and Geist, "Munchausen reinforcement learning", 2020.
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.bases.action_values import QAgent, available, of_actions
+from jaxrl.agents.bases.action_values import QAgent, of_actions
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.replay.buffer import Replayed
@@ -57,7 +57,9 @@ class MunchausenAgent(QAgent):
             return super().next_outputs(evaluator, next_obs, select_key, evaluate_key, selector)
         num = self.num_target_levels
         outputs, _ = self.outputs(evaluator, next_obs, evaluate_key, num_levels=num)
-        log_pi = self._scaled_log_policy(evaluator, next_obs, evaluate_key, select_key)
+        log_pi = self._scaled_log_policy(
+            self.own_values(outputs, evaluator, next_obs, evaluate_key, select_key)
+        )
         pi = jnp.exp(log_pi / self.munchausen_temperature)
         return jnp.sum(pi[..., None] * (outputs - log_pi[..., None]), axis=1)
 
@@ -72,19 +74,13 @@ class MunchausenAgent(QAgent):
     ) -> tuple[Array, Array, PyTree]:
         """As without Munchausen, with alpha [tau log pi(a | s)]_{l_0}^0 added to the reward."""
         if self.munchausen is not None:
-            log_pi = self._scaled_log_policy(evaluator, rows.obs, stream(key, Stream.SAMPLE))
+            q = self.network_values(evaluator, rows.obs, stream(key, Stream.SAMPLE))
+            log_pi = self._scaled_log_policy(q)
             taken = of_actions(log_pi[..., None], rows.action)[:, 0]
             bonus = self.munchausen * jnp.clip(taken, self.munchausen_clip, 0.0)
             rows = rows.replace(reward=rows.reward + jax.lax.stop_gradient(bonus))
         return super().td_errors(params, evaluator, rows, key, selector=selector)
 
-    def _scaled_log_policy(
-        self, evaluator: PyTree, obs: PyTree, key: Key, level_key: Key | None = None
-    ) -> Array:
-        """tau log pi(. | s), `float32[B, A]`, of the softmax of Q / tau.
-
-        As for acting, iqn's policy has levels of its own, independent of those of Z.
-        """
-        outputs, _ = self.outputs(evaluator, obs, key, level_key, self.num_acting_levels)
-        q = available(self.means(outputs), obs)
+    def _scaled_log_policy(self, q: Array) -> Array:
+        """tau log pi(. | s), `float32[B, A]`, of the softmax of Q / tau."""
         return self.munchausen_temperature * jax.nn.log_softmax(q / self.munchausen_temperature)

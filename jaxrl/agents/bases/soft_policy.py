@@ -63,7 +63,7 @@ class SoftAgent(ContinuousAgent):
         if self.std_from == "features":
             parts = self.new_torso, self.hidden_sizes, self.activation, self.num_values
             log_std = -3.0 if self.initial_log_std is None else self.initial_log_std
-            return ExploringOutputs(*parts, log_std, self._call)
+            return ExploringOutputs(*parts, self._call, log_std)
         return self.outputs(self.num_actions or 2 * self.num_values)
 
     @property
