@@ -37,7 +37,7 @@ def panels(
 
     Args:
       path, size: as for `figure`.
-      legend: arguments of `axes.legend`, for the last axes.
+      legend: arguments of `axes.legend`, for the last axes if something there has a label.
       each: arguments of `axes.set` for each of the axes, from left to right.
       **settings: arguments of `axes.set` for all.
     """
@@ -51,7 +51,8 @@ def panels(
     for axes, its in zip(row[0], each, strict=True):
         axes.set(**settings, **its)
         axes.grid(alpha=0.3)
-    row[0, -1].legend(**(legend or {}))
+    if row[0, -1].get_legend_handles_labels()[0]:
+        row[0, -1].legend(**(legend or {}))
     canvas.savefig(path, dpi=120)
     plt.close(canvas)
 

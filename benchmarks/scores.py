@@ -10,7 +10,8 @@
 Each seed is trained once, and its final state is scored on whole episodes with mean or greedy
 actions, without selection. The seeds are 100, 101, ...; seeds below 100 are for tuning. The result
 of a row is a file in benchmarks/results/, written after each batch of seeds, so an interrupted
-command can be repeated to train the missing seeds. The table is in docs/scores.md.
+command can be repeated to train the missing seeds. Seeds are spread over the cores of a CPU. The
+table is in docs/scores.md.
 
 "Reached" means that both the mean and the interquartile mean (IQM) over seeds are at or above the
 published figure, or that the figure lies inside the 95% interval of the mean (Student's).
@@ -29,6 +30,7 @@ import numpy as np
 
 from benchmarks.rows import ROWS, Row
 from jaxrl.analysis.statistics import interquartile_mean, interval, iqm, mean
+from jaxrl.cli.session import use_cores
 from jaxrl.devices.machine import cores
 from jaxrl.registry import algorithms
 from jaxrl.runs.directory import versions
@@ -217,6 +219,12 @@ def agent_of(row: Row) -> object:
     return algorithm.build(fields)
 
 
+def agent_name(row: Row) -> str:
+    """The agent's class, with what makes it another algorithm: "DQN, c51" or "PPO, lstm"."""
+    parts = [row.hyper.get(name) for name in ("head", "core")]
+    return ", ".join([algorithms()[row.algorithm].class_name, *filter(None, parts)])
+
+
 def machine() -> str:
     """The kind of machine, such as "2 CPU cores"."""
     import jax
@@ -282,8 +290,8 @@ def table(results: dict[str, Result]) -> str:
     """Two Markdown tables: the scores, and how to reproduce them."""
     scores = [
         "| row | environment | agent | steps | seeds | mean ± deviation | its interval | IQM "
-        "| its interval | published | reached |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| its interval | lowest seed | published | reached |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     repeats = [
         "| row | command | date | machine | training | versions |",
@@ -292,10 +300,10 @@ def table(results: dict[str, Result]) -> str:
     for row in ROWS.values():
         result = results.get(row.id)
         params = "".join(f", {name} {value}" for name, value in row.env_params.items())
-        cells = [row.id, row.env.rpartition("/")[2] + params, row.algorithm.upper()]
+        cells = [row.id, row.env.rpartition("/")[2] + params, agent_name(row)]
         published = _published(row)
         if result is None:
-            blank = [f"{row.total_steps:,}", "", "", "", "", "", published, "not measured"]
+            blank = [f"{row.total_steps:,}", "", "", "", "", "", "", published, "not measured"]
             scores.append(_line(cells + blank))
             continue
         s = Statistics.of(result.per_seed)
@@ -309,6 +317,7 @@ def table(results: dict[str, Result]) -> str:
                     _interval(s.mean_interval),
                     f"{s.iqm:.1f}",
                     _interval(s.iqm_interval),
+                    _lowest(result),
                     published,
                     verdict(row, result),
                 ]
@@ -350,6 +359,12 @@ def _interval(ends: tuple[float, float]) -> str:
     return "too few seeds" if math.isnan(low) else f"[{low:.1f}, {high:.1f}]"
 
 
+def _lowest(result: Result) -> str:
+    """The lowest score, and its seed."""
+    lowest = int(np.argmin(result.per_seed))
+    return f"{result.per_seed[lowest]:.1f} (seed {result.seeds[lowest]})"
+
+
 def _each(values: Iterator[str]) -> str:
     return "; ".join(dict.fromkeys(values))
 
@@ -362,17 +377,22 @@ def _versions(found: dict[str, str]) -> str:
 def write_table() -> None:
     """Replaces the tables between the markers in docs/scores.md."""
     results = {row.id: result for row in ROWS.values() if (result := load(row)) is not None}
-    text = TABLE.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{TABLE} lacks the markers {BEGIN} and {END}: add them for the table")
-    new = f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}"
-    if new != text:
-        partial = TABLE.with_suffix(".partial")
-        partial.write_text(new, encoding="utf-8")
-        partial.replace(TABLE)
+    replace_between(TABLE, BEGIN, END, table(results))
     print(f"the table is in {_shown(TABLE)}")
+
+
+def replace_between(page: Path, begin: str, end: str, content: str) -> None:
+    """Replaces what is between two markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"{page} lacks the markers {begin} and {end}: add them for the table")
+    new = f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    if new != text:
+        partial = page.with_suffix(".partial")
+        partial.write_text(new, encoding="utf-8")
+        partial.replace(page)
 
 
 def _shown(path: Path) -> Path:
@@ -439,9 +459,13 @@ def main(argv: list[str] | None = None) -> int:
         if value is not None and value < 1:
             parser.error(f"{flag} is {value}: it must be at least 1")
 
+    chosen = [ROWS[name] for name in options.rows]
+    at_once = [
+        min(options.seeds or row.num_seeds, options.at_once or row.seeds_at_once) for row in chosen
+    ]
+    use_cores(max(at_once, default=1), devices=None)
     failed = False
-    for name in options.rows:
-        row = ROWS[name]
+    for row in chosen:
         reason = obstacle(row, force=options.force)
         if reason is None:
             try:

@@ -8,6 +8,7 @@ spread over them, and they share the environments of P1 and P2.
     python -m benchmarks.throughput P1 P2 P3 P4
     python -m benchmarks.throughput P1 --peer-path CHECKOUT_OF_PUREJAXRL --peer-python PYTHON
     python -m benchmarks.throughput P1 G1       on a GPU; G1 trains 2,048 agents in parallel
+    python -m benchmarks.throughput --write     also renews the table in docs/speed.md
 
 The other libraries need a separate environment, since they fail on gymnax 1.0:
     pip install rejax==0.1.3 gymnax==0.0.9 distrax sb3-contrib
@@ -27,6 +28,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from benchmarks import speed
 from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
@@ -197,6 +199,7 @@ def main() -> None:
     parser.add_argument("--peer-path", default="", help="checkout of PureJaxRL")
     parser.add_argument("--peer-python", default="", help="interpreter with the other libraries")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--write", action="store_true", help="renew the table in docs/speed.md")
     options = parser.parse_args()
     unknown = [w for w in options.workloads if w not in WORKLOADS]
     if unknown:
@@ -234,6 +237,9 @@ def main() -> None:
                 print(f"     {peer} did different work: not comparable", file=sys.stderr)
             print(f"     {own} / {peer}: {factor:.2f}")
         rows += of_workload
+        if options.write:
+            speed.store(of_workload)
+            speed.write_page()
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -1,8 +1,8 @@
 """Benchmarks one library in its own process: compiles a workload, then runs it on request.
 
 It runs under the library's own interpreter and prints lines of JSON: first {"trace_seconds",
-"compile_seconds", "env_steps", "versions"}; then {"seconds"} for each line "run SEED" on stdin, and
-{"peak_mib"} for "quit".
+"compile_seconds", "env_steps", "parameters", "machine", "versions"}; then {"seconds"} for each line
+"run SEED" on stdin, and {"peak_mib"} for "quit".
 """
 
 import argparse
@@ -242,6 +242,15 @@ def compiled_by_jax(train, work: Workload, make_key):
     )
 
 
+def machine() -> str:
+    """What jax runs on: the kind of accelerator, or the number of cores."""
+    import jax
+
+    device = jax.devices()[0]
+    cpu = f"{len(os.sched_getaffinity(0))} CPU cores"
+    return cpu if device.platform == "cpu" else str(device.device_kind)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("program", choices=("jaxrl", "jaxrl-devices", "purejaxrl", "rejax", "sb3"))
@@ -273,6 +282,7 @@ def main() -> None:
         compile_seconds=compile_seconds,
         env_steps=work.env_steps,
         parameters=parameters,
+        machine="CPU" if options.program == "sb3" else machine(),
         versions={name: found[name] for name in packages if name in found},
     )
     for line in sys.stdin:

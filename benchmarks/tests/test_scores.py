@@ -196,14 +196,14 @@ def test_the_table_stands_between_the_markers(place, trained):
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "| T " in line]
     assert cells[0] == [
         "T", "CartPole-v1, max_steps_in_episode 12", "PPO", "32", "3", "101.0 ± 0.8",
-        "[98.5, 103.5]", "101.0", "[98.3, 103.7]", "5: nobody", "yes",
+        "[98.5, 103.5]", "101.0", "[98.3, 103.7]", "100.0 (seed 100)", "5: nobody", "yes",
     ]  # fmt: skip
     assert cells[1] == [
         "T", "`python -m benchmarks.scores T --again`", "2026-01-02", "2 CPU cores", "3 s",
         "python 3.11.7, jax 0.10.2",
     ]  # fmt: skip
     tables = [line.count("|") for line in lines if line.startswith("|")]
-    assert tables == [12] * 3 + [7] * 3
+    assert tables == [13] * 3 + [7] * 3
 
 
 def test_as_many_seeds_at_once_as_one_says(place, trained):
