@@ -110,10 +110,12 @@ _MEMORY_CHAIN = {
 }
 
 
-def _with_and_without_memory(*, hyper: dict[str, Any], **others: Any) -> tuple[Row, Row]:
-    """A row of PPO with an LSTM, and its control without memory, which is expected to fail."""
+def _with_and_without_memory(
+    *, hyper: dict[str, Any], algorithm: str = "ppo", **others: Any
+) -> tuple[Row, Row]:
+    """A row with an LSTM, and its control without memory, which is expected to fail."""
     row = Row(
-        algorithm="ppo",
+        algorithm=algorithm,
         hyper=hyper | {"core": "lstm", "core_size": 64},
         num_seeds=10,
         seeds_at_once=10,
@@ -364,6 +366,19 @@ _ROWS = (
         total_steps=99_840,
         published=500.0,
         source="rl-zoo (1 run, 256 units)",
+    ),
+    *(
+        row
+        for algorithm, total_steps in (("a2c", 200_000), ("trpo", 100_352))
+        for row in _with_and_without_memory(
+            id=f"S15-cartpole-{algorithm}",
+            env="benchmarks.blind:cartpole",
+            algorithm=algorithm,
+            hyper=_settings(algorithm, "gymnax/CartPole-v1")["hyper"],
+            total_steps=total_steps,
+            published=475.0,
+            source="ours to reach: the limit at which CartPole-v1 counts as solved",
+        )
     ),
     *_with_and_without_memory(
         id="S15-pendulum",

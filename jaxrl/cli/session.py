@@ -19,14 +19,16 @@ def find_own_modules() -> None:
 
 
 def use_cores(num_members: int, devices: int | None) -> None:
-    """Makes each core of a CPU a device of jax, one for each member unless the user wants others.
+    """Makes each core of a CPU a device of jax, but no more than there are members.
 
-    See `devices.placement` for what they do.
+    Other numbers if the user wants them, and all cores for a single member: they may share its
+    environments (`engine.split`). See `devices.placement` for what they do.
 
     The user's settings take precedence, and nothing happens once jax has started. Other devices,
     such as GPUs, are not affected.
     """
-    wanted = min(machine.cores(), devices or num_members)
+    most = num_members if num_members > 1 else machine.cores()
+    wanted = min(machine.cores(), devices or most)
     asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if wanted < 2 or asked_for or os.environ.get(CPU_DEVICES) or deadlock.backend_has_started():
         return

@@ -1,9 +1,18 @@
 """How many devices share the environments of each member of a run."""
 
-from jaxrl.agent import Offline
+import jax
+
+from jaxrl.agent import Offline, OnPolicy
 from jaxrl.devices import hosts
 from jaxrl.engine.training import Training
 from jaxrl.errors import InvalidValue
+
+ROWS_EACH = 8192
+"""Rows of an update on each core from which sharing pays without a request.
+
+Devices exchange a gradient in each update, which takes tens of microseconds on a CPU, whatever the
+number of rows (`python -m benchmarks.devices --one-member`).
+"""
 
 
 def shards(
@@ -11,9 +20,9 @@ def shards(
 ) -> tuple[int, str]:
     """The number of devices that share the environments of a member, and why it is one.
 
-    Only on request: on CPUs it pays with many environments only (`python -m benchmarks.devices
-    --one-member`). Members come first: only what they leave over is shared. A single member gets as
-    many devices as requested, several get the most that divide their environments.
+    Members come first: only what they leave over is shared. A single member gets as many devices as
+    requested, several get the most that divide their environments. Without a request, the cores of
+    a CPU share the environments of an on-policy agent if each gets `ROWS_EACH` rows of an update.
 
     Args:
       training: the setup.
@@ -32,9 +41,11 @@ def shards(
     if training.envs.batched:
         return 1, "batched_env keeps one member on one device"
     if asked_for is None:
-        return 1, "one member stays on one device unless devices are requested"
+        most = min(most, _worthwhile(training))
+        if most < 2:
+            return 1, "one member stays on one device unless devices are requested"
     fits = [1, *(n for n in range(2, available + 1) if _problem(training, n) is None)]
-    if member_devices > 1:
+    if member_devices > 1 or asked_for is None:
         return max(n for n in fits if n <= most), ""
     if problem := _problem(training, asked_for):
         even = [n for n in fits if n % hosts.count() == 0]
@@ -42,6 +53,14 @@ def shards(
         remedy = "" if nearest is None else f". Use devices={nearest}"
         raise InvalidValue(f"devices is {asked_for}: {problem}{remedy}")
     return asked_for, ""
+
+
+def _worthwhile(training: Training) -> int:
+    """Number of devices with enough rows of each update."""
+    plan = training.agent.plan
+    if jax.default_backend() != "cpu" or not isinstance(plan, OnPolicy) or hosts.count() > 1:
+        return 1
+    return plan.steps_per_iteration // plan.num_minibatches // ROWS_EACH
 
 
 def _problem(training: Training, number: int) -> str | None:

@@ -7,10 +7,14 @@ import jax
 import numpy as np
 import pytest
 from helpers.commands import run_in_process
+from helpers.environments import Counter
 from helpers.processes import json_of
 
+from jaxrl.agents import DQN, PPO
 from jaxrl.devices import hosts
 from jaxrl.devices.placement import Placement
+from jaxrl.engine import split
+from jaxrl.engine.training import Training
 from jaxrl.errors import InvalidValue
 
 
@@ -56,6 +60,30 @@ def test_processes_share_a_single_member(members, processes, each, shares, text,
     placement = placement.shared_by(shares, 64, "")
     assert str(placement) == text
     assert placement.num_padded == (1 if members == 1 else placement.member_devices)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "num_steps", "available", "shares"),
+    [
+        (2048, 32, 2, 2),
+        (2048, 32, 8, 2),  # 16,384 rows in each of the four minibatches
+        (2048, 31, 2, 1),
+        (4096, 64, 8, 8),
+        (2049, 128, 4, 3),  # neither two nor four devices divide the environments
+        (64, 128, 2, 1),
+    ],
+)
+def test_cores_share_large_updates_without_a_request(num_envs, num_steps, available, shares):
+    """Each gets 8,192 rows of an update at least; other plans and GPUs wait for a request."""
+    env, total_steps = Counter(limit=5), num_envs * num_steps
+    ppo = PPO(num_envs=num_envs, num_steps=num_steps)
+    training = Training.create(ppo, env, total_steps=total_steps)
+    assert split.shards(training, 1, available, None)[0] == shares
+    assert split.shards(training, 2, 2 * available, None)[0] == shares
+    assert split.shards(training, available, available, None)[0] == 1
+    dqn = DQN(num_envs=num_envs, batch_size=num_envs, capacity=2 * num_envs, warmup=num_envs)
+    training = Training.create(dqn, env, total_steps=total_steps)
+    assert split.shards(training, 1, available, None)[0] == 1
 
 
 def test_more_devices_than_available_are_rejected(monkeypatch):
