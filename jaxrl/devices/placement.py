@@ -194,6 +194,23 @@ class Placement:
             lambda spec, part: jax.tree.map(functools.partial(one, spec), part), specs, tree
         )
 
+    def shapes(self, tree: PyTree, specs: Any) -> PyTree:
+        """Shapes with the shardings of arrays in their place.
+
+        Otherwise XLA chooses, and copies to every device what a program ignores.
+        """
+        if not self.is_spread:
+            return tree
+
+        def one(spec: PartitionSpec, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=NamedSharding(self._mesh, spec), weak_type=x.weak_type
+            )
+
+        return jax.tree.map(
+            lambda spec, part: jax.tree.map(functools.partial(one, spec), part), specs, tree
+        )
+
     def trim(self, tree: PyTree) -> PyTree:
         """Drops the repetitions of the last member from arrays with an axis of members."""
         if self.num_padded == self.num_members:

@@ -49,7 +49,7 @@ class Programs:
         )
         began = time.perf_counter()
         zero = jnp.int32(0)
-        state = jax.eval_shape(init, training, key)
+        state = placement.shapes(jax.eval_shape(init, training, key), of_state)
         if jax.config.jax_disable_jit:
             self._metrics = jax.eval_shape(chunk, training, state, key, zero, zero)[1]
             self._hold(init, chunk, evaluate)
