@@ -89,6 +89,16 @@ _BLIND_CARTPOLE = {
     "discount": 0.98,
     "gae_lambda": 0.8,
 }
+_BLIND_CARTPOLE_TRPO = {
+    "num_envs": 8,
+    "num_steps": 256,
+    "critic_epochs": 10,
+    "critic_minibatches": 4,
+    "critic_learning_rate": 1e-3,
+    "damping": 0.1,
+    "discount": 0.98,
+    "gae_lambda": 0.95,
+}
 _BLIND_PENDULUM = {
     "num_envs": 32,
     "num_steps": 128,
@@ -369,12 +379,15 @@ _ROWS = (
     ),
     *(
         row
-        for algorithm, total_steps in (("a2c", 200_000), ("trpo", 100_352))
+        for algorithm, hyper, total_steps in (
+            ("a2c", _settings("a2c", "gymnax/CartPole-v1")["hyper"], 400_000),
+            ("trpo", _BLIND_CARTPOLE_TRPO, 151_552),
+        )
         for row in _with_and_without_memory(
             id=f"S15-cartpole-{algorithm}",
             env="benchmarks.blind:cartpole",
             algorithm=algorithm,
-            hyper=_settings(algorithm, "gymnax/CartPole-v1")["hyper"],
+            hyper=hyper,
             total_steps=total_steps,
             published=475.0,
             source="ours to reach: the limit at which CartPole-v1 counts as solved",
