@@ -27,11 +27,16 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 import jax
 import pytest
+from helpers.quick import quick
+from jax._src import compiler
 
 deadlock.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
+
+COMPILE_OPTIONS = compiler.get_compile_options
+QUICK_OPTIONS = quick(COMPILE_OPTIONS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,12 +81,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips `gpu` tests without an accelerator, and sets XLA's optimisation level.
+    """Skips `gpu` tests without an accelerator, and sets how XLA compiles.
 
-    Most tests spend their time compiling, and take two thirds of it without optimisation. Tests of
+    Most tests spend their time compiling, and take a third of it without optimisation. Tests of
     exact bits and long training use the programs that users get.
     """
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs an accelerator")
     as_shipped = any(item.get_closest_marker(name) for name in ("optimized", "slow", "gpu"))
     jax.config.update("jax_disable_most_optimizations", not as_shipped)
+    compiler.get_compile_options = COMPILE_OPTIONS if as_shipped else QUICK_OPTIONS

@@ -68,7 +68,7 @@ def test_an_update_from_rows_on_three_devices_matches_one(which, tmp_path):
 
 
 RUNS = """
-    import dataclasses
+    import dataclasses, shutil
     from jaxrl.agents import DQN
     from jaxrl.devices.shards import as_different
     from jaxrl.replay.saved import fitted
@@ -125,9 +125,11 @@ RUNS = """
     found["learned"] = farthest(first.state.agent.params, two.agent.params)
     stop = lambda event: "enough" if isinstance(event, Evaluation) else None
     events = []
+    for devices in (1, 2):
+        run(f"of {devices}", devices=devices, callbacks=[stop])
     for before, after in ((2, 2), (2, 1), (1, 2)):
         name = f"{before} to {after}"
-        run(name, devices=before, callbacks=[stop])
+        shutil.copytree(path / f"of {before}", path / name)
         events.clear()
         resumed = run(name, resume=True, devices=after, callbacks=[events.append])
         notes = [note for e in events if isinstance(e, Resumed) for note in e.notes]
