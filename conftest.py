@@ -1,5 +1,6 @@
 """Strict settings for every test: one CPU device, float32, no implicit rank promotion."""
 
+import gc
 import os
 import zlib
 from pathlib import Path
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Keeps Python from looking for garbage among what was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
