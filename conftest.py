@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 import jax
 import pytest
-from helpers.quick import quick
+from helpers import quick
 from jax._src import compiler
 
 deadlock.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
@@ -37,7 +37,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
 
 COMPILE_OPTIONS = compiler.get_compile_options
-QUICK_OPTIONS = quick(COMPILE_OPTIONS)
+QUICK_OPTIONS = quick.with_switch(COMPILE_OPTIONS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -74,7 +74,6 @@ SCRIPT = """
     from jaxrl.runs.events import Evaluation, Resumed
     from jaxrl.runs.fit import fit
 
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
     ppo = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
     tiny = Tiny()  # where the agent does not matter
     keys = jax.vmap(jax.random.key)(np.arange(5))
