@@ -121,7 +121,6 @@ RUNS = """
 
     first = run()
     found["devices"] = first.compiled.devices
-    found["again"] = farthest(first.state, run().state)
     found["learned"] = farthest(first.state.agent.params, two.agent.params)
     stop = lambda event: "enough" if isinstance(event, Evaluation) else None
     events = []
@@ -133,7 +132,8 @@ RUNS = """
         events.clear()
         resumed = run(name, resume=True, devices=after, callbacks=[events.append])
         notes = [note for e in events if isinstance(e, Resumed) for note in e.notes]
-        found[name] = [farthest(first.state.agent, resumed.state.agent), notes]
+        part = (lambda x: x.state) if after == before else (lambda x: x.state.agent)
+        found[name] = [farthest(part(first), part(resumed)), notes]
     print(json.dumps(found))
 """
 
@@ -152,7 +152,6 @@ def test_replay_runs_on_two_devices(tmp_path):
     assert same < 4
     # The same devices give the same bits, also after a resume.
     assert found["devices"] == "all 2, 2 environments each"
-    assert found["again"] == 0
     assert found["learned"] > 1e-6
     assert found["2 to 2"] == [0, []]
     # A run goes on with another number of devices, which sample other rows.

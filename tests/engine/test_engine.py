@@ -687,7 +687,7 @@ def test_chunks_are_even_and_end_at_the_last_iteration():
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", cases(PLANS, "on-policy, normalised, seeds", "replay"))
+@pytest.mark.parametrize("name", cases(PLANS, "on-policy, normalised, seeds"))
 def test_fit_equals_train_bit_for_bit(name):
     check_that_fit_equals_train(*PLANS[name])
 
