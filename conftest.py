@@ -1,5 +1,6 @@
 """Strict settings for every test: one CPU device, float32, no implicit rank promotion."""
 
+import gc
 import os
 import zlib
 from pathlib import Path
@@ -27,11 +28,16 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 import jax
 import pytest
+from helpers import quick
+from jax._src import compiler
 
 deadlock.protect()  # while jax has not started: tests of brax and of solvers call LAPACK
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
+
+COMPILE_OPTIONS = compiler.get_compile_options
+QUICK_OPTIONS = quick.with_switch(COMPILE_OPTIONS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,14 +80,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_collection_finish() -> None:
+    """Keeps Python from looking for garbage among what was imported, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips `gpu` tests without an accelerator, and sets XLA's optimisation level.
+    """Skips `gpu` tests without an accelerator, and sets how XLA compiles.
 
-    Most tests spend their time compiling, and take two thirds of it without optimisation. Tests of
+    Most tests spend their time compiling, and take a third of it without optimisation. Tests of
     exact bits and long training use the programs that users get.
     """
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs an accelerator")
     as_shipped = any(item.get_closest_marker(name) for name in ("optimized", "slow", "gpu"))
     jax.config.update("jax_disable_most_optimizations", not as_shipped)
+    compiler.get_compile_options = COMPILE_OPTIONS if as_shipped else QUICK_OPTIONS

@@ -191,7 +191,7 @@ UNMOVED = FirstRatio(num_envs=8, num_steps=16, learning_rate=0.0, hidden_sizes=(
         (UNMOVED, BestActionByObservation(), 0.0),
         pytest.param(UNMOVED, MaskedChoice(), 0.0, marks=pytest.mark.thorough),
         pytest.param(UNMOVED, BestContinuousAction(), 1e-5, marks=pytest.mark.thorough),
-        (UNMOVED, BestMixedAction(), 1e-5),
+        pytest.param(UNMOVED, BestMixedAction(), 1e-5, marks=pytest.mark.thorough),
         (UNMOVED.replace(core="gru", core_size=8), Recall(delay=3), 1e-5),
     ],
     ids=["discrete", "masked", "box", "mixed", "recurrent"],

@@ -102,18 +102,26 @@ def test_entropy_bonus_keeps_the_policy_random():
 def whole_batch(agent, env):
     """A prepared batch of a fresh agent: one iteration's rollout from fresh starts."""
     agent = agent.bind(env.spec)
-    envs, state = VectorEnv(env, agent.num_envs), agent.init(KEY)
+    envs = VectorEnv(env, agent.num_envs)
 
-    def policy(carry, obs, key):
-        return agent.act(state, carry, obs, key, Clock.start(), explore=True)
+    @jax.jit
+    def run(key):
+        state = agent.init(key)
 
-    _, _, trajectory, _ = rollout(policy, envs, envs.reset(KEY), (), (), KEY, agent.num_steps)
-    return agent, state, agent.prepare(state, trajectory, Clock.start())
+        def policy(carry, obs, key):
+            return agent.act(state, carry, obs, key, Clock.start(), explore=True)
+
+        _, _, trajectory, _ = rollout(policy, envs, envs.reset(key), (), (), key, agent.num_steps)
+        return state, agent.prepare(state, trajectory, Clock.start())
+
+    return agent, *run(KEY)
 
 
 def test_only_the_first_episode_of_a_copy_counts():
     """Episodes of 5 steps in a rollout of 12: later steps affect neither policy nor critic."""
-    agent = REINFORCE(num_envs=4, num_steps=12, whole_episodes=True, critic_epochs=1)
+    agent = REINFORCE(
+        num_envs=4, num_steps=12, whole_episodes=True, critic_epochs=1, hidden_sizes=(4,)
+    )
     agent, state, batch = whole_batch(agent, Endless(limit=5))
     counts = np.broadcast_to(np.arange(12)[:, None] < 5, (12, 4))
     np.testing.assert_array_equal(batch.steps.sample.valid, counts)

@@ -68,7 +68,8 @@ def gradients(number, agent=Still, **options):
     options = {"num_envs": 8, "num_steps": HORIZON, "bootstrap": False} | options
     agent = agent(policy_network=LinearPolicy(), discount=DISCOUNT, hidden_sizes=(4,), **options)
     steps = number * agent.num_envs * agent.num_steps
-    _, metrics = train(agent, ENV, KEY, total_steps=steps, num_evaluations=0)
+    run = jax.jit(lambda key: train(agent, ENV, key, total_steps=steps, num_evaluations=0)[1])
+    metrics = run(KEY)
     found = {name: float(x.value[0]) for name, x in metrics.training.updates.items()}
     mean = np.array([found[f"{i}"] for i in range(3)])
     square = np.array([found[f"{i} squared"] for i in range(3)])
@@ -103,7 +104,7 @@ def test_a_gradient_of_each_reward_alone_is_detected():
 def test_values_stand_for_what_follows_a_cut():
     """Where a rollout ends or an episode is truncated, but not where it terminates."""
     agent = SHAC(num_envs=2, num_steps=3, critic_minibatches=1, discount=0.5).bind(ENV.spec)
-    state = agent.init(KEY)
+    state = jax.jit(agent.init)(KEY)
     obs = jnp.arange(12.0).reshape(3, 2, 2) / 10
     steps = Transition(
         obs, obs[..., :1], jnp.ones((3, 2)), jnp.array([[0, 0], [0, 1], [0, 0]], bool),

@@ -9,6 +9,7 @@ import sys
 
 import jax
 import pytest
+from helpers import quick
 from helpers.agents.idle import Idle
 from helpers.commands import run_in_process
 from helpers.environments import Counter
@@ -89,8 +90,7 @@ main(sys.argv[1:])
     words = ["train", "reinforce", "jaxrl/corridor", *TINY, "--run-dir", str(path / "run")]
     with subprocess.Popen(
         [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={k: x for k, x in os.environ.items() if k not in hidden}
-        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={k: x for k, x in os.environ.items() if k not in hidden} | quick.environment(),
         text=True,
     ) as process:  # fmt: skip
         process.stdout.readline()

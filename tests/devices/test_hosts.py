@@ -30,8 +30,6 @@ COMMON = """
     from jaxrl.runs.events import Evaluation, Resumed
     from jaxrl.runs.fit import fit
 
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
-
     tiny = Tiny()
     # One minibatch, because each device shuffles its own data.
     ppo = PPO(num_envs=4, num_steps=8, num_epochs=2, num_minibatches=1, hidden_sizes=(8,),
@@ -270,12 +268,11 @@ RUN = (
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)  # seven launches of four processes
-def test_four_processes_are_killed_five_times_and_resumed(tmp_path, monkeypatch):
+def test_four_processes_are_killed_five_times_and_resumed(tmp_path):
     """Each time all end by themselves, and the run ends with the bits of one that was not killed.
 
     A member of each process; the last resume has two processes of two devices, for the same bits.
     """
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     rng, cache = random.Random(0), tmp_path / "cache"
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for status, _, err in commands(f"train {RUN} --run-dir {whole}", cache=cache):

@@ -95,19 +95,20 @@ def test_more_devices_than_available_are_rejected(monkeypatch):
 SCRIPT = """
     import json, pathlib, sys
     import jax, numpy as np
+    from helpers.agents.tiny import Tiny
     from helpers.environments import Counter
     from jaxrl.agents import PPO
     from jaxrl.runs.directory import read_metrics
     from jaxrl.runs.events import Evaluation, Resumed
     from jaxrl.runs.fit import fit
 
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
-    agent = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
+    ppo = PPO(num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
+    tiny = Tiny()  # where the agent does not matter
     keys = jax.vmap(jax.random.key)(np.arange(5))
     path = pathlib.Path(sys.argv[1])
     found = {"there": len(jax.devices())}
 
-    def run(name=None, keys=keys, **options):
+    def run(agent, name=None, keys=keys, **options):
         options = {"num_evaluations": 2, "num_eval_episodes": 2, "tensorboard": False} | options
         run_dir = None if name is None else path / name
         return fit(agent, Counter(limit=5), keys, total_steps=128, run_dir=run_dir, **options)
@@ -121,29 +122,30 @@ SCRIPT = """
         return float(np.abs(one - two).max())
 
     events = []
-    spread = run("spread", callbacks=[events.append])
-    alone = run(devices=1)
+    spread = run(ppo, "spread", callbacks=[events.append])
+    alone = run(ppo, devices=1)
     found["devices"] = [spread.compiled.devices, alone.compiled.devices]
     found["members"] = {x.shape[0] for x in jax.tree.leaves(spread.state)} == {5}
     found["events"] = [list(e.returns.shape) for e in events if isinstance(e, Evaluation)]
     found["rows"] = [(r["step"], r["seed"]) for r in read_metrics(path / "spread")]
     found["one device"] = differs(flat(spread.state.agent), flat(alone.state.agent))
-    found["again"] = differs(flat(spread.state), flat(run().state))
     found["seeds differ"] = bool((np.diff(flat(spread.state.agent), axis=0) != 0).any(1).all())
 
     def stop(event):
         return "enough" if isinstance(event, Evaluation) else None
 
+    whole = flat(run(tiny).state)
+    found["again"] = differs(whole, flat(run(tiny).state))
     for before, after in ((None, None), (None, 1), (1, None)):
         name = f"from {before} to {after}"
-        run(name, callbacks=[stop], devices=before)
+        run(tiny, name, callbacks=[stop], devices=before)
         events.clear()
-        resumed = run(name, resume=True, devices=after, callbacks=[events.append])
+        resumed = run(tiny, name, resume=True, devices=after, callbacks=[events.append])
         notes = [note for e in events if isinstance(e, Resumed) for note in e.notes]
-        found[name] = [differs(flat(spread.state), flat(resumed.state)), notes]
+        found[name] = [differs(whole, flat(resumed.state)), notes]
 
     points = [{"learning_rate": 1e-3}, {"learning_rate": 3e-3}]
-    swept, whole = (run(keys=keys[:2], points=points, devices=n) for n in (None, 1))
+    swept, whole = (run(ppo, keys=keys[:2], points=points, devices=n) for n in (None, 1))
     found["sweep"] = [swept.compiled.devices, differs(flat(swept.state), flat(whole.state))]
     first, second = np.split(flat(swept.state.agent), 2)
     found["points differ"] = differs(first, second)
@@ -183,10 +185,9 @@ def test_members_on_three_devices_match_one_device(tmp_path):
 def test_a_request_for_devices_does_not_outlive_the_machine(tmp_path, monkeypatch):
     """Neither a sweep of single members nor loading a run needs the devices that were requested."""
     monkeypatch.chdir(tmp_path)
-    words = "sweep ppo gymnax/CartPole-v1 --no-preset --grid activation=tanh,relu --devices 3"
-    small = "--num-envs 4 --num-steps 4 --num-minibatches 1 --hidden-sizes 4 --total-steps 32"
-    rest = "--num-eval-episodes 2 --num-evaluations 1 --sweep-dir swept --no-tensorboard"
-    status, _, err = run_in_process(*words.split(), *small.split(), *rest.split())
+    words = "sweep helpers.agents.tiny:Tiny helpers.environments:Counter --grid num_envs=2,4"
+    rest = "--devices 3 --total-steps 32 --num-eval-episodes 2 --sweep-dir swept --no-tensorboard"
+    status, _, err = run_in_process(*words.split(), *rest.split(), "--num-evaluations", 1)
     assert status == 0, err
     (config, _) = sorted(tmp_path.glob("swept/*/config.json"))
     content = json.loads(config.read_text()) | {"devices": 3}

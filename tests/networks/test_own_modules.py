@@ -281,10 +281,10 @@ def batches(num, box):
         yield obs, step
 
 
-def updated(name, agent, box, num, key=KEY):
+def updated(name, agent, box, num, key=KEY, update=None):
     """The state before and after `num` updates, and the observations of each update."""
-    state, seen = agent.init(KEY), []
-    start, update = state, jax.jit(agent.update)
+    state, seen = jax.jit(agent.init)(KEY), []
+    start, update = state, update or jax.jit(agent.update)
     for i, (obs, step) in enumerate(batches(num, box)):
         seen.append(obs)
         if name == "online-q":
@@ -429,8 +429,9 @@ def test_acting_ignores_the_batch_and_dropout():
     """An action depends only on its observation; a learning pass depends on the update's key."""
     agent, box = bound("dqn", Normed(rate=0.5))
     agent = agent.replace(double="none")
-    _, state, _ = updated("dqn", agent, box, 2)
-    _, other, _ = updated("dqn", agent, box, 2, key=jax.random.key(1))
+    update = jax.jit(agent.update)
+    _, state, _ = updated("dqn", agent, box, 2, update=update)
+    _, other, _ = updated("dqn", agent, box, 2, key=jax.random.key(1), update=update)
     differ = jax.tree.map(
         lambda a, b: (a != b).any(), state.params["params"], other.params["params"]
     )

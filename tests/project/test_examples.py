@@ -7,13 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from helpers import quick
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.thorough
 
 EXAMPLES = ROOT / "examples"
-# Compiled without optimisation: a third of the time.
-QUICK = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 
 def run(*arguments, code=0, before=""):
@@ -29,7 +28,7 @@ def run(*arguments, code=0, before=""):
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "XLA_FLAGS": QUICK},
+        env={**os.environ, **quick.environment()},
     )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import quick
 from helpers.agents import idle
 from helpers.commands import run_in_process
 from helpers.environments import FLOAT, BestContinuousAction, Coin, Counter, OneStep
@@ -166,11 +167,11 @@ COMMANDS = {
 QUICK = ["--checkpoint-seconds", "0.01", "--num-eval-episodes", "4", "--no-tensorboard"]
 
 
-def command(*words, cwd):
+def command(*words, cwd, **variables):
     code = "from jaxrl.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
-        cwd=cwd, env={**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")},
+        cwd=cwd, env={**os.environ, "XDG_CACHE_HOME": str(cwd / "cache"), **variables},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -242,7 +243,8 @@ def test_ten_killed_runs_are_resumed_to_the_same_bits(tmp_path, plan):
 )
 def test_a_signal_ends_the_chunk_saves_and_says_how_to_go_on(tmp_path, number):
     words = COMMANDS["on-policy"].replace("150_000", "100_000_000")
-    process = command(*words.split(), *QUICK, "--run-dir", "run", cwd=tmp_path)
+    begin = [*words.split(), *QUICK, "--run-dir", "run"]
+    process = command(*begin, cwd=tmp_path, **quick.environment())
     while process.poll() is None and not (tmp_path / "run" / "config.json").exists():
         time.sleep(0.01)
     time.sleep(0.5)

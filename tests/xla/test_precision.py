@@ -1,6 +1,5 @@
 """`jax_enable_x64` changes neither programs nor results."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,9 +12,9 @@ import pytest
 from flax import struct
 from helpers.agents.cross_entropy import CrossEntropy
 from helpers.environments import BestMixedAction, Chain, Counter, MaskedChoice, Picture, Recall
-from helpers.paths import TESTS
 from helpers.plans import walk
 from helpers.probes import cases
+from helpers.processes import environment
 
 import jaxrl
 import jaxrl_envs
@@ -248,11 +247,9 @@ assert equal(wide, narrow)
 )
 def test_x64_process_trains_to_identical_bits(tmp_path, others):
     """A run is saved, resumed, loaded and evaluated; agents of other plans are trained."""
-    path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
-    switches = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": path}
     run = subprocess.run(
         [sys.executable, "-c", SWITCHED_ON, str(tmp_path / "run"), *others],
-        env=os.environ | switches,
+        env=environment(1, tmp_path / "cache") | {"JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,
         timeout=300,
