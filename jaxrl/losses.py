@@ -77,16 +77,13 @@ def _standardize_over_shards(x: Array, where: Array | None) -> Array:
     """`standardize` over the data of all shards, with one exchange instead of three."""
     weight = jnp.ones_like(x) if where is None else where.astype(x.dtype)
     kept = x if where is None else jnp.where(where, x, 0)
+    # Relative to an entry that counts: equal numbers become zeros, however a compiler rounds.
+    first = kept.ravel()[0 if where is None else jnp.argmax(where)]
     count = jnp.sum(weight)
-
-    def local_mean(y: Array) -> Array:
-        return jnp.sum(weight * y) / jnp.maximum(count, 1)
-
-    centre = local_mean(kept)
-    rest = local_mean(kept - centre)
-    squares = jnp.sum(weight * jnp.square(kept - centre - rest))
-    total, centre_of_all, square = moments_over_shards(count, centre + rest, squares)
-    centred = (x - centre - rest) + (centre + rest - centre_of_all)
+    centre = jnp.sum(weight * (kept - first)) / jnp.maximum(count, 1)
+    squares = jnp.sum(weight * jnp.square(kept - first - centre))
+    total, centre_of_all, square = moments_over_shards(count, first + centre, squares)
+    centred = (x - first - centre) + (first + centre - centre_of_all)
     return centred / (jnp.sqrt(square / jnp.maximum(total, 1)) + 1e-8)
 
 

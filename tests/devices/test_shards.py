@@ -233,7 +233,7 @@ WITHOUT_SHARDS = """
 
 def test_environments_and_means_need_not_know_of_shards(tmp_path):
     """JAX refuses loops that start from zeros and branches that return zeros otherwise."""
-    found = json_of(script(WITHOUT_SHARDS), devices=2, cache=tmp_path, as_shipped=True)
+    found = json_of(script(WITHOUT_SHARDS), devices=2, cache=tmp_path)
     # What is linear in means is left to a later exchange; all other metrics keep their values.
     assert found.pop("local") == ["again", "data", "linear"]
     assert found.pop("metrics") < 1e-6

@@ -11,7 +11,7 @@ from helpers import quick
 from helpers.paths import ROOT, TESTS
 
 
-def json_of(code, *arguments, devices, cache, as_shipped=False):
+def json_of(code, *arguments, devices, cache):
     """What a script prints last, as JSON.
 
     Args:
@@ -19,11 +19,10 @@ def json_of(code, *arguments, devices, cache, as_shipped=False):
       arguments: its arguments.
       devices: number of CPU devices.
       cache: directory for compiled programs, unless the environment names one.
-      as_shipped: compile as for users; otherwise quickly.
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=environment(devices, cache, as_shipped), capture_output=True, text=True, timeout=600,
+        env=environment(devices, cache), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
@@ -58,14 +57,14 @@ def free_address():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def environment(devices, cache, as_shipped=False):
+def environment(devices, cache):
     """Environment variables of such a process."""
     return {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         **os.environ,
-        **({} if as_shipped else quick.environment()),
+        **quick.environment(),
         "JAX_NUM_CPU_DEVICES": str(devices),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs"), str(TESTS)]),
     }
