@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.figures import panels
 from benchmarks.rows import ROWS, Row
-from benchmarks.scores import Result, agent_name, is_of, load, replace_between
+from benchmarks.scores import Result, agent_name, each_once, is_of, load, replace_between
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, FIGURE = DOCS / "choosing.md", DOCS / "choosing.png"
@@ -93,7 +93,7 @@ class Need:
             seconds=each * middle / last,
             solved=int(np.sum(result.per_seed >= goal)),
             seeds=len(result.seeds),
-            machine="; ".join(dict.fromkeys(b.machine for b in result.batches)),
+            machine=each_once(b.machine for b in result.batches),
         )
 
 

@@ -329,10 +329,10 @@ def table(results: dict[str, Result]) -> str:
                 [
                     row.id,
                     f"`python -m benchmarks.scores {row.id} --again{_unlike(row, result)}`",
-                    _each(batch.date for batch in result.batches),
-                    _each(batch.machine for batch in result.batches),
+                    each_once(batch.date for batch in result.batches),
+                    each_once(batch.machine for batch in result.batches),
                     f"{seconds:,.0f} s",
-                    _each(_versions(batch.versions) for batch in result.batches),
+                    each_once(_versions(batch.versions) for batch in result.batches),
                 ]
             )
         )
@@ -365,7 +365,8 @@ def _lowest(result: Result) -> str:
     return f"{result.per_seed[lowest]:.1f} (seed {result.seeds[lowest]})"
 
 
-def _each(values: Iterator[str]) -> str:
+def each_once(values: Iterator[str]) -> str:
+    """The different values, in their order."""
     return "; ".join(dict.fromkeys(values))
 
 

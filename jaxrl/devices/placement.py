@@ -189,10 +189,7 @@ class Placement:
             return put(x, NamedSharding(self._mesh, spec))
 
         put = jax.device_put if hosts.count() == 1 else hosts.put
-
-        return jax.tree.map(
-            lambda spec, part: jax.tree.map(functools.partial(one, spec), part), specs, tree
-        )
+        return _map_with_specs(one, specs, tree)
 
     def shapes(self, tree: PyTree, specs: Any) -> PyTree:
         """Shapes with the shardings of arrays in their place.
@@ -207,9 +204,7 @@ class Placement:
                 x.shape, x.dtype, sharding=NamedSharding(self._mesh, spec), weak_type=x.weak_type
             )
 
-        return jax.tree.map(
-            lambda spec, part: jax.tree.map(functools.partial(one, spec), part), specs, tree
-        )
+        return _map_with_specs(one, specs, tree)
 
     def trim(self, tree: PyTree) -> PyTree:
         """Drops the repetitions of the last member from arrays with an axis of members."""
@@ -280,6 +275,13 @@ def _of_each_process(number: int, processes: int) -> tuple[Any, ...]:
         return tuple(devices[:number])
     of_process = [[d for d in devices if d.process_index == i] for i in range(processes)]
     return tuple(d for own in of_process for d in own[: -(-number // processes)])
+
+
+def _map_with_specs(function: Callable[..., Any], specs: Any, tree: PyTree) -> PyTree:
+    """`function(spec, leaf)` for each leaf of a tree, of which `specs` has the upper part."""
+    return jax.tree.map(
+        lambda spec, part: jax.tree.map(functools.partial(function, spec), part), specs, tree
+    )
 
 
 def _stacked(rows: Sequence[Any]) -> Any:
