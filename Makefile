@@ -64,7 +64,7 @@ bench: $(STAMP)  ## Measure training speed, compile time and memory (BENCH_ARGS=
 	$(BIN)/python -m benchmarks.throughput $(BENCH_ARGS)
 
 build: $(STAMP)  ## Build the source distribution and the wheel into DIST
-	$(BIN)/python -m build --outdir $(DIST) .
+	$(BIN)/python -m build $$(uv --version >/dev/null 2>&1 && echo --installer uv) --outdir $(DIST) .
 
 clean:  ## Remove caches and build outputs; runs and environments stay
 	rm -rf dist build .pytest_cache .ruff_cache .mypy_cache
