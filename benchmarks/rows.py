@@ -242,6 +242,33 @@ _ROWS = (
         source="ours to reach: the limit at which CartPole-v1 counts as solved",
         seeds_at_once=10,
     ),
+    *(
+        _preset(
+            id=f"S21-{name}",
+            env="gymnax/CartPole-v1",
+            algorithm=algorithm,
+            num_seeds=10,
+            published=475.0,
+            source="ours to reach: the limit at which CartPole-v1 counts as solved",
+            seeds_at_once=10,
+        )
+        for name, algorithm in (
+            ("hill", "hill_climbing"),
+            ("cem", "cem"),
+            ("openes", "evolution"),
+        )
+    ),
+    Row(
+        id="S21-cma",
+        env="gymnax/CartPole-v1",
+        algorithm="evolution",
+        hyper={"strategy": "CMA_ES", "std": 0.3, "hidden_sizes": (8,)},
+        total_steps=1_000_000,
+        num_seeds=10,
+        published=475.0,
+        source="ours to reach: the limit at which CartPole-v1 counts as solved",
+        seeds_at_once=10,
+    ),
     _preset(
         id="S4-a2c",
         env="gymnax/CartPole-v1",

@@ -36,9 +36,6 @@ class Update(NamedTuple):
     priorities: Array | None = None
 
 
-# Plans: how experience reaches `update` -----------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class OnPolicy:
     """Collect a rollout, update on minibatches of it, and discard it.
@@ -78,22 +75,19 @@ class OnPolicy:
         _at_least_one(self, "num_envs", "num_steps", "num_epochs", "num_minibatches")
         if self.layout not in ("flat", "env"):
             raise InvalidValue(f"layout is {self.layout!r}: use 'flat' or 'env'")
-        rows, what = (
-            (self.steps_per_iteration, "num_envs * num_steps")
-            if self.layout == "flat"
-            else (self.num_envs, "num_envs")
-        )
+        rows, what = self.num_envs, "num_envs"
+        if self.layout == "flat":
+            rows, what = self.steps_per_iteration, "num_envs * num_steps"
         if rows % self.num_minibatches:
             raise InvalidValue(
                 f"num_minibatches is {self.num_minibatches}, which does not divide {what} = {rows}"
             )
 
     def check_shards(self, number: int) -> None:
-        """Raises ValueError unless `number` devices divide the environments and the minibatches."""
+        """Raises ValueError unless `number` devices divide all that they share."""
         if self.differentiable:
             raise InvalidValue("a rollout that is differentiated stays on one device")
-        if self.num_envs % number:
-            raise InvalidValue(f"num_envs is {self.num_envs}, which {number} devices do not divide")
+        _divided(self, number, "num_envs")
         try:
             dataclasses.replace(self, num_envs=self.num_envs // number).check()
         except InvalidValue as error:
@@ -135,17 +129,10 @@ class Replay:
         return self.num_updates
 
     def check_shards(self, number: int) -> None:
-        """Raises ValueError unless `number` devices divide the environments and the batches."""
-        for name in ("num_envs", "batch_size"):
-            if getattr(self, name) % number:
-                raise InvalidValue(
-                    f"{name} is {getattr(self, name)}, which {number} devices do not divide"
-                )
+        _divided(self, number, "num_envs", "batch_size")
 
     def check(self) -> None:
-        _at_least_one(
-            self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity", "n_step"
-        )
+        _at_least_one(self, "num_envs", "num_steps", "num_updates", "batch_size", "capacity")
         check_whole("n_step", self.n_step, most=10 * UNROLLED)
         if self.capacity < self.n_step * self.num_envs:
             raise InvalidValue(
@@ -209,11 +196,16 @@ class Population:
       population_size: candidates per iteration.
       episodes_per_candidate: episodes per candidate.
       max_episode_steps: steps after which an episode is cut off; its return so far counts.
+      candidates_at_once: candidates that play at the same time, to save memory; None for all.
+      common_random_numbers: whether the n-th episodes of all candidates have the same random
+        numbers: equal starts, and equal noise while they act alike.
     """
 
     population_size: int
     episodes_per_candidate: int
     max_episode_steps: int
+    candidates_at_once: int | None = None
+    common_random_numbers: bool = False
 
     @property
     def num_envs(self) -> int:
@@ -227,14 +219,17 @@ class Population:
     updates_per_iteration = 1
 
     def check_shards(self, number: int) -> None:
-        """Raises ValueError unless `number` devices divide the candidates."""
-        if self.population_size % number:
-            raise InvalidValue(
-                f"population_size is {self.population_size}, which {number} devices do not divide"
-            )
+        _divided(self, number, "population_size")
+        if self.candidates_at_once is not None:
+            _divided(self, number, "candidates_at_once")
 
     def check(self) -> None:
         _at_least_one(self, "population_size", "episodes_per_candidate", "max_episode_steps")
+        if self.population_size % (self.candidates_at_once or 1):
+            raise InvalidValue(
+                f"candidates_at_once is {self.candidates_at_once}, which does not divide "
+                f"population_size = {self.population_size}"
+            )
 
 
 Plan = OnPolicy | Replay | Offline | Population
@@ -245,7 +240,10 @@ def _at_least_one(plan: Any, *names: str) -> None:
         check_whole(name, getattr(plan, name))
 
 
-# The agent ----------------------------------------------------------------------------------------
+def _divided(plan: Any, number: int, *names: str) -> None:
+    for name in names:
+        if (value := getattr(plan, name)) % number:
+            raise InvalidValue(f"{name} is {value}, which {number} devices do not divide")
 
 
 class Agent(struct.PyTreeNode):
@@ -265,8 +263,8 @@ class Agent(struct.PyTreeNode):
     spec: EnvSpec | None = static(default=None, kw_only=True)
 
     raw_observations: ClassVar[bool] = False
-    """Whether `act`, `prepare` and `update` get observations as `Observed(obs, raw)`: normalised,
-    and as the environment returned it. For experts and rules in the environment's units."""
+    """Whether observations come as `Observed(obs, raw)`: normalised, and as the environment gave
+    them. For experts and rules in the environment's units."""
 
     info: ClassVar[tuple[str, ...]] = ()
     """Names of leaves of `Timestep.info` that `Transition.info` keeps: `a/b` of {"a": {"b": x}}."""

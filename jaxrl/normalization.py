@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.devices.shards import as_different, differs, num_shards
+from jaxrl.devices.shards import as_different, differs, num_shards, sum_over_shards
 from jaxrl.losses import mean
 from jaxrl.trees import named_leaves
 from jaxrl.types import Array, EnvSpec, Masked, PyTree, Scalar, split_mask, static
@@ -35,19 +35,26 @@ class RunningMoments(struct.PyTreeNode):
         """Moments before any data: mean 0, variance 1."""
         return cls(jnp.float32(0.0), jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32))
 
-    def update(self, batch: Array) -> "RunningMoments":
-        """Adds `batch[..., *shape]`."""
+    def update(self, batch: Array, where: Array | None = None) -> "RunningMoments":
+        """Adds `batch[..., *shape]`, or those of its rows for which `where[...]` is true."""
         num = math.prod(batch.shape[: batch.ndim - self.mean.ndim])
         rows = batch.astype(jnp.float32).reshape(num, *self.mean.shape)
-        num_rows = jnp.float32(rows.shape[0] * (num_shards() if differs(rows) else 1))
-        batch_mean = mean(rows, axis=0)
-        batch_variance = mean(jnp.square(rows - batch_mean[None]), axis=0)
+        if where is None:
+            chosen = None
+            num_rows = jnp.float32(rows.shape[0] * (num_shards() if differs(rows) else 1))
+            total = self.count + num_rows
+        else:
+            column = where.reshape(num, *(1,) * self.mean.ndim)
+            chosen = jnp.broadcast_to(column, rows.shape)
+            num_rows = sum_over_shards(jnp.sum(where, dtype=jnp.float32))
+            total = jnp.maximum(self.count + num_rows, 1.0)
+        batch_mean = mean(rows, chosen, axis=0)
+        batch_variance = mean(jnp.square(rows - batch_mean[None]), chosen, axis=0)
         delta = batch_mean - self.mean
-        total = self.count + num_rows
         weight = num_rows / total  # of the batch; where float32 stops counting it stays what it is
         between = weight * (1.0 - weight) * jnp.square(delta)
         return RunningMoments(
-            count=total,
+            count=self.count + num_rows,
             mean=self.mean + weight * delta,
             variance=(1.0 - weight) * self.variance + weight * batch_variance + between,
         )
@@ -140,11 +147,7 @@ class Normalizer(struct.PyTreeNode):
 
     def update(self, obs: PyTree, reward: Array, first: Array, discount: Scalar) -> "Normalizer":
         """Adds the raw observations, rewards and episode starts `[T, N]` of a rollout."""
-        new = self
-        if self.obs != ():
-            proper = jax.tree.leaves(split_mask(obs)[0])
-            leaves = [x for x in proper if _is_normalized(x, self.normalized)]
-            new = new.replace(obs=tuple(m.update(x) for m, x in zip(self.obs, leaves, strict=True)))
+        new = self.observe(obs)
         if isinstance(self.reward, RunningMoments):
 
             def accumulate(running: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -156,6 +159,15 @@ class Normalizer(struct.PyTreeNode):
             running, returns = jax.lax.scan(accumulate, so_far, (reward, first))
             new = new.replace(reward=self.reward.update(returns), running_return=running)
         return new
+
+    def observe(self, obs: PyTree, where: Array | None = None) -> "Normalizer":
+        """Adds raw observations `[T, N]`, or those of them for which `where[T, N]` is true."""
+        if self.obs == ():
+            return self
+        proper = jax.tree.leaves(split_mask(obs)[0])
+        leaves = [x for x in proper if _is_normalized(x, self.normalized)]
+        moments = zip(self.obs, leaves, strict=True)
+        return self.replace(obs=tuple(m.update(x, where) for m, x in moments))
 
 
 def normalized_leaves(spec: EnvSpec, normalized: Normalized = "numbers") -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from jaxrl.agents.a2c import A2C
 from jaxrl.agents.a3c import A3C
+from jaxrl.agents.cem import CEM
 from jaxrl.agents.compatible_actor_critic import CompatibleActorCritic
 from jaxrl.agents.copdac import COPDAC
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
+from jaxrl.agents.evolution import Evolution
 from jaxrl.agents.finite_difference import FiniteDifference
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
+from jaxrl.agents.hill_climbing import HillClimbing
 from jaxrl.agents.impala import IMPALA
 from jaxrl.agents.natural_actor_critic import NaturalActorCritic
 from jaxrl.agents.npg import NPG
@@ -30,6 +33,7 @@ from jaxrl.agents.trpo import TRPO
 __all__ = [
     "A2C",
     "A3C",
+    "CEM",
     "COPDAC",
     "DDPG",
     "DQN",
@@ -44,9 +48,11 @@ __all__ = [
     "TD3",
     "TRPO",
     "CompatibleActorCritic",
+    "Evolution",
     "FiniteDifference",
     "FittedQ",
     "FittedQActorCritic",
+    "HillClimbing",
     "NaturalActorCritic",
     "OffPAC",
     "OnlineActorCritic",

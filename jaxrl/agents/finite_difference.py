@@ -63,8 +63,7 @@ class FiniteDifference(PopulationAgent, GradientAgent):
             )
 
     def init_params(self, key: Key) -> PyTree:
-        inputs = self.bound_spec.dummy_observation(1)
-        return self.new_params(self.network, key, inputs, method="policy")
+        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
 
     def init(self, key: Key) -> FiniteDifferenceState:
         start: Any = super().init(key)
@@ -83,15 +82,12 @@ class FiniteDifference(PopulationAgent, GradientAgent):
     ) -> Update:
         """A step along the gradient, then new perturbations."""
         gradient, found = self.gradient(state, returns)
+        _, metrics = self.gains(returns)
         transform = self.transform(clock)
         params, optimizer = ascend(transform, gradient, state.params, state.optimizer)
         candidates = self.perturbed(params, stream(key, Stream.SAMPLE), clock)
-        metrics = {
-            "mean_return": mean(returns),
-            "best_return": jnp.max(mean(returns, axis=1)),
-            "cg_residual": found,
-        }
-        return Update(FiniteDifferenceState(params, candidates, optimizer), metrics)
+        new = FiniteDifferenceState(params, candidates, optimizer)
+        return Update(new, metrics | {"cg_residual": found})
 
     def gradient(self, state: FiniteDifferenceState, returns: Array) -> tuple[PyTree, Array]:
         """g = (D^T D)^-1 D^T (J - mean(J)), and the relative residual of its solution.

@@ -51,6 +51,17 @@ def own_candidates(agent: Agent, state: PyTree) -> PyTree:
     return state.replace(**own)
 
 
+def some_candidates(agent: Agent, state: PyTree, num_parts: int, part: Array) -> PyTree:
+    """The state of a population's agent with part number `part` of its candidates."""
+
+    def one(x: Array) -> Array:
+        size = x.shape[0] // num_parts
+        return jax.lax.dynamic_slice_in_dim(x, part * size, size)
+
+    some = {x: jax.tree.map(one, getattr(state, x)) for x in agent.candidates}
+    return state.replace(**some)
+
+
 def gathered(tree: PyTree) -> PyTree:
     """Arrays `[N, ...]` of all devices' copies, equal on all devices, from those of each."""
     if num_shards() == 1:

@@ -1,5 +1,7 @@
 """Evaluation: exactly one episode per copy, so short episodes are not over-represented."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -112,18 +114,34 @@ def play_episodes(
       key: for resets, actions and steps.
       max_steps: step limit for an episode; None as in `evaluate`.
     """
+    return play_and_observe(policy, envs, initial_carry, key, (), max_steps)[0]
+
+
+def play_and_observe(
+    policy: Policy,
+    envs: VectorEnv,
+    initial_carry: PyTree,
+    key: Key,
+    stats: Any,
+    max_steps: int | None = None,
+) -> tuple[Episodes, Any]:
+    """Like `play_episodes`, and adds the observations of these episodes to `stats`.
+
+    Args:
+      stats: a `Normalizer`, which the policy does not read; `()` for none.
+    """
     max_steps = max_steps or envs.spec.max_steps or PATIENCE
     # Everything after a copy's first episode is ignored, so the cheapest resets will do.
-    envs = envs.replace(reset_policy="pool", pool_size=1 if envs.batched else envs.num_all)
+    envs = envs.replace(reset_policy="pool", pool_size=1)
     key = stream(key, Stream.EVALUATE)
     stride = min(STEPS_BETWEEN_LOOKS, max_steps)
 
     def unfinished(loop):
-        step, _, _, played = loop
+        step, _, _, played, _ = loop
         return (step < max_steps) & (sum_over_shards(jnp.sum(~played.finished)) > 0)
 
     def play_on(loop):
-        step, env_state, carry, played = loop
+        step, env_state, carry, played, stats = loop
         step_key = jax.random.fold_in(stream(key, Stream.ROLLOUT), step)
         env_state, carry, trajectory, ended = rollout_of_episodes(
             policy, envs, env_state, carry, initial_carry, step_key, stride
@@ -142,7 +160,9 @@ def play_episodes(
                 for name, x in played.info.items()
             },
         )
-        return step + stride, env_state, carry, played
+        if stats != ():
+            stats = stats.observe(steps.obs, counts)
+        return step + stride, env_state, carry, played, stats
 
     n = envs.num_envs
     names = _info_names(envs.env, envs.batched) if envs.info is None else envs.info
@@ -153,8 +173,10 @@ def play_episodes(
         {name: jnp.zeros(n, jnp.float32) for name in names},
     )
     start = initial_carry, nothing
-    loop = (jnp.int32(0), envs.reset(key), *(as_different(start) if envs.num_shards > 1 else start))
-    return jax.lax.while_loop(unfinished, play_on, loop)[-1]
+    carry, nothing = as_different(start) if envs.num_shards > 1 else start
+    loop = (jnp.int32(0), envs.reset(key), carry, nothing, stats)
+    *_, played, stats = jax.lax.while_loop(unfinished, play_on, loop)
+    return played, stats
 
 
 def _info_names(env: Environment, batched: bool) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from jaxrl.agent import Agent, Offline, OnPolicy, Plan, Policy, Population, Repl
 from jaxrl.devices.deferred import with_local_metrics
 from jaxrl.devices.shards import as_different, num_shards
 from jaxrl.engine import across_shards
-from jaxrl.engine.evaluate import play_episodes
+from jaxrl.engine.evaluate import Episodes, play_and_observe
 from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
@@ -373,15 +373,38 @@ def population(
     agent: Agent, plan: Population, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """One episode per copy, then one update on the candidates' returns."""
-    own = across_shards.own_candidates(agent, state.agent)
-    policy = policy_of(agent, own, state.stats, clock, explore=True)
-    played = across_shards.gathered(
-        play_episodes(policy, envs, agent.initial_carry(envs.num_envs), key, plan.max_episode_steps)
-    )
+    if plan.common_random_numbers:
+        envs = envs.replace(num_distinct=plan.episodes_per_candidate)
+    played, stats = _play_candidates(agent, plan, envs, state, key, clock)
+    played = across_shards.gathered(played)
     returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
     prepared = agent.prepare(state.agent, returns, clock)
     update_key = stream(key, Stream.UPDATE)
     agent_state, updates, _ = _update(agent, state.agent, prepared, update_key, clock)
     agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
     ended = EpisodeStats.of(played.returns, played.lengths, played.finished, played.info).pooled()
-    return state.replace(agent=agent_state), IterationMetrics(ended, updates | end)
+    return state.replace(agent=agent_state, stats=stats), IterationMetrics(ended, updates | end)
+
+
+def _play_candidates(
+    agent: Agent, plan: Population, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
+) -> tuple[Episodes, Normalizer]:
+    """The episodes of this device's candidates, some at a time, and the statistics after them."""
+    own = across_shards.own_candidates(agent, state.agent)
+
+    def play(stats: Normalizer, own: PyTree, envs: VectorEnv) -> tuple[Episodes, Normalizer]:
+        policy = policy_of(agent, own, state.stats, clock, explore=True)
+        carry = agent.initial_carry(envs.num_envs)
+        return play_and_observe(policy, envs, carry, key, stats, plan.max_episode_steps)
+
+    num_parts = plan.population_size // (plan.candidates_at_once or plan.population_size)
+    if num_parts == 1:
+        return play(state.stats, own, envs)
+
+    def one_part(stats: Normalizer, part: Array) -> tuple[Normalizer, Episodes]:
+        some = across_shards.some_candidates(agent, own, num_parts, part)
+        played, stats = play(stats, some, envs.part_of(num_parts, part))
+        return stats, played
+
+    stats, played = jax.lax.scan(one_part, state.stats, jnp.arange(num_parts))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played), stats

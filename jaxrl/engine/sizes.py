@@ -113,6 +113,9 @@ def parts(training: Any, state: int, eval_state: int) -> list[Part]:
             found.append(_part("a batch", 2 * obs + action, batch_size=plan.batch_size))
         case Population(population_size, episodes):
             sizes = {"population_size": population_size, "episodes_per_candidate": episodes}
+            if plan.candidates_at_once is not None:
+                sizes = {"candidates_at_once": plan.candidates_at_once, **sizes}
+                del sizes["population_size"]
             found.append(_part("the copies of the environment", copy + state, **sizes))
     return found
 
@@ -159,7 +162,7 @@ def _agent_bytes(agent: Agent, obs: int) -> tuple[int, dict[str, Any]]:
     try:
         state = jax.eval_shape(agent.init, _key())
     except (OverflowError, MemoryError, ValueError, TypeError, RuntimeError):
-        if not wide:
+        if _largest(tuple(wide.values())) < LARGE:
             raise
         names = ", ".join(f"{name} is {value}" for name, value in wide.items())
         raise InvalidValue(

@@ -123,17 +123,20 @@ class Training(struct.PyTreeNode):
                 "batched_env gives each training copy its own parameters, so evaluation needs a "
                 "separate environment: pass eval_env"
             )
-        for name in ("normalize_rewards", "normalize_observations"):
-            if getattr(given, name) and not isinstance(plan, OnPolicy | Replay):
+        for name, kinds in (
+            ("normalize_rewards", OnPolicy | Replay),
+            ("normalize_observations", OnPolicy | Replay | Population),
+        ):
+            if getattr(given, name) and not isinstance(plan, kinds):
                 raise InvalidValue(
                     f"{name} needs collected experience, which the plan of "
                     f"{type(agent).__name__} ({type(plan).__name__}) does not have: leave it off"
                 )
         if given.normalize_observations and not normalized_leaves(spec):
-            kinds = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
+            dtypes = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
             raise InvalidValue(
                 "normalize_observations needs numbers in the observation, which has only "
-                f"{' and '.join(sorted(kinds))}: leave it off"
+                f"{' and '.join(sorted(dtypes))}: leave it off"
             )
         if eval_env is not None:
             check_eval_env(eval_env, spec)

@@ -63,6 +63,11 @@ class VectorEnv(struct.PyTreeNode):
       info: names of the environment's scalars, see `Timestep`; None if not yet known.
       kept_info: names of the leaves of `Timestep.info` that a rollout keeps for the agent.
       num_shards: how many devices have that many copies each; see `shard`.
+      num_parts: how many parts of that many copies each device has, one after the other; see
+        `part_of`.
+      part: which of these parts this is, `int32[]`; None without parts.
+      num_distinct: copies whose indices are equal modulo this number have the same random numbers;
+        None if no two have.
     """
 
     env: Any
@@ -74,32 +79,53 @@ class VectorEnv(struct.PyTreeNode):
     info: tuple[str, ...] | None = static(default=None)
     kept_info: tuple[str, ...] = static(default=())
     num_shards: int = static(default=1)
+    num_parts: int = static(default=1)
+    part: Array | None = None
+    num_distinct: int | None = static(default=None)
 
     def shard(self) -> "VectorEnv":
         """This device's copies, where a program spreads them over devices (`devices.shards`)."""
         number = shards.num_shards()
         return self.replace(num_envs=self.num_envs // number, num_shards=number)
 
+    def part_of(self, num_parts: int, part: Array) -> "VectorEnv":
+        """Part number `part` of `num_parts` equal parts of these copies."""
+        num, env = self.num_envs // num_parts, self.env
+        if self.batched:
+            env = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, part * num, num), env)
+        return self.replace(env=env, num_envs=num, num_parts=num_parts, part=part)
+
     @property
     def num_all(self) -> int:
-        """Copies on all devices."""
-        return self.num_envs * self.num_shards
+        """Copies of all parts on all devices."""
+        return self.num_envs * self.num_parts * self.num_shards
 
     def _shard_of(self, x: Array, axis: int = 0) -> Array:
         return x if self.num_shards == 1 else shards.shard_of(x, axis)
 
     @property
     def indices(self) -> Array:
-        """The index of each copy among those of all devices, `int32[N]`."""
-        return self._shard_of(jnp.arange(self.num_all, dtype=jnp.int32))
+        """The index of each copy among all, `int32[N]`."""
+        mine = self._shard_of(jnp.arange(self.num_all, dtype=jnp.int32))
+        if self.part is None:
+            return mine
+        return jax.lax.dynamic_slice_in_dim(mine, self.part * self.num_envs, self.num_envs)
 
     def act_key(self, key: Key) -> Key:
         """The key from which a policy draws the actions of these copies."""
         return key if self.num_shards == 1 else of_rows(key)
 
     def step_keys(self, key: Key, num_steps: int) -> Key:
-        """Keys `[T, N]`, of which a copy has the same on any number of devices."""
-        return self._shard_of(jax.random.split(key, (num_steps, self.num_all)), axis=1)
+        """Keys `[T, N]`, of which a copy has the same on any number of devices, in any parts."""
+        if self.num_distinct is not None:
+            keys = jax.random.split(key, (num_steps, self.num_distinct))
+            return keys[:, self.indices % self.num_distinct]
+        if self.part is None:
+            return self._shard_of(jax.random.split(key, (num_steps, self.num_all)), axis=1)
+        # The keys that `split` gives to these copies, without those of the other parts.
+        places = self.num_all * jnp.arange(num_steps)[:, None] + self.indices[None]
+        fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))
+        return fold_in(key, places)
 
     @property
     def spec(self) -> EnvSpec:
@@ -135,7 +161,7 @@ class VectorEnv(struct.PyTreeNode):
     def reset(self, key: Key) -> VectorState:
         """Starts an episode in every copy; raises TypeError if `env` is not an environment."""
         check_environment(self.env)
-        keys = self._shard_of(jax.random.split(stream(key, Stream.RESET), self.num_all))
+        keys = self.step_keys(stream(key, Stream.RESET), 1)[0]
         state, obs = self._starts(keys)
         n = self.num_envs
         counters = jnp.ones(n, bool), jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.int32)
@@ -153,9 +179,12 @@ class VectorEnv(struct.PyTreeNode):
         """
         if self.reset_policy == "pool":
             pool, num_starts = self._pool(stream(key, Stream.POOL))
-            key = stream(key, Stream.SAMPLE)
-            index = jax.random.randint(key, (num_steps, self.num_all), 0, num_starts)
-            index = self._shard_of(index, axis=1)
+            if num_starts == 1:
+                index = jnp.zeros((num_steps, self.num_envs), jnp.int32)
+            else:
+                key = stream(key, Stream.SAMPLE)
+                index = jax.random.randint(key, (num_steps, self.num_all), 0, num_starts)
+                index = self._shard_of(index, axis=1)
             if self.batched:
                 copies = jnp.arange(self.num_envs)
                 return index, lambda i: jax.tree.map(lambda x: x[i, copies], pool)

@@ -12,8 +12,8 @@ COMMON = """
     from helpers.environments import BestAction, Chain, Counter, Recall
     from helpers.agents.cross_entropy import CrossEntropy
     from jaxrl.agents import (
-        A2C, COPDAC, DQN, IMPALA, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO,
-        CompatibleActorCritic, FiniteDifference, FittedQActorCritic, NaturalActorCritic,
+        A2C, CEM, COPDAC, DQN, IMPALA, NPG, PPO, PPOPenalty, PQN, REINFORCE, RPG, TRPO,
+        CompatibleActorCritic, Evolution, FiniteDifference, FittedQActorCritic, NaturalActorCritic,
     )
     from jaxrl.devices.placement import SHARED
     from jaxrl.devices.shards import ENVS
@@ -94,7 +94,13 @@ SAME = """
             REINFORCE(**episodes, baseline="time", standardize="returns"), ends, 3, {}),
         "reinforce, optimal": (
             REINFORCE(**episodes, baseline="optimal", credit="return"), ends, 3, {}),
-        "population": (CrossEntropy(population_size=6, num_elites=2), cart, 3, {}),
+        "population": (
+            CEM(population_size=12, num_elites=2, candidates_at_once=6, episodes_per_candidate=2,
+                hidden_sizes=(4,), max_episode_steps=50, common_random_numbers=True),
+            cart, 3, {"normalize_observations": True}),
+        "evolution": (
+            Evolution(population_size=8, learning_rate=0.1, hidden_sizes=(4,), core="gru",
+                core_size=3, max_episode_steps=20), cart, 3, {}),
         "finite differences": (
             FiniteDifference(population_size=6, hidden_sizes=(4,), max_episode_steps=20), cart, 3,
             {}),
@@ -136,6 +142,7 @@ SOMETIMES = (
     "rpg",
     "fitted q actor-critic",
     "finite differences",
+    "evolution",
     "natural actor-critic",
     "copdac",
     "compatible actor-critic, regression",

@@ -1,7 +1,16 @@
 """Defects of `engine`."""
 
 from mutants.mutant import Mutant
-from mutants.tests import FRESH_STARTS, KEYS, LONG_EVALUATION, ONCE, ONE_LOOP, RESUME, TWO_SEEDS
+from mutants.tests import (
+    FRESH_STARTS,
+    KEYS,
+    LONG_EVALUATION,
+    ONCE,
+    ONE_LOOP,
+    RESUME,
+    SEARCH,
+    TWO_SEEDS,
+)
 
 MUTANTS = (
     Mutant(
@@ -425,6 +434,30 @@ MUTANTS = (
         "jax.tree.map(shard_of, getattr(state, x))",
         "jax.tree.map(lambda y: y[: len(y) // num_shards()], getattr(state, x))",
         ("tests/devices/test_shards.py::test_training_on_two_devices_matches_one[population]",),
+    ),
+    Mutant(
+        "parts-play-the-same-episodes",
+        "Candidates that play one part after the other have the random numbers of the first part.",
+        "jaxrl/engine/vector_env.py",
+        "dynamic_slice_in_dim(mine, self.part * self.num_envs, self.num_envs)",
+        "dynamic_slice_in_dim(mine, 0, self.num_envs)",
+        (f"{SEARCH}::test_candidates_in_parts_play_the_same_episodes[2]",),
+    ),
+    Mutant(
+        "statistics-of-what-follows-an-episode",
+        "A population's statistics count the steps after the end of an episode.",
+        "jaxrl/engine/evaluate.py",
+        "stats.observe(steps.obs, counts)",
+        "stats.observe(steps.obs)",
+        (f"{SEARCH}::test_statistics_are_of_the_steps_of_the_episodes[None]",),
+    ),
+    Mutant(
+        "common-random-numbers-for-candidates",
+        "With common random numbers the episodes of a candidate are equal, too.",
+        "jaxrl/engine/learners.py",
+        "envs.replace(num_distinct=plan.episodes_per_candidate)",
+        "envs.replace(num_distinct=1)",
+        (f"{SEARCH}::test_common_random_numbers_give_all_candidates_the_same_episodes[True-None]",),
     ),
     Mutant(
         "shards-act-alike",

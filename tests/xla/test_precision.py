@@ -70,6 +70,26 @@ AGENTS = {
         lambda: Counter(limit=5),
         {},
     ),
+    "hill_climbing": (
+        agents.HillClimbing(population_size=4, **SMALL),
+        lambda: Counter(limit=5),
+        {"normalize_observations": True},
+    ),
+    "cem": (
+        agents.CEM(population_size=4, num_elites=2, candidates_at_once=2, core="gru", **SMALL),
+        lambda: Counter(limit=5),
+        {},
+    ),
+    "evolution": (
+        agents.Evolution(population_size=4, learning_rate=0.1, **SMALL),
+        lambda: Counter(limit=5),
+        {},
+    ),
+    "evolution, adaptive": (
+        agents.Evolution(population_size=4, strategy="CMA_ES", **SMALL),
+        lambda: Counter(limit=5),
+        {},
+    ),
     "shac": (agents.SHAC(**ON_POLICY), pendulum, NORMALIZED),
     "trpo": (agents.TRPO(**ON_POLICY), pendulum, NORMALIZED),
     "npg": (agents.NPG(**ON_POLICY), cartpole, {}),
