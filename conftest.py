@@ -48,15 +48,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="of the thorough tests, the K-th of N parts",
     )
     parser.addoption(
-        "--learners",
+        "--long",
         default="1/1",
         metavar="K/N",
-        help="of the tests of agents, networks and replay, the K-th of N parts",
+        help="of the tests in folders that take long, the K-th of N parts",
     )
 
 
-LEARNERS = tuple(Path(__file__).parent / "tests" / x for x in ("agents", "networks", "replay"))
-"""Folders of tests about mathematics, which take half of the time and rarely depend on versions."""
+LONG = tuple(
+    Path(__file__).parent / "tests" / name
+    for name in ("agents", "devices", "engine", "networks", "replay", "xla")
+)
+"""Folders that take most of the time."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -66,14 +69,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         part, parts = map(int, config.getoption(option).split("/"))
         return zlib.crc32(item.nodeid.encode()) % parts != part - 1
 
-    def is_of_a_learner(item: pytest.Item) -> bool:
-        return any(item.path.is_relative_to(folder) for folder in LEARNERS)
+    def takes_long(item: pytest.Item) -> bool:
+        return any(item.path.is_relative_to(folder) for folder in LONG)
 
     left_out = {
         item
         for item in items
         if (item.get_closest_marker("thorough") and is_left_out(item, "--thorough"))
-        or (is_of_a_learner(item) and is_left_out(item, "--learners"))
+        or (takes_long(item) and is_left_out(item, "--long"))
     }
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))

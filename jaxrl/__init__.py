@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxrl.engine.training import Training
     from jaxrl.engine.vector_env import VectorEnv
     from jaxrl.environment import Timestep
+    from jaxrl.runs.dataset import load_dataset, record_episodes, save_dataset
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.fit import fit
     from jaxrl.runs.load import load_policy, load_run
@@ -77,9 +78,12 @@ _HOME = {
     "evaluate": "engine.evaluate",
     "export_policy": "runs.export",
     "fit": "runs.fit",
+    "load_dataset": "runs.dataset",
     "load_policy": "runs.load",
     "load_run": "runs.load",
+    "record_episodes": "runs.dataset",
     "rollout": "engine.rollout",
+    "save_dataset": "runs.dataset",
     "sweep": "engine.sweep",
     "train": "engine.train",
 }
@@ -132,13 +136,16 @@ __all__ = [
     "export_policy",
     "fit",
     "hyper",
+    "load_dataset",
     "load_policy",
     "load_run",
     "losses",
     "networks",
     "optimizers",
+    "record_episodes",
     "replay",
     "rollout",
+    "save_dataset",
     "schedules",
     "solvers",
     "sweep",

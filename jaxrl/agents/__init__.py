@@ -2,9 +2,11 @@
 
 from jaxrl.agents.a2c import A2C
 from jaxrl.agents.a3c import A3C
+from jaxrl.agents.behaviour_cloning import BehaviourCloning
 from jaxrl.agents.cem import CEM
 from jaxrl.agents.compatible_actor_critic import CompatibleActorCritic
 from jaxrl.agents.copdac import COPDAC
+from jaxrl.agents.dagger import DAgger
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
 from jaxrl.agents.evolution import Evolution
@@ -47,7 +49,9 @@ __all__ = [
     "SHAC",
     "TD3",
     "TRPO",
+    "BehaviourCloning",
     "CompatibleActorCritic",
+    "DAgger",
     "Evolution",
     "FiniteDifference",
     "FittedQ",

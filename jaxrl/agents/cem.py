@@ -30,7 +30,6 @@ class CEMState(struct.PyTreeNode):
 class CEM(PopulationAgent):
     """Cross-entropy method: a Gaussian over parameters, fitted to the best of its samples."""
 
-    discount: Scalar = 1.0
     num_elites: int = hyper(
         8,
         static=True,

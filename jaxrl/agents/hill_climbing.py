@@ -33,7 +33,6 @@ class HillClimbing(PopulationAgent):
     The policy plays again in each iteration, so that one lucky episode does not keep it forever.
     """
 
-    discount: Scalar = 1.0
     population_size: int = 16
     episodes_per_candidate: int = 4
     common_random_numbers: bool = True

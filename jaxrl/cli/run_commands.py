@@ -24,7 +24,7 @@ from jaxrl.runs.run_options import RunOptions
 from jaxrl.value_text import finite_number, whole_number
 
 if TYPE_CHECKING:
-    from jaxrl.runs.load import LoadedPolicy
+    from jaxrl.runs.loaded_policy import LoadedPolicy
 
 
 def add(verbs: Any) -> None:
@@ -59,15 +59,7 @@ def add(verbs: Any) -> None:
         "--episodes", type=count, default=100, metavar="INT",
         help="Number of episodes per member (default: 100)",
     )  # fmt: skip
-    evaluate.add_argument(
-        "--seed", type=kind(whole_number), default=0, metavar="INT",
-        help="Seed of the evaluation, independent of the training seed (default: 0)",
-    )  # fmt: skip
-    evaluate.add_argument(
-        "--eval-mode", choices=("greedy", "sample"),
-        help="Take the mean or most likely action (greedy), or sample from the policy (default: "
-        "the run's own mode)",
-    )  # fmt: skip
+    _add_acting(evaluate, "of the evaluation")
     evaluate.add_argument(
         "--render", action="store_true",
         help="Also render an episode of the first member: RUN/episode.gif for gymnax, "
@@ -87,16 +79,33 @@ def add(verbs: Any) -> None:
     export.add_argument(
         "--out", type=file_path, metavar="DIR", help="Output directory (default: RUN/export)"
     )
-    export.add_argument(
-        "--member", type=kind(whole_number), default=0, metavar="INT",
-        help="Index of the seed, or of the point and seed of a sweep, from 0 (default: 0)",
-    )  # fmt: skip
+    _add_member(export)
     export.add_argument(
         "--onnx", action="store_true",
         help="Also write policy.onnx; needs pip install 'jaxrl[onnx]'",
     )  # fmt: skip
     _add_step(export)
     export.set_defaults(run=export_run)
+
+    record = verbs.add_parser(
+        "record", help="Record episodes of a run's policy as a data set",
+        description="Plays whole episodes and writes their transitions: dataset.npz, arrays "
+        "without pickle, and dataset.json, which describes them. An offline agent learns from "
+        "them: jaxrl train behaviour_cloning ENV --dataset DIR.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    record.add_argument("path", **run)
+    record.add_argument(
+        "--episodes", type=count, default=100, metavar="INT",
+        help="Number of episodes (default: 100)",
+    )  # fmt: skip
+    record.add_argument(
+        "--out", type=file_path, metavar="DIR", help="Output directory (default: RUN/dataset)"
+    )
+    _add_member(record)
+    _add_acting(record, "of the recording")
+    _add_step(record)
+    record.set_defaults(run=record_run)
 
     runs = {**run, "nargs": "+", "help": "Directories of runs"}
     plot = verbs.add_parser(
@@ -134,6 +143,25 @@ def add(verbs: Any) -> None:
         help="Also plot the intervals and the distributions of returns",
     )  # fmt: skip
     compare.set_defaults(run=compare_runs)
+
+
+def _add_acting(parser: Any, what: str) -> None:
+    parser.add_argument(
+        "--seed", type=kind(whole_number), default=0, metavar="INT",
+        help=f"Seed {what}, independent of the training seed (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--eval-mode", choices=("greedy", "sample"),
+        help="Take the mean or most likely action (greedy), or sample from the policy (default: "
+        "the run's own mode)",
+    )  # fmt: skip
+
+
+def _add_member(parser: Any) -> None:
+    parser.add_argument(
+        "--member", type=kind(whole_number), default=0, metavar="INT",
+        help="Index of the seed, or of the point and seed of a sweep, from 0 (default: 0)",
+    )  # fmt: skip
 
 
 def _add_step(parser: Any) -> None:
@@ -264,6 +292,38 @@ def export_run(options: argparse.Namespace) -> None:
     export_policy(policy, out, onnx=options.onnx)
     for file in sorted(out.glob("policy.*")):
         print(f"{file}  {file.stat().st_size / 1024:,.0f} KiB")
+
+
+def record_run(options: argparse.Namespace) -> None:
+    """Records episodes of the policy of a member of a run."""
+    keep_compiled_programs()
+    find_own_modules()
+    run_config, out = RunConfig.of_run(options.path), options.out or options.path / "dataset"
+    who = f"{run_config.algorithm} on {run_config.environment}, from {options.path}"
+    print(f"jaxrl: {who}", flush=True)
+    import jax
+
+    from jaxrl.runs.dataset import read_manifest, save_dataset
+    from jaxrl.runs.load import load_run
+
+    trained = load_run(options.path, step=options.step)
+    policy = trained.policy(options.member)
+    print(f"playing {options.episodes} episodes ...", flush=True)
+    data = policy.record(
+        jax.random.key(options.seed), num_episodes=options.episodes, eval_mode=options.eval_mode
+    )
+    save_dataset(
+        out, data, policy.training.eval_envs.env,
+        environment=run_config.environment,
+        environment_parameters=run_config.environment_parameters,
+        source=f"{who}, member {options.member}, {trained.steps:,} steps",
+    )  # fmt: skip
+    returns = read_manifest(out)["returns"]
+    print(
+        f"{len(returns)} episodes, {len(data.reward):,} transitions, mean return "
+        f"{sum(returns) / len(returns):.1f} (from {min(returns):.1f} to {max(returns):.1f})\n"
+        f"learn from them: jaxrl train behaviour_cloning {run_config.environment} --dataset {out}"
+    )
 
 
 def plot_runs(options: argparse.Namespace) -> None:

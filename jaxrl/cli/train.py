@@ -220,8 +220,14 @@ def run_config_of(options: argparse.Namespace) -> RunConfig:
         training=options_of(TrainingOptions, options),
         options=options_of(RunOptions, options),
         key_type=options.config and options.config.key_type,
-        warm_start=options.warm_start and str(user_path(options.warm_start).absolute()),
+        warm_start=_absolute(options.warm_start),
+        dataset=_absolute(options.dataset),
+        expert=_absolute(options.expert),
     )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(user_path(path).absolute())
 
 
 def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str = "") -> Any:
@@ -247,7 +253,7 @@ def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = Fa
 
     find_own_modules()
     saved = resume and any(directory.checkpoints.glob("[0-9]*"))
-    members = run_config.build() if saved else build(run_config)
+    members = build(run_config, saved=saved)
     who = "members" if run_config.points else "seeds"
     try:
         with reporter(len(members), who) as show:

@@ -28,6 +28,8 @@ def check_data(spec: EnvSpec, data: PyTree) -> None:
     """
     if not isinstance(data, Transition) or jnp.ndim(data.reward) < 1:
         raise InvalidValue("data is not a Transition with leaves [num_transitions, ...]")
+    if not jnp.shape(data.reward)[0]:
+        raise InvalidValue("data has no transitions: give at least one")
     problems = list(_differences(spec, data)) or list(
         _unknown_actions(spec.action, data.action, "data.action")
     )

@@ -4,7 +4,6 @@ A learner collects experience, passes batches of it to `Agent.update` and return
 `TrainState` with metrics. There is one loop over minibatches and one over replayed batches.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agent import Agent, Offline, OnPolicy, Plan, Policy, Population, Replay, Update
+from jaxrl.agent import Agent, Offline, OnPolicy, Plan, Population, Replay, Update
 from jaxrl.devices.deferred import with_local_metrics
 from jaxrl.devices.shards import as_different, num_shards
 from jaxrl.engine import across_shards
-from jaxrl.engine.evaluate import Episodes, play_and_observe
+from jaxrl.engine.acting import policy_of, seen
+from jaxrl.engine.candidates import play_candidates
 from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.rollout import rollout_of_episodes
 from jaxrl.engine.vector_env import VectorEnv
@@ -31,7 +31,6 @@ from jaxrl.types import (
     EpisodeStats,
     Key,
     Mean,
-    Observed,
     PyTree,
     Stream,
     Trajectory,
@@ -40,7 +39,6 @@ from jaxrl.types import (
 )
 from jaxrl.xla import layout
 from jaxrl.xla.flatten import Flattened, flatten, unflatten
-from jaxrl.xla.precision import in_float32
 from jaxrl.xla.threefry import of_rows
 
 
@@ -81,35 +79,10 @@ class Learned(struct.PyTreeNode):
         return cls(start.agent, start.stats) if isinstance(start, TrainState) else cls(start, None)
 
 
-def policy_of(
-    agent: Agent, state: PyTree, stats: Normalizer, clock: Clock, *, explore: bool
-) -> Policy:
-    """The agent as a policy on raw observations, for rollout and evaluation."""
-
-    @in_float32
-    def policy(carry, obs, key):
-        return agent.act(state, carry, _seen(agent, stats, obs), key, clock, explore=explore)
-
-    start = functools.partial(start_carry, agent, explore=explore)
-    policy.initial_carry = start  # type: ignore[attr-defined]  # for `evaluate`
-    return policy
-
-
-def start_carry(agent: Agent, num_envs: int, *, explore: bool) -> PyTree:
-    """The carry at the start of an episode that a policy needs, exploring or not."""
-    return () if agent.carry_only_explores and not explore else agent.initial_carry(num_envs)
-
-
-def _seen(agent: Agent, stats: Normalizer, obs: PyTree) -> PyTree:
-    """Observations as the agent gets them."""
-    normalized = stats.normalize_obs(obs)
-    return Observed(normalized, obs) if agent.raw_observations else normalized
-
-
 def _steps_seen(agent: Agent, stats: Normalizer, steps: Transition) -> Transition:
     """Transitions with observations as the agent gets them."""
     return steps.replace(
-        obs=_seen(agent, stats, steps.obs), next_obs=_seen(agent, stats, steps.next_obs)
+        obs=seen(agent, stats, steps.obs), next_obs=seen(agent, stats, steps.next_obs)
     )
 
 
@@ -375,7 +348,7 @@ def population(
     """One episode per copy, then one update on the candidates' returns."""
     if plan.common_random_numbers:
         envs = envs.replace(num_distinct=plan.episodes_per_candidate)
-    played, stats = _play_candidates(agent, plan, envs, state, key, clock)
+    played, stats = play_candidates(agent, plan, envs, state.agent, state.stats, key, clock)
     played = across_shards.gathered(played)
     returns = played.returns.reshape(plan.population_size, plan.episodes_per_candidate)
     prepared = agent.prepare(state.agent, returns, clock)
@@ -384,27 +357,3 @@ def population(
     agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
     ended = EpisodeStats.of(played.returns, played.lengths, played.finished, played.info).pooled()
     return state.replace(agent=agent_state, stats=stats), IterationMetrics(ended, updates | end)
-
-
-def _play_candidates(
-    agent: Agent, plan: Population, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
-) -> tuple[Episodes, Normalizer]:
-    """The episodes of this device's candidates, some at a time, and the statistics after them."""
-    own = across_shards.own_candidates(agent, state.agent)
-
-    def play(stats: Normalizer, own: PyTree, envs: VectorEnv) -> tuple[Episodes, Normalizer]:
-        policy = policy_of(agent, own, state.stats, clock, explore=True)
-        carry = agent.initial_carry(envs.num_envs)
-        return play_and_observe(policy, envs, carry, key, stats, plan.max_episode_steps)
-
-    num_parts = plan.population_size // (plan.candidates_at_once or plan.population_size)
-    if num_parts == 1:
-        return play(state.stats, own, envs)
-
-    def one_part(stats: Normalizer, part: Array) -> tuple[Normalizer, Episodes]:
-        some = across_shards.some_candidates(agent, own, num_parts, part)
-        played, stats = play(stats, some, envs.part_of(num_parts, part))
-        return stats, played
-
-    stats, played = jax.lax.scan(one_part, state.stats, jnp.arange(num_parts))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played), stats

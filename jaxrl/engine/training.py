@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.devices.shards import as_different, check_tracked, num_shards
 from jaxrl.engine import learners, sizes
+from jaxrl.engine.acting import policy_of
 from jaxrl.engine.checks import (
     check_agent,
     check_contract,
@@ -22,7 +23,7 @@ from jaxrl.engine.checks import (
 from jaxrl.engine.data import check_data
 from jaxrl.engine.evaluate import Episodes, play_episodes
 from jaxrl.engine.first_step import FirstStep
-from jaxrl.engine.learners import Learned, TrainState, policy_of
+from jaxrl.engine.learners import Learned, TrainState
 from jaxrl.engine.metrics import Divergence, IterationMetrics
 from jaxrl.engine.options import TrainingOptions, called_with, options_class
 from jaxrl.engine.rollout import rollout
@@ -109,7 +110,7 @@ class Training(struct.PyTreeNode):
         if isinstance(plan, Offline) and data is None:
             raise InvalidValue(
                 f"{type(agent).__name__} learns from a fixed data set: pass data=Transition(...) "
-                "with leaves [num_transitions, ...]"
+                "with leaves [num_transitions, ...], or --dataset DIR to the command"
             )
         if isinstance(plan, Offline):
             check_data(spec, data)

@@ -59,9 +59,12 @@ def defaults(agent: Any) -> dict[str, Any]:
 
 def configuration(members: Members, options: RunOptions, origin: Origin) -> dict[str, Any]:
     """The content of config.json: everything needed to repeat the run, and where it ran."""
+    hyper_parameters = describe(members.base)
+    if origin.expert is not None:
+        hyper_parameters.pop("expert", None)
     config = RunConfig(
         **Origin.of(origin.values()).values(),
-        hyper_parameters=describe(members.base),
+        hyper_parameters=hyper_parameters,
         points=members.points,
         seeds=members.seeds,
         key_type=str(jax.random.key_impl(members.key)),

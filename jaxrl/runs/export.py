@@ -15,7 +15,7 @@ import numpy as np
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.disk import WriteError, is_disk_error, replace, user_path, writing
-from jaxrl.runs.load import LoadedPolicy
+from jaxrl.runs.loaded_policy import LoadedPolicy
 from jaxrl.trees import named_leaves
 from jaxrl.types import PyTree
 from jaxrl.xla.precision import in_float32

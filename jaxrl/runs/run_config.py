@@ -37,6 +37,14 @@ class Origin(Options):
         default=None, role=Role.TRAINING, kind=Kind.TEXT, metavar="RUN",
         doc="Start from the agent and the observation statistics of this run (its first seed)",
     )  # fmt: skip
+    dataset: str | None = option(
+        default=None, role=Role.TRAINING, kind=Kind.TEXT, metavar="DIR",
+        doc="Data set to learn from, for offline agents; `jaxrl record` writes one",
+    )  # fmt: skip
+    expert: str | None = option(
+        default=None, role=Role.TRAINING, kind=Kind.TEXT, metavar="RUN",
+        doc="Run whose policy (of its first seed) is the expert, for agents with a teacher",
+    )  # fmt: skip
 
 
 @options_class
@@ -88,6 +96,8 @@ class RunConfig(Origin):
             environment=env,
             environment_parameters=config["environment_parameters"],
             warm_start=config.get("warm_start"),
+            dataset=config.get("dataset"),
+            expert=config.get("expert"),
             hyper_parameters=parsed(algorithm(name), config["hyper_parameters"]),
             points=tuple(config.get("points", ())),
             seeds=tuple(seed % 2**32 for seed in config["seeds"]),  # rbg's key data repeats it
@@ -112,25 +122,40 @@ class RunConfig(Origin):
         """The same run without a request for devices."""
         return dataclasses.replace(self, options=dataclasses.replace(self.options, devices=None))
 
-    def build(self, start: Any = None) -> Any:
+    def make_env(self) -> Any:
+        """Builds the environment; imports jax."""
+        import jaxrl_envs
+
+        return jaxrl_envs.make(self.environment, **self.environment_parameters)
+
+    def build(self, start: Any = None, data: Any = None, expert: Any = None) -> Any:
         """Builds the `Members`; imports jax and the environment.
 
         Args:
           start: a `Learned` to start from; see `jaxrl.runs.load.build`.
+          data: the transitions of `dataset`.
+          expert: the policy of `expert`.
 
         Raises:
           ValueError, TypeError: the configuration is invalid.
         """
-        import jaxrl_envs
         from jaxrl.engine import sizes
         from jaxrl.engine.training import Training
         from jaxrl.runs.members import Members, keys_of
 
+        agent = algorithm(self.algorithm).build(self.hyper_parameters)
+        if expert is not None and not hasattr(agent, "expert"):
+            raise InvalidValue(
+                f"expert is {self.expert}, but {self.algorithm} has no teacher: leave it out"
+            )
+        if expert is not None:
+            agent = agent.replace(expert=expert)
         training = Training.create(
-            algorithm(self.algorithm).build(self.hyper_parameters),
-            jaxrl_envs.make(self.environment, **self.environment_parameters),
+            agent,
+            self.make_env(),
             **self.training.settings(),
             agent_state=start,
+            data=data,
         )
         sizes.check(training, num_seeds=len(self.seeds))
         keys = keys_of(self.seeds, self.key_type, vmapped=len(self.seeds) > 1)

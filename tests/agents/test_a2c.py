@@ -19,7 +19,7 @@ from helpers.probes import KEY, learned, mode, value
 
 from jaxrl.agents import A2C, PPO
 from jaxrl.agents.bases.actor_critic import Sample
-from jaxrl.engine.learners import policy_of
+from jaxrl.engine.acting import policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.training import Training
 from jaxrl.optimizers import rmsprop

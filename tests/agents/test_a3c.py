@@ -10,7 +10,7 @@ from helpers.probes import learned, mode
 
 from jaxrl.agents import A2C, A3C
 from jaxrl.agents.bases.learning import TrainState
-from jaxrl.engine.learners import policy_of
+from jaxrl.engine.acting import policy_of
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.training import Training
 from jaxrl.types import Clock, Trajectory

@@ -9,7 +9,7 @@ from helpers.probes import KEY
 from scipy import stats
 
 from jaxrl.agents import DDPG, SAC, TD3, QSearch
-from jaxrl.engine.learners import start_carry
+from jaxrl.engine.acting import start_carry
 from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Box, Clock, EnvSpec, Transition
 

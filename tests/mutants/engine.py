@@ -53,7 +53,7 @@ MUTANTS = (
         "next-obs-not-normalised",
         "Observations are normalised, but the next observations for bootstrapping are not.",
         "jaxrl/engine/learners.py",
-        "next_obs=_seen(agent, stats, steps.next_obs)",
+        "next_obs=seen(agent, stats, steps.next_obs)",
         "next_obs=steps.next_obs",
         ("tests/engine/test_engine.py::test_acting_and_learning_use_the_same_observation_scale",),
     ),
@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "raw-observations-scaled",
         "What an expert gets as raw observations is normalised (akin to DAgger on scaled labels).",
-        "jaxrl/engine/learners.py",
+        "jaxrl/engine/acting.py",
         "return Observed(normalized, obs)",
         "return Observed(normalized, normalized)",
         ("tests/engine/test_seams.py::test_raw_observations_match_the_environment[False]",),

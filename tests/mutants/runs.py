@@ -91,11 +91,19 @@ MUTANTS = (
     Mutant(
         "an-export-without-normalisation",
         "An exported policy sees raw observations (a common deployment bug).",
-        "jaxrl/runs/load.py",
+        "jaxrl/runs/loaded_policy.py",
         "policy_of(self.training.agent, self.state, self.stats, clock, explore=False)",
         "policy_of(self.training.agent, self.state, self.stats.replace(obs=()), clock, "
         "explore=False)",
         ("tests/runs/test_export.py::test_what_fit_learned_is_what_is_loaded",),
+    ),
+    Mutant(
+        "a-cut-is-an-end",
+        "The last step of a recorded episode that is cut off is not marked as truncated.",
+        "jaxrl/runs/dataset.py",
+        "steps.truncated | (last & ~done)",
+        "steps.truncated",
+        ("tests/runs/test_dataset.py::test_an_episode_that_is_cut_off_is_truncated[cut off]",),
     ),
     Mutant(
         "one-member-stops-all",

@@ -26,10 +26,10 @@ SOURCES = {
 FLOORS = (
     "devices errors spaces types trees validation xla",
     "agent environment distributions estimators hyper losses minibatches networks normalization "
-    "optimizers replay schedules solvers wrappers",
+    "optimizers replay schedules solvers value_text wrappers",
     "agents",
     "engine",
-    "registry value_text runs analysis",
+    "registry runs analysis",
     "cli __main__",
 )
 """Layers of jaxrl; each imports only from itself and from earlier ones in this list."""

@@ -39,7 +39,8 @@ from jaxrl.networks.torsos import CNN
 from jaxrl.runs import load
 from jaxrl.runs.export import export_policy
 from jaxrl.runs.fit import fit
-from jaxrl.runs.load import LoadedPolicy, load_policy, load_run
+from jaxrl.runs.load import load_policy, load_run
+from jaxrl.runs.loaded_policy import LoadedPolicy
 from jaxrl_envs import render
 
 KEY = jax.random.key(0)

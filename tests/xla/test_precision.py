@@ -37,6 +37,11 @@ def pendulum():
     return jaxrl_envs.make("gymnax/Pendulum-v1")
 
 
+def leftwards(obs):
+    """An expert on `Chain`."""
+    return jnp.zeros(obs.shape[0], jnp.int32)
+
+
 AGENTS = {
     "ppo": (agents.PPO(**ON_POLICY), cartpole, NORMALIZED),
     "ppo, recurrent": (agents.PPO(**ON_POLICY, core="lstm", num_minibatches=2), Recall, {}),
@@ -101,6 +106,24 @@ AGENTS = {
     "rainbow": (agents.Rainbow(**REPLAY), cartpole, {}),
     "online_q": (agents.OnlineQ(**SMALL), Chain, {}),
     "fitted_q": (agents.FittedQ(num_updates=2, batch_size=8, **SMALL), Chain, {"data": walk}),
+    "behaviour_cloning": (
+        agents.BehaviourCloning(num_updates=2, batch_size=8, held_out=0.0, **SMALL),
+        Chain,
+        {"data": walk},
+    ),
+    "dagger": (
+        agents.DAgger(
+            num_envs=2,
+            num_steps=2,
+            num_updates=2,
+            batch_size=8,
+            capacity=64,
+            expert=leftwards,
+            **SMALL,
+        ),
+        Chain,
+        {},
+    ),
     "ddpg": (agents.DDPG(**REPLAY), pendulum, {}),
     "td3": (agents.TD3(**REPLAY), pendulum, {}),
     "sac": (agents.SAC(**REPLAY), pendulum, NORMALIZED),

@@ -1,0 +1,57 @@
+"""Base class of agents that learn a policy from the actions of an expert."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agent import EvalMode
+from jaxrl.agents.bases.learning import AdamAgent
+from jaxrl.agents.bases.policy import PolicyAgent
+from jaxrl.errors import InvalidValue
+from jaxrl.losses import mean
+from jaxrl.networks.variables import trained
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree
+
+
+class CloningAgent(PolicyAgent, AdamAgent):
+    """A policy that maximises the likelihood of an expert's actions."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+
+    eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy", "sample")
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        if self.core != "none":
+            raise InvalidValue(
+                f"core is {self.core!r}, but {type(self).__name__} learns from single "
+                "transitions: leave it at 'none'"
+            )
+
+    def init_params(self, key: Key) -> PyTree:
+        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
+
+    def init_optimizer(self, params: PyTree) -> Any:
+        """The optimiser's state before training."""
+        return self.transform(Clock.start()).init(trained(params))
+
+    def chosen(self, params: PyTree, obs: PyTree, key: Key, *, explore: bool) -> PyTree:
+        """The policy's actions `[N, ...]`: samples, or without `explore` its modes."""
+        policy, _ = self.policy(params, obs, ())
+        return policy.sample(key) if explore else policy.mode()
+
+    def nll(self, params: PyTree, obs: PyTree, action: PyTree) -> Array:
+        """-log pi(action | obs) for each row, `float32[B]`."""
+        return -self.policy(params, obs, ())[0].log_prob(action)
+
+
+def mistakes(wanted: PyTree, found: PyTree, where: Array | None = None) -> Array:
+    """The share of actions that differ, or for boxes their mean squared distance; parts added."""
+    total: Any = 0.0
+    for x, y in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+        is_box = jnp.issubdtype(x.dtype, jnp.floating)
+        rows = jnp.square(x - y) if is_box else (x != y).astype(jnp.float32)
+        rows = jnp.sum(rows.reshape(rows.shape[0], -1), axis=1)
+        total = total + mean(rows, where)
+    return total
