@@ -144,7 +144,7 @@ def test_size_estimates_are_lower_bounds_on_the_state(name):
     """For every plan, without the parts that are not kept in the state."""
     agent, env, options, _ = PLANS[name]
     data = {"data": walk()} if name.startswith("offline") else {}
-    training = Training.create(agent, env, total_steps=1, **{**options, **data})
+    training = Training.create(agent, env, **{"total_steps": 1, **options, **data})
     state = jax.eval_shape(training.init, KEY)
     reset = jax.eval_shape(env.reset, KEY)[0]
     others = ("the trajectory", "a batch", "the copies to evaluate on", "the pool of starts")
