@@ -273,4 +273,10 @@ def test_the_score_table_trains_by_presets():
     }  # fmt: skip
     blind = ("cartpole", "cartpole-a2c", "cartpole-trpo", "pendulum", "chain")
     memory = {f"S15-{x}{y}" for x in blind for y in ("", "-blind")}
-    assert own == {"S5-c51", "S6", "S11", *memory}  # memory: environments of the benchmark alone
+    assert own == {
+        "S5-c51",
+        "S6",
+        "S11",
+        "S21-cma",
+        *memory,
+    }  # memory: environments of the benchmark alone
