@@ -225,6 +225,7 @@ class Population:
 
     def check(self) -> None:
         _at_least_one(self, "population_size", "episodes_per_candidate", "max_episode_steps")
+        check_whole("candidates_at_once", self.candidates_at_once, or_none=True)
         if self.population_size % (self.candidates_at_once or 1):
             raise InvalidValue(
                 f"candidates_at_once is {self.candidates_at_once}, which does not divide "
@@ -274,8 +275,8 @@ class Agent(struct.PyTreeNode):
 
     candidates: ClassVar[tuple[str, ...]] = ()
     """Fields of the state with a leading axis `[population_size]`, for population plans. Devices
-    can share such a population: `act(explore=True)` then gets a part of these fields, and the
-    observations of the candidates in it. Without them, a population stays on one device."""
+    can share such a population, and it can play in parts: `act(explore=True)` then gets a part of
+    these fields, and its observations. Without them, a population plays as a whole."""
 
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy",)
     """Supported evaluation modes, the default first. Agents whose `act(..., explore=True)` is a

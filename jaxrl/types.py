@@ -180,7 +180,8 @@ class Transition(struct.PyTreeNode):
       truncated: `bool`, the episode was cut off (time limit); its last state keeps its value.
       next_obs: the observation after the step, BEFORE any reset.
       extras: what `act` returned with the action, a dict by name: {"log_prob": ...}.
-      info: the entries of `Timestep.info` that `Agent.info` names, by name.
+      info: the entries of `Timestep.info` that `Agent.info` names, by name; in data sets
+        `episode`, the number of the episode, `int32`.
     """
 
     obs: PyTree

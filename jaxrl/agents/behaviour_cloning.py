@@ -14,13 +14,13 @@ from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.optimizers import learn
 from jaxrl.schedules import Scheduled
-from jaxrl.types import Array, Clock, Key, PyTree, Scalar, Transition
+from jaxrl.types import Array, Clock, Key, Mean, PyTree, Scalar, Transition
 
 
 class CloningState(struct.PyTreeNode):
     """Attributes:
     params: parameters of the policy that learns.
-    best: those with the least loss on held-out episodes so far, which are deployed.
+    best: the parameters to deploy, from the end of the iteration with the least held-out loss.
     best_loss: that loss, `float32[]`; infinite before the first.
     held_out_loss: sum of the losses of this iteration's held-out rows, `float32[]`.
     num_held_out: their number, `float32[]`.
@@ -36,21 +36,28 @@ class CloningState(struct.PyTreeNode):
 
 
 class BehaviourCloning(CloningAgent):
-    """Behaviour cloning, deploying the parameters that do best on held-out episodes."""
+    """Behaviour cloning, which deploys the parameters with the least loss on held-out episodes.
+
+    The held-out loss of an iteration is the mean over the held-out rows of its batches, each with
+    the parameters of that update.
+    """
 
     discount: Scalar = 1.0
     learning_rate: Scheduled = 1e-3
     num_updates: int = hyper(
-        100, static=True, doc="Gradient steps between two looks at the held-out episodes."
+        100, static=True, doc="Gradient steps between two checks of the held-out loss."
     )
-    batch_size: int = hyper(256, static=True, doc="Transitions per gradient step.")
+    batch_size: int = hyper(
+        256, static=True, doc="Transitions per gradient step, held-out ones included."
+    )
     held_out: float = hyper(
         0.1,
         static=True,
         low=0.0,
-        high=0.9,
-        doc="Share of the episodes that choose the parameters to deploy, and are not learned from; "
-        "0 to learn from all and deploy the last.",
+        high=0.5,
+        doc="Share of the episodes that are held out: they choose the parameters to deploy, and "
+        "are not learned from; of fewer than five, 0.1 holds out none. 0 to learn from all and "
+        "deploy the last parameters.",
     )
 
     @property
@@ -58,14 +65,15 @@ class BehaviourCloning(CloningAgent):
         return Offline(self.num_updates, self.batch_size)
 
     def init(self, key: Key) -> CloningState:
-        params, none = self.init_params(key), jnp.float32(0.0)
-        infinite = jnp.float32(jnp.inf)
-        return CloningState(params, params, infinite, none, none, self.init_optimizer(params))
+        start: Any = super().init(key)
+        zero, infinite = jnp.float32(0.0), jnp.float32(jnp.inf)
+        return CloningState(start.params, start.params, infinite, zero, zero, start.optimizer)
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        return carry, self.chosen(state.best, obs, key, explore=explore), ()
+        policy, _ = self.policy(state.best, obs, ())
+        return carry, policy.sample(key) if explore else policy.mode(), ()
 
     def is_held_out(self, rows: Transition) -> Array:
         """Which rows are of held-out episodes, `bool[B]`, chosen by Fibonacci hashing."""
@@ -85,28 +93,34 @@ class BehaviourCloning(CloningAgent):
         aside = self.is_held_out(batch)
 
         def loss(params: PyTree) -> tuple[Array, tuple[PyTree, Array]]:
-            losses = self.nll(params, batch.obs, batch.action)
+            losses = -self.policy(params, batch.obs, ())[0].log_prob(batch.action)
             return mean(losses, ~aside), (None, jax.lax.stop_gradient(losses))
 
         params, optimizer, value, losses = learn(
             self.transform(clock), loss, state.params, state.optimizer
         )
         number = jnp.sum(aside, dtype=jnp.float32)
+        starts = clock.update == 0  # perhaps with what was learned from other data
         new = state.replace(
             params=params,
             optimizer=optimizer,
+            best_loss=jnp.where(starts, jnp.inf, state.best_loss),
             held_out_loss=state.held_out_loss + number * mean(losses, aside),
             num_held_out=state.num_held_out + number,
         )
-        return Update(new, {"loss": value})
+        return Update(new, {"loss": Mean.where(~jnp.all(aside), value)})
 
     def end_iteration(self, state: CloningState, batch: Any, key: Key, clock: Clock) -> Update:
-        """Keeps the parameters if they did better on the held-out rows than any before."""
+        """Deploys the parameters if the held-out loss is the least so far or was never measured."""
+        measured = state.num_held_out > 0
         found = state.held_out_loss / jnp.maximum(state.num_held_out, 1.0)
-        better = (found < state.best_loss) | (state.num_held_out == 0)
+        better = jnp.where(measured, found < state.best_loss, jnp.isinf(state.best_loss))
         best = jax.tree.map(lambda x, y: jnp.where(better, x, y), state.params, state.best)
-        none = jnp.float32(0.0)
-        best_loss = jnp.where(better, found, state.best_loss)
-        best_loss = jnp.where(state.num_held_out == 0, state.best_loss, best_loss)
-        new = state.replace(best=best, best_loss=best_loss, held_out_loss=none, num_held_out=none)
-        return Update(new, {"held_out_loss": found})
+        zero = jnp.float32(0.0)
+        new = state.replace(
+            best=best,
+            best_loss=jnp.where(measured & better, found, state.best_loss),
+            held_out_loss=zero,
+            num_held_out=zero,
+        )
+        return Update(new, {"held_out_loss": Mean.where(measured, found)})

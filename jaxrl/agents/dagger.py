@@ -5,7 +5,6 @@ structured prediction to no-regret online learning", 2011, algorithm 3.1).
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl.agent import Update
 from jaxrl.agents.bases.cloning import CloningAgent, mistakes
@@ -47,19 +46,18 @@ class DAgger(CloningAgent, ReplayAgent):
     )
 
     raw_observations = True
+    eval_modes = ("greedy",)  # when it explores, the expert acts, too
 
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
+        if self.n_step != 1:
+            raise InvalidValue(f"n_step is {self.n_step}, but labels are of single steps: use 1")
         if self.expert is None:
             raise InvalidValue(
                 "expert is None: give a function from observations to actions, a policy from "
                 "jaxrl.load_policy, or --expert RUN on the command line"
             )
         check_expert(self.expert, spec)
-
-    def init(self, key: Key) -> TrainState:
-        params = self.init_params(key)
-        return TrainState(params, self.init_optimizer(params))
 
     @property
     def carry_only_explores(self) -> bool:
@@ -75,13 +73,12 @@ class DAgger(CloningAgent, ReplayAgent):
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
         assert isinstance(obs, Observed)
-        choose_key, act_key = jax.random.split(key)
-        action = self.chosen(state.params, obs.obs, act_key, explore=False)
+        action = self.policy(state.params, obs.obs, ())[0].mode()
         if not explore:
             return carry, action, ()
         label, carry = expert_action(self.expert, obs.raw, carry)
         number = jax.tree.leaves(action)[0].shape[0]
-        by_expert = jax.random.bernoulli(choose_key, at(self.beta, clock), (number,))
+        by_expert = jax.random.bernoulli(key, at(self.beta, clock), (number,))
         return carry, tree_where(by_expert, label, action), {"label": label}
 
     def update(self, state: TrainState, rows: Replayed, key: Key, clock: Clock) -> Update:
@@ -89,10 +86,10 @@ class DAgger(CloningAgent, ReplayAgent):
         label = rows.extras["label"]
 
         def loss(params: PyTree) -> tuple[Array, tuple[PyTree, Array]]:
-            return mean(self.nll(params, rows.obs.obs, label)), (None, jnp.float32(0.0))
+            policy, _ = self.policy(params, rows.obs.obs, ())
+            return -mean(policy.log_prob(label)), (None, mistakes(label, policy.mode()))
 
-        params, optimizer, value, _ = learn(
+        params, optimizer, value, wrong = learn(
             self.transform(clock), loss, state.params, state.optimizer
         )
-        wrong = mistakes(label, rows.action)
-        return Update(TrainState(params, optimizer), {"loss": value, "differs": wrong})
+        return Update(TrainState(params, optimizer), {"loss": value, "mistakes": wrong})

@@ -10,13 +10,13 @@ from jaxrl.agent import Update
 from jaxrl.agents.bases.learning import LearningAgent
 from jaxrl.agents.bases.population import PopulationAgent, drawn
 from jaxrl.agents.bases.strategies import (
-    PAIRED,
     FitnessShaping,
     SearchStrategy,
     Strategy,
     check_options,
     has_optimizer,
     parse_options,
+    shapes_weights,
 )
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -50,12 +50,14 @@ class Evolution(PopulationAgent, LearningAgent):
         open_low=True,
         may_end_low=True,
         doc="Standard deviation of the parameters of candidates; the initial one, for strategies "
-        "that adapt it. Strategies with a population of their own begin with such a sample.",
+        "that adapt it. Strategies with a population of their own begin with such a sample. "
+        "GradientlessDescent has its radii in strategy_options instead.",
     )
     learning_rate: Scheduled | None = hyper(
         None,
         low=0.0,
-        doc="Learning rate, for strategies with an optimiser; none for their own default.",
+        doc="Learning rate of `optimizer`, by default Adam, which replaces that of the strategy; "
+        "none for the strategy's own.",
     )
     fitness_shaping: FitnessShaping | None = hyper(
         None,
@@ -71,8 +73,8 @@ class Evolution(PopulationAgent, LearningAgent):
     strategy_options: str = hyper(
         "",
         static=True,
-        doc="Hyper-parameters of the strategy, as in 'elite_ratio=0.2,std_min=0.01'. An unknown "
-        "name is answered by those that the strategy has.",
+        doc="Hyper-parameters of the strategy, as in 'elite_ratio=0.2,std_min=0.01'. The error for "
+        "an unknown name lists the known ones.",
     )
 
     def check(self, spec: EnvSpec) -> None:
@@ -84,13 +86,12 @@ class Evolution(PopulationAgent, LearningAgent):
                 f"learning_rate is {self.learning_rate}, but {self.strategy} has no optimiser: "
                 "leave it at none"
             )
-        if self.strategy in PAIRED and self.population_size % 2:
+        if self.fitness_shaping is not None and shapes_weights(self.strategy):
             raise InvalidValue(
-                f"population_size is {self.population_size}: {self.strategy} draws pairs of "
-                "candidates, so it must be even"
+                f"fitness_shaping is {self.fitness_shaping!r}, but {self.strategy} needs its own, "
+                "which ranks the candidates: leave it at none"
             )
-        if options := parse_options(self.strategy_options):
-            check_options(self.strategy, self.population_size, options)
+        check_options(self.strategy, self.population_size, parse_options(self.strategy_options))
 
     def init_params(self, key: Key) -> PyTree:
         return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
@@ -112,8 +113,9 @@ class Evolution(PopulationAgent, LearningAgent):
     def init(self, key: Key) -> EvolutionState:
         clock, params = Clock.start(), self.init_params(key)
         strategy = self.strategy_at(params, clock)
-        start_key, ask_key = jax.random.split(stream(key, Stream.SAMPLE))
-        population = drawn(params, at(self.std, clock), start_key, self.population_size)
+        sample_key = stream(key, Stream.SAMPLE)
+        start_key, ask_key, draw_key = jax.random.split(sample_key, 3)
+        population = drawn(params, at(self.std, clock), draw_key, self.population_size)
         unknown = jnp.full(self.population_size, jnp.inf)
         state = strategy.init(start_key, params, population, unknown)
         if not strategy.has_population:
@@ -123,17 +125,20 @@ class Evolution(PopulationAgent, LearningAgent):
     def update(self, state: EvolutionState, returns: Array, key: Key, clock: Clock) -> Update:
         """Tells the strategy the returns, and asks for new candidates."""
         gain, metrics = self.gains(returns)
-        strategy = self.strategy_at(state.params, clock)
+        fitness = jnp.where(jnp.isfinite(gain), -gain, jnp.nan)  # evosax minimises
         key = stream(key, Stream.SAMPLE)
+        return Update(deadlock.one_by_one(_step)(self, state, fitness, key, clock), metrics)
 
-        def step(state: EvolutionState, gain: Array, key: Key) -> EvolutionState:
-            tell_key, ask_key = jax.random.split(key)
-            new = strategy.tell(tell_key, state.candidates, -gain, state.strategy)
-            if strategy.has_population:  # its first population is only evaluated
-                first = strategy.init(tell_key, state.params, state.candidates, -gain)
-                new = jax.tree.map(lambda x, y: jnp.where(clock.update == 0, x, y), first, new)
-            params = strategy.solution(new)
-            candidates, new = strategy.ask(ask_key, new)
-            return EvolutionState(params, candidates, strong(new))
 
-        return Update(deadlock.one_by_one(step)(state, gain, key), metrics)
+def _step(
+    agent: Evolution, state: EvolutionState, fitness: Array, key: Key, clock: Clock
+) -> EvolutionState:
+    strategy = agent.strategy_at(state.params, clock)
+    tell_key, ask_key = jax.random.split(key)
+    new = strategy.tell(tell_key, state.candidates, fitness, state.strategy)
+    if strategy.has_population:  # its first population is only evaluated
+        first = strategy.init(tell_key, state.params, state.candidates, fitness)
+        new = jax.tree.map(lambda x, y: jnp.where(clock.update == 0, x, y), first, new)
+    params = strategy.solution(new)
+    candidates, new = strategy.ask(ask_key, new)
+    return EvolutionState(params, candidates, strong(new))

@@ -10,14 +10,13 @@ from jaxrl.agent import Update
 from jaxrl.agents.bases.population import PopulationAgent, drawn
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
-from jaxrl.losses import mean
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar, Stream, stream
 from jaxrl.validation import holds_anywhere
 
 
 class HillClimbingState(struct.PyTreeNode):
     """Attributes:
-    params: the best policy so far.
+    params: the best candidate of the last iteration.
     candidates: that policy, then its neighbours; leaves `[population_size, ...]`.
     noise_std: standard deviation of the neighbours' parameters, `float32[]`.
     """
@@ -43,10 +42,13 @@ class HillClimbing(PopulationAgent):
         1.5,
         low=1.0,
         doc="Factor by which the noise grows if many neighbours are at least as good as the "
-        "policy, and shrinks otherwise; 1 for constant noise.",
+        "policy, and shrinks if few are; 1 for constant noise.",
     )
     success_share: Scalar = hyper(
-        0.2, low=0.0, high=1.0, doc="The share of neighbours that counts as many."
+        0.2,
+        low=0.0,
+        high=1.0,
+        doc="The noise grows if more than this share of the neighbours is at least as good.",
     )
     min_noise_std: Scalar = hyper(1e-3, low=0.0, doc="Least standard deviation.")
     max_noise_std: Scalar = hyper(2.0, low=0.0, open_low=True, doc="Greatest standard deviation.")
@@ -57,14 +59,18 @@ class HillClimbing(PopulationAgent):
             raise InvalidValue(
                 "population_size is 1, but a policy and a neighbour are compared: give at least 2"
             )
-        ends = self.min_noise_std, self.max_noise_std
-        if holds_anywhere(lambda low, high: low > high, *ends):
+        low, high = self.min_noise_std, self.max_noise_std
+        if holds_anywhere(lambda low, high: low > high, low, high):
+            raise InvalidValue(f"min_noise_std is {low}, which is above max_noise_std = {high}")
+        noise = self.noise_std
+        if holds_anywhere(lambda low, x, high: (x < low) | (x > high), low, noise, high):
             raise InvalidValue(
-                f"min_noise_std is {ends[0]}, which is above max_noise_std = {ends[1]}"
+                f"noise_std is {noise}: it must be between min_noise_std = {low} and "
+                f"max_noise_std = {high}"
             )
 
     def init(self, key: Key) -> HillClimbingState:
-        noise_std = jnp.clip(jnp.float32(self.noise_std), self.min_noise_std, self.max_noise_std)
+        noise_std = jnp.float32(self.noise_std)
         return self.around(self.init_params(key), noise_std, stream(key, Stream.SAMPLE))
 
     def around(self, params: PyTree, noise_std: Array, key: Key) -> HillClimbingState:
@@ -79,8 +85,10 @@ class HillClimbing(PopulationAgent):
         best = jnp.argmax(gain)
         improved = gain[best] > gain[0]
         params = jax.tree.map(lambda x: x[best], state.candidates)
-        share = mean(gain[1:] >= gain[0])
-        factor = jnp.where(share > self.success_share, self.noise_factor, 1.0 / self.noise_factor)
-        noise_std = jnp.clip(state.noise_std * factor, self.min_noise_std, self.max_noise_std)
-        metrics |= {"improved": improved, "success_share": share, "noise_std": noise_std}
+        number = jnp.sum(gain[1:] >= gain[0])
+        excess = number - self.success_share * (self.population_size - 1)
+        direction = jnp.where(jnp.abs(excess) < 1e-3, 0.0, jnp.sign(excess))
+        noise_std = state.noise_std * self.noise_factor**direction
+        noise_std = jnp.clip(noise_std, self.min_noise_std, self.max_noise_std)
+        metrics |= {"improved": improved, "num_good": number, "noise_std": noise_std}
         return Update(self.around(params, noise_std, stream(key, Stream.SAMPLE)), metrics)

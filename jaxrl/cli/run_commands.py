@@ -1,10 +1,11 @@
-"""The commands `resume`, `evaluate`, `export`, `plot` and `compare`.
+"""The commands `resume`, `evaluate`, `export`, `record`, `plot` and `compare`.
 
 They work on run directories, and import jax as late as possible.
 """
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import WriteError, is_disk_error, writing
 from jaxrl.runs.run_config import RunConfig
 from jaxrl.runs.run_options import RunOptions
-from jaxrl.value_text import finite_number, whole_number
+from jaxrl.value_text import finite_number, text_of_plain, whole_number
 
 if TYPE_CHECKING:
     from jaxrl.runs.loaded_policy import LoadedPolicy
@@ -319,10 +320,13 @@ def record_run(options: argparse.Namespace) -> None:
         source=f"{who}, member {options.member}, {trained.steps:,} steps",
     )  # fmt: skip
     returns = read_manifest(out)["returns"]
+    words = ["jaxrl", "train", "behaviour_cloning", run_config.environment, "--dataset", str(out)]
+    for name, value in run_config.environment_parameters.items():
+        words += ["--env-param", f"{name}={text_of_plain(value)}"]
     print(
         f"{len(returns)} episodes, {len(data.reward):,} transitions, mean return "
         f"{sum(returns) / len(returns):.1f} (from {min(returns):.1f} to {max(returns):.1f})\n"
-        f"learn from them: jaxrl train behaviour_cloning {run_config.environment} --dataset {out}"
+        f"learn from them: {shlex.join(words)}"
     )
 
 

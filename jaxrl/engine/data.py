@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxrl.engine.first_step import differences
 from jaxrl.errors import InvalidValue
+from jaxrl.trees import named_leaves
 from jaxrl.types import (
     ActionSpace,
     Box,
@@ -30,13 +31,22 @@ def check_data(spec: EnvSpec, data: PyTree) -> None:
         raise InvalidValue("data is not a Transition with leaves [num_transitions, ...]")
     if not jnp.shape(data.reward)[0]:
         raise InvalidValue("data has no transitions: give at least one")
-    problems = list(_differences(spec, data)) or list(
+    problems = [*_differences(spec, data), *_extra_leaves(data)] or list(
         _unknown_actions(spec.action, data.action, "data.action")
     )
     if problems:
         raise InvalidValue(
             "data does not fit the environment:" + "".join(f"\n{x}" for x in problems)
         )
+
+
+def _extra_leaves(data: Transition) -> Iterator[str]:
+    """A line for each entry of `extras` and `info` that has not a row for each transition."""
+    number = jnp.shape(data.reward)[0]
+    for name in ("extras", "info"):
+        for leaf, x in named_leaves(getattr(data, name)).items():
+            if jnp.shape(x)[:1] != (number,):
+                yield f"- data.{name}, {leaf}, has the shape {jnp.shape(x)}: it needs {number} rows"
 
 
 def _differences(spec: EnvSpec, data: Transition) -> Iterator[str]:

@@ -10,7 +10,7 @@ from jaxrl.agent import Policy
 from jaxrl.devices.shards import as_different, sum_over_shards
 from jaxrl.engine import sizes
 from jaxrl.engine.first_step import FirstStep, differences
-from jaxrl.engine.rollout import rollout_of_episodes
+from jaxrl.engine.rollout import fold_steps
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import Environment, scalars
 from jaxrl.errors import InvalidValue
@@ -133,36 +133,35 @@ def play_and_observe(
     max_steps = max_steps or envs.spec.max_steps or PATIENCE
     # Everything after a copy's first episode is ignored, so the cheapest resets will do.
     envs = envs.replace(reset_policy="pool", pool_size=1)
-    key = stream(key, Stream.EVALUATE)
+    key, watches = stream(key, Stream.EVALUATE), stats != () and stats.obs != ()
     stride = min(STEPS_BETWEEN_LOOKS, max_steps)
 
     def unfinished(loop):
         step, _, _, played, _ = loop
         return (step < max_steps) & (sum_over_shards(jnp.sum(~played.finished)) > 0)
 
+    def count(loop, now):
+        step, played = loop
+        steps = now.transition
+        counts = ~played.finished & (step < max_steps)  # [N]
+        ends = counts & (steps.terminated | steps.truncated)
+        played = Episodes(
+            returns=played.returns + jnp.where(counts, steps.reward, 0.0),
+            lengths=played.lengths + counts.astype(jnp.int32),
+            finished=played.finished | ends,
+            info={x: y + jnp.where(ends, now.info[x], 0.0) for x, y in played.info.items()},
+        )
+        return (step + 1, played), (steps.obs, counts) if watches else ()
+
     def play_on(loop):
         step, env_state, carry, played, stats = loop
         step_key = jax.random.fold_in(stream(key, Stream.ROLLOUT), step)
-        env_state, carry, trajectory, ended = rollout_of_episodes(
-            policy, envs, env_state, carry, initial_carry, step_key, stride
+        env_state, carry, (step, played), seen = fold_steps(
+            policy, envs, env_state, carry, initial_carry, step_key, stride, count, (step, played)
         )
-        steps = trajectory.steps
-        done = steps.terminated | steps.truncated  # [T, N]
-        in_time = step + jnp.arange(stride) < max_steps  # [T]
-        ended_before = jnp.cumsum(done, axis=0) - done > 0
-        counts = ~ended_before & ~played.finished[None] & in_time[:, None]
-        played = Episodes(
-            returns=played.returns + jnp.sum(jnp.where(counts, steps.reward, 0.0), axis=0),
-            lengths=played.lengths + jnp.sum(counts, axis=0, dtype=jnp.int32),
-            finished=played.finished | jnp.any(done & counts, axis=0),
-            info={
-                name: x + jnp.sum(jnp.where(counts, ended.info[name].total, 0.0), axis=0)
-                for name, x in played.info.items()
-            },
-        )
-        if stats != ():
-            stats = stats.observe(steps.obs, counts)
-        return step + stride, env_state, carry, played, stats
+        if watches:
+            stats = stats.observe(*seen)
+        return step, env_state, carry, played, stats
 
     n = envs.num_envs
     names = _info_names(envs.env, envs.batched) if envs.info is None else envs.info

@@ -105,6 +105,12 @@ class Training(struct.PyTreeNode):
         check_info(agent, first_step.timestep.info)
         plan = agent.plan
         plan.check()
+        if isinstance(plan, Population) and plan.candidates_at_once and not agent.candidates:
+            name = type(agent).__name__
+            raise InvalidValue(
+                f"candidates_at_once is {plan.candidates_at_once}, but {name}.candidates names no "
+                "field to divide: leave it at None"
+            )
         eval_mode = given.eval_mode or agent.eval_modes[0]
         check_eval_mode(agent, eval_mode)
         if isinstance(plan, Offline) and data is None:

@@ -180,11 +180,15 @@ class VectorEnv(struct.PyTreeNode):
         if self.reset_policy == "pool":
             pool, num_starts = self._pool(stream(key, Stream.POOL))
             if num_starts == 1:
-                index = jnp.zeros((num_steps, self.num_envs), jnp.int32)
-            else:
-                key = stream(key, Stream.SAMPLE)
-                index = jax.random.randint(key, (num_steps, self.num_all), 0, num_starts)
-                index = self._shard_of(index, axis=1)
+                every = jax.tree.map(lambda x: x[0], pool)
+                if not self.batched:
+                    every = jax.tree.map(
+                        lambda x: jnp.broadcast_to(x, (self.num_envs, *x.shape)), every
+                    )
+                return (), lambda nothing: every
+            key = stream(key, Stream.SAMPLE)
+            index = jax.random.randint(key, (num_steps, self.num_all), 0, num_starts)
+            index = self._shard_of(index, axis=1)
             if self.batched:
                 copies = jnp.arange(self.num_envs)
                 return index, lambda i: jax.tree.map(lambda x: x[i, copies], pool)

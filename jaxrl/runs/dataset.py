@@ -28,7 +28,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.disk import replace, user_path, writing
 from jaxrl.trees import named_leaves
-from jaxrl.types import EnvSpec, Key, PyTree, Transition, sample_action
+from jaxrl.types import EnvSpec, Key, PyTree, Stream, Transition, sample_action, stream
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.transfers import transfers_allowed
 
@@ -82,7 +82,8 @@ def record_episodes(
             raise InvalidValue(f"{name} is {value}: it must be at least 1")
     limit = max_steps or env.spec.max_steps or PATIENCE
     num = min(num_episodes, AT_ONCE)
-    envs = VectorEnv(env, num)
+    envs = VectorEnv(env, num, "pool", 1)  # what follows an episode is thrown away
+    reset = jax.jit(envs.reset)
     start = getattr(policy, "initial_carry", lambda num: ())(num)
 
     @jax.jit
@@ -95,11 +96,11 @@ def record_episodes(
     while first < num_episodes:
         group_key = jax.random.fold_in(key, first)
         steps: list[Any] = []
-        state, carry = jax.jit(envs.reset)(group_key), start
+        state, carry = reset(group_key), start
+        step_keys = stream(group_key, Stream.ROLLOUT)
         ended = np.zeros(num, bool)
         while not ended.all() and len(steps) * STRIDE < limit:
-            step_key = jax.random.fold_in(group_key, 1 + len(steps))
-            state, carry, new = play(state, carry, step_key)
+            state, carry, new = play(state, carry, jax.random.fold_in(step_keys, len(steps)))
             steps.append(jax.device_get(new))
             ended |= (steps[-1].terminated | steps[-1].truncated).any(axis=0)
         group = jax.tree.map(lambda *x: np.concatenate(x), *steps)
@@ -137,7 +138,8 @@ def save_dataset(
     Args:
       path: a directory, created if missing; an existing data set is replaced.
       data: transitions `[D, ...]`, episode after episode; `info["episode"]` numbers the episodes,
-        and without it each end of an episode begins the next.
+        and without it each end of an episode begins the next. Other entries of `info`, and
+        `extras`, are left out.
       env: their environment.
       environment: its id; None for its class.
       environment_parameters: parameters that differ from their defaults.
@@ -192,8 +194,8 @@ def load_dataset(path: Path | str, env: Environment) -> Transition:
       env: the environment, whose spaces the data must fit.
 
     Raises:
-      ValueError: there is no data set, it is damaged, belongs to another environment, or holds
-        numbers that are not finite.
+      ValueError: there is no data set, it is damaged, does not fit the spaces of the environment,
+        or holds numbers that are not finite.
     """
     path = user_path(path)
     manifest = read_manifest(path)

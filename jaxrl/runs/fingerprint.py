@@ -23,11 +23,13 @@ def of(training: Training) -> dict[str, str]:
     """
     program = FirstStep.of(training.envs.env, training.envs.batched).jaxpr
     text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses of Python's functions
+    # An expert is no leaf of its agent, but what it has learned decides what is learned from it.
+    expert = getattr(training.agent, "expert", None)
+    learned = tuple(getattr(expert, name, ()) for name in ("state", "stats"))
+    data = training.envs.env, training.eval_envs.env, training.data, learned
     return {
         "code": _hash([text.encode(), *map(_bytes, program.consts)]),
-        "parameters": _hash(
-            map(_bytes, jax.tree.leaves((training.envs.env, training.eval_envs.env, training.data)))
-        ),
+        "parameters": _hash(map(_bytes, jax.tree.leaves(data))),
     }
 
 
@@ -49,8 +51,8 @@ def check(
         )
     if then["parameters"] != now["parameters"]:
         raise InvalidValue(
-            "the environment's parameters, or the data, have changed since the checkpoint: restore "
-            "them, or start a new run in another directory"
+            "the environment's parameters, the data, or the expert have changed since the "
+            "checkpoint: restore them, or start a new run in another directory"
         )
 
 

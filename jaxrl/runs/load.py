@@ -130,7 +130,7 @@ def build(run_config: RunConfig, *, saved: bool = False, only_acts: bool = False
     Args:
       run_config: the configuration.
       saved: whether the run has a checkpoint, and needs no other start.
-      only_acts: whether it will only act, without its data set and its expert.
+      only_acts: whether to load only what acting needs: no data set, and no expert.
 
     Raises:
       ValueError, TypeError: the configuration is invalid.

@@ -66,8 +66,8 @@ class LoadedPolicy:
     action or a batch of actions. It normalises observations itself, and raises ValueError for
     invalid ones. A recurrent policy keeps its carry, for one batch size, until `reset()`.
 
-    `policy.act` is the same as a pure function, for jit and vmap. `evaluate` and `episode` can also
-    sample actions.
+    `policy.act` is the same as a pure function, for jit and vmap. `evaluate`, `episode` and
+    `record` can also sample actions.
     """
 
     def __init__(self, training: Training, state: PyTree, stats: Normalizer, iteration: int):

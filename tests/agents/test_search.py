@@ -45,13 +45,14 @@ def returns_of(gains):
     [
         ([1.0, 0.0, 3.0, 0.5], 2, 2.0),  # one of three neighbours is better
         ([1.0, 0.0, 0.9, 0.5], 0, 0.5),  # none is
+        ([1.0, 0.0, 2.0, 0.5, 0.0, 0.1], 2, 1.0),  # one of five: just the share
         ([1.0, 1.0, 1.0, 1.0], 0, 2.0),  # a plateau: the search widens
         ([1.0, np.nan, 2.0, np.nan], 2, 2.0),
     ],
-    ids=["better", "worse", "plateau", "NaN"],
+    ids=["better", "worse", "a fifth", "plateau", "NaN"],
 )
 def test_hill_climbing_follows_the_rule(gains, best, factor):
-    agent = HillClimbing(population_size=4, noise_std=0.5, noise_factor=2.0).bind(SPEC)
+    agent = HillClimbing(population_size=len(gains), noise_std=0.5, noise_factor=2.0).bind(SPEC)
     state = agent.init(KEY)
     np.testing.assert_array_equal(vectors(state.candidates)[0], vector(state.params))
     new = agent.update(state, returns_of(gains), KEY, Clock.start()).state
@@ -131,7 +132,7 @@ def test_evosax_driven_directly_gives_the_same_bits(name):
     if "elite_ratio" in options.get("strategy_options", ""):
         strategy.elite_ratio = 0.25
     params = strategy.default_params.replace(**params)
-    _, ask_key = jax.random.split(stream(KEY, Stream.SAMPLE))
+    _, ask_key, _ = jax.random.split(stream(KEY, Stream.SAMPLE), 3)
     theirs = None
     if name != "PSO":
         theirs = strategy.init(KEY, start, params)
@@ -277,7 +278,14 @@ def test_statistics_are_of_the_steps_of_the_episodes(at_once):
         (Evolution(strategy="Open-ES"), "strategy is 'Open-ES': use one of ARS, ASEBO"),
         (Evolution(strategy="CMA_ES", learning_rate=0.1), "CMA_ES has no optimiser"),
         (Evolution(optimizer="adam"), "optimizer is given without a learning_rate"),
-        (Evolution(population_size=7), "population_size is 7: Open_ES draws pairs"),
+        (Evolution(population_size=7), "population_size is 7, which Open_ES cannot use: Populati"),
+        (Evolution(strategy="ASEBO", population_size=7), "7, which ASEBO cannot use"),
+        (
+            Evolution(strategy="SNES", fitness_shaping="returns"),
+            "fitness_shaping is 'returns', but SNES needs its own",
+        ),
+        (HillClimbing(noise_std=5.0), "noise_std is 5.0: it must be between min_noise_std"),
+        (CEM(candidates_at_once=0), "candidates_at_once is 0"),
         (
             Evolution(strategy="CMA_ES", strategy_options="std_mim=1"),
             "CMA_ES has no 'std_mim': did you mean std_min",

@@ -18,16 +18,16 @@ MUTANTS = (
         "Evaluation runs a fixed number of steps, which counts short episodes more than once "
         "(many libraries).",
         "jaxrl/engine/evaluate.py",
-        "counts = ~ended_before & ~played.finished[None] & in_time[:, None]",
-        "counts = jnp.broadcast_to(in_time[:, None], done.shape)",
+        "counts = ~played.finished & (step < max_steps)",
+        "counts = jnp.broadcast_to(step < max_steps, played.finished.shape)",
         ("tests/engine/test_engine.py::test_evaluation_plays_one_episode_per_environment",),
     ),
     Mutant(
         "unfinished-episodes-are-finished",
         "Episodes cut off by the evaluation's own limit count as finished.",
         "jaxrl/engine/evaluate.py",
-        "finished=played.finished | jnp.any(done & counts, axis=0),",
-        "finished=played.finished | jnp.any(done & counts, axis=0) | ~in_time[-1],",
+        "finished=played.finished | ends,",
+        "finished=played.finished | ends | (step + 1 >= max_steps),",
         ("tests/engine/test_engine.py::test_episodes_beyond_the_step_limit_are_unfinished",),
     ),
     Mutant(
@@ -207,7 +207,7 @@ MUTANTS = (
         "Sequences are replayed from their final recurrent state.",
         "jaxrl/engine/rollout.py",
         "Trajectory(steps, first, carry, env_index), ended",
-        "Trajectory(steps, first, last_carry, env_index), ended",
+        "Trajectory(steps, first, carry_after, env_index), ended",
         ("tests/engine/test_engine.py::test_recurrent_carry_is_reset_at_episode_starts",),
     ),
     Mutant(
@@ -447,8 +447,8 @@ MUTANTS = (
         "statistics-of-what-follows-an-episode",
         "A population's statistics count the steps after the end of an episode.",
         "jaxrl/engine/evaluate.py",
-        "stats.observe(steps.obs, counts)",
-        "stats.observe(steps.obs)",
+        "stats.observe(*seen)",
+        "stats.observe(seen[0])",
         (f"{SEARCH}::test_statistics_are_of_the_steps_of_the_episodes[None]",),
     ),
     Mutant(

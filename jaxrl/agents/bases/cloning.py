@@ -10,8 +10,7 @@ from jaxrl.agents.bases.learning import AdamAgent
 from jaxrl.agents.bases.policy import PolicyAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.losses import mean
-from jaxrl.networks.variables import trained
-from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree
+from jaxrl.types import Array, EnvSpec, Key, PyTree
 
 
 class CloningAgent(PolicyAgent, AdamAgent):
@@ -32,26 +31,13 @@ class CloningAgent(PolicyAgent, AdamAgent):
     def init_params(self, key: Key) -> PyTree:
         return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
 
-    def init_optimizer(self, params: PyTree) -> Any:
-        """The optimiser's state before training."""
-        return self.transform(Clock.start()).init(trained(params))
 
-    def chosen(self, params: PyTree, obs: PyTree, key: Key, *, explore: bool) -> PyTree:
-        """The policy's actions `[N, ...]`: samples, or without `explore` its modes."""
-        policy, _ = self.policy(params, obs, ())
-        return policy.sample(key) if explore else policy.mode()
-
-    def nll(self, params: PyTree, obs: PyTree, action: PyTree) -> Array:
-        """-log pi(action | obs) for each row, `float32[B]`."""
-        return -self.policy(params, obs, ())[0].log_prob(action)
-
-
-def mistakes(wanted: PyTree, found: PyTree, where: Array | None = None) -> Array:
+def mistakes(wanted: PyTree, found: PyTree) -> Array:
     """The share of actions that differ, or for boxes their mean squared distance; parts added."""
     total: Any = 0.0
     for x, y in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
         is_box = jnp.issubdtype(x.dtype, jnp.floating)
         rows = jnp.square(x - y) if is_box else (x != y).astype(jnp.float32)
         rows = jnp.sum(rows.reshape(rows.shape[0], -1), axis=1)
-        total = total + mean(rows, where)
+        total = total + mean(rows)
     return total

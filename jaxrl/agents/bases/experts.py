@@ -32,6 +32,18 @@ def check_expert(expert: Any, spec: EnvSpec) -> None:
             f"expert is a {type(expert).__name__}: give a function from observations to actions, "
             "or a policy from jaxrl.load_policy"
         )
+    try:
+        hash(expert)
+    except TypeError:
+        raise InvalidValue(
+            f"the expert, a {type(expert).__name__}, is not hashable: give a function"
+        ) from None
+    theirs = getattr(expert, "spec", spec)
+    if isinstance(theirs, EnvSpec) and theirs.action != spec.action:
+        raise InvalidValue(
+            f"the expert's actions are {theirs.action}, but those of this environment are "
+            f"{spec.action}"
+        )
     number = 2
     obs = jax.eval_shape(lambda: spec.dummy_observation(number))
     try:

@@ -11,7 +11,7 @@ from jaxrl.agents.bases.policy import PolicyAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
-from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree
+from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
 from jaxrl.validation import holds_anywhere
 
 
@@ -22,6 +22,9 @@ class PopulationAgent(PolicyAgent):
     `[population_size, ...]`, in their state.
     """
 
+    discount: Scalar = hyper(
+        1.0, low=0.0, high=1.0, doc="Discount factor; returns of candidates are undiscounted: 1."
+    )
     population_size: int = hyper(32, static=True, doc="Candidates per iteration.")
     episodes_per_candidate: int = hyper(
         1, static=True, doc="Episodes that each candidate plays per iteration."
@@ -69,7 +72,7 @@ class PopulationAgent(PolicyAgent):
             )
 
     def gains(self, returns: Array) -> tuple[Array, dict[str, Array]]:
-        """Mean returns of the candidates `[population_size]`, -inf for NaN, and their metrics."""
+        """Mean returns of the candidates `[population_size]`, and metrics; -inf instead of NaN."""
         gain = mean(returns, axis=1)
         gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
         return gain, {"mean_return": mean(returns), "best_return": jnp.max(gain)}

@@ -34,7 +34,6 @@ Strategy = Literal[
     "SNES",
     "xNES",
     "DifferentialEvolution",
-    "DiffusionEvolution",
     "GESMR_GA",
     "MR15_GA",
     "PSO",
@@ -42,9 +41,6 @@ Strategy = Literal[
     "SimpleGA",
 ]
 FitnessShaping = Literal["ranks", "standardized", "normalized", "returns"]
-
-PAIRED = ("ARS", "ESMC", "Open_ES", "PGPE")
-"""Strategies that draw candidates in pairs of opposite sign."""
 
 SHAPINGS = {
     "ranks": "centered_rank_fitness_shaping_fn",
@@ -160,6 +156,12 @@ def has_optimizer(name: str) -> bool:
     return "optimizer" in inspect.signature(_evosax()[0].algorithms[name]).parameters
 
 
+def shapes_weights(name: str) -> bool:
+    """Whether the algorithm's own shaping of the fitness gives it weights for its candidates."""
+    takes = inspect.signature(_evosax()[0].algorithms[name]).parameters
+    return takes["fitness_shaping_fn"].default.__name__ == "weights_fitness_shaping_fn"
+
+
 def parse_options(text: str) -> dict[str, Any]:
     """Hyper-parameters from text such as `elite_ratio=0.2,std_min=0.01`."""
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
@@ -167,8 +169,14 @@ def parse_options(text: str) -> dict[str, Any]:
 
 
 def check_options(name: str, population_size: int, options: Mapping[str, Any]) -> None:
-    """Raises ValueError unless the algorithm has these hyper-parameters, and they are numbers."""
-    known = _known_options(name, population_size)
+    """Raises ValueError unless the algorithm takes this population and these hyper-parameters."""
+    try:
+        known = _known_options(name, population_size)
+    except AssertionError as error:
+        raise InvalidValue(
+            f"population_size is {population_size}, which {name} cannot use: "
+            f"{str(error) or 'change it'}"
+        ) from None
     for option, value in options.items():
         if option not in known:
             hint = did_you_mean(option, known, otherwise="its options are")
