@@ -118,7 +118,11 @@ def add_training_flags(train: Any, run: Any, algorithm: Algorithm | None) -> Non
 
 def _add_flag(group: Any, flag: Flag, *, hidden: bool = False) -> None:
     default = flag.default
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    shown = str(default).lower()
+    if isinstance(default, tuple):
+        shown = ",".join(map(str, default))
+    elif isinstance(default, str):
+        shown = default or "empty"
     allowed = f"; {flag.range}" if flag.range else ""
     text = f"{flag.help.rstrip('.')} (default: {shown}{allowed})".replace("%", "%%")
     common = {
