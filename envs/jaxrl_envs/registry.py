@@ -146,6 +146,7 @@ found if it is installed."""
 EXACT_IDS = (
     "garnet",
     "corridor",
+    "drift",
     "lqr",
     "rock-paper-scissors",
     "bandit",
