@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 FIGURE = ROOT / "docs" / "imitation.png"
 RESULTS = ROOT / "benchmarks" / "results" / "imitation.json"
 HORIZONS = (8, 16, 32, 64, 128)
-EPISODES = 200
+EPISODES = 1000
 SEEDS = 10
 
 
