@@ -301,7 +301,7 @@ def begun(tmp_path):
         (Idle(), Counter(), KEY, {"num_eval_episodes": 3}, "num_eval_episodes was 2 and is 3"),
         (Idle(), Counter(), KEY, {"normalize_rewards": True}, "normalize_rewards was False"),
         (Idle(), wrappers.ScaleReward(Counter(), 1.0), KEY, {}, "environment was Counter"),
-        (Idle(), Counter(bonus=9.0), KEY, {}, "the environment's parameters, the data, or the expert have"),
+        (Idle(), Counter(bonus=9.0), KEY, {}, "the environment's parameters, the data, or"),
         (PPO(), Counter(), KEY, {}, "algorithm was Idle and is PPO"),
     ],
 )
