@@ -162,7 +162,7 @@ def save_dataset(
     for part in PARTS:
         arrays |= {_key(part, k): x for k, x in named_leaves(getattr(data, part)).items()}
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **arrays)
     content = file.getvalue()
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -203,7 +203,7 @@ def load_dataset(path: Path | str, env: Environment) -> Transition:
     if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
         raise DamagedDataset.of(path / ARRAYS, "its checksum is not that of dataset.json")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        with np.load(io.BytesIO(content)) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise DamagedDataset.of(path / ARRAYS, str(error)) from error

@@ -36,7 +36,7 @@ from jaxrl import wrappers
 from jaxrl.agents import DDPG, DQN, PPO, SAC, FittedQActorCritic
 from jaxrl.engine.training import Training
 from jaxrl.networks.torsos import CNN
-from jaxrl.runs import load
+from jaxrl.runs import loaded_policy
 from jaxrl.runs.export import export_policy
 from jaxrl.runs.fit import fit
 from jaxrl.runs.load import load_policy, load_run
@@ -91,10 +91,10 @@ def test_what_is_no_observation_is_named(obs, message):
 
 def test_parts_of_an_observation_have_one_batch_size():
     like = {"a": jax.ShapeDtypeStruct((2,), jnp.float32), "b": jax.ShapeDtypeStruct((), jnp.int8)}
-    assert load.batch_size({"a": np.zeros(2), "b": 3}, like) is None
-    assert load.batch_size({"a": np.zeros((5, 2)), "b": np.zeros(5)}, like) == 5
+    assert loaded_policy.batch_size({"a": np.zeros(2), "b": 3}, like) is None
+    assert loaded_policy.batch_size({"a": np.zeros((5, 2)), "b": np.zeros(5)}, like) == 5
     with pytest.raises(ValueError, match=r"^parts of .*; one is a float32\[2\], b int8\[\]"):
-        load.batch_size({"a": np.zeros((5, 2)), "b": 3}, like)
+        loaded_policy.batch_size({"a": np.zeros((5, 2)), "b": 3}, like)
 
 
 def test_what_fit_learned_is_what_is_loaded(tmp_path):
