@@ -19,6 +19,7 @@ RECORDS = {"schema_version", "versions", "revision", "device", "platform"}
 SAMPLES = {"num_eval_episodes", "seeds", "points", "key_type", "vmapped"}
 TRAINING = {
     "algorithm", "environment", "environment_parameters", "hyper_parameters", "warm_start",
+    "dataset", "expert",
     "total_steps", "eval_mode", "normalize_observations", "normalize_rewards", "reset_policy",
     "pool_size",
 }  # fmt: skip
