@@ -859,7 +859,7 @@ BAD = [
     (dict(agent=QLearning(capacity=4), env=Chain()), "capacity is 4"),
     (dict(agent=QLearning(warmup=10**6), env=Chain()), "warmup is 1000000"),
     (dict(agent=QLearning(capacity=50, warmup=1), env=Chain()), "batch_size is 64"),
-    (dict(agent=CrossEntropy(), normalize_observations=True), "normalize_observations needs"),
+    (dict(agent=CrossEntropy(), normalize_rewards=True), "normalize_rewards needs"),
     (dict(eval_env=Chain()), "the observation of eval_env is float32[5], that of env float32[2]"),
     (dict(eval_env=Chain()), "of eval_env is Discrete(num=2), that of env Discrete(num=3)"),
     (dict(eval_env=WeakCounter()), "eval_env, WeakCounter, violates the environment contract"),

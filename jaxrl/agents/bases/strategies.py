@@ -23,7 +23,6 @@ Strategy = Literal[
     "GuidedES",
     "iAMaLGaM_Full",
     "iAMaLGaM_Univariate",
-    "LM_MA_ES",
     "MA_ES",
     "Open_ES",
     "PGPE",
