@@ -47,6 +47,13 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
 
 
+def shapes_text(tree: PyTree) -> str:
+    """`obs float32[4], reward float32[]`: names, dtypes and shapes of the leaves."""
+    return ", ".join(
+        f"{name} {x.dtype}{list(x.shape)}".strip() for name, x in named_leaves(tree).items()
+    )
+
+
 def num_values(shape: tuple[int, ...]) -> int:
     """The number of entries of an array of this shape."""
     return math.prod(shape)

@@ -66,9 +66,6 @@ class DAgger(CloningAgent, ReplayAgent):
     def initial_carry(self, num_envs: int) -> PyTree:
         return expert_carry(self.expert, num_envs)
 
-    def dummy_inputs(self) -> tuple[Any, ...]:
-        return (self.bound_spec.dummy_observation(1),)
-
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
     ) -> tuple[PyTree, PyTree, PyTree]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Update
-from jaxrl.agents.bases.learning import LearningAgent
+from jaxrl.agents.bases.policy import PolicyLearner
 from jaxrl.agents.bases.population import PopulationAgent, drawn
 from jaxrl.agents.bases.strategies import (
     FitnessShaping,
@@ -38,10 +38,9 @@ class EvolutionState(struct.PyTreeNode):
     strategy: Any
 
 
-class Evolution(PopulationAgent, LearningAgent):
+class Evolution(PopulationAgent, PolicyLearner):
     """Evolution strategies, genetic algorithms and swarms, by the library evosax."""
 
-    discount: Scalar = 1.0
     population_size: int = 64
     strategy: Strategy = hyper("Open_ES", static=True, doc="The algorithm, by its name in evosax.")
     std: Scheduled = hyper(
@@ -92,9 +91,6 @@ class Evolution(PopulationAgent, LearningAgent):
                 "which ranks the candidates: leave it at none"
             )
         check_options(self.strategy, self.population_size, parse_options(self.strategy_options))
-
-    def init_params(self, key: Key) -> PyTree:
-        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
 
     def strategy_at(self, params: PyTree, clock: Clock) -> SearchStrategy:
         """The strategy with the current hyper-parameters."""

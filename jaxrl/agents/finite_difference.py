@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrl.agent import Update
 from jaxrl.agents.bases.learning import GradientAgent
+from jaxrl.agents.bases.policy import PolicyLearner
 from jaxrl.agents.bases.population import PopulationAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -34,10 +35,9 @@ class FiniteDifferenceState(struct.PyTreeNode):
     optimizer: optax.OptState
 
 
-class FiniteDifference(PopulationAgent, GradientAgent):
+class FiniteDifference(PopulationAgent, PolicyLearner, GradientAgent):
     """Finite differences: the returns of perturbed policies, regressed on the perturbations."""
 
-    discount: Scalar = 1.0
     learning_rate: Scheduled = 0.02
     max_grad_norm: Scalar | None = None
     perturbation: Scheduled = hyper(
@@ -61,9 +61,6 @@ class FiniteDifference(PopulationAgent, GradientAgent):
                 f"population_size is {self.population_size}: perturbations come in pairs, so it "
                 "must be even"
             )
-
-    def init_params(self, key: Key) -> PyTree:
-        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
 
     def init(self, key: Key) -> FiniteDifferenceState:
         start: Any = super().init(key)

@@ -56,11 +56,7 @@ def add(verbs: Any) -> None:
         allow_abbrev=False,
     )  # fmt: skip
     evaluate.add_argument("path", **run)
-    evaluate.add_argument(
-        "--episodes", type=count, default=100, metavar="INT",
-        help="Number of episodes per member (default: 100)",
-    )  # fmt: skip
-    _add_acting(evaluate, "of the evaluation")
+    _add_acting(evaluate, "evaluation", " per member")
     evaluate.add_argument(
         "--render", action="store_true",
         help="Also render an episode of the first member: RUN/episode.gif for gymnax, "
@@ -96,15 +92,11 @@ def add(verbs: Any) -> None:
         allow_abbrev=False,
     )  # fmt: skip
     record.add_argument("path", **run)
-    record.add_argument(
-        "--episodes", type=count, default=100, metavar="INT",
-        help="Number of episodes (default: 100)",
-    )  # fmt: skip
+    _add_acting(record, "recording")
     record.add_argument(
         "--out", type=file_path, metavar="DIR", help="Output directory (default: RUN/dataset)"
     )
     _add_member(record)
-    _add_acting(record, "of the recording")
     _add_step(record)
     record.set_defaults(run=record_run)
 
@@ -146,10 +138,14 @@ def add(verbs: Any) -> None:
     compare.set_defaults(run=compare_runs)
 
 
-def _add_acting(parser: Any, what: str) -> None:
+def _add_acting(parser: Any, what: str, of_each: str = "") -> None:
+    parser.add_argument(
+        "--episodes", type=count, default=100, metavar="INT",
+        help=f"Number of episodes{of_each} (default: 100)",
+    )  # fmt: skip
     parser.add_argument(
         "--seed", type=kind(whole_number), default=0, metavar="INT",
-        help=f"Seed {what}, independent of the training seed (default: 0)",
+        help=f"Seed of the {what}, independent of the training seed (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--eval-mode", choices=("greedy", "sample"),

@@ -92,7 +92,7 @@ def fold_steps(
     initial_carry: PyTree,
     key: Key,
     num_steps: int,
-    fold: Callable[[PyTree, "Step"], tuple[PyTree, PyTree]],
+    fold: Callable[[PyTree, Step], tuple[PyTree, PyTree]],
     so_far: PyTree,
 ) -> tuple[VectorState, PyTree, PyTree, PyTree]:
     """Steps every copy and gives each step to a function, without keeping more than it returns.

@@ -113,9 +113,8 @@ def parts(training: Any, state: int, eval_state: int) -> list[Part]:
             found.append(_part("a batch", 2 * obs + action, batch_size=plan.batch_size))
         case Population(population_size, episodes):
             sizes = {"population_size": population_size, "episodes_per_candidate": episodes}
-            if plan.candidates_at_once is not None:
-                sizes = {"candidates_at_once": plan.candidates_at_once, **sizes}
-                del sizes["population_size"]
+            if (at_once := plan.candidates_at_once) is not None:
+                sizes = {"candidates_at_once": at_once, "episodes_per_candidate": episodes}
             found.append(_part("the copies of the environment", copy + state, **sizes))
     return found
 

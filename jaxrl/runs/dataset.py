@@ -29,6 +29,7 @@ from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.disk import replace, user_path, writing
 from jaxrl.trees import named_leaves
 from jaxrl.types import EnvSpec, Key, PyTree, Stream, Transition, sample_action, stream
+from jaxrl.validation import check_whole
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.transfers import transfers_allowed
 
@@ -77,9 +78,8 @@ def record_episodes(
     Raises:
       ValueError: `num_episodes` or `max_steps` is below 1.
     """
-    for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
-        if value is not None and value < 1:
-            raise InvalidValue(f"{name} is {value}: it must be at least 1")
+    check_whole("num_episodes", num_episodes)
+    check_whole("max_steps", max_steps, or_none=True)
     limit = max_steps or env.spec.max_steps or PATIENCE
     num = min(num_episodes, AT_ONCE)
     envs = VectorEnv(env, num, "pool", 1)  # what follows an episode is thrown away
@@ -158,7 +158,7 @@ def save_dataset(
         done = data.terminated | data.truncated
         episode = np.cumsum(done) - done
     _, episode, lengths = np.unique(np.asarray(episode), return_inverse=True, return_counts=True)
-    arrays = {"episode": episode.astype(np.int32)}
+    arrays: dict[str, Any] = {"episode": episode.astype(np.int32)}
     for part in PARTS:
         arrays |= {_key(part, k): x for k, x in named_leaves(getattr(data, part)).items()}
     file = io.BytesIO()

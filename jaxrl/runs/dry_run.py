@@ -12,7 +12,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl.networks.variables import trained
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs, memory_of
-from jaxrl.trees import named_leaves
+from jaxrl.trees import shapes_text
 from jaxrl.types import PyTree
 from jaxrl.xla.deadlock import jaxprs_inside
 from jaxrl.xla.precision import in_float32
@@ -45,7 +45,7 @@ def dry_run(members: Members) -> dict[str, str]:
     counted = (programs.chunk.cost_analysis() or {}).get("flops")
     of_seeds = f" ({num_seeds} seeds)" if num_seeds > 1 else ""
     return {
-        "observation": _shapes(spec.observation),
+        "observation": shapes_text(spec.observation),
         "action": str(spec.action),
         "trajectory": _trajectory(training),
         "parameters": f"{_parameters(state.agent):,}",
@@ -69,21 +69,13 @@ def _trajectory(training: Training) -> str:
         case OnPolicy() | Replay() as plan:
             step = jax.eval_shape(training._transition_like)
             size = f"{plan.num_steps} steps x {plan.num_envs} environments"
-            return f"{size} of {_shapes(step)}"
+            return f"{size} of {shapes_text(step)}"
         case Population() as plan:
             return (
                 f"returns of {plan.population_size} candidates x "
                 f"{plan.episodes_per_candidate} episodes"
             )
-    return f"none: a data set of {_shapes(training.data)}"
-
-
-def _shapes(tree: PyTree) -> str:
-    """`obs float32[4], reward float32[]`: the leaves by name."""
-    return ", ".join(
-        f"{name} {leaf.dtype}{list(leaf.shape)}".strip()
-        for name, leaf in named_leaves(tree).items()
-    )
+    return f"none: a data set of {shapes_text(training.data)}"
 
 
 def _parameters(agent_state: PyTree) -> int:

@@ -136,14 +136,16 @@ def build(run_config: RunConfig, *, saved: bool = False, only_acts: bool = False
       ValueError, TypeError: the configuration is invalid.
     """
     start = data = expert = None
+    env: Any = None
     if run_config.warm_start is not None and not (saved or only_acts):
         start = load_run(run_config.warm_start).start()
-    if run_config.dataset is not None:
+    if run_config.dataset is not None or run_config.expert is not None:
         env = run_config.make_env()
+    if run_config.dataset is not None:
         data = stand_in(env.spec) if only_acts else load_dataset(run_config.dataset, env)
     if run_config.expert is not None:
-        expert = Absent(run_config.make_env().spec) if only_acts else load_policy(run_config.expert)
-    return run_config.build(start, data, expert)
+        expert = Absent(env.spec) if only_acts else load_policy(run_config.expert)
+    return run_config.build(start, data, expert, env)
 
 
 @dataclasses.dataclass(frozen=True)

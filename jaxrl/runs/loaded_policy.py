@@ -17,7 +17,7 @@ from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.errors import InvalidValue
 from jaxrl.normalization import Normalizer
 from jaxrl.runs.dataset import record_episodes
-from jaxrl.trees import named_leaves
+from jaxrl.trees import shapes_text
 from jaxrl.types import EnvSpec, Key, PyTree, Transition, into_bounds
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.transfers import transfers_allowed
@@ -33,10 +33,7 @@ def batch_size(obs: PyTree, like: PyTree) -> int | None:
     Raises:
       ValueError: it is neither; the message says why.
     """
-    wanted = ", ".join(
-        f"{name} {x.dtype}{list(x.shape)}".strip() for name, x in named_leaves(like).items()
-    )
-    asked = f"one is {wanted}, a batch has one more leading axis"
+    asked = f"one is {shapes_text(like)}, a batch has one more leading axis"
     structure: Any = jax.tree.structure(like)
     if structure != jax.tree.structure(obs):
         hint = ""

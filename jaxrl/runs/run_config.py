@@ -128,13 +128,16 @@ class RunConfig(Origin):
 
         return jaxrl_envs.make(self.environment, **self.environment_parameters)
 
-    def build(self, start: Any = None, data: Any = None, expert: Any = None) -> Any:
+    def build(
+        self, start: Any = None, data: Any = None, expert: Any = None, env: Any = None
+    ) -> Any:
         """Builds the `Members`; imports jax and the environment.
 
         Args:
           start: a `Learned` to start from; see `jaxrl.runs.load.build`.
           data: the transitions of `dataset`.
           expert: the policy of `expert`.
+          env: the result of `make_env`, if there is one already.
 
         Raises:
           ValueError, TypeError: the configuration is invalid.
@@ -152,7 +155,7 @@ class RunConfig(Origin):
             agent = agent.replace(expert=expert)
         training = Training.create(
             agent,
-            self.make_env(),
+            self.make_env() if env is None else env,
             **self.training.settings(),
             agent_state=start,
             data=data,

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from jaxrl.agent import EvalMode
 from jaxrl.agents.bases.learning import AdamAgent
-from jaxrl.agents.bases.policy import PolicyAgent
+from jaxrl.agents.bases.policy import PolicyLearner
 from jaxrl.errors import InvalidValue
 from jaxrl.losses import mean
-from jaxrl.types import Array, EnvSpec, Key, PyTree
+from jaxrl.types import Array, EnvSpec, PyTree
 
 
-class CloningAgent(PolicyAgent, AdamAgent):
+class CloningAgent(PolicyLearner, AdamAgent):
     """A policy that maximises the likelihood of an expert's actions."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -27,9 +27,6 @@ class CloningAgent(PolicyAgent, AdamAgent):
                 f"core is {self.core!r}, but {type(self).__name__} learns from single "
                 "transitions: leave it at 'none'"
             )
-
-    def init_params(self, key: Key) -> PyTree:
-        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")
 
 
 def mistakes(wanted: PyTree, found: PyTree) -> Array:

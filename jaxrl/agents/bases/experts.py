@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl.errors import InvalidValue
-from jaxrl.trees import named_leaves
+from jaxrl.trees import shapes_text
 from jaxrl.types import EnvSpec, PyTree, sample_action
 
 Expert = Callable[..., Any]
@@ -52,7 +51,8 @@ def check_expert(expert: Any, spec: EnvSpec) -> None:
         )
     except Exception as error:
         raise InvalidValue(
-            f"the expert cannot act on observations of this environment, {_shapes(obs)}: {error}"
+            "the expert cannot act on observations of this environment, "
+            f"{shapes_text(obs)}: {error}"
         ) from error
     key = jax.eval_shape(lambda: jax.random.key(0))
     one = jax.eval_shape(lambda key: sample_action(spec.action, key), key)
@@ -62,17 +62,10 @@ def check_expert(expert: Any, spec: EnvSpec) -> None:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=False)
     if not (same and all((x.shape, x.dtype) == (y.shape, y.dtype) for x, y in pairs)):
         raise InvalidValue(
-            f"the expert gives {_shapes(found)} for {number} observations, but the actions of this "
-            f"environment are {_shapes(wanted)}"
+            f"the expert gives {shapes_text(found)} for {number} observations, but the actions of "
+            f"this environment are {shapes_text(wanted)}"
         )
 
 
 def _is_policy(expert: Any) -> bool:
     return hasattr(expert, "act") and hasattr(expert, "initial_carry")
-
-
-def _shapes(tree: PyTree) -> str:
-    return ", ".join(
-        f"{name} {jnp.dtype(x.dtype)}{list(x.shape)}".strip()
-        for name, x in named_leaves(tree).items()
-    )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import Agent
-from jaxrl.agents.bases.learning import check_widths
+from jaxrl.agents.bases.learning import LearningAgent, check_widths
 from jaxrl.distributions import Distribution
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -89,3 +89,10 @@ class PolicyAgent(Agent):
         first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
         found = apply(params, obs, carry, first, method="policy")
         return jax.tree.map(lambda x: x[0], found)
+
+
+class PolicyLearner(PolicyAgent, LearningAgent):
+    """A policy with an optimiser and a choice of initial parameters."""
+
+    def init_params(self, key: Key) -> PyTree:
+        return self.new_params(self.network, key, *self.dummy_inputs(), method="policy")

@@ -61,6 +61,11 @@ def _evosax() -> tuple[Any, Any]:
         return algorithms, fitness_shaping
 
 
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """What the constructor of an algorithm takes."""
+    return inspect.signature(_evosax()[0].algorithms[name]).parameters
+
+
 def _lenient(method: Callable) -> Callable:
     """Lets evosax broadcast arrays, also where `jax_numpy_rank_promotion` forbids it."""
     return jax.numpy_rank_promotion("allow")(method)
@@ -102,7 +107,7 @@ class SearchStrategy:
         """
         algorithms, shapings = _evosax()
         kind = algorithms.algorithms[name]
-        takes = inspect.signature(kind).parameters
+        takes = _parameters(name)
         given: dict[str, Any] = {k: v for k, v in options.items() if k in takes}
         if std is not None and "std_schedule" in takes:
             given["std_schedule"] = lambda generation: jnp.asarray(std, jnp.float32)
@@ -152,13 +157,13 @@ class SearchStrategy:
 
 def has_optimizer(name: str) -> bool:
     """Whether the algorithm descends an estimated gradient by an optimiser."""
-    return "optimizer" in inspect.signature(_evosax()[0].algorithms[name]).parameters
+    return "optimizer" in _parameters(name)
 
 
 def shapes_weights(name: str) -> bool:
     """Whether the algorithm's own shaping of the fitness gives it weights for its candidates."""
-    takes = inspect.signature(_evosax()[0].algorithms[name]).parameters
-    return takes["fitness_shaping_fn"].default.__name__ == "weights_fitness_shaping_fn"
+    shaping = _parameters(name)["fitness_shaping_fn"].default
+    return shaping.__name__ == "weights_fitness_shaping_fn"
 
 
 def parse_options(text: str) -> dict[str, Any]:
@@ -191,7 +196,7 @@ def _known_options(name: str, population_size: int) -> dict[str, Any]:
     algorithm = SearchStrategy(name, population_size, jnp.zeros(8)).algorithm
     params = vars(algorithm.default_params)
     known = {k: round(float(v), 6) for k, v in params.items() if _is_number(v)}
-    takes = inspect.signature(type(algorithm)).parameters.values()
+    takes = _parameters(name).values()
     simple = {x.name: x.default for x in takes if isinstance(x.default, bool | int | float)}
     return known | simple | {"elite_ratio": algorithm.elite_ratio}
 
