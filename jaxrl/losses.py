@@ -224,6 +224,22 @@ def huber(error: Array, delta: Scalar = 1.0) -> Array:
     return 0.5 * jnp.square(square) + delta * (size - square)
 
 
+def expectile_loss(error: Array, expectile: Scalar) -> Array:
+    """The mean of |tau - 1(error < 0)| error^2, which the tau-expectile minimises.
+
+    Newey and Powell, "Asymmetric least squares estimation and testing", 1987; eq. 4 of Kostrikov et
+    al., "Offline reinforcement learning with implicit Q-learning", 2022.
+
+    Args:
+      error: targets minus predictions, `[B]`.
+      expectile: tau, in (0, 1).
+
+    Returns:
+      `float32[]`.
+    """
+    return mean(jnp.where(error < 0, 1.0 - expectile, expectile) * jnp.square(error))
+
+
 def categorical_projection(atoms: Array, probabilities: Array, support: Array) -> Array:
     """Projects a distribution onto an evenly spaced `support`.
 

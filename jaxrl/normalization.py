@@ -161,7 +161,7 @@ class Normalizer(struct.PyTreeNode):
         return new
 
     def observe(self, obs: PyTree, where: Array | None = None) -> "Normalizer":
-        """Adds raw observations `[T, N]`, or those of them for which `where[T, N]` is true."""
+        """Adds raw observations `[...]`, or those of them for which `where[...]` is true."""
         if self.obs == ():
             return self
         proper = jax.tree.leaves(split_mask(obs)[0])

@@ -6,6 +6,7 @@ from jaxrl.agents.behaviour_cloning import BehaviourCloning
 from jaxrl.agents.cem import CEM
 from jaxrl.agents.compatible_actor_critic import CompatibleActorCritic
 from jaxrl.agents.copdac import COPDAC
+from jaxrl.agents.cql import CQL
 from jaxrl.agents.dagger import DAgger
 from jaxrl.agents.ddpg import DDPG
 from jaxrl.agents.dqn import DQN
@@ -15,6 +16,7 @@ from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.agents.fitted_q_actor_critic import FittedQActorCritic
 from jaxrl.agents.hill_climbing import HillClimbing
 from jaxrl.agents.impala import IMPALA
+from jaxrl.agents.iql import IQL
 from jaxrl.agents.natural_actor_critic import NaturalActorCritic
 from jaxrl.agents.npg import NPG
 from jaxrl.agents.offpac import OffPAC
@@ -30,6 +32,7 @@ from jaxrl.agents.rpg import RPG
 from jaxrl.agents.sac import SAC
 from jaxrl.agents.shac import SHAC
 from jaxrl.agents.td3 import TD3
+from jaxrl.agents.td3_bc import TD3BC
 from jaxrl.agents.trpo import TRPO
 
 __all__ = [
@@ -37,9 +40,11 @@ __all__ = [
     "A3C",
     "CEM",
     "COPDAC",
+    "CQL",
     "DDPG",
     "DQN",
     "IMPALA",
+    "IQL",
     "NPG",
     "PPO",
     "PQN",
@@ -48,6 +53,7 @@ __all__ = [
     "SAC",
     "SHAC",
     "TD3",
+    "TD3BC",
     "TRPO",
     "BehaviourCloning",
     "CompatibleActorCritic",

@@ -12,7 +12,7 @@ import optax
 from flax import struct
 
 from jaxrl.agent import Update
-from jaxrl.agents.bases.continuous import dropout_keys
+from jaxrl.agents.bases.q_critics import dropout_keys
 from jaxrl.agents.bases.soft_policy import SoftAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import check_range, hyper

@@ -23,7 +23,7 @@ from jaxrl.engine.options import Role, TrainingOptions
 from jaxrl.errors import InvalidValue
 from jaxrl.registry import SHOWN_TYPES, Algorithm, Flag, algorithms
 from jaxrl.runs.disk import user_path
-from jaxrl.runs.run_config import RunConfig
+from jaxrl.runs.run_config import MINARI, RunConfig
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.value_text import parse, plain_value, whole_number
 
@@ -225,9 +225,13 @@ def run_config_of(options: argparse.Namespace) -> RunConfig:
         options=options_of(RunOptions, options),
         key_type=options.config and options.config.key_type,
         warm_start=_absolute(options.warm_start),
-        dataset=_absolute(options.dataset),
+        dataset=_dataset(options.dataset),
         expert=_absolute(options.expert),
     )
+
+
+def _dataset(path: str | None) -> str | None:
+    return path if path is not None and path.startswith(MINARI) else _absolute(path)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -19,6 +19,7 @@ from jaxrl.types import (
     PyTree,
     Transition,
     sample_action,
+    split_mask,
 )
 
 
@@ -31,8 +32,10 @@ def check_data(spec: EnvSpec, data: PyTree) -> None:
         raise InvalidValue("data is not a Transition with leaves [num_transitions, ...]")
     if not jnp.shape(data.reward)[0]:
         raise InvalidValue("data has no transitions: give at least one")
-    problems = [*_differences(spec, data), *_extra_leaves(data)] or list(
-        _unknown_actions(spec.action, data.action, "data.action")
+    problems = (
+        [*_differences(spec, data), *_extra_leaves(data)]
+        or list(_unknown_actions(spec.action, data.action, "data.action"))
+        or list(_unavailable(spec.action, data.action, split_mask(data.obs)[1], "data.action"))
     )
     if problems:
         raise InvalidValue(
@@ -100,3 +103,25 @@ def _unknown_actions(space: ActionSpace, actions: PyTree, where: str) -> Iterato
                 f"- {name} ranges from {column.min()} to {column.max()}, but the environment's "
                 f"actions range from 0 to {num - 1}"
             )
+
+
+def _unavailable(space: ActionSpace, actions: PyTree, mask: PyTree, where: str) -> Iterator[str]:
+    """A line for each part with actions that the masks of their observations do not allow."""
+    match space:
+        case _ if mask is None or isinstance(actions, jax.core.Tracer):
+            return
+        case Mixed(spaces):
+            for i, parts in enumerate(zip(spaces, actions, mask, strict=True)):
+                yield from _unavailable(*parts, f"{where}[{i}]")
+            return
+        case Discrete():
+            columns = np.asarray(actions)[:, None]
+        case MultiDiscrete(nums):
+            columns = np.asarray(actions) + np.concatenate([[0], np.cumsum(nums)[:-1]])
+    allowed = np.take_along_axis(np.asarray(mask), columns, axis=1).all(axis=1)
+    if not allowed.all():
+        row = int(np.argmin(allowed))
+        yield (
+            f"- {where} has {(~allowed).sum()} actions that the action mask of their observation "
+            f"does not allow, the first in row {row}: leave those rows out"
+        )

@@ -215,8 +215,8 @@ class TrainingOptions(Options):
     )  # fmt: skip
     normalize_observations: bool = option(
         default=False, role=Role.TRAINING, kind=Kind.SWITCH,
-        doc="Standardise observations by running statistics, integers and bytes included; booleans "
-        "and action masks are unchanged",
+        doc="Standardise observations by running statistics, or by those of the data set, integers "
+        "and bytes included; booleans and action masks are unchanged",
     )  # fmt: skip
     normalize_rewards: bool = option(
         default=False, role=Role.TRAINING, kind=Kind.SWITCH,

@@ -130,15 +130,11 @@ class Training(struct.PyTreeNode):
                 "batched_env gives each training copy its own parameters, so evaluation needs a "
                 "separate environment: pass eval_env"
             )
-        for name, kinds in (
-            ("normalize_rewards", OnPolicy | Replay),
-            ("normalize_observations", OnPolicy | Replay | Population),
-        ):
-            if getattr(given, name) and not isinstance(plan, kinds):
-                raise InvalidValue(
-                    f"{name} needs collected experience, which the plan of "
-                    f"{type(agent).__name__} ({type(plan).__name__}) does not have: leave it off"
-                )
+        if given.normalize_rewards and not isinstance(plan, OnPolicy | Replay):
+            raise InvalidValue(
+                "normalize_rewards needs collected experience, which the plan of "
+                f"{type(agent).__name__} ({type(plan).__name__}) does not have: leave it off"
+            )
         if given.normalize_observations and not normalized_leaves(spec):
             dtypes = {str(x.dtype) for x in jax.tree.leaves(spec.observation)}
             raise InvalidValue(
@@ -238,6 +234,8 @@ class Training(struct.PyTreeNode):
         if isinstance(plan, Replay):
             buffer = ReplayBuffer.of(plan, spec, num_shards()).init(self._transition_like())
         start, stats = self.agent_state, self.new_statistics()
+        if isinstance(plan, Offline):  # whose statistics do not change
+            stats = stats.observe(self.data.obs)
         if start is None:
             agent_state = deadlock.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT))
         else:

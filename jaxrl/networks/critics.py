@@ -5,8 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.initializers import zeros_init
 
-from jaxrl.distributions import FeatureGaussian
+from jaxrl.distributions import Categorical, DiagonalGaussian, Distribution, FeatureGaussian
 from jaxrl.networks.layers import MLP, dense
 from jaxrl.networks.own_modules import call_directly
 from jaxrl.networks.policies import noise_log_std
@@ -85,3 +86,25 @@ class ExploringOutputs(Outputs):
         mean = jnp.clip(dense(self.num, 0.01)(x), -2.0, 2.0)
         log_std = noise_log_std(self, (x.shape[-1], self.num), self.initial_log_std)
         return FeatureGaussian.of(mean, x, log_std, 1)
+
+
+class PolicyOutputs(Outputs):
+    """The same layers, to a `Categorical` over `num` actions or to a Gaussian.
+
+    The Gaussian's mean is tanh of the `num` outputs; its standard deviation, a parameter, is 1 at
+    first, and stays between exp(-5) and exp(2).
+
+    Attributes:
+      discrete: whether the outputs are logits.
+    """
+
+    discrete: bool = False
+
+    @nn.compact
+    def __call__(self, obs: PyTree) -> Distribution:
+        outputs = dense(self.num, 0.01)(self.features(obs))
+        if self.discrete:
+            return Categorical(outputs, split_mask(obs)[1])
+        log_std = self.param("log_std", zeros_init(), (self.num,))
+        log_std = jnp.broadcast_to(jnp.clip(log_std, -5.0, 2.0), outputs.shape)
+        return DiagonalGaussian(jnp.tanh(outputs), log_std, 1)

@@ -27,6 +27,8 @@ from jaxrl.environment import Environment
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import plain, versions
 from jaxrl.runs.disk import replace, user_path, writing
+from jaxrl.runs.minari_data import minari_episodes
+from jaxrl.runs.run_config import MINARI
 from jaxrl.trees import named_leaves
 from jaxrl.types import EnvSpec, Key, PyTree, Stream, Transition, sample_action, stream
 from jaxrl.validation import check_whole
@@ -190,14 +192,25 @@ def load_dataset(path: Path | str, env: Environment) -> Transition:
     """Reads a data set as transitions `[D, ...]`, for `train(..., data=...)`.
 
     Args:
-      path: the directory.
+      path: the directory; or `minari:ID` for a data set of Minari, if that package is installed.
       env: the environment, whose spaces the data must fit.
 
     Raises:
       ValueError: there is no data set, it is damaged, does not fit the spaces of the environment,
         or holds numbers that are not finite.
     """
-    path = user_path(path)
+    foreign = str(path).startswith(MINARI)
+    data, recorded_in = minari_episodes(path) if foreign else _read(user_path(path), env)
+    try:
+        check_data(env.spec, data)
+    except ValueError as error:
+        raise InvalidValue(f"{path} is of {recorded_in}: {error}") from error
+    _check_finite(data, str(path))
+    return data
+
+
+def _read(path: Path, env: Environment) -> tuple[Transition, str]:
+    """The transitions of a directory, and the name of their environment."""
     manifest = read_manifest(path)
     content = _content(path / ARRAYS)
     if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
@@ -207,13 +220,7 @@ def load_dataset(path: Path | str, env: Environment) -> Transition:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise DamagedDataset.of(path / ARRAYS, str(error)) from error
-    data = _transitions(arrays, env.spec, path)
-    try:
-        check_data(env.spec, data)
-    except ValueError as error:
-        raise InvalidValue(f"{path} is of {manifest['environment']}: {error}") from error
-    _check_finite(data, str(path))
-    return data
+    return _transitions(arrays, env.spec, path), manifest["environment"]
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:

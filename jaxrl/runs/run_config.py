@@ -23,6 +23,9 @@ from jaxrl.runs.directory import read_config
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.value_text import parse, value_text
 
+MINARI = "minari:"
+"""What the names of Minari's data sets start with, where a directory is meant otherwise."""
+
 
 @options_class
 class Origin(Options):
@@ -39,7 +42,8 @@ class Origin(Options):
     )  # fmt: skip
     dataset: str | None = option(
         default=None, role=Role.TRAINING, kind=Kind.TEXT, metavar="DIR",
-        doc="Data set to learn from, for offline agents; `jaxrl record` writes one",
+        doc="Data set to learn from, for offline agents: a directory that `jaxrl record` wrote, or "
+        "minari:ID",
     )  # fmt: skip
     expert: str | None = option(
         default=None, role=Role.TRAINING, kind=Kind.TEXT, metavar="RUN",

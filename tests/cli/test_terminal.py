@@ -174,6 +174,15 @@ def test_the_process_ends_as_if_it_had_been_heard(tmp_path, name):
 # Signals ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def not_under_nohup():
+    """Under `nohup`, the tests would inherit that SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("not_under_nohup")
 def test_a_closed_terminal_saves_however_often_it_is_told(tmp_path):
     def hang_up(event):
         if isinstance(event, Progress):

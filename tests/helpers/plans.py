@@ -1,5 +1,7 @@
 """One agent per plan, with an environment and options for `train`."""
 
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from helpers.environments import Chain, Counter, Recall
 from jaxrl.agents import PPO
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.types import Transition
 
 KEY = jax.random.key(0)
 
@@ -27,6 +30,13 @@ def walk(num=200):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out[2].steps)
 
 
+def boxes():
+    """One-step episodes of `BestContinuousAction` with random actions."""
+    obs, action = jax.random.uniform(jax.random.key(0), (2, 64, 1), jnp.float32, -1.0, 1.0)
+    ends = jnp.ones(64, bool)
+    return Transition(obs, action, -jnp.abs(action[:, 0] - obs[:, 0]), ends, ~ends, obs)
+
+
 def equal(a, b):
     """Whether two trees are bit-identical."""
 
@@ -38,7 +48,7 @@ def equal(a, b):
     return all(jax.tree.leaves(jax.tree.map(same, a, b)))
 
 
-PLANS = {
+_PLANS = {
     "on-policy": (PPO(num_envs=8, num_steps=8), Counter(limit=5), {}, None),
     "on-policy, normalised, seeds": (
         PPO(num_envs=8, num_steps=8),
@@ -52,3 +62,6 @@ PLANS = {
     "offline, seeds": (FittedQ(batch_size=32), Chain(), {"data": walk}, 3),
     "population, seeds": (CrossEntropy(), Recall(), {}, 3),
 }
+
+PLANS = {name: (*x[:2], MappingProxyType(x[2]), *x[3:]) for name, x in _PLANS.items()}
+"""Agent, environment, options (no test may change them for the others), and number of seeds."""

@@ -5,6 +5,7 @@ from mutants.tests import (
     FRESH_STARTS,
     KEYS,
     LONG_EVALUATION,
+    OFFLINE,
     ONCE,
     ONE_LOOP,
     RESUME,
@@ -13,6 +14,22 @@ from mutants.tests import (
 )
 
 MUTANTS = (
+    Mutant(
+        "data-are-not-observed",
+        "The statistics of an offline agent are those before any data: nothing is normalised.",
+        "jaxrl/engine/training.py",
+        "stats = stats.observe(self.data.obs)",
+        "stats = stats.observe(0.0 * self.data.obs)",
+        (f"{OFFLINE}::test_statistics_are_those_of_the_data",),
+    ),
+    Mutant(
+        "data-with-unavailable-actions",
+        "Recorded actions that their masks exclude are accepted, and give infinite losses.",
+        "jaxrl/engine/data.py",
+        "if not allowed.all():",
+        "if not allowed.any():",
+        (f"{OFFLINE}::test_data_with_unavailable_actions_are_refused",),
+    ),
     Mutant(
         "evaluation-of-fixed-length",
         "Evaluation runs a fixed number of steps, which counts short episodes more than once "

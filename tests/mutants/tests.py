@@ -17,6 +17,7 @@ OFF_POLICY = (
 ADAPTED_STEP = "tests/agents/test_adaptive_rate.py::test_a_step_is_taken_at_the_adapted_rate"
 BY_HAND = "tests/agents/test_dqn.py::test_double_q_separates_selection_from_evaluation"
 CLONING = "tests/agents/test_cloning.py"
+OFFLINE = "tests/agents/test_offline.py"
 SEARCH = "tests/agents/test_search.py"
 ENDS = "tests/test_estimators.py::TestEnds"
 FITTED_Q = "tests/agents/test_fitted_q_actor_critic.py"

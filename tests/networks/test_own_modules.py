@@ -19,14 +19,17 @@ from helpers.probes import KEY, cases, learned
 
 from jaxrl.agents import (
     A2C,
+    CQL,
     DDPG,
     DQN,
+    IQL,
     NPG,
     PPO,
     PQN,
     REINFORCE,
     SAC,
     TD3,
+    TD3BC,
     TRPO,
     FittedQ,
     OnlineQ,
@@ -249,6 +252,9 @@ LEARNERS = {
     "dqn": DQN(double="two_networks", target_every=2, batch_size=BATCH, hidden_sizes=(4,)),
     "iqn": DQN(head="iqn", target_every=2, batch_size=BATCH, hidden_sizes=(4,)),
     "fitted-q": FittedQ(batch_size=BATCH, hidden_sizes=(4,)),
+    "cql": CQL(batch_size=BATCH, hidden_sizes=(4,)),
+    "iql": IQL(hidden_sizes=(4,)),
+    "td3-bc": TD3BC(hidden_sizes=(4,)),
     "online-q": OnlineQ(hidden_sizes=(4,)),
     "ddpg": DDPG(hidden_sizes=(4,)),
     "td3": TD3(hidden_sizes=(4,)),
@@ -258,8 +264,11 @@ LEARNERS = {
 }
 
 
+OFFLINE = "fitted-q", "cql", "iql", "td3-bc"
+
+
 def bound(name, torso):
-    box = name in ("ddpg", "td3", "sac", "q-search")
+    box = name in ("ddpg", "td3", "td3-bc", "sac", "q-search")
     env = BestContinuousAction() if box else BestAction()
     return LEARNERS[name].replace(torso=torso).bind(env.spec), box
 
@@ -290,7 +299,7 @@ def updated(name, agent, box, num, key=KEY, update=None):
         if name == "online-q":
             rows = Trajectory(step, jnp.zeros(BATCH, bool))
         else:
-            rows = step if name == "fitted-q" else Replayed.once(step)
+            rows = step if name in OFFLINE else Replayed.once(step)
         state = update(state, rows, key, Clock.start().replace(update=jnp.int32(i)))[0]
     return start, state, seen
 
@@ -318,16 +327,17 @@ def test_batch_statistics_match_numpy_and_parameters_learn(name):
 
     def passes(leaf_name):
         if "target" in leaf_name:
-            return {"dqn": 2, "iqn": 2, "fitted-q": 0, "td3": 2}.get(
-                name, 3
-            )  # at the last target update
+            last = {"dqn": 2, "iqn": 2, "fitted-q": 0, "cql": 0, "td3": 2, "td3-bc": 2}
+            return last.get(name, 3)  # at the last target update
         return 3
+
+    delayed = name in ("td3", "td3-bc")
 
     statistics = found_in(state, "batch_stats")
     assert statistics
     for leaf_name, leaf in statistics.items():
         k = passes(leaf_name)
-        if name == "td3" and "actor" in leaf_name:  # only the second pass updated the actor
+        if delayed and "actor" in leaf_name:  # only the second pass updated the actor
             expected = 0.1 * seen[1].mean(), 0.9 + 0.1 * seen[1].var()
         else:
             expected = history[k]
@@ -335,7 +345,7 @@ def test_batch_statistics_match_numpy_and_parameters_learn(name):
             leaf, [expected[leaf_name.endswith("var")]], rtol=1e-4, err_msg=leaf_name
         )
     for leaf_name, leaf in found_in(state, "count").items():
-        is_actor = name == "td3" and "actor" in leaf_name
+        is_actor = delayed and "actor" in leaf_name
         assert leaf == (1 if is_actor else passes(leaf_name)), leaf_name
     optimizers = {k: v for k, v in vars(state).items() if "optimizer" in k}
     assert optimizers

@@ -16,15 +16,18 @@ from helpers.environments import (
 )
 
 import jaxrl
+from jaxrl.distributions import Categorical
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.dataset import AT_ONCE, load_dataset, read_manifest, record_episodes, save_dataset
-from jaxrl.types import sample_action
+from jaxrl.types import sample_action, split_mask
 
 KEY = jax.random.key(0)
 
 
 def at_random(env):
     def policy(carry, obs, key):
+        if (mask := split_mask(obs)[1]) is not None:
+            return carry, Categorical(jnp.zeros(mask.shape), mask).sample(key), ()
         num = jax.tree.leaves(obs)[0].shape[0]
         keys = jax.random.split(key, num)
         return carry, jax.vmap(lambda key: sample_action(env.spec.action, key))(keys), ()

@@ -130,7 +130,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(tmp_path, name):
 @pytest.mark.thorough
 def test_points_of_a_sweep_train_as_under_vmap_and_go_on_to_the_same_bits(tmp_path):
     agent, env, options, _ = PLANS["on-policy, normalised, seeds"]
-    options |= {"total_steps": 8 * 64, "num_evaluations": 2, "num_eval_episodes": 4}
+    options = options | {"total_steps": 8 * 64, "num_evaluations": 2, "num_eval_episodes": 4}
     keys = jax.random.split(KEY, 2)
     points = [{"learning_rate": 1e-3, "discount": 0.9}, {"learning_rate": 1e-2, "discount": 0.5}]
     saved = {

@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 from flax import struct
 from helpers.agents.cross_entropy import CrossEntropy
-from helpers.environments import BestMixedAction, Chain, Counter, MaskedChoice, Picture, Recall
-from helpers.plans import walk
+from helpers.environments import (
+    BestContinuousAction,
+    BestMixedAction,
+    Chain,
+    Counter,
+    MaskedChoice,
+    Picture,
+    Recall,
+)
+from helpers.plans import boxes, walk
 from helpers.probes import cases
 from helpers.processes import environment
 
@@ -106,6 +114,13 @@ AGENTS = {
     "rainbow": (agents.Rainbow(**REPLAY), cartpole, {}),
     "online_q": (agents.OnlineQ(**SMALL), Chain, {}),
     "fitted_q": (agents.FittedQ(num_updates=2, batch_size=8, **SMALL), Chain, {"data": walk}),
+    "cql": (agents.CQL(num_updates=2, batch_size=8, **SMALL), Chain, {"data": walk}),
+    "iql": (agents.IQL(num_updates=2, batch_size=8, **SMALL), Chain, {"data": walk}),
+    "td3_bc": (
+        agents.TD3BC(num_updates=2, batch_size=8, **SMALL),
+        BestContinuousAction,
+        {"data": boxes, "normalize_observations": True},
+    ),
     "behaviour_cloning": (
         agents.BehaviourCloning(num_updates=2, batch_size=8, held_out=0.0, **SMALL),
         Chain,

@@ -1,188 +1,23 @@
-"""Base class of off-policy agents with critics Q(s, a) for continuous actions."""
+"""Base class of off-policy agents with a replay buffer and critics Q(s, a)."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-from jaxrl.agents.bases.action_values import of_actions
-from jaxrl.agents.bases.learning import bellman_target, check_norm, check_widths
 from jaxrl.agents.bases.prioritized import PrioritizedAgent
+from jaxrl.agents.bases.q_critics import QCriticsAgent
 from jaxrl.distributions import Categorical
-from jaxrl.errors import InvalidValue
-from jaxrl.hyper import hyper
-from jaxrl.losses import mean
-from jaxrl.networks.critics import Critics, Outputs
-from jaxrl.networks.layers import Activation
-from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
-from jaxrl.networks.torsos import default_torso
-from jaxrl.networks.variables import trained
-from jaxrl.optimizers import learn
-from jaxrl.replay.buffer import Replayed
-from jaxrl.schedules import Scheduled
-from jaxrl.trees import num_values
-from jaxrl.types import (
-    Array,
-    Box,
-    Clock,
-    Discrete,
-    EnvSpec,
-    Key,
-    Metrics,
-    PyTree,
-    Scalar,
-    Stream,
-    sample_action,
-    split_mask,
-    stream,
-)
-from jaxrl.validation import UNROLLED
+from jaxrl.types import Array, Clock, Key, PyTree, sample_action, split_mask
 
 
-class ContinuousAgent(PrioritizedAgent):
-    """Replay, critics and scaling of actions; subclasses add the algorithm.
-
-    Networks use actions in [-1, 1], which are scaled to the environment's bounds.
-    """
+class ContinuousAgent(PrioritizedAgent, QCriticsAgent):
+    """Replay, critics and exploration; subclasses add the algorithm."""
 
     num_envs: int = 1
     batch_size: int = 256
     capacity: int = 100_000
-    num_critics: int = hyper(
-        2, high=UNROLLED, static=True, doc="Number of critics, whose minimum is the value."
-    )
-    critic_learning_rate: Scheduled = hyper(3e-4, low=0.0, doc="Learning rate of the critics.")
-    tau: Scalar = hyper(
-        0.005,
-        low=0.0,
-        high=1.0,
-        open_low=True,
-        doc="Weight of the new parameters in Polyak averaging of the target networks.",
-    )
-    hidden_sizes: tuple[int, ...] = hyper(
-        (256, 256),
-        static=True,
-        doc="Widths of the hidden layers of the policy, and of the critics without widths of their "
-        "own.",
-    )
-    critic_hidden_sizes: tuple[int, ...] | None = hyper(
-        None, static=True, doc="Widths of the critics' hidden layers; none for hidden_sizes."
-    )
-    layer_norm: bool = hyper(
-        False,
-        static=True,
-        doc="Layer normalisation in the critics' hidden layers, against diverging values.",
-    )
-    activation: Activation = hyper("relu", static=True, doc="Activation function.")
-    torso: nn.Module | None = hyper(
-        None,
-        static=True,
-        doc="Your own flax module from observations `[B, ...]` to features `[B, F]`; with a "
-        "keyword `train`, it may contain BatchNorm and dropout. None to concatenate observations.",
-    )
-
-    def check(self, spec: EnvSpec) -> None:
-        super().check(spec)
-        self.check_space(spec)
-        check_widths(self.hidden_sizes)
-        widths = "hidden_sizes" if self.critic_hidden_sizes is None else "critic_hidden_sizes"
-        check_widths(self.critic_widths, widths)
-        check_norm(self.layer_norm, self.critic_widths, widths)
-        check_module(self, "torso", spec, trains=True)
-
-    def check_space(self, spec: EnvSpec) -> None:
-        """Raises ValueError if the agent does not support the action space."""
-        name, space = type(self).__name__, spec.action
-        if not isinstance(space, Box):
-            raise InvalidValue(
-                f"{name} needs a Box of actions, but the action space is {space}: use DQN or SAC "
-                "for Discrete, PPO or TRPO for others"
-            )
-        low, high = space.bounds()
-        with np.errstate(over="ignore", invalid="ignore"):
-            width = high - low  # may overflow float32
-        if not (np.isfinite(width) & (width > 0)).all():
-            raise InvalidValue(
-                f"{name} scales its actions to the bounds of the box, but some bounds of {space} "
-                "are not finite, or too far apart: give the environment finite bounds, or use PPO"
-            )
-
-    # Networks -------------------------------------------------------------------------------------
-
-    def new_torso(self) -> nn.Module:
-        """A new module from observations to features."""
-        if self.torso is not None:
-            return self.torso.clone(parent=None)
-        return default_torso(self.bound_spec, (), self.activation)
-
-    @property
-    def _call(self) -> Callable[..., Any]:
-        """How to call the torso, see `jaxrl.networks.own_modules`."""
-        if self.torso is None:
-            return call_directly
-        return OneBatchAxis.of(self.torso, self.bound_spec, trains=True)
-
-    @property
-    def num_actions(self) -> int:
-        """Number of actions of a discrete space; 0 for a box."""
-        space = self.bound_spec.action
-        return space.num if isinstance(space, Discrete) else 0
-
-    @property
-    def critic_widths(self) -> tuple[int, ...]:
-        """Widths of the critics' hidden layers."""
-        return self.hidden_sizes if self.critic_hidden_sizes is None else self.critic_hidden_sizes
-
-    @property
-    def critic(self) -> Critics:
-        """The critics: Q(s, a) for a box, Q(s, .) for discrete actions."""
-        return Critics(
-            self.new_torso,
-            self.critic_widths,
-            self.activation,
-            self.num_critics,
-            self.num_actions or 1,
-            self._call,
-            self.layer_norm,
-        )
-
-    def init_critic(self, key: Key) -> tuple[PyTree, optax.OptState]:
-        """Initial parameters of the critics and their optimiser's state."""
-        action = None if self.num_actions else jnp.zeros((1, self.num_values))
-        params = self.new_params(self.critic, key, self.bound_spec.dummy_observation(1), action)
-        return params, self.optimizer_at(self.critic_learning_rate, Clock.start()).init(
-            trained(params)
-        )
-
-    def outputs(self, num: int) -> Outputs:
-        """A network with `num` outputs."""
-        return Outputs(self.new_torso, self.hidden_sizes, self.activation, num, self._call)
-
-    # Actions --------------------------------------------------------------------------------------
-
-    @property
-    def num_values(self) -> int:
-        """Dimension of an action."""
-        space: Any = self.bound_spec.action
-        return num_values(space.shape)
-
-    def unscale_action(self, action: Array) -> Array:
-        """Scales `[N, num_values]` in [-1, 1] to actions of the environment, `[N, *shape]`."""
-        space: Any = self.bound_spec.action
-        low, high = (jnp.asarray(x)[None] for x in space.bounds())
-        action = action.reshape(action.shape[0], *space.shape)
-        return low + 0.5 * (action + 1.0) * (high - low)
-
-    def scale_action(self, action: Array) -> Array:
-        """The inverse of `unscale_action`."""
-        space: Any = self.bound_spec.action
-        low, high = (jnp.asarray(x)[None] for x in space.bounds())
-        return (2.0 * (action - low) / (high - low) - 1.0).reshape(-1, self.num_values)
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
@@ -213,55 +48,3 @@ class ContinuousAgent(PrioritizedAgent):
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock
     ) -> tuple[PyTree, Array]:
         """Exploring actions, `[N, *shape]`; `carry` keeps noise that depends on earlier steps."""
-
-    # Errors ---------------------------------------------------------------------------------------
-
-    def bellman_target(self, rows: Replayed, next_values: Array) -> Array:
-        """r + discount^n V(s'), with V = 0 after termination; `float32[B]`, no gradient."""
-        return jax.lax.stop_gradient(bellman_target(rows, self.discount, next_values))
-
-    def learn_critic(
-        self,
-        params: PyTree,
-        optimizer: optax.OptState,
-        rows: Replayed,
-        target: Array,
-        key: Key,
-        clock: Clock,
-    ) -> tuple[PyTree, optax.OptState, Metrics, Array | None]:
-        """One gradient step of all critics on the sum of their squared errors.
-
-        A row's priority is that of the critic with the largest error.
-
-        Args:
-          params, optimizer: parameters of the critics, and the optimiser's state.
-          rows: transitions `[B]`.
-          target: target of every critic, `float32[B]`.
-          key: for dropout.
-          clock: training progress.
-
-        Returns:
-          The new parameters and optimiser's state, metrics, and priorities `float32[B]` if replay
-          is prioritised.
-        """
-        few = self.num_actions > 0
-        inputs = (rows.obs,) if few else (rows.obs, self.scale_action(rows.action))
-
-        def loss(params):
-            values, carried = learning_pass(self.critic, params, *inputs, key=key)
-            if few:  # [num, B, A]
-                values = of_actions(jnp.moveaxis(values, 0, -1), rows.action).T
-            error = values - target[None]
-            total = self.weighted_mean(jnp.sum(jnp.square(error), axis=0), rows, clock)
-            return total, (carried, (mean(values), jnp.max(jnp.abs(error), axis=0)))
-
-        transform = self.optimizer_at(self.critic_learning_rate, clock)
-        params, optimizer, loss_now, found = learn(transform, loss, params, optimizer)
-        value, error = found
-        metrics = {"critic_loss": loss_now, "value": value}
-        return params, optimizer, metrics, self.priorities(error)
-
-
-def dropout_keys(key: Key) -> Key:
-    """Dropout keys of the critics and of the policy, `key[2]`."""
-    return jax.random.split(stream(key, Stream.DROPOUT))

@@ -1,0 +1,30 @@
+"""Conservative Q-learning (Kumar et al., "Conservative Q-learning for offline RL", 2020)."""
+
+import jax
+
+from jaxrl.agents.bases.action_values import of_actions
+from jaxrl.agents.fitted_q import FittedQ
+from jaxrl.hyper import hyper
+from jaxrl.replay.buffer import Replayed
+from jaxrl.types import Array, Key, PyTree, Scalar
+
+
+class CQL(FittedQ):
+    """Fitted Q iteration that keeps down the values of actions which the data do not have."""
+
+    batch_size: int | None = 256
+    conservatism: Scalar = hyper(
+        1.0,
+        low=0.0,
+        doc="Weight of log sum exp Q(s, .) - Q(s, a), alpha; 0 for fitted Q iteration.",
+    )
+
+    def row_losses(
+        self, params: PyTree, target: PyTree, rows: Replayed, key: Key
+    ) -> tuple[Array, Array, PyTree]:
+        """Losses of equation 4 with the entropy as regulariser, CQL(H)."""
+        losses, errors, carried = super().row_losses(params, target, rows, key)
+        q = self.network_values(params, rows.obs, key)
+        taken = of_actions(q[..., None], rows.action)[:, 0]
+        excess = jax.nn.logsumexp(q, axis=-1) - taken
+        return losses + self.conservatism * excess, errors, carried
