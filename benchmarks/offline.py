@@ -49,12 +49,12 @@ METHODS = {
 }  # fmt: skip
 
 
-def returns(agent, env, data, seeds):
+def returns(agent, env, data, seeds, updates=UPDATES):
     """The mean return of each seed after training, `[S]`."""
     options = {"normalize_observations": True, "num_evaluations": 1, "num_eval_episodes": 100}
 
     def one(key):
-        return jaxrl.train(agent, env, key, total_steps=UPDATES, data=data, **options)[1]
+        return jaxrl.train(agent, env, key, total_steps=updates, data=data, **options)[1]
 
     keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
     metrics = jax.jit(jax.vmap(one))(keys)

@@ -17,6 +17,7 @@ from jaxrl.distributions import (
     Categorical,
     DiagonalGaussian,
     Distribution,
+    GaussianMixture,
     MultiCategorical,
     Product,
     Scaled,
@@ -649,3 +650,34 @@ def test_sample_gradients_are_reparameterised():
     action, (by_mean, by_log_std) = evaluate(mean, log_std)
     np.testing.assert_allclose(by_mean, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(by_log_std, np.diag(action - mean), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("event", [(), (2,), (2, 3)])
+def test_mixtures_match_scipy(event):
+    """Likelihoods, the share and the moments of each Gaussian's samples, the densest mean."""
+    axes = len(event)
+    mean = jnp.stack([normal(0, 5, *event) - 10.0, normal(1, 5, *event) + 10.0], axis=1)
+    log_std = 0.3 * normal(2, 5, 2, *event)
+    logits, action = normal(3, 5, 2), normal(4, 5, *event, scale=8.0)
+    p = GaussianMixture(logits, mean, log_std, axes)
+
+    @jax.jit
+    def evaluate(p, action):
+        keys = jax.random.split(jax.random.key(0), NUM_SAMPLES)
+        return p.log_prob(action), p.mode(), jax.vmap(p.sample)(keys)
+
+    log_prob, mode, samples = evaluate(p, action)
+    each = scipy.stats.norm.logpdf(np.asarray(action)[:, None], mean, np.exp(log_std))
+    each = each.reshape(5, 2, -1).sum(-1)
+    shares = np.exp(reference_log_probs(logits))
+    wanted = scipy.special.logsumexp(np.log(shares) + each, axis=1)
+    np.testing.assert_allclose(log_prob, wanted, rtol=1e-5)
+    spread = np.asarray(log_std).reshape(5, 2, -1).sum(-1)  # a density at its own mean
+    best = np.argmax(np.log(shares) - spread, axis=1)
+    np.testing.assert_array_equal(mode, np.asarray(mean)[np.arange(5), best])
+    second = np.asarray(samples).reshape(NUM_SAMPLES, 5, -1)[..., 0] > 0
+    np.testing.assert_allclose(second.mean(0), shares[:, 1], atol=0.02)
+    row = shares[:, 1].argmax()
+    values = np.asarray(samples)[:, row][second[:, row]]
+    np.testing.assert_allclose(values.mean(0), mean[row, 1], atol=0.05)
+    np.testing.assert_allclose(values.std(0), np.exp(log_std[row, 1]), rtol=0.05)

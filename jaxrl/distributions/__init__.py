@@ -20,4 +20,5 @@ from jaxrl.distributions.categorical import MultiCategorical as MultiCategorical
 from jaxrl.distributions.gaussian import DiagonalGaussian as DiagonalGaussian
 from jaxrl.distributions.gaussian import FeatureGaussian as FeatureGaussian
 from jaxrl.distributions.gaussian import TanhGaussian as TanhGaussian
+from jaxrl.distributions.mixture import GaussianMixture as GaussianMixture
 from jaxrl.distributions.product import Product as Product

@@ -15,6 +15,7 @@ from jaxrl.distributions import (
     DiagonalGaussian,
     Distribution,
     FeatureGaussian,
+    GaussianMixture,
     MultiCategorical,
     Product,
     Scaled,
@@ -149,6 +150,30 @@ def check_box_policy(
                 f"box_policy is {box_policy!r}, whose actions lie between bounds, but some of "
                 f"{box} are not finite: give the environment finite bounds, or use 'gaussian'"
             )
+
+
+class MixturePolicy(nn.Module):
+    """Mixtures of Gaussians over the actions of a box.
+
+    Attributes:
+      torso: builds a module from observations to features.
+      shape: the shape of an action.
+      num_components: the number of Gaussians.
+    """
+
+    torso: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    num_components: int
+
+    @nn.compact
+    def __call__(self, obs: PyTree, mask: PyTree = None) -> GaussianMixture:
+        x = self.torso()(obs)
+        shape = (*x.shape[:-1], self.num_components, *self.shape)
+        size = self.num_components * num_values(self.shape)
+        # Means start apart, so that the Gaussians do not all learn the same.
+        mean, log_std = (dense(size, gain)(x).reshape(shape) for gain in (1.0, 0.01))
+        logits = dense(self.num_components, 0.01)(x)
+        return GaussianMixture(logits, mean, jnp.clip(log_std, -5.0, 2.0), len(self.shape))
 
 
 class SoftmaxLinear(nn.Module):

@@ -20,6 +20,8 @@ from jax.flatten_util import ravel_pytree
 from jaxrl.agents import BehaviourCloning, DAgger
 from jaxrl.engine.train import train
 from jaxrl.errors import InvalidValue
+from jaxrl.networks.layers import MLP
+from jaxrl.networks.policies import MixturePolicy
 from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Clock, Discrete, Observed, Transition
 
@@ -131,6 +133,39 @@ def test_probe_cloning_of_mixed_actions():
     assert choice.tolist() == [0, 1]
     np.testing.assert_allclose(position[:, 0], [-0.5, 0.5], atol=0.05)
     assert pair.tolist() == [[0, 2], [1, 2]]
+
+
+def two_ways():
+    """An expert that takes -0.5 or 0.5, whatever it sees."""
+    obs = signs(400)
+    action = jnp.where(jax.random.bernoulli(jax.random.key(1), 0.4, (400, 1)), 0.5, -0.5)
+    return recorded(BestContinuousAction(), action, obs)
+
+
+@pytest.mark.parametrize(("num_components", "wanted"), [(1, -0.1), (4, -0.5)])
+def test_a_mixture_clones_one_of_two_ways(num_components, wanted):
+    """The mean of both, which a single Gaussian learns, is neither."""
+    agent = BehaviourCloning(num_components=num_components, learning_rate=3e-3, held_out=0.0)
+    agent, state, _ = learned(agent, BestContinuousAction(), 10, data=two_ways())
+    found = mode(agent, state, [[-1.0], [1.0]])
+    np.testing.assert_allclose(found, [[wanted], [wanted]], atol=0.06)
+    if num_components > 1:
+        obs = jnp.ones((4000, 1))
+        sample = agent.policy(state.agent.best, obs, ())[0].sample(KEY)
+        np.testing.assert_allclose((sample > 0).mean(), 0.4, atol=0.05)
+        np.testing.assert_allclose(jnp.abs(sample).mean(), 0.5, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "message"),
+    [
+        ({}, BestActionByObservation(), "num_components is 2, but the action space is Discrete"),
+        ({"policy_network": MixturePolicy(MLP, (1,), 2)}, BestContinuousAction(), "leave num_comp"),
+    ],
+)
+def test_mixtures_are_refused_by_name(options, env, message):
+    with pytest.raises(InvalidValue, match=message):
+        BehaviourCloning(num_components=2, **options).bind(env.spec)
 
 
 # DAgger -------------------------------------------------------------------------------------------

@@ -5,6 +5,14 @@ from mutants.tests import FISHER
 
 MUTANTS = (
     Mutant(
+        "every-gaussian-weighs-the-same",
+        "The likelihood of a mixture leaves out the probabilities of its Gaussians.",
+        "jaxrl/distributions/mixture.py",
+        "jax.nn.log_softmax(self.logits) + each",
+        "jax.nn.log_softmax(0.0 * self.logits) + each",
+        ("tests/test_distributions.py::test_mixtures_match_scipy",),
+    ),
+    Mutant(
         "masks-missing-from-the-log-probability",
         "Unavailable actions are never sampled but have a probability in the loss.",
         "jaxrl/distributions/categorical.py",

@@ -9,14 +9,25 @@ from jaxrl.agent import EvalMode
 from jaxrl.agents.bases.learning import AdamAgent
 from jaxrl.agents.bases.policy import PolicyLearner
 from jaxrl.errors import InvalidValue
+from jaxrl.hyper import hyper
 from jaxrl.losses import mean
-from jaxrl.types import Array, EnvSpec, PyTree
+from jaxrl.networks.actor_critic import ActorCritic
+from jaxrl.networks.policies import MixturePolicy
+from jaxrl.types import Array, Box, EnvSpec, PyTree
+from jaxrl.validation import UNROLLED
 
 
 class CloningAgent(PolicyLearner, AdamAgent):
     """A policy that maximises the likelihood of an expert's actions."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
+    num_components: int = hyper(
+        1,
+        high=UNROLLED,
+        static=True,
+        doc="Gaussians whose mixture is the policy over a box: several for an expert that acts in "
+        "several ways, whose mean would be none of them.",
+    )
 
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy", "sample")
 
@@ -27,6 +38,21 @@ class CloningAgent(PolicyLearner, AdamAgent):
                 f"core is {self.core!r}, but {type(self).__name__} learns from single "
                 "transitions: leave it at 'none'"
             )
+        if self.num_components > 1 and not isinstance(spec.action, Box):
+            raise InvalidValue(
+                f"num_components is {self.num_components}, but the action space is {spec.action}: "
+                "mixtures are for a Box; leave it at 1"
+            )
+        if self.num_components > 1 and self.policy_network is not None:
+            raise InvalidValue("policy_network is the whole policy: leave num_components at 1")
+
+    @property
+    def network(self) -> ActorCritic:
+        space: Any = self.bound_spec.action
+        if self.num_components == 1:
+            return super().network
+        policy = MixturePolicy(self.new_torso, space.shape, self.num_components)
+        return ActorCritic(self.new_torso, space, shared=True, policy_network=policy)
 
 
 def mistakes(wanted: PyTree, found: PyTree) -> Array:

@@ -46,17 +46,17 @@ class PolicyAgent(Agent):
         check_widths(self.hidden_sizes)
         check_module(self, "policy_network", spec, trains=False)
 
+    def new_torso(self) -> nn.Module:
+        """A new module from observations to features."""
+        return default_torso(self.bound_spec, self.hidden_sizes, self.activation)
+
     @property
     def network(self) -> ActorCritic:
         """The policy, as the method `policy` of a flax module."""
         spec, module = self.bound_spec, self.policy_network
-
-        def torso():
-            return default_torso(spec, self.hidden_sizes, self.activation)
-
         call: Any = call_directly if module is None else OneBatchAxis.of(module, spec, trains=False)
         return ActorCritic(
-            torso,
+            self.new_torso,
             spec.action,
             shared=True,  # there is no critic
             core=self.core,

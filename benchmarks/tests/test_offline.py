@@ -1,0 +1,23 @@
+"""The published order: on data that are not an expert's, values help; demonstrations teach."""
+
+import pytest
+
+from benchmarks import demonstrations, offline, teachers
+
+
+def test_values_beat_cloning_on_random_data():
+    """Table 1 of Kumar et al. (2020) and of Kostrikov et al. (2022), by the factor of CartPole."""
+    env = teachers.environment("CartPole")
+    data = teachers.recorded("CartPole", "random", 0, 100)
+    found = {
+        name: offline.returns(offline.METHODS["CartPole"][name], env, data, [0], 2000).mean()
+        for name in ("cloning", "CQL", "IQL")
+    }
+    assert min(found["CQL"], found["IQL"]) > 4 * found["cloning"], found
+
+
+@pytest.mark.thorough
+def test_labels_where_the_pupil_goes_are_worth_more():
+    """Of one demonstration of Pendulum, DAgger learns more than cloning (Ross et al., 2011)."""
+    found = {name: method("Pendulum", 1, 0) for name, method in demonstrations.METHODS.items()}
+    assert found["DAgger"] > found["cloning"] + 300, found
