@@ -160,6 +160,16 @@ class Normalizer(struct.PyTreeNode):
             new = new.replace(reward=self.reward.update(returns), running_return=running)
         return new
 
+    def of_data(self, obs: PyTree) -> "Normalizer":
+        """The statistics of a fixed data set, `[D, ...]`.
+
+        Standard deviations are at least 0.001: what is constant in the data may change in an
+        episode, and would be scaled beyond all bounds.
+        """
+        new = self.observe(obs)
+        floored = [m.replace(variance=jnp.maximum(m.variance, 1e-6)) for m in new.obs]
+        return new.replace(obs=tuple(floored))
+
     def observe(self, obs: PyTree, where: Array | None = None) -> "Normalizer":
         """Adds raw observations `[...]`, or those of them for which `where[...]` is true."""
         if self.obs == ():

@@ -23,8 +23,9 @@ class CQL(FittedQ):
         self, params: PyTree, target: PyTree, rows: Replayed, key: Key
     ) -> tuple[Array, Array, PyTree]:
         """Losses of equation 4 with the entropy as regulariser, CQL(H)."""
-        losses, errors, carried = super().row_losses(params, target, rows, key)
-        q = self.network_values(params, rows.obs, key)
-        taken = of_actions(q[..., None], rows.action)[:, 0]
-        excess = jax.nn.logsumexp(q, axis=-1) - taken
-        return losses + self.conservatism * excess, errors, carried
+
+        def penalty(q: Array) -> Array:
+            taken = of_actions(q[..., None], rows.action)[:, 0]
+            return self.conservatism * (jax.nn.logsumexp(q, axis=-1) - taken)
+
+        return self.td_errors(params, target, rows, key, penalty=penalty)

@@ -23,6 +23,7 @@ class FittedQ(QAgent):
     )
 
     has_target = True
+    instead = "use IQL, TD3BC or BehaviourCloning"
 
     @property
     def plan(self) -> Offline:

@@ -10,13 +10,13 @@ from flax import struct
 from jaxrl.agent import EvalMode, Offline, Update
 from jaxrl.agents.bases.q_critics import QCriticsAgent, dropout_keys
 from jaxrl.distributions import Distribution
+from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
 from jaxrl.losses import expectile_loss, mean
 from jaxrl.networks.critics import Critics, PolicyOutputs
 from jaxrl.networks.own_modules import learning_pass
 from jaxrl.networks.variables import polyak_update, trained
 from jaxrl.optimizers import learn
-from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
 from jaxrl.types import (
     Array,
@@ -30,6 +30,7 @@ from jaxrl.types import (
     Transition,
     stream,
 )
+from jaxrl.validation import holds_anywhere
 
 
 class IQLState(struct.PyTreeNode):
@@ -73,11 +74,19 @@ class IQL(QCriticsAgent):
         100.0, low=0.0, open_low=True, doc="Maximum of the weight of a transition for the policy."
     )
 
+    instead = "it also takes Discrete; use BehaviourCloning for others"
     eval_modes: ClassVar[tuple[EvalMode, ...]] = ("greedy", "sample")
 
     def check_space(self, spec: EnvSpec) -> None:
         if not isinstance(spec.action, Discrete):
             super().check_space(spec)
+
+    def check(self, spec: EnvSpec) -> None:
+        super().check(spec)
+        if holds_anywhere(lambda x: x >= 1.0, self.expectile):
+            raise InvalidValue(
+                f"expectile is {self.expectile}: it must be below 1, or V would never fall"
+            )
 
     @property
     def plan(self) -> Offline:
@@ -134,7 +143,7 @@ class IQL(QCriticsAgent):
 
     def update(self, state: IQLState, batch: Transition, key: Key, clock: Clock) -> Update:
         """Updates V (eq. 5), the policy (eq. 7), the critics (eq. 6) and the target networks."""
-        rows, value_key = Replayed.once(batch), stream(key, Stream.SAMPLE)
+        rows, value_key = self.recorded(batch), stream(key, Stream.SAMPLE)
         critic_key, actor_key = dropout_keys(key)
         q = jnp.min(self.q_values(state.target, rows), axis=0)
 

@@ -31,6 +31,8 @@ class TD3BC(DeterministicAgent):
         "clones the data.",
     )
 
+    instead = "use CQL or IQL for Discrete, BehaviourCloning for others"
+
     @property
     def plan(self) -> Offline:
         return Offline(self.num_updates, self.batch_size)
@@ -43,8 +45,12 @@ class TD3BC(DeterministicAgent):
     def update(
         self, state: DeterministicState, batch: Transition, key: Key, clock: Clock
     ) -> Update:
-        """TD3's update, with the policy's loss of equations 3 and 5."""
-        return self.learn_from(state, Replayed.once(batch), key, clock)
+        """TD3's update, with the policy's loss of equations 3 and 5.
+
+        As in the authors' code, the mean absolute value of equation 5 is that of the policy's
+        actions.
+        """
+        return self.learn_from(state, self.recorded(batch), key, clock)
 
     def policy_loss(self, values: Array, action: Array, rows: Replayed) -> Array:
         size = mean(jnp.abs(jax.lax.stop_gradient(values)))

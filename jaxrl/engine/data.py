@@ -34,6 +34,7 @@ def check_data(spec: EnvSpec, data: PyTree) -> None:
         raise InvalidValue("data has no transitions: give at least one")
     problems = (
         [*_differences(spec, data), *_extra_leaves(data)]
+        or list(_not_finite(data))
         or list(_unknown_actions(spec.action, data.action, "data.action"))
         or list(_unavailable(spec.action, data.action, split_mask(data.obs)[1], "data.action"))
     )
@@ -50,6 +51,24 @@ def _extra_leaves(data: Transition) -> Iterator[str]:
         for leaf, x in named_leaves(getattr(data, name)).items():
             if jnp.shape(x)[:1] != (number,):
                 yield f"- data.{name}, {leaf}, has the shape {jnp.shape(x)}: it needs {number} rows"
+
+
+def _not_finite(data: Transition) -> Iterator[str]:
+    """A line for each leaf with NaN or infinity; traced data pass.
+
+    What follows a terminated step is never used.
+    """
+    for name in ("obs", "reward", "next_obs"):
+        for leaf, x in named_leaves(getattr(data, name)).items():
+            if not jnp.issubdtype(x.dtype, jnp.floating) or isinstance(x, jax.core.Tracer):
+                continue
+            bad = ~np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
+            if name == "next_obs" and not isinstance(data.terminated, jax.core.Tracer):
+                bad &= ~np.asarray(data.terminated)
+            if bad.any():
+                where = f"{name}.{leaf}" if leaf else name
+                row = int(np.argmax(bad))
+                yield f"- data.{where} is not finite in row {row}: leave out that episode"
 
 
 def _differences(spec: EnvSpec, data: Transition) -> Iterator[str]:
@@ -108,17 +127,23 @@ def _unknown_actions(space: ActionSpace, actions: PyTree, where: str) -> Iterato
 def _unavailable(space: ActionSpace, actions: PyTree, mask: PyTree, where: str) -> Iterator[str]:
     """A line for each part with actions that the masks of their observations do not allow."""
     match space:
-        case _ if mask is None or isinstance(actions, jax.core.Tracer):
+        case _ if mask is None:
             return
         case Mixed(spaces):
             for i, parts in enumerate(zip(spaces, actions, mask, strict=True)):
                 yield from _unavailable(*parts, f"{where}[{i}]")
             return
+        case _ if isinstance(actions, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+            return
         case Discrete():
-            columns = np.asarray(actions)[:, None]
+            columns, ends = np.asarray(actions)[:, None], np.array([], int)
         case MultiDiscrete(nums):
-            columns = np.asarray(actions) + np.concatenate([[0], np.cumsum(nums)[:-1]])
-    allowed = np.take_along_axis(np.asarray(mask), columns, axis=1).all(axis=1)
+            ends = np.cumsum(nums)[:-1]
+            columns = np.asarray(actions) + np.concatenate([[0], ends])
+    mask = np.asarray(mask)
+    blocks = np.split(mask, ends, axis=1)
+    free = np.stack([~block.any(axis=1) for block in blocks], axis=1)  # no mask at all
+    allowed = (np.take_along_axis(mask, columns, axis=1) | free).all(axis=1)
     if not allowed.all():
         row = int(np.argmin(allowed))
         yield (

@@ -235,7 +235,7 @@ class Training(struct.PyTreeNode):
             buffer = ReplayBuffer.of(plan, spec, num_shards()).init(self._transition_like())
         start, stats = self.agent_state, self.new_statistics()
         if isinstance(plan, Offline):  # whose statistics do not change
-            stats = stats.observe(self.data.obs)
+            stats = stats.of_data(self.data.obs)
         if start is None:
             agent_state = deadlock.one_by_one(_init_agent)(self.agent, stream(key, Stream.INIT))
         else:

@@ -5,11 +5,12 @@ Such a module always sees one leading batch axis, `[B, *obs]`, whatever axes the
 (GroupNorm) do not mix rows.
 
 Only its `params` are trained. Agents that learn action values (`trains` below: DQN and its
-variants, FittedQ, OnlineQ, PQN, DDPG, TD3, SAC, QSearch) also carry other collections, such as
-BatchNorm's `batch_stats`, and pass a random stream "dropout". If `__call__` takes a keyword
-`train`, it is True for the network being updated, whose collections may change, and False in
-acting, targets, evaluation and export. On-policy agents reject collections and random streams: the
-policy must be the same function in acting and in learning, or the first importance ratio is not 1.
+variants, FittedQ, CQL, IQL, OnlineQ, PQN, DDPG, TD3, TD3BC, SAC, QSearch) also carry other
+collections, such as BatchNorm's `batch_stats`, and pass a random stream "dropout". If `__call__`
+takes a keyword `train`, it is True for the network being updated, whose collections may change, and
+False in acting, targets, evaluation and export. On-policy agents reject collections and random
+streams: the policy must be the same function in acting and in learning, or the first importance
+ratio is not 1.
 """
 
 import dataclasses

@@ -154,7 +154,6 @@ def save_dataset(
     path = user_path(path)
     data = jax.tree.map(np.asarray, data)
     check_data(env.spec, data)
-    _check_finite(data, "data")
     episode = data.info.get("episode")
     if episode is None:
         done = data.terminated | data.truncated
@@ -205,7 +204,6 @@ def load_dataset(path: Path | str, env: Environment) -> Transition:
         check_data(env.spec, data)
     except ValueError as error:
         raise InvalidValue(f"{path} is of {recorded_in}: {error}") from error
-    _check_finite(data, str(path))
     return data
 
 
@@ -295,13 +293,3 @@ def _transitions(arrays: Mapping[str, np.ndarray], spec: EnvSpec, path: Path) ->
     }
     info: Any = {"episode": arrays["episode"]}
     return Transition(**parts, info=info)
-
-
-def _check_finite(data: Transition, what: str) -> None:
-    for part in PARTS:
-        for leaf, x in named_leaves(getattr(data, part)).items():
-            if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-                row = int(np.argwhere(~np.isfinite(x))[0][0])
-                raise InvalidValue(
-                    f"{what}: {_key(part, leaf)} is not finite in row {row}: leave out that episode"
-                )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxrl.agent import Agent
+from jaxrl.agent import Agent, Offline
 from jaxrl.engine.learners import Learned
 from jaxrl.engine.options import TrainingOptions
 from jaxrl.engine.training import Training
@@ -27,6 +27,7 @@ from jaxrl.runs.text import resume_command
 from jaxrl.types import EnvSpec, PyTree, sample_action
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.transfers import transfers_allowed
+from jaxrl_envs.objects import as_environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def load_run(
       step: the checkpoint, by its environment steps per seed; "best" for the best evaluation
         (saved with `keep_best`); None for the newest intact checkpoint.
       agent, env: the agent and the environment of a run that was started from Python.
-      data: the data of an offline agent; only its shapes matter.
+      data: what an offline agent would go on to learn from; acting needs none.
 
     Raises:
       ValueError: there is no such run or checkpoint, or it belongs to another agent.
@@ -196,6 +197,9 @@ def _with_statistics_of(record: Mapping[str, Any], members: Members) -> Members:
 
 def _members_of(path: Path, agent: Agent, env: Environment, data: PyTree) -> Members:
     config = read_config(path)
+    env = as_environment(env)
+    if data is None and isinstance(agent.bind(env.spec).plan, Offline):
+        data = stand_in(env.spec)
     training = Training.create(agent, env, **TrainingOptions.of(config).settings(), data=data)
     seeds = [seed % 2**32 for seed in config["seeds"]]
     vmapped = config.get("vmapped", len(seeds) > 1)

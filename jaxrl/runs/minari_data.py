@@ -32,13 +32,18 @@ def minari_episodes(path: Path | str) -> tuple[Transition, str]:
         ) from error
     try:
         dataset = minari.load_dataset(name)
-    except (OSError, ValueError) as error:
+        episodes = [
+            minari_transitions(number, episode)
+            for number, episode in enumerate(dataset.iterate_episodes())
+        ]
+    except FileNotFoundError as error:
+        raise InvalidValue(f"there is no data set {path}: minari download {name}") from error
+    except ImportError as error:  # of the package that reads this kind of file
         raise InvalidValue(
-            f"there is no data set {name!r}: {error}. To get one: minari download {name}"
+            f"{path} needs another package: {error}: pip install 'minari[hdf5,arrow]'"
         ) from error
-    episodes = [
-        _transitions(number, episode) for number, episode in enumerate(dataset.iterate_episodes())
-    ]
+    except (OSError, KeyError, ValueError) as error:
+        raise InvalidValue(f"{path} cannot be read: {error}") from error
     if not episodes:
         raise InvalidValue(f"{path} has no episodes")
     env_spec = getattr(dataset, "env_spec", None)
@@ -46,7 +51,13 @@ def minari_episodes(path: Path | str) -> tuple[Transition, str]:
     return whole, getattr(env_spec, "id", "an unknown environment")
 
 
-def _transitions(number: int, episode: Any) -> Transition:
+def minari_transitions(number: int, episode: Any) -> Transition:
+    """The transitions of one episode.
+
+    Args:
+      number: the number of the episode.
+      episode: an `EpisodeData` of minari, with one observation more than actions.
+    """
     obs = jax.tree.map(_narrow, episode.observations)
     terminated: Any = np.asarray(episode.terminations, bool)
     truncated: Any = np.asarray(episode.truncations, bool) & ~terminated
@@ -66,4 +77,6 @@ def _transitions(number: int, episode: Any) -> Transition:
 
 def _narrow(x: Any) -> np.ndarray:
     x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise InvalidValue(f"observations and actions must be numbers, not {x.dtype}")
     return x.astype({"f": np.float32, "i": np.int32}.get(x.dtype.kind, x.dtype))

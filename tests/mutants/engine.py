@@ -18,8 +18,8 @@ MUTANTS = (
         "data-are-not-observed",
         "The statistics of an offline agent are those before any data: nothing is normalised.",
         "jaxrl/engine/training.py",
-        "stats = stats.observe(self.data.obs)",
-        "stats = stats.observe(0.0 * self.data.obs)",
+        "stats = stats.of_data(self.data.obs)",
+        "stats = stats.of_data(0.0 * self.data.obs)",
         (f"{OFFLINE}::test_statistics_are_those_of_the_data",),
     ),
     Mutant(

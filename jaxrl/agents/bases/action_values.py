@@ -1,7 +1,8 @@
 """Base class of Q-learning agents for discrete actions: network, acting and TD errors."""
 
 import operator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -109,14 +110,19 @@ class QAgent(AdamAgent):
         "neglect rare bad outcomes; none for the squared error, and 1 for quantiles. Not for c51.",
     )
 
+    instead: ClassVar[str] = (
+        "wrap the environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use "
+        "QSearch, TD3 or SAC"
+    )
+    """What to do about an action space that the agent does not support."""
+
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
         name = type(self).__name__
         if not isinstance(spec.action, Discrete):
             raise InvalidValue(
-                f"{name} needs discrete actions, but the action space is {spec.action}: wrap the "
-                "environment in jaxrl.wrappers.DiscretizeActions (layout='joint'), or use QSearch, "
-                "TD3 or SAC"
+                f"{name} needs discrete actions, but the action space is {spec.action}: "
+                f"{self.instead}"
             )
         check_widths(self.hidden_sizes)
         if self.torso is None:
@@ -295,6 +301,7 @@ class QAgent(AdamAgent):
         key: Key,
         *,
         selector: PyTree | None = None,
+        penalty: Callable[[Array], Array] | None = None,
     ) -> tuple[Array, Array, PyTree]:
         """Losses and TD errors for the target r + discount^n Z(s', a*).
 
@@ -306,6 +313,7 @@ class QAgent(AdamAgent):
           rows: transitions `[B]`.
           key: for noise, quantile levels and dropout.
           selector: parameters that select a*; None for those of Z.
+          penalty: what to add to each loss, `[B]`, from the values Q(s, .), `[B, A]`.
 
         Returns:
           Losses and absolute errors of the values (for priorities), both `float32[B]`, and the
@@ -316,8 +324,16 @@ class QAgent(AdamAgent):
         following = jax.lax.stop_gradient(
             self.next_outputs(evaluator, rows.next_obs, select_key, evaluate_key, selector)
         )
-        predicted, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
-        predicted = of_actions(predicted, rows.action)
+        outputs, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
+        loss, error = self._errors(of_actions(outputs, rows.action), levels, following, rows)
+        if penalty is not None:
+            loss = loss + penalty(_available(self.means(outputs), rows.obs))
+        return loss, error, carried
+
+    def _errors(
+        self, predicted: Array, levels: Array, following: Array, rows: Replayed
+    ) -> tuple[Array, Array]:
+        """Losses and absolute errors of the outputs `[B, K]` of the taken actions."""
 
         def target_of(values: Array) -> Array:  # [B or 1, K]
             return bellman_target(rows, self.discount, values)
@@ -325,7 +341,7 @@ class QAgent(AdamAgent):
         match self.head:
             case "scalar":
                 error = (target_of(following) - predicted)[:, 0]
-                return self.scalar_loss(error), jnp.abs(error), carried
+                return self.scalar_loss(error), jnp.abs(error)
             case "c51":
                 support = self.support
                 target = categorical_projection(
@@ -333,11 +349,11 @@ class QAgent(AdamAgent):
                 )
                 loss = cross_entropy(predicted, target)
                 entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
-                return loss, jnp.maximum(loss - entropy, 0.0), carried  # KL(target || predicted)
+                return loss, jnp.maximum(loss - entropy, 0.0)  # KL(target || predicted)
         target = target_of(following)
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss = quantile_huber(predicted, levels, target, kappa)
-        return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted)), carried
+        return loss, jnp.abs(_over_quantiles(target) - _over_quantiles(predicted))
 
     def next_outputs(
         self,

@@ -1,7 +1,7 @@
 """Base class of agents with critics Q(s, a), for a box or for discrete actions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,7 @@ from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
+from jaxrl.spaces import into_bounds
 from jaxrl.trees import num_values
 from jaxrl.types import (
     Array,
@@ -34,6 +35,7 @@ from jaxrl.types import (
     PyTree,
     Scalar,
     Stream,
+    Transition,
     stream,
 )
 from jaxrl.validation import UNROLLED
@@ -78,6 +80,9 @@ class QCriticsAgent(LearningAgent):
         "keyword `train`, it may contain BatchNorm and dropout. None to concatenate observations.",
     )
 
+    instead: ClassVar[str] = "use DQN or SAC for Discrete, PPO or TRPO for others"
+    """What to do about an action space that the agent does not support."""
+
     def check(self, spec: EnvSpec) -> None:
         super().check(spec)
         self.check_space(spec)
@@ -92,8 +97,7 @@ class QCriticsAgent(LearningAgent):
         name, space = type(self).__name__, spec.action
         if not isinstance(space, Box):
             raise InvalidValue(
-                f"{name} needs a Box of actions, but the action space is {space}: use DQN or SAC "
-                "for Discrete, PPO or TRPO for others"
+                f"{name} needs a Box of actions, but the action space is {space}: {self.instead}"
             )
         low, high = space.bounds()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -175,6 +179,17 @@ class QCriticsAgent(LearningAgent):
         space: Any = self.bound_spec.action
         low, high = (jnp.asarray(x)[None] for x in space.bounds())
         return (2.0 * (action - low) / (high - low) - 1.0).reshape(-1, self.num_values)
+
+    def recorded(self, batch: Transition) -> Replayed:
+        """One-step rows of recorded transitions, with actions as the environment took them.
+
+        Recorded actions of a Gaussian policy may lie outside the box.
+        """
+        rows = Replayed.once(batch)
+        if self.num_actions:
+            return rows
+        space = self.bound_spec.action
+        return rows.replace(action=jax.vmap(lambda a: into_bounds(space, a))(rows.action))
 
     # Values ---------------------------------------------------------------------------------------
 
