@@ -92,7 +92,7 @@ def measure(seeds):
 
 def draw(found):
     each = [{"title": task, "ylabel": "return"} for task in found]
-    with panels(FIGURE, (10, 4.2), {}, each, xlabel="demonstrations", xscale="log") as both:
+    with panels(FIGURE, (10, 4.2), {}, each, xlabel="demonstrations") as both:
         for axes, lines in zip(both, found.values(), strict=True):
             axes.axhline(lines["expert"], color="black", linestyle="--", label="expert")
             for name in METHODS:

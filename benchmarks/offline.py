@@ -1,13 +1,12 @@
 """Returns of offline agents against the quality of the data: docs/offline.png.
 
     python -m benchmarks.offline
+    python -m benchmarks.offline --methods IQL    these again, the others as before
 
 Teachers of three qualities (`benchmarks.teachers`) each record one data set of EPISODES episodes;
 every method learns from it by UPDATES gradient steps, with SEEDS seeds. Returns are undiscounted
 and greedy, over 100 episodes. Cloning shows what the data alone give; fitted Q, which knows no
-caution, what the values of actions that no data show are worth. The critics of TD3+BC have layer
-normalisation: the rewards of Pendulum are negative, so the values of unseen actions, near 0 at
-first, look good, and without it they mislead the policy on the expert's narrow data.
+caution, what the values of actions that no data show are worth.
 """
 
 import argparse
@@ -39,9 +38,7 @@ METHODS = {
     },
     "Pendulum": {
         "cloning": BehaviourCloning(**SIZES),
-        "TD3+BC": TD3BC(
-            **SIZES, learning_rate=1e-3, critic_learning_rate=1e-3, layer_norm=True
-        ),
+        "TD3+BC": TD3BC(**SIZES, learning_rate=1e-3, critic_learning_rate=1e-3),
         "IQL": IQL(
             **SIZES, learning_rate=1e-3, critic_learning_rate=1e-3, inverse_temperature=0.3
         ),
@@ -61,18 +58,18 @@ def returns(agent, env, data, seeds, updates=UPDATES):
     return np.asarray(metrics.evaluation.returns)[:, -1].mean(-1)
 
 
-def measure(seeds):
-    found = {}
+def measure(seeds, names, found):
+    """Adds the returns of the methods `names` to `found`: {task: {level: {method: returns}}}."""
     for task, methods in METHODS.items():
         env = teachers.environment(task)
         for level in teachers.LEVELS:
             data = teachers.recorded(task, level, 0, EPISODES)
-            row = {"data": [teachers.mean_return(data)]}
+            row = found.setdefault(task, {}).setdefault(level, {})
+            row["data"] = [teachers.mean_return(data)]
             for name, agent in methods.items():
-                row[name] = returns(agent, env, data, seeds).tolist()
-                print(f"{task} {level} {name}: {np.mean(row[name]):.1f}", flush=True)
-            found.setdefault(task, {})[level] = row
-    return found
+                if name in names:
+                    row[name] = returns(agent, env, data, seeds).tolist()
+                    print(f"{task} {level} {name}: {np.mean(row[name]):.1f}", flush=True)
 
 
 def draw(found):
@@ -95,14 +92,17 @@ def draw(found):
 
 
 def main():
+    known = sorted({name for methods in METHODS.values() for name in methods})
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--methods", nargs="+", choices=known, default=known)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument(
-        "--first-seed", type=int, default=0, help="100 and more to tune (default: 0)"
-    )
+    parser.add_argument("--first-seed", type=int, default=0, help="100 to tune (default: 0)")
     options = parser.parse_args()
-    found = measure(range(options.first_seed, options.first_seed + options.seeds))
-    if options.first_seed == 0:
+    again = options.methods != known and options.first_seed == 0
+    found = json.loads(RESULTS.read_text()) if again else {}
+    first = options.first_seed
+    measure(range(first, first + options.seeds), options.methods, found)
+    if first == 0:
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
         draw(found)
 
