@@ -44,6 +44,7 @@ METHODS = {
         ),
     },
 }  # fmt: skip
+COLORS = {"cloning": "C0", "fitted Q": "C1", "CQL": "C2", "IQL": "C3", "TD3+BC": "C4"}
 
 
 def returns(agent, env, data, seeds, updates=UPDATES):
@@ -77,16 +78,18 @@ def draw(found):
     with panels(FIGURE, (10, 4.2), {}, each, xlabel="data of") as both:
         for axes, levels in zip(both, found.values(), strict=True):
             place = np.arange(len(levels))
-            names = list(next(iter(levels.values())))
+            data = [levels[level]["data"][0] for level in levels]
+            axes.hlines(data, place - 0.35, place + 0.35, color="black", label="the data")
+            names = [name for name in next(iter(levels.values())) if name != "data"]
             for i, name in enumerate(names):
                 rows = [np.asarray(levels[level][name]) for level in levels]
-                if name == "data":
-                    axes.plot(place, [x[0] for x in rows], "k_", markersize=40, label="the data")
-                    continue
                 low, high = np.transpose([student_interval(x[:, None], 0.95) for x in rows])
                 middle = np.array([x.mean() for x in rows])
-                at = place + 0.15 * (i - (len(names)) / 2)
-                axes.errorbar(at, middle, [middle - low, high - middle], fmt="o", label=name)
+                at = place + 0.15 * (i - (len(names) - 1) / 2)
+                axes.errorbar(
+                    at, middle, [middle - low, high - middle], fmt="o", label=name,
+                    color=COLORS[name],
+                )  # fmt: skip
             axes.set_xticks(place, list(levels))
             axes.legend()
 

@@ -3,6 +3,9 @@
 import pytest
 
 from benchmarks import demonstrations, offline, teachers
+from jaxrl.cli.presets import preset
+from jaxrl.registry import algorithms
+from jaxrl.value_text import parse
 
 
 def test_values_beat_cloning_on_random_data():
@@ -14,6 +17,20 @@ def test_values_beat_cloning_on_random_data():
         for name in ("cloning", "CQL", "IQL")
     }
     assert min(found["CQL"], found["IQL"]) > 4 * found["cloning"], found
+
+
+def test_presets_are_what_was_measured():
+    names = {"cloning": "behaviour_cloning", "CQL": "cql", "IQL": "iql", "TD3+BC": "td3_bc"}
+    for task, methods in offline.METHODS.items():
+        for name, agent in methods.items():
+            if name not in names:
+                continue
+            settings = preset(names[name], teachers.ENVIRONMENTS[task])
+            assert settings.pop("total_steps") == offline.UPDATES
+            assert settings.pop("normalize_observations")
+            flags = {flag.name: flag for flag in algorithms()[names[name]].flags}
+            given = {k: parse(flags[k].type, str(v)) for k, v in settings.items()}
+            assert type(agent)(**given) == agent
 
 
 @pytest.mark.thorough
