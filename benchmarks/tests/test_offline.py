@@ -1,5 +1,6 @@
 """The published order: on data that are not an expert's, values help; demonstrations teach."""
 
+import numpy as np
 import pytest
 
 from benchmarks import demonstrations, offline, teachers
@@ -34,7 +35,11 @@ def test_presets_are_what_was_measured():
 
 
 @pytest.mark.thorough
+@pytest.mark.optimized  # as for the figure: rounding makes another teacher
 def test_labels_where_the_pupil_goes_are_worth_more():
     """Of one demonstration of Pendulum, DAgger learns more than cloning (Ross et al., 2011)."""
-    found = {name: method("Pendulum", 1, 0) for name, method in demonstrations.METHODS.items()}
+    found = {
+        name: np.mean([method("Pendulum", 1, seed) for seed in (0, 1)])
+        for name, method in demonstrations.METHODS.items()
+    }
     assert found["DAgger"] > found["cloning"] + 300, found

@@ -2,9 +2,9 @@
 
 import jax
 
-from jaxrl.agents.bases.action_values import of_actions
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.hyper import hyper
+from jaxrl.networks.q_networks import of_actions
 from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Array, Key, PyTree, Scalar
 

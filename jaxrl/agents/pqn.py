@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Update
-from jaxrl.agents.bases.action_values import QAgent, of_actions
+from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.agents.bases.learning import MinibatchAgent, TrainState
 from jaxrl.errors import InvalidValue
 from jaxrl.estimators import lambda_returns, retrace
 from jaxrl.hyper import hyper
 from jaxrl.losses import mean
+from jaxrl.networks.q_networks import of_actions
 from jaxrl.optimizers import learn
 from jaxrl.types import (
     Array,

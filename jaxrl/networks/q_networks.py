@@ -123,5 +123,24 @@ class QNetwork(nn.Module):
         return layer(features, 1.0, f"{name}_out")(activation(self.activation)(x))
 
 
+def of_actions(outputs: Array, action: Array) -> Array:
+    """Selects the rows `[N, K]` of actions `int[N]` in `outputs[N, A, K]`; NaN if out of range.
+
+    It is a masked sum, because the gradient of indexing is a slow scatter.
+    """
+    chosen = action[:, None] == jnp.arange(outputs.shape[1])[None]
+    values = jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
+    known = (action >= 0) & (action < outputs.shape[1])
+    return jnp.where(known[:, None], values, jnp.nan)
+
+
+def available_only(q: Array, obs: PyTree) -> Array:
+    """Sets Q of unavailable actions to -1e30, unless none is available (as in terminal states)."""
+    mask = split_mask(obs)[1]
+    if mask is None:
+        return q
+    return jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)
+
+
 def _counted(num: int, like: Array) -> Array:
     return jnp.arange(1, num + 1, dtype=jnp.float32).reshape((1,) * like.ndim + (-1,))

@@ -21,13 +21,12 @@ from helpers.environments import (
 from helpers.probes import KEY, cases, learned, mode
 
 from jaxrl.agents import DQN, PQN, FittedQ, OnlineQ, Rainbow
-from jaxrl.agents.bases.action_values import of_actions
 from jaxrl.agents.bases.learning import TrainState
 from jaxrl.agents.bases.prioritized import weighted_mean
 from jaxrl.engine.train import train
 from jaxrl.engine.training import Training
 from jaxrl.networks.layers import MLP
-from jaxrl.networks.q_networks import NoisyDense
+from jaxrl.networks.q_networks import NoisyDense, of_actions
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear
 from jaxrl.types import Clock, Trajectory, Transition

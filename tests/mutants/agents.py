@@ -255,7 +255,7 @@ MUTANTS = (
         "conservative-about-what-cannot-be-done",
         "CQL's penalty counts actions that the mask excludes.",
         "jaxrl/agents/bases/action_values.py",
-        "penalty(_available(self.means(outputs), rows.obs))",
+        "penalty(available_only(self.means(outputs), rows.obs))",
         "penalty(self.means(outputs))",
         (f"{OFFLINE}::test_the_conservative_penalty_matches_numpy[True-scalar]",),
     ),

@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant(
         "masked-actions-looked-up",
         "The best next action may be an unavailable one.",
-        "jaxrl/agents/bases/action_values.py",
+        "jaxrl/networks/q_networks.py",
         "jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)",
         "q",
         ("tests/agents/test_dqn.py::test_masked_actions_are_neither_taken_nor_evaluated[dqn]",),

@@ -16,7 +16,7 @@ from jaxrl.hyper import hyper
 from jaxrl.losses import categorical_projection, cross_entropy, huber, quantile_huber
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
-from jaxrl.networks.q_networks import QNetwork
+from jaxrl.networks.q_networks import QNetwork, available_only, of_actions
 from jaxrl.networks.torsos import default_torso
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Linear, Scheduled, at
@@ -29,7 +29,6 @@ from jaxrl.types import (
     PyTree,
     Scalar,
     Stream,
-    split_mask,
     stream,
 )
 from jaxrl.validation import check_whole, holds_anywhere
@@ -260,7 +259,7 @@ class QAgent(AdamAgent):
     def network_values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
         """Q(obs, .) of one network, `float32[N, A]`; -1e30 for unavailable actions."""
         outputs, _ = self.outputs(params, obs, key, num_levels=self.num_acting_levels)
-        return _available(self.means(outputs), obs)
+        return available_only(self.means(outputs), obs)
 
     def act(
         self, state: Any, carry: PyTree, obs: PyTree, key: Key, clock: Clock, *, explore: bool
@@ -278,7 +277,7 @@ class QAgent(AdamAgent):
         if self.exploration == "boltzmann":
             return Categorical(q / at(self.temperature, clock)).sample(what_key)
         best = jnp.argmax(q, axis=-1).astype(jnp.int32)
-        other = Categorical(_available(jnp.zeros_like(q), obs)).sample(what_key)
+        other = Categorical(available_only(jnp.zeros_like(q), obs)).sample(what_key)
         epsilon = self._epsilons(at(self.epsilon, clock), best.shape[0])
         explores = jax.random.bernoulli(whether_key, epsilon, best.shape)
         return jnp.where(explores, other, best)
@@ -327,7 +326,7 @@ class QAgent(AdamAgent):
         outputs, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
         loss, error = self._errors(of_actions(outputs, rows.action), levels, following, rows)
         if penalty is not None:
-            loss = loss + penalty(_available(self.means(outputs), rows.obs))
+            loss = loss + penalty(available_only(self.means(outputs), rows.obs))
         return loss, error, carried
 
     def _errors(
@@ -381,7 +380,7 @@ class QAgent(AdamAgent):
         """
         if self.head == "iqn":
             outputs, _ = self.outputs(params, obs, key, level_key, self.num_acting_levels)
-        return _available(self.means(outputs), obs)
+        return available_only(self.means(outputs), obs)
 
     def scalar_loss(self, error: Array) -> Array:
         """The squared or Huber loss of an error."""
@@ -390,25 +389,6 @@ class QAgent(AdamAgent):
         return huber(error, self.huber_delta)
 
 
-def of_actions(outputs: Array, action: Array) -> Array:
-    """Selects the rows `[N, K]` of actions `int[N]` in `outputs[N, A, K]`; NaN if out of range.
-
-    It is a masked sum, because the gradient of indexing is a slow scatter.
-    """
-    chosen = action[:, None] == jnp.arange(outputs.shape[1])[None]
-    values = jnp.sum(jnp.where(chosen[:, :, None], outputs, 0.0), axis=1)
-    known = (action >= 0) & (action < outputs.shape[1])
-    return jnp.where(known[:, None], values, jnp.nan)
-
-
 def _over_quantiles(x: Array) -> Array:
     """The mean of a distribution; not a mean over data, so it does not use `losses.mean`."""
     return jnp.sum(x, axis=-1) / x.shape[-1]
-
-
-def _available(q: Array, obs: PyTree) -> Array:
-    """Sets Q of unavailable actions to -1e30, unless none is available (as in terminal states)."""
-    mask = split_mask(obs)[1]
-    if mask is None:
-        return q
-    return jnp.where(mask | ~jnp.any(mask, axis=-1, keepdims=True), q, -1e30)

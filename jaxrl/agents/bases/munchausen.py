@@ -8,9 +8,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.bases.action_values import QAgent, of_actions
+from jaxrl.agents.bases.action_values import QAgent
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
+from jaxrl.networks.q_networks import of_actions
 from jaxrl.replay.buffer import Replayed
 from jaxrl.types import Array, EnvSpec, Key, PyTree, Scalar, Stream, stream
 

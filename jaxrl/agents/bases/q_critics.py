@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrl.agents.bases.action_values import of_actions
 from jaxrl.agents.bases.learning import LearningAgent, bellman_target, check_norm, check_widths
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
@@ -17,6 +16,7 @@ from jaxrl.losses import mean
 from jaxrl.networks.critics import Critics, Outputs
 from jaxrl.networks.layers import Activation
 from jaxrl.networks.own_modules import OneBatchAxis, call_directly, check_module, learning_pass
+from jaxrl.networks.q_networks import of_actions
 from jaxrl.networks.torsos import default_torso
 from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
