@@ -96,6 +96,13 @@ def test_domain_randomisation_reports_missing_brax():
     assert error.strip() == "brax/inverted_pendulum needs brax: pip install 'jaxrl[brax]'"
 
 
+def test_demonstrations_are_surpassed():
+    lines = run("demonstrations", "--updates", 4000).splitlines()
+    data, clone, learned = (numbers(line)[-1] for line in lines)
+    assert lines[2].startswith("IQL")
+    assert learned > 3 * max(data, clone)
+
+
 def test_offline_finds_the_best_actions():
     lines = run("offline", "--fits", 40).splitlines()
     fitted, exact = (line.split(":")[1].split() for line in lines[1:3])
