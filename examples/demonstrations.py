@@ -15,7 +15,7 @@ import jaxrl_envs
 
 
 def at_random(carry, obs, key):
-    """A policy for `record_episodes`, without a carry: actions `[N]` for observations `[N, ...]`."""
+    """A policy for `record_episodes`: actions `[N]` for observations `[N, ...]`."""
     return carry, jax.random.randint(key, obs.shape[:1], 0, 2), ()
 
 
