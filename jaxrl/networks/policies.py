@@ -155,25 +155,46 @@ def check_box_policy(
 class MixturePolicy(nn.Module):
     """Mixtures of Gaussians over the actions of a box.
 
+    The Gaussians start apart, spread over the box, and each has a standard deviation of its own,
+    the same for all observations: otherwise most collapse onto nothing before they find their
+    actions.
+
     Attributes:
       torso: builds a module from observations to features.
-      shape: the shape of an action.
-      num_components: the number of Gaussians.
+      space: the box.
+      num_components: the number of Gaussians, K.
     """
 
     torso: Callable[[], nn.Module]
-    shape: tuple[int, ...]
+    space: Box
     num_components: int
 
     @nn.compact
     def __call__(self, obs: PyTree, mask: PyTree = None) -> GaussianMixture:
         x = self.torso()(obs)
-        shape = (*x.shape[:-1], self.num_components, *self.shape)
-        size = self.num_components * num_values(self.shape)
-        # Means start apart, so that the Gaussians do not all learn the same.
-        mean, log_std = (dense(size, gain)(x).reshape(shape) for gain in (1.0, 0.01))
+        shape = (self.num_components, *self.space.shape)
+        low, high = self.space.bounds()
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(high - low)
+        low, high = (np.where(finite, x, end)[None] for x, end in ((low, -1.0), (high, 1.0)))
+        scale = jnp.asarray(0.5 * (high - low), jnp.float32)  # [1, *event]
+
+        def spread(key: Any, shape: Any) -> Array:
+            """A Latin hypercube: along each axis, one centre in each of K equal parts."""
+            places = (jnp.arange(shape[0], dtype=jnp.float32) + 0.5) / shape[0]
+            places = jnp.broadcast_to(places.reshape(-1, *(1,) * (len(shape) - 1)), shape)
+            return low + (high - low) * jax.random.permutation(key, places, independent=True)
+
+        centre = self.param("centre", spread, shape)
+        log_std = self.param("log_std", lambda _, s: jnp.full(s, -np.log(s[0]), jnp.float32), shape)
+        offset = dense(num_values(shape), 0.01)(x).reshape(*x.shape[:-1], *shape)
+        log_std = jnp.log(scale) + jnp.clip(log_std, -5.0, 2.0)
+        scale, centre, log_std = (
+            jnp.broadcast_to(y, offset.shape) for y in (scale, centre, log_std)
+        )
+        mean = centre + scale * offset
         logits = dense(self.num_components, 0.01)(x)
-        return GaussianMixture(logits, mean, jnp.clip(log_std, -5.0, 2.0), len(self.shape))
+        return GaussianMixture(logits, mean, log_std, len(self.space.shape))
 
 
 class SoftmaxLinear(nn.Module):

@@ -23,7 +23,7 @@ from jaxrl.errors import InvalidValue
 from jaxrl.networks.layers import MLP
 from jaxrl.networks.policies import MixturePolicy
 from jaxrl.replay.buffer import Replayed
-from jaxrl.types import Clock, Discrete, Observed, Transition
+from jaxrl.types import Box, Clock, Discrete, EnvSpec, Observed, Transition
 
 KEY, CLOCK = jax.random.key(0), Clock.start()
 
@@ -157,10 +157,31 @@ def test_a_mixture_clones_one_of_two_ways(num_components, wanted):
 
 
 @pytest.mark.parametrize(
+    ("box", "wanted"),
+    [
+        (Box.of(-3.0, 5.0, (2, 2)), [-2.0, 0.0, 2.0, 4.0]),
+        (Box.of(-np.inf, np.inf, ()), [-0.75, -0.25, 0.25, 0.75]),
+    ],
+)
+def test_the_gaussians_of_a_mixture_start_apart(box, wanted):
+    """One in each quarter of each entry's range, or of [-1, 1] if it has no end."""
+    spec = EnvSpec(BestContinuousAction().spec.observation, box)
+    agent = BehaviourCloning(num_components=4).bind(spec)
+    policy = agent.policy(agent.init(KEY).params, jnp.zeros((1, 1)), ())[0]
+    means = np.sort(np.asarray(policy.mean)[0].reshape(4, -1), axis=0)
+    np.testing.assert_allclose(means, np.repeat(np.array(wanted)[:, None], means.shape[1], 1))
+    assert policy.log_prob(policy.mode()).shape == (1,)
+
+
+@pytest.mark.parametrize(
     ("options", "env", "message"),
     [
         ({}, BestActionByObservation(), "num_components is 2, but the action space is Discrete"),
-        ({"policy_network": MixturePolicy(MLP, (1,), 2)}, BestContinuousAction(), "leave num_comp"),
+        (
+            {"policy_network": MixturePolicy(MLP, BestContinuousAction().spec.action, 2)},
+            BestContinuousAction(),
+            "leave num_comp",
+        ),
     ],
 )
 def test_mixtures_are_refused_by_name(options, env, message):

@@ -51,7 +51,7 @@ class CloningAgent(PolicyLearner, AdamAgent):
         space: Any = self.bound_spec.action
         if self.num_components == 1:
             return super().network
-        policy = MixturePolicy(self.new_torso, space.shape, self.num_components)
+        policy = MixturePolicy(self.new_torso, space, self.num_components)
         return ActorCritic(self.new_torso, space, shared=True, policy_network=policy)
 
 
