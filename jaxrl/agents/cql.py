@@ -4,9 +4,9 @@ import jax
 
 from jaxrl.agents.fitted_q import FittedQ
 from jaxrl.hyper import hyper
-from jaxrl.networks.q_networks import of_actions
+from jaxrl.networks.q_networks import available_only, of_actions
 from jaxrl.replay.buffer import Replayed
-from jaxrl.types import Array, Key, PyTree, Scalar
+from jaxrl.types import Array, Scalar
 
 
 class CQL(FittedQ):
@@ -19,13 +19,12 @@ class CQL(FittedQ):
         doc="Weight of log sum exp Q(s, .) - Q(s, a), alpha; 0 for fitted Q iteration.",
     )
 
-    def row_losses(
-        self, params: PyTree, target: PyTree, rows: Replayed, key: Key
-    ) -> tuple[Array, Array, PyTree]:
+    def losses_of(
+        self, outputs: Array, levels: Array, following: Array, rows: Replayed
+    ) -> tuple[Array, Array]:
         """Losses of equation 4 with the entropy as regulariser, CQL(H)."""
-
-        def penalty(q: Array) -> Array:
-            taken = of_actions(q[..., None], rows.action)[:, 0]
-            return self.conservatism * (jax.nn.logsumexp(q, axis=-1) - taken)
-
-        return self.td_errors(params, target, rows, key, penalty=penalty)
+        losses, errors = super().losses_of(outputs, levels, following, rows)
+        q = available_only(self.means(outputs), rows.obs)
+        taken = of_actions(q[..., None], rows.action)[:, 0]
+        excess = jax.nn.logsumexp(q, axis=-1) - taken
+        return losses + self.conservatism * excess, errors

@@ -5,12 +5,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agent import Update
 from jaxrl.agents.bases.continuous import ContinuousAgent
 from jaxrl.agents.bases.deterministic import DeterministicAgent, DeterministicState
 from jaxrl.errors import InvalidValue
 from jaxrl.hyper import hyper
-from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled, at
 from jaxrl.types import Array, Clock, EnvSpec, Key, PyTree, Scalar
 from jaxrl.validation import holds_anywhere
@@ -68,7 +66,3 @@ class DDPG(DeterministicAgent, ContinuousAgent):
             step = self.ou_step
             carry = noise = carry - self.ou_rate * carry * step + jnp.sqrt(step) * noise
         return carry, self.unscale_action(jnp.clip(action + noise, -1.0, 1.0))
-
-    def update(self, state: DeterministicState, rows: Replayed, key: Key, clock: Clock) -> Update:
-        """Updates the critics and, every `policy_delay` updates, policy (eq. 6) and targets."""
-        return self.learn_from(state, rows, key, clock)

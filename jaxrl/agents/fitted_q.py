@@ -9,7 +9,7 @@ from jaxrl.hyper import hyper
 from jaxrl.losses import mean
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
-from jaxrl.types import Array, Clock, Key, PyTree, Transition
+from jaxrl.types import Clock, Key, Transition
 
 
 class FittedQ(QAgent):
@@ -36,16 +36,10 @@ class FittedQ(QAgent):
         rows = Replayed.once(batch)
 
         def loss(params):
-            rows_loss, error, carried = self.row_losses(params, target, rows, key)
+            rows_loss, error, carried = self.td_errors(params, target, rows, key)
             return mean(rows_loss), (carried, mean(error))
 
         params, optimizer, value, error = learn(
             self.transform(clock), loss, state.params, state.optimizer
         )
         return Update(TargetState(params, target, optimizer), {"loss": value, "error": error})
-
-    def row_losses(
-        self, params: PyTree, target: PyTree, rows: Replayed, key: Key
-    ) -> tuple[Array, Array, PyTree]:
-        """Losses and TD errors of the rows, and what `td_errors` returns with them."""
-        return self.td_errors(params, target, rows, key)

@@ -50,7 +50,7 @@ class TD3BC(DeterministicAgent):
         As in the authors' code, the mean absolute value of equation 5 is that of the policy's
         actions.
         """
-        return self.learn_from(state, self.recorded(batch), key, clock)
+        return super().update(state, self.recorded(batch), key, clock)
 
     def policy_loss(self, values: Array, action: Array, rows: Replayed) -> Array:
         size = mean(jnp.abs(jax.lax.stop_gradient(values)))

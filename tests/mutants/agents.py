@@ -254,9 +254,9 @@ MUTANTS = (
     Mutant(
         "conservative-about-what-cannot-be-done",
         "CQL's penalty counts actions that the mask excludes.",
-        "jaxrl/agents/bases/action_values.py",
-        "penalty(available_only(self.means(outputs), rows.obs))",
-        "penalty(self.means(outputs))",
+        "jaxrl/agents/cql.py",
+        "available_only(self.means(outputs), rows.obs)",
+        "self.means(outputs)",
         (f"{OFFLINE}::test_the_conservative_penalty_matches_numpy[True-scalar]",),
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS = (
         "recorded-actions-outside-the-box",
         "Offline critics learn from actions that a Gaussian drew, not from those that were taken.",
         "jaxrl/agents/bases/q_critics.py",
-        "jax.vmap(lambda a: into_bounds(space, a))(rows.action)",
+        "jax.vmap(space.clip)(rows.action)",
         "rows.action",
         (f"{OFFLINE}::test_the_policy_loss_of_td3_bc_matches_numpy",),
     ),

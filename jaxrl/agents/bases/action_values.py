@@ -1,7 +1,6 @@
 """Base class of Q-learning agents for discrete actions: network, acting and TD errors."""
 
 import operator
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -300,7 +299,6 @@ class QAgent(AdamAgent):
         key: Key,
         *,
         selector: PyTree | None = None,
-        penalty: Callable[[Array], Array] | None = None,
     ) -> tuple[Array, Array, PyTree]:
         """Losses and TD errors for the target r + discount^n Z(s', a*).
 
@@ -312,7 +310,6 @@ class QAgent(AdamAgent):
           rows: transitions `[B]`.
           key: for noise, quantile levels and dropout.
           selector: parameters that select a*; None for those of Z.
-          penalty: what to add to each loss, `[B]`, from the values Q(s, .), `[B, A]`.
 
         Returns:
           Losses and absolute errors of the values (for priorities), both `float32[B]`, and the
@@ -324,15 +321,13 @@ class QAgent(AdamAgent):
             self.next_outputs(evaluator, rows.next_obs, select_key, evaluate_key, selector)
         )
         outputs, levels, carried = self.learning_outputs(params, rows.obs, key, dropout_key)
-        loss, error = self._errors(of_actions(outputs, rows.action), levels, following, rows)
-        if penalty is not None:
-            loss = loss + penalty(available_only(self.means(outputs), rows.obs))
-        return loss, error, carried
+        return *self.losses_of(outputs, levels, following, rows), carried
 
-    def _errors(
-        self, predicted: Array, levels: Array, following: Array, rows: Replayed
+    def losses_of(
+        self, outputs: Array, levels: Array, following: Array, rows: Replayed
     ) -> tuple[Array, Array]:
-        """Losses and absolute errors of the outputs `[B, K]` of the taken actions."""
+        """Losses and absolute errors, `[B]`, of outputs `[B, A, K]` for the target's `[B, K]`."""
+        predicted = of_actions(outputs, rows.action)
 
         def target_of(values: Array) -> Array:  # [B or 1, K]
             return bellman_target(rows, self.discount, values)

@@ -72,10 +72,12 @@ class DeterministicAgent(QCriticsAgent):
         """Greedy actions, `[N, *shape]`."""
         return self.unscale_action(self.policy(state.params.actor, obs))
 
-    def learn_from(
-        self, state: DeterministicState, rows: Replayed, key: Key, clock: Clock
-    ) -> Update:
-        """Updates the critics and, every `policy_delay` updates, policy and target networks."""
+    def update(self, state: DeterministicState, rows: Replayed, key: Key, clock: Clock) -> Update:
+        """Updates the critics and, every `policy_delay` updates, policy and target networks.
+
+        The policy follows equation 6 of Lillicrap et al., "Continuous control with deep
+        reinforcement learning", 2016.
+        """
         critic_key, actor_key = dropout_keys(key)
         action = self.policy(state.target.actor, rows.next_obs)
         noise = self.target_noise * jax.random.normal(key, action.shape)

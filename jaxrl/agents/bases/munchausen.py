@@ -3,8 +3,6 @@
 Vieillard, Pietquin and Geist, "Munchausen reinforcement learning", 2020.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -74,7 +72,6 @@ class MunchausenAgent(QAgent):
         key: Key,
         *,
         selector: PyTree | None = None,
-        penalty: Callable[[Array], Array] | None = None,
     ) -> tuple[Array, Array, PyTree]:
         """As without Munchausen, with alpha [tau log pi(a | s)]_{l_0}^0 added to the reward."""
         if self.munchausen is not None:
@@ -83,7 +80,7 @@ class MunchausenAgent(QAgent):
             taken = of_actions(log_pi[..., None], rows.action)[:, 0]
             bonus = self.munchausen * jnp.clip(taken, self.munchausen_clip, 0.0)
             rows = rows.replace(reward=rows.reward + jax.lax.stop_gradient(bonus))
-        return super().td_errors(params, evaluator, rows, key, selector=selector, penalty=penalty)
+        return super().td_errors(params, evaluator, rows, key, selector=selector)
 
     def _scaled_log_policy(self, q: Array) -> Array:
         """tau log pi(. | s), `float32[B, A]`, of the softmax of Q / tau."""

@@ -22,7 +22,6 @@ from jaxrl.networks.variables import trained
 from jaxrl.optimizers import learn
 from jaxrl.replay.buffer import Replayed
 from jaxrl.schedules import Scheduled
-from jaxrl.spaces import into_bounds
 from jaxrl.trees import num_values
 from jaxrl.types import (
     Array,
@@ -188,8 +187,8 @@ class QCriticsAgent(LearningAgent):
         rows = Replayed.once(batch)
         if self.num_actions:
             return rows
-        space = self.bound_spec.action
-        return rows.replace(action=jax.vmap(lambda a: into_bounds(space, a))(rows.action))
+        space: Any = self.bound_spec.action
+        return rows.replace(action=jax.vmap(space.clip)(rows.action))
 
     # Values ---------------------------------------------------------------------------------------
 
