@@ -60,6 +60,7 @@ class Batch:
       curve: mean returns at each evaluation, `[E, S]`.
       train_seconds, compile_seconds: wall-clock time.
       date, machine, versions: when and where it was measured, and with which versions.
+      seconds: of training until each evaluation, `[E]`; None in older results.
     """
 
     seeds: list[int]
@@ -72,6 +73,7 @@ class Batch:
     date: str
     machine: str
     versions: dict[str, str]
+    seconds: list[float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +206,7 @@ def train_batch(row: Row, seeds: list[int]) -> Batch:
         date=time.strftime("%Y-%m-%d"),
         machine=machine(),
         versions=versions(),
+        seconds=[round(e.train_seconds, 2) for e in result.evaluations],
     )
 
 
