@@ -539,7 +539,7 @@ _ROWS = (
     ),
     *(
         _preset(
-            id=f"hopper-{algorithm}",
+            id=f"hopper-{name}",
             env="brax/hopper",
             algorithm=algorithm,
             num_seeds=3,
@@ -547,7 +547,12 @@ _ROWS = (
             source="none: compared with each other",
             seeds_at_once=1,
         )
-        for algorithm in ("ppo", "sac", "td3")
+        for name, algorithm in (
+            ("ppo", "ppo"),
+            ("sac", "sac"),
+            ("td3", "td3"),
+            ("cma", "evolution"),
+        )
     ),
 )
 

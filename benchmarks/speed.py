@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 PAGE = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
-OWN = {"jaxrl": "jaxrl", "jaxrl-devices": "jaxrl, all devices"}
+OWN = {"jaxrl": "jaxrl", "jaxrl-devices": "all devices", "jaxrl-one-thread": "one thread"}
 PEERS = {"purejaxrl": "PureJaxRL", "rejax": "rejax", "sb3": "sb3-contrib"}
 
 Rows = list[dict[str, Any]]
@@ -84,7 +84,7 @@ def _thousands(speed: float | None) -> str:
 
 
 def _compiling(of: dict[str, dict[str, Any]]) -> str:
-    """Seconds of tracing and compiling: of jaxrl, on all devices, and of the fastest other."""
+    """Seconds of tracing and compiling: of jaxrl, otherwise placed, and of the fastest other."""
 
     def seconds(name: str) -> float:
         return of[name]["trace_seconds"] + of[name]["compile_seconds"]

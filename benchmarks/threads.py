@@ -2,16 +2,20 @@
 
     python -m benchmarks.threads                  one operation on which others depend
     python -m benchmarks.threads P3 P1 --rounds 3 trainings of the speed comparison
+    python -m benchmarks.threads --sizes          PPO with 128 to 8,192 rows in an update
 
 Without arguments: the loop's body has one operation on which K others depend, each on 64 x 64
 numbers. Prints microseconds per iteration, and processor time over wall-clock time, which is above
 1 if several threads are used.
 
-With rows of the speed comparison: seconds of a run with all threads, with one thread, and with all
-threads but operations in order, in turns.
+With rows of the speed comparison, or `--sizes`: seconds of a run with all threads, with one thread,
+and with all threads but operations in order, in turns. `jaxrl train` chooses by these
+(`jaxrl.engine.threads`).
 """
 
 import argparse
+import dataclasses
+import json
 import os
 import statistics
 import sys
@@ -21,10 +25,21 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.throughput import Worker
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, Workload
 from jaxrl.xla.deadlock import FLAG
 
 TURNS = 2_000
+SIZES = {
+    "4 x 128": Workload("ppo", 4, 128, 800),
+    "8 x 128": Workload("ppo", 8, 128, 400),
+    "16 x 128": Workload("ppo", 16, 128, 200),
+    "32 x 128": Workload("ppo", 32, 128, 100),
+    "64 x 128": Workload("ppo", 64, 128, 50),
+    "4 x 128, 256 wide": Workload("ppo", 4, 128, 200, width=256),
+    "4 x 128, 512 wide": Workload("ppo", 4, 128, 50, width=512),
+    "16 x 128, 256 wide": Workload("ppo", 16, 128, 50, width=256),
+}
+"""An update has a fourth of the rows."""
 SETTINGS = {
     "all threads": {},
     "one thread": {"NPROC": "1"},
@@ -39,10 +54,10 @@ def turn(i, carry):
     return first + 1e-9 * others[0][:1, :1], others
 
 
-def trainings(name: str, rounds: int) -> None:
+def trainings(name: str, workload: str, rounds: int) -> None:
     """Seconds of a run with each setting, in turns; the median and its factor."""
     workers = {
-        setting: Worker("jaxrl", sys.executable, name, "", environment)
+        setting: Worker("jaxrl", sys.executable, workload, "", environment)
         for setting, environment in SETTINGS.items()
     }
     seconds: dict[str, list[float]] = {setting: [] for setting in workers}
@@ -73,10 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--sizes", action="store_true", help="PPO with updates of several sizes")
     options = parser.parse_args()
-    for name in options.rows:
-        trainings(name, options.rounds)
-    if not options.rows:
+    chosen = {name: name for name in options.rows}
+    if options.sizes:
+        chosen |= {name: json.dumps(dataclasses.asdict(x)) for name, x in SIZES.items()}
+    for name, workload in chosen.items():
+        trainings(name, workload, options.rounds)
+    if not chosen:
         operations()
 
 

@@ -3,7 +3,8 @@
 Each library compiles in its own process; then their runs alternate, A B C A B C ..., so that all of
 them suffer equally if the machine slows down. Medians are printed. There are no evaluations.
 "jaxrl-devices" is jaxrl on all devices, one for each core of a CPU: the seeds of P4 and G1 are
-spread over them, and they share the environments of P1 and P2.
+spread over them, and they share the environments of P1 and P2. "jaxrl-one-thread" is jaxrl with one
+thread of XLA, which `jaxrl train` chooses for small updates.
 
     python -m benchmarks.throughput P1 P2 P3 P4
     python -m benchmarks.throughput P1 --peer-path CHECKOUT_OF_PUREJAXRL --peer-python PYTHON
@@ -205,7 +206,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown row {unknown[0]!r}: choose from {names}")
 
-    programs = dict.fromkeys(("jaxrl", "jaxrl-devices"), (sys.executable, ""))
+    programs = dict.fromkeys(speed.OWN, (sys.executable, ""))
     if options.peer_python:
         programs["rejax"] = programs["sb3"] = (options.peer_python, "")
         if options.peer_path:
@@ -218,7 +219,7 @@ def main() -> None:
 
     rows = []
     print(
-        f"{'row':<4} {'program':<13} {'steps/s':>11} {'range':>19} "
+        f"{'row':<4} {'program':<16} {'steps/s':>11} {'range':>19} "
         f"{'trace':>7} {'XLA':>7} {'peak':>9}"
     )
     for workload in chosen:
@@ -227,7 +228,7 @@ def main() -> None:
         for row in of_workload:
             spread = f"{row['slowest']:,.0f}-{row['fastest']:,.0f}"
             print(
-                f"{row['workload']:<4} {row['program']:<13} {row['steps_per_second']:>11,.0f} "
+                f"{row['workload']:<4} {row['program']:<16} {row['steps_per_second']:>11,.0f} "
                 f"{spread:>19} {row['trace_seconds']:>6.1f}s {row['compile_seconds']:>6.1f}s "
                 f"{row['peak_mib']:>5.0f} MiB",
                 flush=True,

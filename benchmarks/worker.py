@@ -253,7 +253,8 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("program", choices=("jaxrl", "jaxrl-devices", "purejaxrl", "rejax", "sb3"))
+    own = ("jaxrl", "jaxrl-devices", "jaxrl-one-thread")
+    parser.add_argument("program", choices=(*own, "purejaxrl", "rejax", "sb3"))
     parser.add_argument("workload", help="a name of WORKLOADS, or the fields of one as JSON")
     parser.add_argument("--path", default="")
     options = parser.parse_args()
@@ -265,7 +266,9 @@ def main() -> None:
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(len(os.sched_getaffinity(0))))
         run, parameters, trace_seconds, compile_seconds = jaxrl_on_devices(work)
     else:
-        if options.program == "jaxrl":
+        if options.program == "jaxrl-one-thread":
+            os.environ.setdefault("NPROC", "1")
+        if options.program in own:
             train = jaxrl_agent(work)
         elif options.program == "rejax":
             train = rejax_ppo(work) if work.algorithm == "ppo" else rejax_off_policy(work)
@@ -273,7 +276,7 @@ def main() -> None:
             train = purejaxrl_ppo(work, options.path)
         import jax
 
-        make_key = jax.random.key if options.program == "jaxrl" else jax.random.PRNGKey
+        make_key = jax.random.key if options.program in own else jax.random.PRNGKey
         run, parameters, trace_seconds, compile_seconds = compiled_by_jax(train, work, make_key)
     packages = ("jaxrl", "jax", "gymnax", "rejax", "sb3_contrib", "torch")
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}

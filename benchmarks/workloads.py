@@ -58,7 +58,7 @@ SAC_PENDULUM = Workload(
     num_updates=1,
     batch_size=256,
     capacity=10_000,
-    programs=("jaxrl", "rejax"),
+    programs=("jaxrl", "jaxrl-one-thread", "rejax"),
 )
 DQN_CARTPOLE = Workload(
     "dqn",
@@ -68,12 +68,12 @@ DQN_CARTPOLE = Workload(
     num_updates=10,
     batch_size=128,
     capacity=50_000,
-    programs=("jaxrl", "rejax"),
+    programs=("jaxrl", "jaxrl-one-thread", "rejax"),
 )
 WORKLOADS = {
     "P1": Workload("ppo", 2048, 32, 20),
     "P2": Workload("ppo", 64, 128, 160),
-    "P3": Workload("ppo", 4, 128, 976, programs=("jaxrl", "rejax", "purejaxrl")),
+    "P3": Workload("ppo", 4, 128, 976, programs=("jaxrl", "jaxrl-one-thread", "rejax", "purejaxrl")),
     "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
     "P6": Workload("trpo", 64, 128, 8, sb3_sizes=(2, 512), programs=("jaxrl", "sb3")),
     "P7": SAC_PENDULUM,

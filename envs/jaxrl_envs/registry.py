@@ -221,6 +221,12 @@ def check_id(env_id: str) -> None:
     raise InvalidValue(f"there is no environment {env_id!r}: {hint}")
 
 
+def steps_are_small(env_id: str) -> bool:
+    """Whether a step and an observation are known to be small, as in classic control."""
+    family, _, name = env_id.partition("/")
+    return family in ("gymnax", "jaxrl") and not name.endswith("-MinAtar")
+
+
 def make(env_id: Any, /, **params: Any) -> Any:
     """Builds an environment.
 

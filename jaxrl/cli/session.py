@@ -1,5 +1,6 @@
 """Process setup before jax is imported."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -7,9 +8,15 @@ from pathlib import Path
 
 from jaxrl.cli import terminal
 from jaxrl.devices import machine
+from jaxrl.runs.run_config import RunConfig
 from jaxrl.xla import deadlock
+from jaxrl_envs.registry import steps_are_small
 
 CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
+THREADS = "NPROC"
+"""From which XLA takes the number of its threads."""
+ACCELERATORS = ("jax_plugins", "libtpu")
+"""Packages by which jax finds accelerators."""
 
 
 def find_own_modules() -> None:
@@ -38,6 +45,40 @@ def use_cores(num_members: int, devices: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", wanted)
     else:
         os.environ[CPU_DEVICES] = str(wanted)
+
+
+def use_one_thread(run_config: RunConfig) -> str | None:
+    """Gives XLA a single thread where that is faster; returns why, or None.
+
+    That is a single member with small updates, on a CPU. The user's settings take precedence, and
+    nothing happens once jax has started. Versions of jaxlib that can hang with few threads keep
+    them all.
+    """
+    asked_for = any(os.environ.get(name) for name in (THREADS, CPU_DEVICES, "XLA_FLAGS"))
+    if (
+        run_config.num_members > 1
+        or run_config.options.devices is not None
+        or asked_for
+        or not _only_cpus()
+        or not steps_are_small(run_config.environment)
+        or deadlock.is_affected()
+        or deadlock.backend_has_started()
+    ):
+        return None
+    from jaxrl.engine.threads import rows_for_one_thread  # deferred: it imports jax
+
+    rows = rows_for_one_thread(run_config.build_agent())
+    if rows is None:
+        return None
+    os.environ[THREADS] = "1"
+    return f"1, as updates have only {rows} rows (set {THREADS} to override)"
+
+
+def _only_cpus() -> bool:
+    """Whether jax will find no accelerator."""
+    if chosen := os.environ.get("JAX_PLATFORMS"):
+        return chosen == "cpu"
+    return not any(importlib.util.find_spec(name) for name in ACCELERATORS)
 
 
 def keep_compiled_programs() -> None:

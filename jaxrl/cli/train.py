@@ -18,7 +18,12 @@ from jaxrl.cli.parsing import (
     flag_name,
     kind,
 )
-from jaxrl.cli.session import find_own_modules, keep_compiled_programs, use_cores
+from jaxrl.cli.session import (
+    find_own_modules,
+    keep_compiled_programs,
+    use_cores,
+    use_one_thread,
+)
 from jaxrl.engine.options import Role, TrainingOptions
 from jaxrl.errors import InvalidValue
 from jaxrl.registry import SHOWN_TYPES, Algorithm, Flag, algorithms
@@ -194,7 +199,7 @@ def announce(options: argparse.Namespace, what: str) -> None:
 
 
 def _show_dry_run(run_config: RunConfig) -> None:
-    use_cores(run_config.num_members, run_config.options.devices)
+    _use_processor(run_config)
     find_own_modules()
     from jaxrl.runs.dry_run import dry_run  # deferred: they import jax
     from jaxrl.runs.load import build
@@ -204,6 +209,14 @@ def _show_dry_run(run_config: RunConfig) -> None:
     print("tracing and compiling ...", flush=True)
     for name, text in dry_run(members).items():
         print(f"{name:<13} {text}")
+
+
+def _use_processor(run_config: RunConfig) -> None:
+    """Chooses the devices and threads of a CPU, before jax starts; says so if it takes one."""
+    if reason := use_one_thread(run_config):
+        print(f"threads of XLA: {reason}", flush=True)
+    else:
+        use_cores(run_config.num_members, run_config.options.devices)
 
 
 def run_config_of(options: argparse.Namespace) -> RunConfig:
@@ -252,7 +265,7 @@ def claim(kind: Any, path: Path | None, options: argparse.Namespace, prefix: str
 def train(run_config: RunConfig, directory: "RunDirectory", *, resume: bool = False) -> None:
     """Trains or resumes a run, and prints its progress and result."""
     keep_compiled_programs()
-    use_cores(run_config.num_members, run_config.options.devices)
+    _use_processor(run_config)
     from jaxrl.analysis.intervals import MIN_SEEDS
     from jaxrl.cli.progress import reporter
     from jaxrl.runs.fit import run

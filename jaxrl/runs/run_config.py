@@ -132,6 +132,14 @@ class RunConfig(Origin):
 
         return jaxrl_envs.make(self.environment, **self.environment_parameters)
 
+    def build_agent(self) -> Any:
+        """Builds the agent; imports jax, but does not start its backend.
+
+        Raises:
+          ValueError, TypeError: a hyper-parameter is invalid.
+        """
+        return algorithm(self.algorithm).build(self.hyper_parameters)
+
     def build(
         self, start: Any = None, data: Any = None, expert: Any = None, env: Any = None
     ) -> Any:
@@ -150,7 +158,7 @@ class RunConfig(Origin):
         from jaxrl.engine.training import Training
         from jaxrl.runs.members import Members, keys_of
 
-        agent = algorithm(self.algorithm).build(self.hyper_parameters)
+        agent = self.build_agent()
         if expert is not None and not hasattr(agent, "expert"):
             raise InvalidValue(
                 f"expert is {self.expert}, but {self.algorithm} has no teacher: leave it out"
