@@ -73,7 +73,9 @@ DQN_CARTPOLE = Workload(
 WORKLOADS = {
     "P1": Workload("ppo", 2048, 32, 20),
     "P2": Workload("ppo", 64, 128, 160),
-    "P3": Workload("ppo", 4, 128, 976, programs=("jaxrl", "jaxrl-one-thread", "rejax", "purejaxrl")),
+    "P3": Workload(
+        "ppo", 4, 128, 976, programs=("jaxrl", "jaxrl-one-thread", "rejax", "purejaxrl")
+    ),
     "P4": Workload("ppo", 4, 128, 200, num_seeds=16),
     "P6": Workload("trpo", 64, 128, 8, sb3_sizes=(2, 512), programs=("jaxrl", "sb3")),
     "P7": SAC_PENDULUM,
