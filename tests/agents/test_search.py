@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxrl_envs
 from jaxrl.agents import CEM, Evolution, HillClimbing
+from jaxrl.engine.sweep import sweep
 from jaxrl.engine.train import train
 from jaxrl.errors import InvalidValue
 from jaxrl.types import Clock, Stream, stream
@@ -202,6 +203,24 @@ def test_probe_memory(core, least):
     assert found >= least
     if core == "none":
         assert abs(found) < 0.3  # chance
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("strategy", ["Open_ES", "SNES"])
+def test_points_of_a_sweep_search_like_single_runs(strategy):
+    """Not CMA-ES: rounding turns the eigenvectors of equal eigenvalues, and so the candidates."""
+    agent = Evolution(strategy=strategy, population_size=8, hidden_sizes=(4,))
+
+    def run(agent):
+        env = BestActionByObservation()
+        state, _ = train(agent, env, KEY, total_steps=24, num_evaluations=0)
+        return jax.vmap(lambda tree: ravel_pytree(tree)[0])(state.agent.candidates)
+
+    stds = [0.1, 0.5]
+    together = jax.jit(jax.vmap(run))(sweep(agent, std=stds))
+    alone = [jax.jit(run)(agent.replace(std=std)) for std in stds]
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("at_once", [2, 3])
