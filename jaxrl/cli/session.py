@@ -10,7 +10,6 @@ from jaxrl.cli import terminal
 from jaxrl.devices import machine
 from jaxrl.runs.run_config import RunConfig
 from jaxrl.xla import deadlock
-from jaxrl_envs.registry import steps_are_small
 
 CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
 THREADS = "NPROC"
@@ -54,6 +53,8 @@ def use_one_thread(run_config: RunConfig) -> str | None:
     nothing happens once jax has started. Versions of jaxlib that can hang with few threads keep
     them all.
     """
+    from jaxrl_envs.registry import steps_are_small  # deferred: `--help` does not need it
+
     asked_for = any(os.environ.get(name) for name in (THREADS, CPU_DEVICES, "XLA_FLAGS"))
     if (
         run_config.num_members > 1

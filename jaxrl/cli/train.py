@@ -212,7 +212,7 @@ def _show_dry_run(run_config: RunConfig) -> None:
 
 
 def _use_processor(run_config: RunConfig) -> None:
-    """Chooses the devices and threads of a CPU, before jax starts; says so if it takes one."""
+    """Chooses devices and threads of a CPU before jax starts; says so if one thread is faster."""
     if reason := use_one_thread(run_config):
         print(f"threads of XLA: {reason}", flush=True)
     else:
