@@ -1,6 +1,7 @@
 """The environment contract and its checks."""
 
-from typing import Any, Protocol
+import abc
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from jaxrl.errors import InvalidType
-from jaxrl.types import Array, EnvSpec, Key, PyTree
+from jaxrl.types import Array, EnvSpec, Key, PyTree, static
 from jaxrl.validation import declares
 
 
@@ -68,6 +69,109 @@ class Environment(Protocol):
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
         """Takes one step; returns (state, timestep)."""
         ...
+
+
+class HostStep(NamedTuple):
+    """One step of all copies of a host environment: NumPy arrays with a leading axis `[N]`.
+
+    Attributes:
+      obs: the observations to act on next: where an episode ended, the first of the next one.
+      next_obs: the observations after the step, before any reset.
+      reward: `float32[N]`.
+      terminated: `bool[N]`, whether a terminal state was reached.
+      truncated: `bool[N]`, whether the episode was cut off in a non-terminal state.
+    """
+
+    obs: PyTree
+    next_obs: PyTree
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class HostVector(Protocol):
+    """N copies of a host environment; each starts a new episode when one ends."""
+
+    def reset(self, seeds: np.ndarray | None = None) -> PyTree:
+        """Starts an episode in every copy; returns the observations, leaves `[N, ...]`.
+
+        Args:
+          seeds: `int[N]`, non-negative, from which each copy draws everything from now on; None to
+            go on with the random numbers that it has.
+        """
+        ...
+
+    def step(self, action: PyTree) -> HostStep:
+        """Takes a step in every copy; `action` has leaves `[N, ...]`, within bounds."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything, processes and windows included."""
+        ...
+
+
+class HostEnvironment(abc.ABC):
+    """An environment that steps outside JAX, in Python or C++.
+
+    Attributes:
+      name: its name in messages.
+      spec: its spec.
+    """
+
+    name: str
+    spec: EnvSpec
+
+    @abc.abstractmethod
+    def vector(self, num_envs: int) -> HostVector:
+        """Starts `num_envs` copies."""
+
+
+class Hosted(struct.PyTreeNode):
+    """A host environment in place of a JAX environment.
+
+    It has the spec, and observations of zeros at the start, but it cannot be stepped by a program.
+
+    Attributes:
+      host: the environment.
+    """
+
+    host: HostEnvironment = static()
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.host.spec
+
+    @property
+    def shapes(self) -> "Shapes":
+        """An environment with the same shapes, which can be traced."""
+        return Shapes(self.spec)
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        return (), self.spec.dummy_observation()
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        raise InvalidType(
+            f"{self.host.name} steps outside jax, so no program can contain it: train it with "
+            "jaxrl.fit or the command, and wrap it with its own library's wrappers"
+        )
+
+
+class Shapes(struct.PyTreeNode):
+    """An environment with this spec that does nothing; its observations are zeros."""
+
+    spec: EnvSpec = static()
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        return (), self.spec.dummy_observation()
+
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Timestep]:
+        no = jnp.zeros((), bool)
+        return (), Timestep(self.spec.dummy_observation(), jnp.float32(0), no, no)
+
+
+def traceable(env: Any) -> Any:
+    """The environment itself or, for a host environment, one with the same shapes."""
+    return env.shapes if isinstance(env, Hosted) else env
 
 
 NEEDED = (

@@ -7,7 +7,9 @@ from typing import Any
 
 EXTRAS = ("brax", "craftax", "jumanji", "navix")
 """Optional libraries; each is an extra of the same name."""
-LIBRARIES = ("gymnax", *EXTRAS)
+HOSTED = ("gymnasium",)
+"""Libraries whose environments step outside jax; each is an extra of the same name."""
+LIBRARIES = ("gymnax", *EXTRAS, *HOSTED)
 
 
 def library_of(env: Any) -> str | None:

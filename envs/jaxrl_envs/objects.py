@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from jaxrl.errors import InvalidValue
-from jaxrl_envs.libraries import library_of
+from jaxrl_envs.libraries import HOSTED, library_of
 
 
 def adapt(env: Any, /, **params: Any) -> Any:
@@ -24,7 +24,8 @@ def adapt(env: Any, /, **params: Any) -> Any:
     if library is not None:
         from jaxrl.xla.precision import in_float32  # lazy: listing ids does not need jax
 
-        return in_float32(importlib.import_module(f"jaxrl_envs.{library}").adapt)(env, **params)
+        adapter = importlib.import_module(f"jaxrl_envs.{library}")
+        return as_environment(in_float32(adapter.adapt)(env, **params))
     env = as_environment(env)
     if params:
         raise InvalidValue(
@@ -44,7 +45,7 @@ def as_environment(env: Any) -> Any:
     Raises:
       NoEnvironment: it is neither; the error says what is missing.
     """
-    from jaxrl.environment import NoEnvironment, check_environment
+    from jaxrl.environment import Hosted, HostEnvironment, NoEnvironment, check_environment
     from jaxrl.validation import declares
     from jaxrl.wrappers import Wrapper
 
@@ -52,11 +53,18 @@ def as_environment(env: Any) -> Any:
         raise NoEnvironment(f"env is the text {env!r}: pass jaxrl_envs.make({env!r})")
     if isinstance(env, type):
         raise NoEnvironment(f"env is the class {env.__name__}: pass {env.__name__}(...)")
-    if not declares(env, "spec"):
+    if isinstance(env, HostEnvironment):
+        return Hosted(env)
+    if not declares(env, "spec") or library_of(env) in HOSTED:
         if library_of(env):
             return adapt(env)
     elif isinstance(env, Wrapper):
         inner = as_environment(env.env)
+        if isinstance(inner, Hosted):
+            raise NoEnvironment(
+                f"{type(env).__name__} wraps {inner.host.name}, which steps outside jax: use the "
+                "wrappers of its own library"
+            )
         env = env if inner is env.env else env.replace(env=inner)
     check_environment(env)
     return env

@@ -1,6 +1,7 @@
 """Environment ids: `family/name`, or `module:function`. Listing them imports no library."""
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxrl.errors import InvalidType, InvalidValue, Unable, is_missing
 from jaxrl_envs.libraries import library_of
-from jaxrl_envs.objects import adapt
+from jaxrl_envs.objects import adapt, as_environment
 
 GYMNAX_IDS = (
     "CartPole-v1",
@@ -143,6 +144,22 @@ NAVIX_IDS = (
 """The ids that navix 0.7 and navix 4 share; a test keeps them in sync. The others of navix 4 are
 found if it is installed."""
 
+GYMNASIUM_IDS = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Pendulum-v1",
+    "LunarLander-v3",
+    "LunarLanderContinuous-v3",
+    "BipedalWalker-v3",
+    "FrozenLake-v1",
+    "Taxi-v3",
+    "CliffWalking-v1",
+    "Blackjack-v1",
+)
+"""Some ids of gymnasium; the others are found if it is installed. They step outside jax."""
+
 EXACT_IDS = (
     "garnet",
     "corridor",
@@ -179,6 +196,7 @@ FAMILIES = {
     "jumanji": Family(JUMANJI_IDS, "jaxrl_envs.jumanji:make", "jumanji", has_more=True),
     "craftax": Family(CRAFTAX_IDS, "jaxrl_envs.craftax:CraftaxEnv.make", "craftax"),
     "navix": Family(NAVIX_IDS, "jaxrl_envs.navix:make", "navix", has_more=True),
+    "gymnasium": Family(GYMNASIUM_IDS, "jaxrl_envs.gymnasium:make", "gymnasium", has_more=True),
 }
 
 
@@ -261,7 +279,7 @@ def _made(env_id: str, params: dict[str, Any]) -> Any:
     # Lazy: the library of a family is imported when it is used.
     adapter = importlib.import_module(module)
     try:
-        return operator.attrgetter(function)(adapter)(name, **params)
+        return as_environment(operator.attrgetter(function)(adapter)(name, **params))
     except (OSError, EOFError) as error:  # EOFError: an earlier download was cut short
         if name not in getattr(adapter, "NEEDS_NETWORK", ()):
             raise
@@ -311,7 +329,12 @@ def _imported(env_id: str, params: dict[str, Any]) -> Any:
             )
         given = fitted(env, params, env_id)
         _check_call(env, given, env_id)
-        env = env(**given)
+        make_env = functools.partial(env, **given)
+        env = make_env()
+        if library_of(env) == "gymnasium":
+            from jaxrl_envs.gymnasium import GymnasiumEnv  # lazy: gymnasium is optional
+
+            return as_environment(GymnasiumEnv(make_env, env_id))
     elif params:
         raise InvalidValue(f"{env_id} is already an environment and takes no parameters")
     try:

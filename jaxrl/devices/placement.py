@@ -82,6 +82,23 @@ class Placement:
         in_use = tuple(found[:1]) if number == 1 else _of_each_process(number, processes)
         return cls(num_members, in_use, len(found), why=why)
 
+    @classmethod
+    def of_host_environment(cls, num_members: int, num_devices: int | None, name: str) -> Self:
+        """One device, for members that learn from an environment that steps outside JAX.
+
+        Raises:
+          ValueError: `num_devices` is more than 1, or there are several processes.
+        """
+        why = f"{name} steps outside jax"
+        if (num_devices or 1) > 1:
+            raise InvalidValue(
+                f"devices is {num_devices}, but {why}, so that one device learns: leave it out"
+            )
+        if hosts.count() > 1:
+            raise InvalidValue(f"there are {hosts.count()} processes, but {why}: use one")
+        found = jax.devices()
+        return cls(num_members, tuple(found[:1]), len(found), why=why)
+
     def shared_by(self, number: int, num_envs: int, why: str) -> Self:
         """The same, but `number` devices share the `num_envs` environments of each member."""
         if number == 1:

@@ -174,11 +174,33 @@ def on_policy(
     """A rollout, targets, then epochs of shuffled minibatches."""
     if plan.reset_each_iteration:
         state = state.replace(envs=envs.reset(key))
-    followed: dict[str, Mean] = {}
-    if plan.differentiable:
-        state, trajectory, raw, episodes, followed = _followed(agent, plan, envs, state, key, clock)
-    else:
-        state, trajectory, raw, episodes = _scaled(agent, plan, envs, state, key, clock)
+    if not plan.differentiable:
+        state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
+        return learn_on_policy(agent, plan, state, trajectory, episodes, key, clock)
+    state, trajectory, episodes, followed = _followed(agent, plan, envs, state, key, clock)
+    state, metrics = learn_on_policy(agent, plan, state, trajectory, episodes, key, clock)
+    return state, metrics.replace(updates=followed | metrics.updates)
+
+
+def learn_on_policy(
+    agent: Agent,
+    plan: OnPolicy,
+    state: TrainState,
+    trajectory: Trajectory,
+    episodes: EpisodeStats,
+    key: Key,
+    clock: Clock,
+) -> tuple[TrainState, IterationMetrics]:
+    """The second half of `on_policy`: learns from a raw trajectory `[T, N]`.
+
+    Args:
+      agent, plan, key, clock: as for `on_policy`.
+      state: the state after the rollout.
+      trajectory: as the environment returned it.
+      episodes: entries `[T, N]`.
+    """
+    raw = trajectory.steps
+    trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
     if plan.reset_each_iteration:  # long episodes are cut: counting all would favour short ones
         episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)
@@ -187,37 +209,26 @@ def on_policy(
     agent_state, end = _end_iteration(agent, plan, agent_state, prepared, key, clock)
     # After learning, so that acting and learning use the same statistics.
     stats = state.stats.update(raw.obs, raw.reward, trajectory.first, agent.discount)
-    metrics = across_shards.pooled(
-        IterationMetrics(episodes.pooled(), followed | report | updates | end)
-    )
+    metrics = across_shards.pooled(IterationMetrics(episodes.pooled(), report | updates | end))
     return state.replace(agent=agent_state, stats=stats), metrics
-
-
-def _scaled(
-    agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
-) -> tuple[TrainState, Trajectory, Transition, EpisodeStats]:
-    """`_collect`, with normalised steps in the trajectory, and the raw steps beside it."""
-    state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
-    raw = trajectory.steps
-    trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
-    return state, trajectory, raw, episodes
 
 
 def _followed(
     agent: Agent, plan: OnPolicy, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
-) -> tuple[TrainState, Trajectory, Transition, EpisodeStats, dict[str, Mean]]:
-    """`_scaled`, then a step of `Agent.follow`, with its metrics."""
+) -> tuple[TrainState, Trajectory, EpisodeStats, dict[str, Mean]]:
+    """`_collect`, then a step of `Agent.follow`, with its metrics."""
 
     def objective(agent_state: PyTree) -> Any:
         acting = state.replace(agent=agent_state)
-        new, trajectory, *rest = _scaled(agent, plan, envs, acting, key, clock)
-        found = agent.objective(agent_state, trajectory, clock)
-        return found, (new.replace(agent=()), trajectory, *rest)
+        new, trajectory, episodes = _collect(agent, plan, envs, acting, key, clock)
+        steps = _normalized(agent, state.stats, trajectory.steps)
+        found = agent.objective(agent_state, trajectory.replace(steps=steps), clock)
+        return found, (new.replace(agent=()), trajectory, episodes)
 
     gradient, found = jax.grad(objective, has_aux=True, allow_int=True)(state.agent)
-    new, trajectory, raw, episodes = found
+    new, trajectory, episodes = found
     after = _measured(agent, "follow", agent.follow(state.agent, gradient, clock))
-    return new.replace(agent=after.state), trajectory, raw, episodes, after.metrics
+    return new.replace(agent=after.state), trajectory, episodes, after.metrics
 
 
 def _epochs(
@@ -266,8 +277,21 @@ def replay(
     agent: Agent, plan: Replay, envs: VectorEnv, state: TrainState, key: Key, clock: Clock
 ) -> tuple[TrainState, IterationMetrics]:
     """A rollout into the replay buffer, then updates once it holds `warmup` transitions."""
-    buffer = ReplayBuffer.of(plan, envs.spec, num_shards())
     state, trajectory, episodes = _collect(agent, plan, envs, state, key, clock)
+    return learn_replay(agent, plan, state, trajectory, episodes, key, clock)
+
+
+def learn_replay(
+    agent: Agent,
+    plan: Replay,
+    state: TrainState,
+    trajectory: Trajectory,
+    episodes: EpisodeStats,
+    key: Key,
+    clock: Clock,
+) -> tuple[TrainState, IterationMetrics]:
+    """The second half of `replay`: stores a raw trajectory and learns, as `learn_on_policy`."""
+    buffer = ReplayBuffer.of(plan, agent.bound_spec, num_shards())
     contents = buffer.add(state.buffer, trajectory.steps, state.envs.obs, clock.iteration)
     update_key = of_rows(stream(key, Stream.UPDATE))
     stats, iterations = state.stats, clock.iteration + 1

@@ -39,11 +39,11 @@ class Divergence(struct.PyTreeNode):
     @classmethod
     def none(cls, metrics: IterationMetrics) -> "Divergence":
         """No divergence yet, for metrics with these names."""
-        return cls(jnp.int32(-1), dict.fromkeys(_totals(metrics), jnp.bool_(False)))
+        return cls(jnp.int32(-1), dict.fromkeys(totals(metrics), jnp.bool_(False)))
 
     def watch(self, metrics: IterationMetrics, iteration: Array) -> "Divergence":
         """Adds an iteration; the first divergence is kept."""
-        bad = ~jnp.isfinite(Flattened.of(_totals(metrics)).vector)
+        bad = ~jnp.isfinite(Flattened.of(totals(metrics)).vector)
         fine = self.iteration < 0
         found: Any = self.metrics
         return Divergence(
@@ -52,6 +52,7 @@ class Divergence(struct.PyTreeNode):
         )
 
 
-def _totals(metrics: IterationMetrics) -> dict[str, Array]:
-    totals = {name: mean.total for name, mean in metrics.updates.items()}
-    return {"training_return": metrics.episodes.returns.total, **totals}
+def totals(metrics: IterationMetrics) -> dict[str, Array]:
+    """The totals that are watched, by name."""
+    updates = {name: mean.total for name, mean in metrics.updates.items()}
+    return {"training_return": metrics.episodes.returns.total, **updates}

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from jaxrl.agent import Agent, EvalMode, Offline, OnPolicy, Policy, Population, Replay
 from jaxrl.devices.shards import as_different, check_tracked, num_shards
-from jaxrl.engine import learners, sizes
+from jaxrl.engine import hosted, learners, sizes
 from jaxrl.engine.acting import policy_of
 from jaxrl.engine.checks import (
     check_agent,
@@ -29,7 +29,7 @@ from jaxrl.engine.options import TrainingOptions, called_with, options_class
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.sums import CompensatedSum
 from jaxrl.engine.vector_env import VectorEnv
-from jaxrl.environment import Environment, scalars
+from jaxrl.environment import Environment, Hosted, scalars, traceable
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.normalization import Normalized, Normalizer, normalized_leaves
 from jaxrl.replay.buffer import BufferState, ReplayBuffer
@@ -98,13 +98,15 @@ class Training(struct.PyTreeNode):
         eval_env = None if eval_env is None else as_environment(eval_env)
         env, eval_env, data = narrow((env, eval_env, data))
         spec = env.spec  # wrappers raise here if they do not fit
-        first_step = FirstStep.of(env, given.batched_env)
+        first_step = FirstStep.of(traceable(env), given.batched_env)
         deadlock.protect_or_warn(type(env).__name__, first_step.jaxpr)
         check_contract(type(env).__name__, first_step, spec)
         agent = strong(agent.bind(spec))
         check_info(agent, first_step.timestep.info)
         plan = agent.plan
         plan.check()
+        if isinstance(env, Hosted):
+            hosted.check(env.host.name, agent, given.batched_env)
         if isinstance(plan, Population) and plan.candidates_at_once and not agent.candidates:
             name = type(agent).__name__
             raise InvalidValue(
@@ -274,18 +276,12 @@ class Training(struct.PyTreeNode):
         """A transition of zeros with the shapes and dtypes that a rollout stores."""
 
         def one(key):
-            policy = policy_of(
-                self.agent,
-                self.agent.init(key),
-                Normalizer((), (), ()),
-                Clock.start(),
-                explore=True,
-            )
-            n = self.agent.plan.num_envs
-            carry = self.agent.initial_carry(n)
-            _, _, trajectory, _ = rollout(
-                policy, self.envs, self.envs.reset(key), carry, carry, key, 1
-            )
+            agent, state = self.agent, self.agent.init(key)
+            none = Normalizer((), (), ())
+            policy = policy_of(agent, state, none, Clock.start(), explore=True)
+            envs = self.envs.replace(env=traceable(self.envs.env))
+            carry = agent.initial_carry(agent.plan.num_envs)
+            _, _, trajectory, _ = rollout(policy, envs, envs.reset(key), carry, carry, key, 1)
             return jax.tree.map(lambda x: x[0, 0], trajectory.steps)
 
         shapes = jax.eval_shape(one, jax.random.key(0))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.devices import hosts
+from jaxrl.engine import hosted
 from jaxrl.engine.options import called_with, options_class
 from jaxrl.engine.training import Training, TrainingArguments
 from jaxrl.errors import InvalidValue
@@ -81,7 +82,9 @@ def fit(given: FitArguments) -> Result:
     if given.keep_best and run_dir is None:
         raise InvalidValue("keep_best needs run_dir: pass one, or copy event.state in a callback")
     options, callbacks = RunOptions.of(given.values()), given.callbacks
-    members = Members.of(Training.of(given), given.key, given.points, options.devices)
+    training = Training.of(given)
+    hosted.check_actors(training, options.actors, options.lag)
+    members = Members.of(training, given.key, given.points, options.devices)
     if run_dir is None:
         return run(members, options, callbacks=callbacks)
     directory = RunDirectory(run_dir)

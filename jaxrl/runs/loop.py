@@ -13,9 +13,11 @@ from jaxrl.analysis.statistics import mean_of_finished
 from jaxrl.devices import hosts
 from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.train import chunk_stops
+from jaxrl.environment import Hosted
 from jaxrl.errors import Unable
 from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.events import Diverged, Evaluation, Event, Progress, Result
+from jaxrl.runs.host_programs import HostPrograms
 from jaxrl.runs.interrupt import Interrupted
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs
@@ -58,8 +60,17 @@ class Loop:
 
     def run(self, resume: bool = False) -> Result:
         """Trains from the start, or from the recorder's checkpoint, to the end."""
-        training = self.members.training
-        self.programs = programs = Programs(self.members)
+        hosted = isinstance(self.members.training.envs.env, Hosted)
+        self.programs = (
+            HostPrograms(self.members, self.options) if hosted else Programs(self.members)
+        )
+        try:
+            return self._run(resume)
+        finally:
+            self.programs.close()
+
+    def _run(self, resume: bool) -> Result:
+        training, programs = self.members.training, self.programs
         self.tell(programs.compiled)
         state = programs.init(programs.training, programs.key)
         run_state = self.run_state = RunState(state, programs.no_metrics())
@@ -110,13 +121,18 @@ class Loop:
         metrics = programs.trim(jax.tree.map(lambda x: np.asarray(x, np.float64), metrics))  # waits
         jax.block_until_ready(run_state.state)
         seconds = hosts.of_first(time.perf_counter() - began)
+        if programs.fault is not None:
+            to = programs.reached
         run_state.iteration = to
         run_state.train_seconds += seconds
         run_state.since += metrics
-        per_iteration = max(seconds / (to - start), 1e-9)
+        per_iteration = max(seconds / max(to - start, 1), 1e-9)
         longest = int(SECONDS_BETWEEN_SIGNS_OF_LIFE / per_iteration)
         self.stride = max(1, min(2 * self.stride, longest))
         self.look_for_divergence(run_state, programs.trim(jax.device_get(divergence)))
+        if programs.fault is not None:
+            self.save(run_state)
+            raise programs.fault
         steps = training.steps_after(to)
         self.tell(
             Progress(

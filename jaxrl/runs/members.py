@@ -16,6 +16,7 @@ from jaxrl.engine import sizes
 from jaxrl.engine.split import shards
 from jaxrl.engine.sweep import stacked, variants
 from jaxrl.engine.training import Training
+from jaxrl.environment import Hosted
 from jaxrl.errors import InvalidValue
 from jaxrl.trees import strong
 from jaxrl.types import Key, PyTree, Stream, stream
@@ -85,6 +86,9 @@ class Members:
     @functools.cached_property
     def placement(self) -> Placement:
         """The devices that train them. Raises ValueError if there are fewer than `devices`."""
+        env = self.training.envs.env
+        if isinstance(env, Hosted):
+            return Placement.of_host_environment(len(self), self.devices, env.host.name)
         placement = Placement.of(len(self), self.devices)
         if jax.config.jax_disable_jit:
             return placement

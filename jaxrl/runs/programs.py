@@ -29,8 +29,12 @@ class Programs:
 
     def __init__(self, members: Members):
         placement = self.placement = members.placement
-        self.training = training = placement.place(members.training, members.batched)
-        self.key = key = placement.place(members.key)
+        self.training = placement.place(members.training, members.batched)
+        self.key = placement.place(members.key)
+        self._compile(members)
+
+    def _compile(self, members: Members) -> None:
+        placement, training, key = self.placement, self.training, self.key
         batched, of_envs = placement.batched, placement.axis_of_envs(vmapped=key.ndim > 0)
         of_state = self._of_state = training.specs(batched, of_envs)
         divides = training.eval_envs.num_envs % placement.shares == 0
@@ -68,6 +72,15 @@ class Programs:
 
     def _hold(self, init: Any, chunk: Any, evaluate: Any) -> None:
         self.init, self.chunk, self.evaluate = init, chunk, evaluate
+
+    fault: Exception | None = None
+    """Why the last chunk ended early, at `reached`; only with a host environment."""
+
+    reached: int
+    """Finished iterations after a chunk that ended early."""
+
+    def close(self) -> None:
+        """Ends what runs beside the programs."""
 
     def no_metrics(self) -> IterationMetrics:
         """Metrics of no iterations, the start of a sum."""

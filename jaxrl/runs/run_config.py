@@ -154,7 +154,7 @@ class RunConfig(Origin):
         Raises:
           ValueError, TypeError: the configuration is invalid.
         """
-        from jaxrl.engine import sizes
+        from jaxrl.engine import hosted, sizes
         from jaxrl.engine.training import Training
         from jaxrl.runs.members import Members, keys_of
 
@@ -173,6 +173,7 @@ class RunConfig(Origin):
             data=data,
         )
         sizes.check(training, num_seeds=len(self.seeds))
+        hosted.check_actors(training, self.options.actors, self.options.lag)
         keys = keys_of(self.seeds, self.key_type, vmapped=len(self.seeds) > 1)
         return Members.of(training, keys, self.points, self.options.devices)
 

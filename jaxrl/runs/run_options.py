@@ -1,4 +1,4 @@
-"""Options of `fit` that do not change what is learned: devices, saving, stopping, logging.
+"""Options of `fit` alone: devices, actors, saving, stopping, logging.
 
 It does not import jax.
 """
@@ -25,6 +25,21 @@ class RunOptions(EvaluationOptions):
         doc="Number of devices, such as GPUs or the cores of a CPU, to spread the seeds and the "
         "points of a sweep over. Devices left over share the environments of each. Another number "
         "changes results in the last digits",
+    )  # fmt: skip
+    actors: int = option(
+        default=1, role=Role.TRAINING, kind=Kind.COUNT,
+        doc="Threads that step an environment outside jax, such as one of gymnasium; each has an "
+        "equal part of the copies",
+    )  # fmt: skip
+    lag: int = option(
+        default=0, role=Role.TRAINING, kind=Kind.COUNT, least=0,
+        doc="How many iterations old the policy is that plays in an environment outside jax. With "
+        "1, playing and learning overlap",
+    )  # fmt: skip
+    env_timeout: float = option(
+        default=60.0, role=Role.FOLLOWING, kind=Kind.SECONDS, shown="60",
+        doc="Seconds after which a step of an environment outside jax counts as hanging, and the "
+        "run ends",
     )  # fmt: skip
     checkpoint_seconds: float = option(
         default=60.0, role=Role.FOLLOWING, kind=Kind.SECONDS, shown="60",

@@ -1,0 +1,237 @@
+"""The programs of a run on a host environment, called like those of `jaxrl.runs.programs`."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.engine import hosted
+from jaxrl.engine.acting import start_carry
+from jaxrl.engine.actors import Actors, Checked, Collected, Collector, EnvironmentFault, Shape
+from jaxrl.engine.evaluate import Episodes
+from jaxrl.engine.host_episodes import play
+from jaxrl.engine.learners import TrainState
+from jaxrl.engine.metrics import Divergence, IterationMetrics, totals
+from jaxrl.engine.training import Training
+from jaxrl.runs.events import Compiled
+from jaxrl.runs.members import Members
+from jaxrl.runs.programs import Programs
+from jaxrl.runs.run_options import RunOptions
+from jaxrl.types import Key, PyTree, Stream, Trajectory, Transition, stream
+
+MOST_EVAL_COPIES = 64
+"""Most copies of an environment that an evaluation of a member starts."""
+
+
+class HostPrograms(Programs):
+    """Rollouts and evaluations are Python loops; acting and learning are compiled.
+
+    Members are trained side by side, each with its own copies of the environment.
+    """
+
+    actors: Actors | None = None
+    eval_vector: Checked | None = None
+
+    def __init__(self, members: Members, options: RunOptions):
+        self.options = options
+        envs, eval_envs = members.training.envs, members.training.eval_envs
+        self.num_members = None if members.key.ndim == 0 else len(members)
+        copies = min(eval_envs.num_envs, MOST_EVAL_COPIES)
+        self.eval_shape = Shape(self.num_members, copies, 0)
+        steps = getattr(members.training.agent.plan, "num_steps", 0)
+        each = envs.num_envs // options.actors
+        self.shapes = [
+            Shape(self.num_members, each, steps, number * each) for number in range(options.actors)
+        ]
+        super().__init__(members)
+
+    # Compiling ------------------------------------------------------------------------------------
+
+    def _compile(self, members: Members) -> None:
+        began = time.perf_counter()
+        training, key, number = self.training, self.key, np.int32(0)
+        init = jax.jit(members.vmap(Training.init, 0)).lower(training, key)
+        state = init.out_info
+        lowered = {"init": init, "act_to_evaluate": self._lower_evaluation(members, state)}
+        if hosted.collects(training):
+            lowered["act"] = self._lower_act(members, state)
+            lowered["learn"] = self._lower_learn(members, state, lowered["act"].out_info)
+        else:  # offline
+            chunk = jax.jit(members.vmap(Training.chunk, 0, 0, None, None), donate_argnums=1)
+            lowered["chunk"] = chunk.lower(training, state, key, number, number)
+            self._metrics = lowered["chunk"].out_info[1]
+        traced = time.perf_counter()
+        self.programs = {name: program.compile() for name, program in lowered.items()}
+        seconds = traced - began, time.perf_counter() - traced
+        self.compiled = Compiled(*seconds, str(self.placement))
+        self._hold(init=self.programs["init"], chunk=self._chunk, evaluate=self._evaluate)
+
+    def _observations(self, *leading: int) -> PyTree:
+        """Shapes of observations with these leading axes."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype),
+            self.training.envs.spec.observation,
+        )
+
+    def _lower_evaluation(self, members: Members, state: TrainState) -> Any:
+        batch, number = self.eval_shape.batch, np.int32(0)
+        carry = jax.eval_shape(lambda: self._carry_to_evaluate())
+        act = jax.jit(members.vmap(hosted.act_to_evaluate, 0, 0, 0, 0, 0, 0, None, None))
+        return act.lower(
+            self.training, state.agent, state.stats, carry, jax.ShapeDtypeStruct(batch, bool),
+            self._observations(*batch), self.key, number, number,
+        )  # fmt: skip
+
+    def _carry_to_evaluate(self) -> PyTree:
+        """A carry to start evaluations with; what is in it does not matter."""
+        training, shape = self.training, self.eval_shape
+        explore = training.options.eval_mode == "sample"
+        carry = start_carry(training.agent, shape.num_envs, explore=explore)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape.batch, *x.shape[1:])), carry)
+
+    def _lower_act(self, members: Members, state: TrainState) -> Any:
+        """`hosted.act`; what an actor plays with is a list of arrays, which is fast to pass."""
+        number, shape = np.int32(0), self.shapes[0]
+        act_of = functools.partial(hosted.act, num_actors=self.options.actors)
+        act_of = members.vmap(act_of, 0, 0, 0, 0, 0, 0, None, None, None)
+        leaves, played = jax.tree.flatten((self.training, state.agent, state.stats, self.key))
+
+        def act(leaves, carry, first, obs, iteration, step, actor):
+            training, agent, stats, key = jax.tree.unflatten(played, leaves)
+            return act_of(training, agent, stats, carry, first, obs, key, iteration, step, actor)
+
+        carry = jax.eval_shape(lambda x: self._part(x, shape), state.carry)
+        first = jax.ShapeDtypeStruct(shape.batch, bool)
+        obs = self._observations(*shape.batch)
+        return jax.jit(act).lower(leaves, carry, first, obs, number, number, number)
+
+    def _lower_learn(self, members: Members, state: TrainState, acted: hosted.Acted) -> Any:
+        plan: Any = self.training.agent.plan
+        members_axis = self.shapes[0].batch[:-1]
+        size = (*members_axis, plan.num_steps, plan.num_envs)
+
+        def over_time(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*size, *x.shape[len(members_axis) + 1 :]), x.dtype)
+
+        flags, numbers, counts = (
+            jax.ShapeDtypeStruct(size, kind) for kind in (bool, np.float32, np.int32)
+        )
+        obs = self._observations(*size)
+        action, extras = jax.tree.map(over_time, (acted.action, acted.extras))
+        steps = Transition(obs, action, numbers, flags, flags, obs, extras)
+        trajectory = Trajectory(steps, flags, state.carry, counts)
+        given = (self.training, state, trajectory, numbers, counts, self.key, np.int32(0))
+        in_axes = (0, 0, 0, 0, 0, None)
+        self._metrics = jax.eval_shape(members.vmap(hosted.learn, *in_axes), *given)[1]
+        learn = members.vmap(hosted.learn_in_short, *in_axes)
+        # Actors that lag behind still play with an older state.
+        return jax.jit(learn, donate_argnums=1 if self.options.lag == 0 else ()).lower(*given)
+
+    # Running --------------------------------------------------------------------------------------
+
+    def _part(self, tree: PyTree, shape: Shape) -> PyTree:
+        """An actor's part of leaves `[N, ...]`, or `[M, N, ...]`."""
+        part = slice(shape.first_env, shape.first_env + shape.num_envs)
+        at = part if shape.num_members is None else (slice(None), part)
+        return jax.tree.map(lambda x: x[at], tree)
+
+    def _begin(self, state: TrainState, start: int) -> Actors:
+        """Starts the actors, with new episodes in all environments."""
+        training, act = self.training, self.programs["act"]
+        env, resets = training.envs.env, getattr(training.agent.plan, "reset_each_iteration", False)
+        seeds = _seeds(self.key, Stream.RESET, start, training.envs.num_envs)
+        collectors = []
+        for number, shape in enumerate(self.shapes):
+            vector = Checked.start(env.host, shape.rows)
+            of_actor = functools.partial(_act_as, act, np.int32(number))
+            collector = Collector(vector, of_actor, shape, resets=resets)
+            collectors.append(collector)
+            carry, own = self._part((state.carry, seeds), shape)
+            collector.begin(own.reshape(shape.rows), carry)
+        actors = Actors(collectors, self.options.lag, self.options.env_timeout)
+        actors.start(start, training.num_iterations)
+        return actors
+
+    def _chunk(
+        self, training: Training, state: TrainState, key: Key, start: Any, stop: Any
+    ) -> tuple[TrainState, IterationMetrics, Divergence]:
+        if not hosted.collects(training):
+            return self.programs["chunk"](training, state, key, start, stop)
+        self.reached = int(start)
+        vectors: list[Any] = []
+        try:
+            if self.actors is None:
+                self.actors = self._begin(state, int(start))
+            for iteration in range(int(start), int(stop)):
+                played = jax.tree.leaves((training, state.agent, state.stats, key))
+                self.actors.publish(iteration, played)
+                found = self.actors.collected(members=self.num_members is not None)
+                state, vector = self._learn(state, found, iteration)
+                vectors.append(vector)
+                self.reached = iteration + 1
+        except EnvironmentFault as fault:
+            self.fault = fault
+        return state, *self._counted(vectors, int(start))
+
+    def _learn(self, state: TrainState, found: Collected, iteration: int) -> Any:
+        state = state.replace(envs=found.envs, carry=found.carry)
+        trajectory, returns, lengths = found.trajectory, found.returns, found.lengths
+        learn, number = self.programs["learn"], np.int32(iteration)
+        return learn(self.training, state, trajectory, returns, lengths, self.key, number)
+
+    def _counted(self, vectors: list[Any], start: int) -> tuple[IterationMetrics, Divergence]:
+        """The sum of the metrics of some iterations, and their first divergence."""
+        structure: Any = jax.tree.structure(self._metrics)
+        members, num = self.shapes[0].batch[:-1], structure.num_leaves
+        each = np.asarray(vectors, np.float64).reshape(len(vectors), *members, num)
+        total = jax.tree.unflatten(structure, list(np.moveaxis(each.sum(0), -1, 0)))
+        watched = totals(jax.tree.unflatten(structure, range(num)))
+        first = np.full(members, -1)
+        names: dict[str, Any] = {name: np.zeros(members, bool) for name in watched}
+        for i in np.flatnonzero(~np.isfinite(each).all(axis=tuple(range(1, each.ndim)))):
+            bad = {name: ~np.isfinite(each[i, ..., at]) for name, at in watched.items()}
+            new = np.any(list(bad.values()), axis=0) & (first < 0)
+            first = np.where(new, start + i, first)
+            names = {name: np.where(new, bad[name], x) for name, x in names.items()}
+        return total, Divergence(first, names)
+
+    def _evaluate(
+        self, training: Training, state: TrainState, key: Key, iteration: Any
+    ) -> Episodes:
+        """Plays `num_eval_episodes` episodes of each member."""
+        shape, act = self.eval_shape, self.programs["act_to_evaluate"]
+        if self.eval_vector is None:
+            self.eval_vector = Checked.start(training.eval_envs.env.host, shape.rows)
+        number = np.int32(iteration)
+
+        def acting(carry, first, obs, step):
+            return act(training, state.agent, state.stats, carry, first, obs, key, number, step)
+
+        seeds = _seeds(key, Stream.EVALUATE, int(iteration), shape.num_envs).reshape(shape.rows)
+        carry, num_episodes = self._carry_to_evaluate(), training.eval_envs.num_envs
+        return play(self.eval_vector, acting, shape, carry, seeds, num_episodes)
+
+    def close(self) -> None:
+        """Ends the actors and closes all environments."""
+        if self.actors is not None:
+            self.actors.close()
+        if self.eval_vector is not None:
+            self.eval_vector.close()
+
+
+def _act_as(act: Any, actor: np.int32, played, carry, first, obs, iteration, step) -> hosted.Acted:
+    return act(played, carry, first, obs, iteration, step, actor)
+
+
+def _seeds(key: Key, name: Stream, iteration: int, number: int) -> np.ndarray:
+    """Seeds of copies, `int64[number]` for each key, different in each iteration."""
+
+    def of_one(key: Key) -> jax.Array:
+        key = jax.random.fold_in(stream(stream(key, Stream.STEP), name), iteration)
+        return jax.random.bits(key, (number,), jnp.uint32) >> 1
+
+    bits = of_one(key) if key.ndim == 0 else jax.vmap(of_one)(key)
+    return np.asarray(bits, np.int64)
