@@ -75,9 +75,8 @@ def action(space: spaces.Space, name: str) -> tuple[ActionSpace, Callable[[PyTre
             kind, first = space.dtype, int(space.start)
             return Discrete(int(space.n)), lambda x: np.asarray(x).astype(kind) + first
         case spaces.MultiDiscrete() | spaces.MultiBinary():
-            many = isinstance(space, spaces.MultiDiscrete)
-            nums = np.asarray(space.nvec) if many else np.full(space.shape, 2)
-            starts = np.asarray(space.start) if many else np.zeros(space.shape, int)
+            nums = np.asarray(getattr(space, "nvec", np.full(space.shape, 2)))
+            starts = np.asarray(getattr(space, "start", 0))
             dtype, shape = space.dtype, nums.shape
 
             def choose(x: Any) -> np.ndarray:

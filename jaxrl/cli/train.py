@@ -207,7 +207,7 @@ def _show_dry_run(run_config: RunConfig) -> None:
     members = build(run_config)
 
     print("tracing and compiling ...", flush=True)
-    for name, text in dry_run(members).items():
+    for name, text in dry_run(members, run_config.options).items():
         print(f"{name:<13} {text}")
 
 

@@ -145,7 +145,8 @@ class Checked:
 
     def _check_obs(self, method: str, obs: PyTree) -> None:
         wanted = self.spec.observation
-        if jax.tree.structure(obs) != jax.tree.structure(wanted):
+        structure: Any = jax.tree.structure(wanted)
+        if structure != jax.tree.structure(obs):
             raise EnvironmentFault(f"{method} of {self.name} returned another structure")
         for x, like in zip(jax.tree.leaves(obs), jax.tree.leaves(wanted), strict=True):
             if x.shape != (self.num_envs, *like.shape) or x.dtype != like.dtype:
@@ -194,19 +195,13 @@ class Collector:
             acted = self.act(played, self.carry, first, batch, np.int32(iteration), np.int32(t))
             bounded = jax.tree.map(shape.in_rows, acted.bounded)
             step = self.vector.step(bounded)
-            reward = np.asarray(step.reward, np.float32)
+            reward: Any = np.asarray(step.reward, np.float32)
             returns, lengths = self.returns + reward, self.lengths + 1
             done = step.terminated | step.truncated
+            action, extras = jax.tree.map(shape.in_rows, (acted.action, acted.extras))
+            ends: Any = step.terminated, step.truncated
             row = (
-                Transition(
-                    obs=self.obs,
-                    action=jax.tree.map(shape.in_rows, acted.action),
-                    reward=reward,
-                    terminated=step.terminated,
-                    truncated=step.truncated,
-                    next_obs=step.next_obs,
-                    extras=jax.tree.map(shape.in_rows, acted.extras),
-                ),
+                Transition(self.obs, action, reward, *ends, step.next_obs, extras),
                 self.first,
                 returns,
                 lengths,

@@ -12,7 +12,7 @@ from jaxrl.engine import sizes
 from jaxrl.engine.first_step import FirstStep, differences
 from jaxrl.engine.rollout import fold_steps
 from jaxrl.engine.vector_env import VectorEnv
-from jaxrl.environment import Environment, scalars
+from jaxrl.environment import Environment, Hosted, scalars
 from jaxrl.errors import InvalidValue
 from jaxrl.types import Array, Key, PyTree, Stream, stream
 from jaxrl.xla.precision import in_float32
@@ -72,6 +72,10 @@ def evaluate(
         raise InvalidValue(f"max_steps is {max_steps}: it must be at least 1")
     env = as_environment(env)
     sizes.check_episodes(env, num_episodes)
+    if isinstance(env, Hosted):
+        from jaxrl.engine.host_episodes import play_with  # deferred: it needs this module
+
+        return play_with(policy, env.host, key, num_episodes, max_steps)
     if not jax.tree.leaves(initial_carry):
         initial_carry = getattr(policy, "initial_carry", lambda num: ())(num_episodes)
     _check_carry(policy, env, initial_carry, num_episodes)

@@ -188,10 +188,10 @@ def collects(training: Any) -> bool:
     return hosted and not isinstance(training.agent.plan, Offline)
 
 
-def check_actors(training: Any, actors: int, lag: int) -> None:
-    """Raises ValueError unless `actors` and `lag` fit a training; see `RunOptions`."""
+def check_actors(training: Any, actors: int, actor_lag: int) -> None:
+    """Raises ValueError unless `actors` and `actor_lag` fit a training; see `RunOptions`."""
     if not collects(training):
-        for name, value, default in (("actors", actors, 1), ("lag", lag, 0)):
+        for name, value, default in (("actors", actors, 1), ("actor_lag", actor_lag, 0)):
             if value != default:
                 raise InvalidValue(
                     f"{name} is {value}, but only environments that step outside jax have actors: "

@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agent import OnPolicy, Population, Replay
+from jaxrl.engine import hosted
 from jaxrl.engine.training import Training
 from jaxrl.errors import InvalidValue
 from jaxrl.networks.variables import trained
+from jaxrl.runs.host_programs import programs_of
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs, memory_of
+from jaxrl.runs.run_options import RunOptions
 from jaxrl.trees import shapes_text
 from jaxrl.types import PyTree
 from jaxrl.xla.deadlock import jaxprs_inside
@@ -19,8 +22,12 @@ from jaxrl.xla.precision import in_float32
 
 
 @in_float32
-def dry_run(members: Members) -> dict[str, str]:
+def dry_run(members: Members, options: RunOptions) -> dict[str, str]:
     """Compiles a run of these members and returns the lines of a report, by title.
+
+    Args:
+      members: the members.
+      options: how the run is trained.
 
     Raises:
       ValueError: under `jax_disable_jit`, since nothing is compiled.
@@ -30,20 +37,14 @@ def dry_run(members: Members) -> dict[str, str]:
             "a dry run needs compilation, which jax_disable_jit turns off: unset JAX_DISABLE_JIT, "
             "or leave out --dry-run"
         )
-    training, key, num_seeds = members.training, members.key, len(members)
+    training, key = members.training, members.key
     spec, plan = training.envs.spec, training.agent.plan
     state = jax.eval_shape(training.init, key if key.ndim == 0 else key[0])
     updates = training.num_iterations * plan.updates_per_iteration
-    programs = Programs(members)
-    memory = {
-        name: _memory(program)
-        for name, program in (("training", programs.chunk), ("evaluation", programs.evaluate))
-    }
+    programs = programs_of(members, options)
+    memory = {name: _memory(program) for name, program in programs.named().items()}
+    of_seeds = f" ({len(members)} seeds)" if len(members) > 1 else ""
     compiled = programs.compiled
-    one = jax.make_jaxpr(training.iteration)(state, jax.eval_shape(jax.random.key, 0), jnp.int32(0))
-    products = num_seeds * operations_in_products(one.jaxpr)
-    counted = (programs.chunk.cost_analysis() or {}).get("flops")
-    of_seeds = f" ({num_seeds} seeds)" if num_seeds > 1 else ""
     return {
         "observation": shapes_text(spec.observation),
         "action": str(spec.action),
@@ -53,14 +54,29 @@ def dry_run(members: Members) -> dict[str, str]:
         f"{training.total_steps:,} steps, {updates:,} updates",
         "devices": str(members.placement),
         "memory": ", ".join(f"{name} {text}" for name, text in memory.items()) + of_seeds,
+        **_operations(members, programs, of_seeds),
+        "compile time": f"{compiled.trace_seconds + compiled.compile_seconds:.1f} s "
+        f"(tracing {compiled.trace_seconds:.1f}, XLA {compiled.compile_seconds:.1f})",
+    }
+
+
+def _operations(members: Members, programs: Programs, of_seeds: str) -> dict[str, str]:
+    """Lines on the operations of an iteration; none if a part of it is not compiled."""
+    training = members.training
+    if hosted.collects(training):
+        return {}
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(training.init, key)
+    one = jax.make_jaxpr(training.iteration)(state, key, jnp.int32(0))
+    products = len(members) * operations_in_products(one.jaxpr)
+    counted = (programs.named()["training"].cost_analysis() or {}).get("flops")
+    return {
         "operations": f"at most {_flops(products)} in the matrix products and convolutions of an "
         f"iteration, {_flops(products * training.num_iterations)} in total{of_seeds}",
         "XLA's count": "none on this device"
         if counted is None
         else f"{_flops(counted)} for one iteration, with the body of each loop (steps, "
         "minibatches) counted once: a lower bound",
-        "compile time": f"{compiled.trace_seconds + compiled.compile_seconds:.1f} s "
-        f"(tracing {compiled.trace_seconds:.1f}, XLA {compiled.compile_seconds:.1f})",
     }
 
 

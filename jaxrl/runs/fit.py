@@ -83,7 +83,7 @@ def fit(given: FitArguments) -> Result:
         raise InvalidValue("keep_best needs run_dir: pass one, or copy event.state in a callback")
     options, callbacks = RunOptions.of(given.values()), given.callbacks
     training = Training.of(given)
-    hosted.check_actors(training, options.actors, options.lag)
+    hosted.check_actors(training, options.actors, options.actor_lag)
     members = Members.of(training, given.key, given.points, options.devices)
     if run_dir is None:
         return run(members, options, callbacks=callbacks)

@@ -12,18 +12,16 @@ from jaxrl.engine import hosted
 from jaxrl.engine.acting import start_carry
 from jaxrl.engine.actors import Actors, Checked, Collected, Collector, EnvironmentFault, Shape
 from jaxrl.engine.evaluate import Episodes
-from jaxrl.engine.host_episodes import play
+from jaxrl.engine.host_episodes import copies_for, play, seeds_of
 from jaxrl.engine.learners import TrainState
 from jaxrl.engine.metrics import Divergence, IterationMetrics, totals
 from jaxrl.engine.training import Training
+from jaxrl.environment import Hosted
 from jaxrl.runs.events import Compiled
 from jaxrl.runs.members import Members
 from jaxrl.runs.programs import Programs
 from jaxrl.runs.run_options import RunOptions
-from jaxrl.types import Key, PyTree, Stream, Trajectory, Transition, stream
-
-MOST_EVAL_COPIES = 64
-"""Most copies of an environment that an evaluation of a member starts."""
+from jaxrl.types import Key, PyTree, Stream, Trajectory, Transition
 
 
 class HostPrograms(Programs):
@@ -39,7 +37,7 @@ class HostPrograms(Programs):
         self.options = options
         envs, eval_envs = members.training.envs, members.training.eval_envs
         self.num_members = None if members.key.ndim == 0 else len(members)
-        copies = min(eval_envs.num_envs, MOST_EVAL_COPIES)
+        copies = copies_for(eval_envs.num_envs, eval_envs.spec.max_steps)
         self.eval_shape = Shape(self.num_members, copies, 0)
         steps = getattr(members.training.agent.plan, "num_steps", 0)
         each = envs.num_envs // options.actors
@@ -95,8 +93,8 @@ class HostPrograms(Programs):
     def _lower_act(self, members: Members, state: TrainState) -> Any:
         """`hosted.act`; what an actor plays with is a list of arrays, which is fast to pass."""
         number, shape = np.int32(0), self.shapes[0]
-        act_of = functools.partial(hosted.act, num_actors=self.options.actors)
-        act_of = members.vmap(act_of, 0, 0, 0, 0, 0, 0, None, None, None)
+        of_one = functools.partial(hosted.act, num_actors=self.options.actors)
+        act_of = members.vmap(of_one, 0, 0, 0, 0, 0, 0, None, None, None)
         leaves, played = jax.tree.flatten((self.training, state.agent, state.stats, self.key))
 
         def act(leaves, carry, first, obs, iteration, step, actor):
@@ -113,22 +111,24 @@ class HostPrograms(Programs):
         members_axis = self.shapes[0].batch[:-1]
         size = (*members_axis, plan.num_steps, plan.num_envs)
 
-        def over_time(x: Any) -> jax.ShapeDtypeStruct:
+        def over_time(x: Any) -> Any:
             return jax.ShapeDtypeStruct((*size, *x.shape[len(members_axis) + 1 :]), x.dtype)
 
+        kinds: Any = (bool, np.float32, np.int32)
         flags, numbers, counts = (
-            jax.ShapeDtypeStruct(size, kind) for kind in (bool, np.float32, np.int32)
+            over_time(jax.ShapeDtypeStruct((*members_axis, 1), k)) for k in kinds
         )
         obs = self._observations(*size)
         action, extras = jax.tree.map(over_time, (acted.action, acted.extras))
         steps = Transition(obs, action, numbers, flags, flags, obs, extras)
         trajectory = Trajectory(steps, flags, state.carry, counts)
-        given = (self.training, state, trajectory, numbers, counts, self.key, np.int32(0))
+        donated = state.replace(carry=())  # the carry, which actors go on with, is not
+        given = (self.training, donated, trajectory, numbers, counts, self.key, np.int32(0))
         in_axes = (0, 0, 0, 0, 0, None)
         self._metrics = jax.eval_shape(members.vmap(hosted.learn, *in_axes), *given)[1]
         learn = members.vmap(hosted.learn_in_short, *in_axes)
         # Actors that lag behind still play with an older state.
-        return jax.jit(learn, donate_argnums=1 if self.options.lag == 0 else ()).lower(*given)
+        return jax.jit(learn, donate_argnums=1 if self.options.actor_lag == 0 else ()).lower(*given)
 
     # Running --------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class HostPrograms(Programs):
         """Starts the actors, with new episodes in all environments."""
         training, act = self.training, self.programs["act"]
         env, resets = training.envs.env, getattr(training.agent.plan, "reset_each_iteration", False)
-        seeds = _seeds(self.key, Stream.RESET, start, training.envs.num_envs)
+        seeds = seeds_of(self.key, Stream.RESET, start, training.envs.num_envs)
         collectors = []
         for number, shape in enumerate(self.shapes):
             vector = Checked.start(env.host, shape.rows)
@@ -151,7 +151,7 @@ class HostPrograms(Programs):
             collectors.append(collector)
             carry, own = self._part((state.carry, seeds), shape)
             collector.begin(own.reshape(shape.rows), carry)
-        actors = Actors(collectors, self.options.lag, self.options.env_timeout)
+        actors = Actors(collectors, self.options.actor_lag, self.options.env_timeout)
         actors.start(start, training.num_iterations)
         return actors
 
@@ -177,10 +177,12 @@ class HostPrograms(Programs):
         return state, *self._counted(vectors, int(start))
 
     def _learn(self, state: TrainState, found: Collected, iteration: int) -> Any:
-        state = state.replace(envs=found.envs, carry=found.carry)
-        trajectory, returns, lengths = found.trajectory, found.returns, found.lengths
-        learn, number = self.programs["learn"], np.int32(iteration)
-        return learn(self.training, state, trajectory, returns, lengths, self.key, number)
+        state = state.replace(envs=found.envs, carry=())
+        learned, vector = self.programs["learn"](
+            self.training, state, found.trajectory, found.returns, found.lengths, self.key,
+            np.int32(iteration),
+        )  # fmt: skip
+        return learned.replace(carry=found.carry), vector
 
     def _counted(self, vectors: list[Any], start: int) -> tuple[IterationMetrics, Divergence]:
         """The sum of the metrics of some iterations, and their first divergence."""
@@ -196,7 +198,8 @@ class HostPrograms(Programs):
             new = np.any(list(bad.values()), axis=0) & (first < 0)
             first = np.where(new, start + i, first)
             names = {name: np.where(new, bad[name], x) for name, x in names.items()}
-        return total, Divergence(first, names)
+        found: Any = first
+        return total, Divergence(found, names)
 
     def _evaluate(
         self, training: Training, state: TrainState, key: Key, iteration: Any
@@ -210,9 +213,17 @@ class HostPrograms(Programs):
         def acting(carry, first, obs, step):
             return act(training, state.agent, state.stats, carry, first, obs, key, number, step)
 
-        seeds = _seeds(key, Stream.EVALUATE, int(iteration), shape.num_envs).reshape(shape.rows)
+        seeds = seeds_of(key, Stream.EVALUATE, int(iteration), shape.num_envs).reshape(shape.rows)
         carry, num_episodes = self._carry_to_evaluate(), training.eval_envs.num_envs
         return play(self.eval_vector, acting, shape, carry, seeds, num_episodes)
+
+    def place_state(self, state: TrainState) -> TrainState:
+        return jax.device_put(state, self.placement.devices[0])
+
+    def named(self) -> dict[str, Any]:
+        names = {"act": "acting", "learn": "learning", "chunk": "training"}
+        programs = {names[name]: x for name, x in self.programs.items() if name in names}
+        return {**programs, "evaluation": self.programs["act_to_evaluate"]}
 
     def close(self) -> None:
         """Ends the actors and closes all environments."""
@@ -222,16 +233,12 @@ class HostPrograms(Programs):
             self.eval_vector.close()
 
 
-def _act_as(act: Any, actor: np.int32, played, carry, first, obs, iteration, step) -> hosted.Acted:
-    return act(played, carry, first, obs, iteration, step, actor)
+def programs_of(members: Members, options: RunOptions) -> Programs:
+    """The programs of a run, on a compiled environment or on one that steps outside JAX."""
+    if isinstance(members.training.envs.env, Hosted):
+        return HostPrograms(members, options)
+    return Programs(members)
 
 
-def _seeds(key: Key, name: Stream, iteration: int, number: int) -> np.ndarray:
-    """Seeds of copies, `int64[number]` for each key, different in each iteration."""
-
-    def of_one(key: Key) -> jax.Array:
-        key = jax.random.fold_in(stream(stream(key, Stream.STEP), name), iteration)
-        return jax.random.bits(key, (number,), jnp.uint32) >> 1
-
-    bits = of_one(key) if key.ndim == 0 else jax.vmap(of_one)(key)
-    return np.asarray(bits, np.int64)
+def _act_as(act: Any, actor: np.int32, *given: Any) -> hosted.Acted:
+    return act(*given, actor)

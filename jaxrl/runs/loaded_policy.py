@@ -11,9 +11,11 @@ from jaxrl.agent import EvalMode, Policy
 from jaxrl.engine import sizes
 from jaxrl.engine.acting import policy_of, start_carry
 from jaxrl.engine.evaluate import PATIENCE, Episodes, play_episodes
+from jaxrl.engine.host_episodes import play_with
 from jaxrl.engine.rollout import rollout
 from jaxrl.engine.training import Training
 from jaxrl.engine.vector_env import VectorEnv
+from jaxrl.environment import Hosted
 from jaxrl.errors import InvalidValue
 from jaxrl.normalization import Normalizer
 from jaxrl.runs.dataset import record_episodes
@@ -151,8 +153,11 @@ class LoadedPolicy:
           ValueError: the agent does not support the mode, `num_episodes` is less than 1, or that
             many copies do not fit into memory.
         """
-        sizes.check_episodes(self.training.eval_envs.env, num_episodes)
-        envs, policy = VectorEnv(self.training.eval_envs.env, num_episodes), self._policy(eval_mode)
+        env, policy = self.training.eval_envs.env, self._policy(eval_mode)
+        sizes.check_episodes(env, num_episodes)
+        if isinstance(env, Hosted):
+            return play_with(policy, env.host, key, num_episodes)
+        envs = VectorEnv(env, num_episodes)
         carry = policy.initial_carry(num_episodes)  # type: ignore[attr-defined]
         return jax.jit(lambda key: play_episodes(policy, envs, carry, key))(key)
 

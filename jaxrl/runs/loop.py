@@ -13,14 +13,12 @@ from jaxrl.analysis.statistics import mean_of_finished
 from jaxrl.devices import hosts
 from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.train import chunk_stops
-from jaxrl.environment import Hosted
 from jaxrl.errors import Unable
 from jaxrl.runs.callbacks import Callback
 from jaxrl.runs.events import Diverged, Evaluation, Event, Progress, Result
-from jaxrl.runs.host_programs import HostPrograms
+from jaxrl.runs.host_programs import programs_of
 from jaxrl.runs.interrupt import Interrupted
 from jaxrl.runs.members import Members
-from jaxrl.runs.programs import Programs
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.runs.run_state import RunState
 from jaxrl.types import Key, Stream
@@ -60,10 +58,7 @@ class Loop:
 
     def run(self, resume: bool = False) -> Result:
         """Trains from the start, or from the recorder's checkpoint, to the end."""
-        hosted = isinstance(self.members.training.envs.env, Hosted)
-        self.programs = (
-            HostPrograms(self.members, self.options) if hosted else Programs(self.members)
-        )
+        self.programs = programs_of(self.members, self.options)
         try:
             return self._run(resume)
         finally:

@@ -82,6 +82,10 @@ class Programs:
     def close(self) -> None:
         """Ends what runs beside the programs."""
 
+    def named(self) -> dict[str, Any]:
+        """The compiled programs that do the work, by what they are for."""
+        return {"training": self.chunk, "evaluation": self.evaluate}
+
     def no_metrics(self) -> IterationMetrics:
         """Metrics of no iterations, the start of a sum."""
         return self.trim(jax.tree.map(lambda x: np.zeros(x.shape, np.float64), self._metrics))

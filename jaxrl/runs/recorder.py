@@ -15,6 +15,7 @@ from jaxrl.agent import Replay
 from jaxrl.analysis.plots import learning_curve
 from jaxrl.analysis.statistics import episode_statistics, summarize
 from jaxrl.devices import hosts
+from jaxrl.engine import hosted
 from jaxrl.engine.learners import TrainState
 from jaxrl.errors import InvalidValue, JaxrlError
 from jaxrl.runs import fingerprint
@@ -245,6 +246,11 @@ class Recorder:
 
         def first() -> tuple[int, list[str], str]:
             step, notes = self._restore_newest(run_state)
+            if step >= 0 and hosted.collects(training := self.members.training):
+                notes.append(
+                    f"new episodes start in all environments: the state of "
+                    f"{training.envs.env.host.name} cannot be saved"
+                )
             self.recorded_until = self.directory.keep_metrics(step)
             return step, notes, self._seal(step) if several else ""
 

@@ -173,7 +173,7 @@ class RunConfig(Origin):
             data=data,
         )
         sizes.check(training, num_seeds=len(self.seeds))
-        hosted.check_actors(training, self.options.actors, self.options.lag)
+        hosted.check_actors(training, self.options.actors, self.options.actor_lag)
         keys = keys_of(self.seeds, self.key_type, vmapped=len(self.seeds) > 1)
         return Members.of(training, keys, self.points, self.options.devices)
 

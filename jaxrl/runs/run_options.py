@@ -31,7 +31,7 @@ class RunOptions(EvaluationOptions):
         doc="Threads that step an environment outside jax, such as one of gymnasium; each has an "
         "equal part of the copies",
     )  # fmt: skip
-    lag: int = option(
+    actor_lag: int = option(
         default=0, role=Role.TRAINING, kind=Kind.COUNT, least=0,
         doc="How many iterations old the policy is that plays in an environment outside jax. With "
         "1, playing and learning overlap",
