@@ -1,7 +1,7 @@
 """The environment contract and its checks."""
 
 import abc
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +124,10 @@ class HostEnvironment(abc.ABC):
     @abc.abstractmethod
     def vector(self, num_envs: int) -> HostVector:
         """Starts `num_envs` copies."""
+
+    def evaluation(self) -> Self:
+        """The environment of evaluations, where it differs: whole games and the real score."""
+        return self
 
 
 class Hosted(struct.PyTreeNode):

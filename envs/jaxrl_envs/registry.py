@@ -154,11 +154,24 @@ GYMNASIUM_IDS = (
     "LunarLanderContinuous-v3",
     "BipedalWalker-v3",
     "FrozenLake-v1",
-    "Taxi-v3",
+    "Taxi-v4",
     "CliffWalking-v1",
     "Blackjack-v1",
 )
 """Some ids of gymnasium; the others are found if it is installed. They step outside jax."""
+
+ENVPOOL_IDS = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "Pendulum-v1",
+    "Pong-v5",
+    "Breakout-v5",
+    "HalfCheetah-v4",
+)
+"""Some of EnvPool's ids; the others are found if it is installed. They step outside jax."""
+
+ALE_IDS = ("pong", "breakout", "space_invaders", "ms_pacman", "qbert", "seaquest")
+"""Some of ale-py's games; the others are found if it is installed. They step outside jax."""
 
 EXACT_IDS = (
     "garnet",
@@ -179,13 +192,15 @@ class Family(NamedTuple):
     Attributes:
       ids: names known without importing the library.
       maker: `module:function` of the adapter, from a name to an environment.
-      library: module that it requires, and extra that installs it; empty if jaxrl installs it.
+      library: module that it requires; empty if jaxrl installs it.
+      extra: the extra that installs it, if its name differs.
       has_more: whether the library may have more names, listed by the adapter's `names()`.
     """
 
     ids: tuple[str, ...]
     maker: str
     library: str = ""
+    extra: str = ""
     has_more: bool = False
 
 
@@ -197,6 +212,8 @@ FAMILIES = {
     "craftax": Family(CRAFTAX_IDS, "jaxrl_envs.craftax:CraftaxEnv.make", "craftax"),
     "navix": Family(NAVIX_IDS, "jaxrl_envs.navix:make", "navix", has_more=True),
     "gymnasium": Family(GYMNASIUM_IDS, "jaxrl_envs.gymnasium:make", "gymnasium", has_more=True),
+    "envpool": Family(ENVPOOL_IDS, "jaxrl_envs.envpool:make", "envpool", has_more=True),
+    "ale": Family(ALE_IDS, "jaxrl_envs.ale:make", "ale_py", "atari", has_more=True),
 }
 
 
@@ -224,7 +241,9 @@ def check_id(env_id: str) -> None:
     installed = not its.library or importlib.util.find_spec(its.library) is not None
     if name in its.ids:
         if not installed:
-            raise InvalidValue(f"{env_id} needs {its.library}: pip install 'jaxrl[{its.library}]'")
+            raise InvalidValue(
+                f"{env_id} needs {its.library}: pip install 'jaxrl[{its.extra or its.library}]'"
+            )
         return
     known = list_ids()
     if (its.has_more and installed) or registers:

@@ -199,13 +199,12 @@ class Collector:
             returns, lengths = self.returns + reward, self.lengths + 1
             done = step.terminated | step.truncated
             action, extras = jax.tree.map(shape.in_rows, (acted.action, acted.extras))
-            ends: Any = step.terminated, step.truncated
-            row = (
-                Transition(self.obs, action, reward, *ends, step.next_obs, extras),
-                self.first,
-                returns,
-                lengths,
+            flags: Any = step
+            ends = {"terminated": flags.terminated, "truncated": flags.truncated}
+            transition = Transition(
+                self.obs, action, reward, next_obs=step.next_obs, extras=extras, **ends
             )
+            row = transition, self.first, returns, lengths
             if kept is None:
                 kept = jax.tree.map(lambda x: np.empty((steps, *x.shape), x.dtype), row)
                 buffers = jax.tree.leaves(kept)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.environment import Environment, NoEnvironment, Timestep, is_data
+from jaxrl.environment import Environment, NoEnvironment, Timestep, is_data, traceable
 from jaxrl.types import (
     EnvSpec,
     Key,
@@ -36,6 +36,8 @@ class FirstStep(NamedTuple):
     def of(cls, env: Environment, batched: bool = False) -> "FirstStep":
         """Traces one environment; with `batched`, one slice of the leaves' leading axis.
 
+        Of an environment that steps outside JAX, it has only the shapes that the spec promises.
+
         Raises:
           NoEnvironment: `reset` or `step` returns values of the wrong type.
         """
@@ -43,6 +45,8 @@ class FirstStep(NamedTuple):
         def one(x: Any) -> jax.ShapeDtypeStruct:
             shape = jnp.shape(x)[1:] if batched else jnp.shape(x)
             return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
+
+        env = traceable(env)
 
         def program(env: Environment, key: Key) -> Any:
             reset_key, act_key, step_key = jax.random.split(key, 3)

@@ -95,10 +95,12 @@ class Training(struct.PyTreeNode):
         total_steps, agent_state = given.total_steps, given.agent_state
         check_agent(agent)
         env = as_environment(env)
+        if isinstance(env, Hosted) and eval_env is None:
+            eval_env = Hosted(env.host.evaluation())
         eval_env = None if eval_env is None else as_environment(eval_env)
         env, eval_env, data = narrow((env, eval_env, data))
         spec = env.spec  # wrappers raise here if they do not fit
-        first_step = FirstStep.of(traceable(env), given.batched_env)
+        first_step = FirstStep.of(env, given.batched_env)
         deadlock.protect_or_warn(type(env).__name__, first_step.jaxpr)
         check_contract(type(env).__name__, first_step, spec)
         agent = strong(agent.bind(spec))

@@ -34,6 +34,7 @@ from jaxrl.types import EnvSpec, Key, PyTree, Stream, Transition, sample_action,
 from jaxrl.validation import check_whole
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.transfers import transfers_allowed
+from jaxrl_envs.objects import as_environment
 
 ARRAYS, MANIFEST = "dataset.npz", "dataset.json"
 SCHEMA_VERSION = 1
@@ -82,6 +83,7 @@ def record_episodes(
     """
     check_whole("num_episodes", num_episodes)
     check_whole("max_steps", max_steps, or_none=True)
+    env = as_environment(env)
     limit = max_steps or env.spec.max_steps or PATIENCE
     num = min(num_episodes, AT_ONCE)
     envs = VectorEnv(env, num, "pool", 1)  # what follows an episode is thrown away

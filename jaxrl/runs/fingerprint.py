@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxrl.engine.first_step import FirstStep
 from jaxrl.engine.training import Training
-from jaxrl.environment import traceable
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.directory import versions
 from jaxrl.types import PyTree
@@ -22,7 +21,7 @@ def of(training: Training) -> dict[str, str]:
 
     The traced program is hashed, so only changes of the computation count, not comments or names.
     """
-    program = FirstStep.of(traceable(training.envs.env), training.envs.batched).jaxpr
+    program = FirstStep.of(training.envs.env, training.envs.batched).jaxpr
     text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses of Python's functions
     # An expert is no leaf of its agent, but what it has learned decides what is learned from it.
     expert = getattr(training.agent, "expert", None)

@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import HostEnvironment, HostStep
-from jaxrl.types import Stream, stream
+from jaxrl.types import Discrete, EnvSpec, Stream, stream
 from jaxrl.xla.threefry import fast
 
 
@@ -60,3 +60,51 @@ class _Stepped:
 
     def close(self):
         pass
+
+
+class Counting(HostEnvironment):
+    """Episodes of `length` steps; the observation counts them, and the reward is 1.
+
+    Every second episode is truncated, the others terminate. `fail(vector, step)` may do anything.
+    """
+
+    name = "counting"
+
+    def __init__(self, length=3, fail=lambda vector, step: None):
+        self.length, self.fail = length, fail
+        shape = jax.ShapeDtypeStruct((2,), np.float32)
+        self.spec = EnvSpec(shape, Discrete(2), max_steps=length)
+        self.vectors = []
+
+    def vector(self, num_envs):
+        self.vectors.append(_Counting(self, num_envs))
+        return self.vectors[-1]
+
+
+class _Counting:
+    def __init__(self, host, num_envs):
+        self.host, self.n, self.closed, self.steps = host, num_envs, False, 0
+
+    def observed(self):
+        return np.stack([self.count, self.episode], -1).astype(np.float32)
+
+    def reset(self, seeds=None):
+        self.count, self.episode = np.zeros(self.n, int), np.zeros(self.n, int)
+        if seeds is not None:
+            self.seeds = seeds
+        return self.observed()
+
+    def step(self, action):
+        self.steps += 1
+        self.count += 1
+        next_obs, ended = self.observed(), self.count == self.host.length
+        truncated = ended & (self.episode % 2 == 1)
+        self.count[ended] = 0
+        self.episode[ended] += 1
+        step = HostStep(
+            self.observed(), next_obs, np.ones(self.n, np.float32), ended & ~truncated, truncated
+        )
+        return self.host.fail(self, step) or step
+
+    def close(self):
+        self.closed = True

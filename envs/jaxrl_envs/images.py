@@ -1,0 +1,29 @@
+"""Images as `[height, width, channels]`, as flax's convolutions take them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.types import PyTree
+
+
+def channels_last(shape: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """Moves the first axis of images to the end.
+
+    Args:
+      shape: shapes of an observation; bytes with three axes are images `[channels, height, width]`.
+
+    Returns:
+      The new shapes, and a function of batches of observations.
+    """
+    is_image = jax.tree.map(lambda x: x.dtype == np.uint8 and len(x.shape) == 3, shape)
+
+    def shape_of(image: bool, x: Any) -> Any:
+        return jax.ShapeDtypeStruct((*x.shape[1:], x.shape[0]), x.dtype) if image else x
+
+    def turn(obs: PyTree) -> PyTree:
+        return jax.tree.map(lambda image, x: np.moveaxis(x, 1, -1) if image else x, is_image, obs)
+
+    return jax.tree.map(shape_of, is_image, shape), turn
