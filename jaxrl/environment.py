@@ -80,6 +80,8 @@ class HostStep(NamedTuple):
       reward: `float32[N]`.
       terminated: `bool[N]`, whether a terminal state was reached.
       truncated: `bool[N]`, whether the episode was cut off in a non-terminal state.
+      valid: `bool[N]`, false for copies that were only reset, after an episode that ended in the
+        step before; the rest of their entries is ignored, except `obs`. None if all took a step.
     """
 
     obs: PyTree
@@ -87,10 +89,11 @@ class HostStep(NamedTuple):
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    valid: np.ndarray | None = None
 
 
 class HostVector(Protocol):
-    """N copies of a host environment; each starts a new episode when one ends."""
+    """N copies of a host environment; each starts a new episode when one ends, or a step later."""
 
     def reset(self, seeds: np.ndarray | None = None) -> PyTree:
         """Starts an episode in every copy; returns the observations, leaves `[N, ...]`.

@@ -10,7 +10,7 @@ from jaxrl.environment import HostEnvironment, HostStep
 from jaxrl.errors import InvalidType
 from jaxrl.types import EnvSpec, PyTree
 from jaxrl_envs import gymnasium_spaces
-from jaxrl_envs.images import channels_last
+from jaxrl_envs.host import channels_last, replaced
 from jaxrl_envs.library import making
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -68,14 +68,16 @@ class AtariVector:
         self.env, self.envs = env, envs
 
     def reset(self, seeds: np.ndarray | None = None) -> PyTree:
-        obs, _ = self.envs.reset(seed=None if seeds is None else seeds.astype(np.int32))
+        given: Any = None if seeds is None else seeds.astype(np.int32)
+        obs: Any = self.envs.reset(seed=given)[0]
         return self._observed(obs)
 
     def step(self, action: PyTree) -> HostStep:
         step: Any = self.envs.step(self.env.write(action))
         obs, reward, terminated, truncated, info = step
-        now = self._observed(obs)
-        last = self._observed(info["final_obs"]) if "final_obs" in info else now
+        now = last = self._observed(obs)
+        if len(ended := np.flatnonzero(terminated | truncated)):
+            last = replaced(now, ended, self._observed(info["final_obs"][ended]))
         return HostStep(now, last, reward.astype(np.float32), terminated, truncated & ~terminated)
 
     def _observed(self, obs: np.ndarray) -> PyTree:

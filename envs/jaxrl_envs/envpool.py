@@ -10,8 +10,8 @@ from jaxrl.environment import HostEnvironment, HostStep
 from jaxrl.errors import InvalidType
 from jaxrl.types import EnvSpec, PyTree
 from jaxrl_envs import gymnasium_spaces
-from jaxrl_envs.images import channels_last
-from jaxrl_envs.library import making
+from jaxrl_envs.host import channels_last, replaced
+from jaxrl_envs.library import library_code, making
 
 CLASSIC = {"episodic_life": True, "reward_clip": True}
 """Atari in training, as in Mnih et al. (2015): a lost life ends an episode, rewards are signs."""
@@ -33,12 +33,14 @@ class EnvPoolEnv(HostEnvironment):
     def __init__(self, task: str, params: dict[str, Any], in_evaluations: dict[str, Any]):
         self.task, self.params, self.in_evaluations = task, params, in_evaluations
         self.name = f"envpool/{task}"
-        spec = envpool.make_spec(task, **params)
+        with library_code():
+            spec = envpool.make_spec(task, **params)
+            images, choices = spec.gymnasium_observation_space, spec.gymnasium_action_space
         if spec.config.max_num_players > 1:
             raise InvalidType(f"{self.name} has several players, which jaxrl does not support")
-        shape, self.read = gymnasium_spaces.observation(spec.gymnasium_observation_space, self.name)
+        shape, self.read = gymnasium_spaces.observation(images, self.name)
         shape, self.turn = channels_last(shape)
-        space, self.write = gymnasium_spaces.action(spec.gymnasium_action_space, self.name)
+        space, self.write = gymnasium_spaces.action(choices, self.name)
         limit = getattr(spec.config, "max_episode_steps", None)
         # A game that goes on after a lost life may be cut off earlier: replay drops that one step.
         self.spec = EnvSpec(shape, space, limit, truncates="at_max_steps" if limit else "anywhere")
@@ -64,16 +66,14 @@ class EnvPoolVector:
         self.pool: Any = None
 
     def reset(self, seeds: np.ndarray | None = None) -> PyTree:
-        if seeds is not None:  # they are fixed when a pool is made
-            self.close()
-            self.pool = envpool.make(
-                self.env.task,
-                env_type="gymnasium",
-                num_envs=self.num_envs,
-                env_seed=seeds.tolist(),
-                **self.env.params,
-            )
-        obs, info = self.pool.reset()
+        with library_code():
+            if seeds is not None:  # they are fixed when a pool is made
+                self.close()
+                size: Any = {"num_envs": self.num_envs, "env_seed": seeds.tolist()}
+                self.pool = envpool.make(
+                    self.env.task, env_type="gymnasium", **size, **self.env.params
+                )
+            obs, info = self.pool.reset()
         return self._observed(obs, info)
 
     def step(self, action: PyTree) -> HostStep:
@@ -86,11 +86,7 @@ class EnvPoolVector:
         if len(ended):
             nothing = jax.tree.map(lambda x: x[ended], action)  # a reset ignores its action
             start, *_, info = self.pool.step(nothing, ended)
-            now = jax.tree.map(np.copy, next_obs)
-            for x, new in zip(
-                jax.tree.leaves(now), jax.tree.leaves(self._observed(start, info)), strict=True
-            ):
-                x[ended] = new
+            now = replaced(next_obs, ended, self._observed(start, info))
         return HostStep(now, next_obs, reward, terminated, truncated & ~terminated)
 
     def _observed(self, obs: Any, info: dict[str, Any]) -> PyTree:
@@ -117,7 +113,7 @@ def make(name: str, /, **params: Any) -> EnvPoolEnv:
     """
     if given := [param for param in SET_BY_JAXRL if param in params]:
         raise InvalidType(f"{', '.join(given)} of envpool/{name} is set by jaxrl: leave it out")
-    with making(name, params):
+    with making(name, params), library_code():
         is_atari = hasattr(envpool.make_spec(name).config, "episodic_life")
         if is_atari:
             params = {**CLASSIC, **params}

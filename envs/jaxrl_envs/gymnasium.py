@@ -13,9 +13,8 @@ from jaxrl.environment import HostEnvironment, HostStep
 from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import EnvSpec, Masked, PyTree
 from jaxrl_envs import gymnasium_spaces
+from jaxrl_envs.host import replaced
 from jaxrl_envs.library import check_none, making
-
-VECTORIZATION = ("sync", "async")
 
 
 class GymnasiumEnv(HostEnvironment):
@@ -30,11 +29,24 @@ class GymnasiumEnv(HostEnvironment):
     """
 
     def __init__(
-        self, make_env: Callable[[], gymnasium.Env], name: str, vectorization: str = "sync"
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        name: str,
+        vectorization: str = "sync",
+        make_vector: Callable[[int], gymnasium.vector.VectorEnv] | None = None,
     ):
-        if vectorization not in VECTORIZATION:
+        """
+        Args:
+          make_env: makes one copy.
+          name: its name in messages.
+          vectorization: "sync" steps the copies one after the other, "async" each in a process of
+            its own.
+          make_vector: makes a vector of that many copies instead.
+        """
+        if vectorization not in ("sync", "async"):
             raise InvalidValue(f"vectorization is {vectorization!r}: use 'sync' or 'async'")
         self.make_env, self.name, self.vectorization = make_env, name, vectorization
+        self.make_vector = make_vector
         env = make_env()
         if not isinstance(env, gymnasium.Env):
             raise InvalidType(
@@ -54,44 +66,61 @@ class GymnasiumEnv(HostEnvironment):
         env.close()
 
     def vector(self, num_envs: int) -> "GymnasiumVector":
-        makers = [self.make_env] * num_envs
-        kind = SyncVectorEnv if self.vectorization == "sync" else AsyncVectorEnv
-        return GymnasiumVector(self, kind(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+        makers, same = [self.make_env] * num_envs, AutoresetMode.SAME_STEP
+        if self.make_vector is not None:
+            return GymnasiumVector(self, self.make_vector(num_envs))
+        if self.vectorization == "sync":
+            return GymnasiumVector(self, SyncVectorEnv(makers, autoreset_mode=same))
+        return GymnasiumVector(
+            self, AsyncVectorEnv(makers, context="forkserver", autoreset_mode=same)
+        )
 
 
 class GymnasiumVector:
-    """Copies of a gymnasium environment; see `jaxrl.environment.HostVector`."""
+    """Copies of a gymnasium environment; see `jaxrl.environment.HostVector`.
 
-    def __init__(self, env: GymnasiumEnv, envs: Any):
+    Vectors that reset a copy in the same step, in the next one, or only if they are told to, all
+    return the true last observation of an episode.
+    """
+
+    def __init__(self, env: GymnasiumEnv, envs: gymnasium.vector.VectorEnv):
         self.env, self.envs = env, envs
+        self.mode = AutoresetMode(envs.metadata["autoreset_mode"])
+        self.ended = np.zeros(envs.num_envs, bool)
 
     def reset(self, seeds: np.ndarray | None = None) -> PyTree:
-        obs, info = self.envs.reset(seed=None if seeds is None else seeds.tolist())
+        given: Any = None if seeds is None else seeds.tolist()
+        if given and not isinstance(self.envs, SyncVectorEnv | AsyncVectorEnv):
+            given = given[0]  # other vectors have one generator
+        obs, info = self.envs.reset(seed=given)
+        self.ended[:] = False
         return self._observed(obs, info)
 
     def step(self, action: PyTree) -> HostStep:
-        obs, reward, terminated, truncated, info = self.envs.step(self.env.write(action))
-        now = self._observed(obs, info)
-        after = now
-        if "final_obs" in info:
-            after = jax.tree.map(np.copy, now)
-            ended = np.flatnonzero(info["_final_obs"])
-            finals = [info["final_obs"][i] for i in ended]
-            batch = jax.tree.map(lambda *x: np.stack(x), *finals)
-            final_info = info.get("final_info", {})
-            last = self._observed(batch, jax.tree.map(lambda x: x[ended], final_info))
-            for x, new in zip(jax.tree.leaves(after), jax.tree.leaves(last), strict=True):
-                x[ended] = new
-        truncated = truncated & ~terminated
-        return HostStep(now, after, reward.astype(np.float32), terminated, truncated)
+        found: Any = self.envs.step(self.env.write(action))
+        obs, reward, terminated, truncated, info = found
+        now = after = self._observed(obs, info)
+        ended, valid = terminated | truncated, None
+        if self.mode == AutoresetMode.NEXT_STEP and self.ended.any():
+            valid = ~self.ended
+        elif self.mode == AutoresetMode.SAME_STEP and ended.any():
+            after = replaced(now, ended, self._last(info, np.flatnonzero(ended)))
+        elif self.mode == AutoresetMode.DISABLED and ended.any():
+            now = self._observed(*self.envs.reset(options={"reset_mask": ended}))
+        self.ended = ended
+        reward, truncated = np.asarray(reward, np.float32), truncated & ~terminated
+        return HostStep(now, after, reward, terminated, truncated, valid)
 
-    def _observed(self, obs: Any, info: dict[str, Any]) -> PyTree:
+    def _last(self, info: dict[str, Any], ended: np.ndarray) -> PyTree:
+        """The last observations of the episodes that ended, from the `info` of the same step."""
+        obs: Any = jax.tree.map(lambda *x: np.stack(x), *(info["final_obs"][i] for i in ended))
+        return self._observed(obs, info.get("final_info", {}), ended)
+
+    def _observed(self, obs: Any, info: dict[str, Any], rows: Any = slice(None)) -> PyTree:
         found = self.env.read(obs)
         if not self.env.masked:
             return found
-        mask = np.asarray(info["action_mask"])
-        if mask.dtype == object:  # of environments whose info has no mask in this step
-            mask = np.stack(list(mask))
+        mask = np.stack(list(np.asarray(info["action_mask"])[rows]))
         return Masked(found, mask.astype(bool).reshape(len(mask), -1))
 
     def close(self) -> None:
@@ -106,13 +135,19 @@ def make(name: str, /, vectorization: str = "sync", **params: Any) -> GymnasiumE
 
     Args:
       name: the id, such as "CartPole-v1".
-      vectorization: "sync" steps the copies one after the other, "async" each in its own process.
+      vectorization: "sync" steps the copies one after the other, "async" each in a process of its
+        own; "own" is the vector that some environments bring along, such as CartPole's.
       **params: arguments of `gymnasium.make`, such as `max_episode_steps`.
     """
-    with making(name, params):
-        return GymnasiumEnv(
-            functools.partial(gymnasium.make, name, **params), f"gymnasium/{name}", vectorization
-        )
+    with making(name, {"vectorization": vectorization, **params}):
+        own = None
+        if vectorization == "own":
+            vectorization = "sync"
+            own = functools.partial(
+                gymnasium.make_vec, name, vectorization_mode="vector_entry_point", **params
+            )
+        one = functools.partial(gymnasium.make, name, **params)
+        return GymnasiumEnv(one, f"gymnasium/{name}", vectorization, own)
 
 
 def adapt(env: Any, /, **params: Any) -> GymnasiumEnv:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -159,6 +159,41 @@ class Checked:
                 raise EnvironmentFault(f"{method} of {self.name} returned NaN in copies {copies}")
 
 
+class Kept:
+    """The steps of an iteration, `[T, rows, ...]`.
+
+    Copies that are only reset in a step get another one, in which the others step as well. Those
+    steps are too many and left out; the last one before them is then truncated, if it ends no
+    episode, so that nobody takes the next row for its successor.
+    """
+
+    def __init__(self, num_steps: int, num_rows: int):
+        self.num_steps, self.filled = num_steps, np.zeros(num_rows, int)
+        self.tree: PyTree = None
+
+    @property
+    def full(self) -> bool:
+        return bool((self.filled >= self.num_steps).all())
+
+    def add(self, row: PyTree, valid: np.ndarray | None) -> None:
+        """Adds a step, leaves `[rows, ...]`."""
+        if self.tree is None:
+            self.tree = jax.tree.map(lambda x: np.empty((self.num_steps, *x.shape), x.dtype), row)
+            self.buffers = jax.tree.leaves(self.tree)
+        if valid is None:
+            at: Any = self.filled[0]
+        else:
+            left_out = np.flatnonzero(valid & (self.filled == self.num_steps))
+            transition = self.tree[0]
+            transition.truncated[-1, left_out] = ~transition.terminated[-1, left_out]
+            rows = np.flatnonzero(valid & (self.filled < self.num_steps))
+            at = self.filled[rows], rows
+            row = jax.tree.map(lambda x: x[rows], row)
+        for buffer, x in zip(self.buffers, jax.tree.leaves(row), strict=True):
+            buffer[at] = x
+        self.filled[slice(None) if valid is None else rows] += 1
+
+
 Act = Callable[[PyTree, PyTree, np.ndarray, PyTree, np.int32, np.int32], Any]
 """(what to play with, carry, first, obs, iteration, step) -> `hosted.Acted`."""
 
@@ -183,36 +218,32 @@ class Collector:
 
     def collect(self, played: PyTree, iteration: int, stop: Callable[[], bool]) -> Collected | None:
         """The experience of an iteration; None if told to stop."""
-        shape, steps = self.shape, self.shape.num_steps
+        shape = self.shape
         if self.resets and iteration > 0:
             self._restart(None)
-        start, kept = self.carry, None
-        for t in range(steps):
+        start, kept, t = self.carry, Kept(shape.num_steps, shape.rows), 0
+        while not kept.full:
             if stop():
                 return None
             batch = jax.tree.map(shape.in_batch, self.obs)
             first = shape.in_batch(self.first)
             acted = self.act(played, self.carry, first, batch, np.int32(iteration), np.int32(t))
-            bounded = jax.tree.map(shape.in_rows, acted.bounded)
-            step = self.vector.step(bounded)
+            step = self.vector.step(jax.tree.map(shape.in_rows, acted.bounded))
             reward: Any = np.asarray(step.reward, np.float32)
             returns, lengths = self.returns + reward, self.lengths + 1
-            done = step.terminated | step.truncated
+            done, flags = step.terminated | step.truncated, cast(Any, step)
             action, extras = jax.tree.map(shape.in_rows, (acted.action, acted.extras))
-            flags: Any = step
             ends = {"terminated": flags.terminated, "truncated": flags.truncated}
             transition = Transition(
                 self.obs, action, reward, next_obs=step.next_obs, extras=extras, **ends
             )
-            row = transition, self.first, returns, lengths
-            if kept is None:
-                kept = jax.tree.map(lambda x: np.empty((steps, *x.shape), x.dtype), row)
-                buffers = jax.tree.leaves(kept)
-            for buffer, x in zip(buffers, jax.tree.leaves(row), strict=True):
-                buffer[t] = x
+            kept.add((transition, self.first, returns, lengths), step.valid)
+            if step.valid is not None:  # what was only reset starts an episode
+                done = done | ~step.valid
             self.obs, self.first, self.carry = step.obs, done, acted.carry
             self.returns, self.lengths = np.where(done, 0, returns), np.where(done, 0, lengths)
-        transitions, first, returns, lengths = jax.tree.map(shape.of_iteration, kept)
+            t += 1
+        transitions, first, returns, lengths = jax.tree.map(shape.of_iteration, kept.tree)
         index = np.arange(shape.first_env, shape.first_env + shape.num_envs, dtype=np.int32)
         envs = (self.obs, self.first, self.returns.astype(np.float32), self.lengths)
         return Collected(

@@ -108,13 +108,15 @@ def play(
         batch = jax.tree.map(shape.in_batch, obs)
         carry, action = act(carry, shape.in_batch(first), batch, np.int32(step))
         now = vector.step(jax.tree.map(shape.in_rows, action))
-        length += 1
-        ended = now.terminated | now.truncated
+        valid = np.ones(rows, bool) if now.valid is None else now.valid
+        length += valid
+        ended = valid & (now.terminated | now.truncated)
+        playing &= valid
         at = member[playing], episode[playing]
         returns[at] += now.reward[playing]
         lengths[at] = length[playing]
         finished[at] = ended[playing]
-        first = ended
+        first = ended | ~valid
         over = ended | (length >= limit)
         episode[over] += shape.num_envs
         length[over] = 0

@@ -8,6 +8,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.agent import Offline, OnPolicy, Population, Replay
@@ -103,7 +104,9 @@ def act(
     carry = tree_where(first, start, carry)
     policy = policy_of(agent, agent_state, stats, training.clock(iteration), explore=True)
     act_key = stream(stream(_iteration_key(key, iteration), Stream.ROLLOUT), Stream.ACT)
-    act_key = jax.random.split(act_key, plan.num_steps)[step]
+    in_turn = jax.random.split(act_key, plan.num_steps)[step % plan.num_steps]
+    # More steps than usual, if copies take a step to reset.
+    act_key = jnp.where(step < plan.num_steps, in_turn, jax.random.fold_in(in_turn, step))
     if num_actors > 1:
         act_key = jax.random.fold_in(act_key, actor)
     carry, action, extras = policy(carry, obs, act_key)

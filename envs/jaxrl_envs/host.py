@@ -1,4 +1,4 @@
-"""Images as `[height, width, channels]`, as flax's convolutions take them."""
+"""Helpers for adapters of environments that step outside JAX."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,8 @@ from jaxrl.types import PyTree
 
 def channels_last(shape: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
     """Moves the first axis of images to the end.
+
+    That is how flax's convolutions take them.
 
     Args:
       shape: shapes of an observation; bytes with three axes are images `[channels, height, width]`.
@@ -27,3 +29,11 @@ def channels_last(shape: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
         return jax.tree.map(lambda image, x: np.moveaxis(x, 1, -1) if image else x, is_image, obs)
 
     return jax.tree.map(shape_of, is_image, shape), turn
+
+
+def replaced(tree: PyTree, rows: np.ndarray, new: PyTree) -> PyTree:
+    """A copy of leaves `[N, ...]` with these rows replaced."""
+    tree = jax.tree.map(np.copy, tree)
+    for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(new), strict=True):
+        x[rows] = y
+    return tree
