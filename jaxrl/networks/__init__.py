@@ -16,4 +16,6 @@ from jaxrl.networks.policies import SoftmaxLinear as SoftmaxLinear
 from jaxrl.networks.q_networks import QNetwork as QNetwork
 from jaxrl.networks.recurrent import Core as Core
 from jaxrl.networks.torsos import CNN as CNN
+from jaxrl.networks.torsos import Convolutions as Convolutions
+from jaxrl.networks.torsos import ImpalaCNN as ImpalaCNN
 from jaxrl.networks.torsos import default_torso as default_torso

@@ -14,7 +14,7 @@ from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.networks.layers import MLP, Flatten, activation, dense
 from jaxrl.networks.policies import PolicyHead
 from jaxrl.networks.recurrent import Core, initial_carry
-from jaxrl.networks.torsos import CNN, default_torso
+from jaxrl.networks.torsos import CNN, Convolutions, ImpalaCNN, default_torso
 from jaxrl.types import Box, Discrete, EnvSpec, Masked, Mixed, MultiDiscrete
 
 KEY = jax.random.key(0)
@@ -537,3 +537,46 @@ def test_actor_and_critic_start_from_different_kernels():
         )
         assert len(actor) == len(critic) == 1
         assert (actor[0] != critic[0]).any()
+
+
+# Images ---------------------------------------------------------------------------------------
+
+ATARI = jax.ShapeDtypeStruct((84, 84, 4), jnp.uint8)
+
+
+def sizes(params):
+    return {
+        jax.tree_util.keystr(k): x.shape for k, x in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def test_the_network_of_images_is_that_of_nature():
+    """Mnih et al. (2015): 8 x 8 x 32 by 4, 4 x 4 x 64 by 2, 3 x 3 x 64, and 3136 inputs of 512."""
+    torso = default_torso(EnvSpec(ATARI, Discrete(6)), (512,), "relu")
+    shapes = jax.eval_shape(lambda: torso.init(KEY, jnp.zeros(ATARI.shape, jnp.uint8)))
+    kernels = [x for name, x in sizes(shapes).items() if "kernel" in name]
+    assert kernels == [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (3136, 512)]
+
+
+def test_the_residual_network_is_that_of_impala():
+    """Espeholt et al. (2018), figure 3: 15 convolutions, 11 x 11 x 32 = 3,872 inputs of 256."""
+    shapes = jax.eval_shape(lambda: ImpalaCNN().init(KEY, jnp.zeros(ATARI.shape, jnp.uint8)))
+    kernels = [x for name, x in sizes(shapes).items() if "kernel" in name]
+    assert kernels.count((3, 3, 32, 32)) == 4 + 5
+    assert len(kernels) == 16
+    assert (3872, 256) in kernels
+
+
+@pytest.mark.parametrize("torso", [Convolutions(), ImpalaCNN((4,), 8)], ids=["nature", "impala"])
+def test_images_of_bytes_are_scaled(torso):
+    image = np.random.default_rng(0).integers(0, 255, (2, 3, 40, 36, 1))
+    params = torso.init(KEY, jnp.asarray(image, jnp.uint8))
+    of_bytes = torso.apply(params, jnp.asarray(image, jnp.uint8))
+    of_floats = torso.apply(params, jnp.asarray(image / 255, jnp.float32))
+    assert of_bytes.shape[:2] == (2, 3)
+    np.testing.assert_allclose(of_bytes, of_floats, rtol=1e-4, atol=1e-5)
+
+
+def test_small_images_go_through_dense_layers():
+    small = EnvSpec(jax.ShapeDtypeStruct((10, 10, 4), jnp.uint8), Discrete(2))
+    assert isinstance(default_torso(small, (8,), "relu"), Flatten)
