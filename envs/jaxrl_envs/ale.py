@@ -7,7 +7,7 @@ from ale_py.roms import get_all_rom_ids
 from ale_py.vector_env import AtariVectorEnv
 
 from jaxrl.environment import HostEnvironment, HostStep
-from jaxrl.errors import InvalidType
+from jaxrl.errors import InvalidType, InvalidValue
 from jaxrl.types import EnvSpec, PyTree
 from jaxrl_envs import gymnasium_spaces
 from jaxrl_envs.host import channels_last, replaced
@@ -99,7 +99,7 @@ def make(name: str, /, protocol: str = "classic", **params: Any) -> AtariEnv:
         raise InvalidType(f"{', '.join(given)} of ale/{name} is set by jaxrl: leave it out")
     with making(name, {"protocol": protocol, **params}):
         if protocol not in PROTOCOLS:
-            raise ValueError(f"there is no such protocol: use {' or '.join(PROTOCOLS)}")
+            raise InvalidValue(f"there is no such protocol: use {' or '.join(PROTOCOLS)}")
         return AtariEnv(name, {**PROTOCOLS[protocol], **params})
 
 

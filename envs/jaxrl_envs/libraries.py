@@ -5,11 +5,25 @@ Nothing needs to be imported for that.
 
 from typing import Any
 
-EXTRAS = ("brax", "craftax", "jumanji", "navix")
-"""Optional libraries; each is an extra of the same name."""
-HOSTED = ("gymnasium",)
-"""Libraries whose environments step outside jax; each is an extra of the same name."""
-LIBRARIES = ("gymnax", *EXTRAS, *HOSTED)
+EXTRAS = {
+    "brax": "brax",
+    "craftax": "craftax",
+    "jumanji": "jumanji",
+    "navix": "navix",
+    "gymnasium": "gymnasium",
+    "envpool": "envpool",
+    "ale": "ale-py",
+}
+"""The package of each family of environments that is optional."""
+HOSTED = ("gymnasium", "envpool", "ale")
+"""Families whose environments step outside jax."""
+LIBRARIES = ("gymnax", "brax", "craftax", "jumanji", "navix", "gymnasium")
+"""Libraries whose objects are adapted."""
+
+
+def extra_of(family: str) -> str:
+    """The extra of jaxrl that installs the package of an optional family."""
+    return "atari" if family == "ale" else family
 
 
 def library_of(env: Any) -> str | None:

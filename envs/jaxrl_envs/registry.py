@@ -10,7 +10,7 @@ import sys
 from typing import Any, NamedTuple
 
 from jaxrl.errors import InvalidType, InvalidValue, Unable, is_missing
-from jaxrl_envs.libraries import library_of
+from jaxrl_envs.libraries import EXTRAS, extra_of, library_of
 from jaxrl_envs.objects import adapt, as_environment
 
 GYMNAX_IDS = (
@@ -193,14 +193,12 @@ class Family(NamedTuple):
       ids: names known without importing the library.
       maker: `module:function` of the adapter, from a name to an environment.
       library: module that it requires; empty if jaxrl installs it.
-      extra: the extra that installs it, if its name differs.
       has_more: whether the library may have more names, listed by the adapter's `names()`.
     """
 
     ids: tuple[str, ...]
     maker: str
     library: str = ""
-    extra: str = ""
     has_more: bool = False
 
 
@@ -213,7 +211,7 @@ FAMILIES = {
     "navix": Family(NAVIX_IDS, "jaxrl_envs.navix:make", "navix", has_more=True),
     "gymnasium": Family(GYMNASIUM_IDS, "jaxrl_envs.gymnasium:make", "gymnasium", has_more=True),
     "envpool": Family(ENVPOOL_IDS, "jaxrl_envs.envpool:make", "envpool", has_more=True),
-    "ale": Family(ALE_IDS, "jaxrl_envs.ale:make", "ale_py", "atari", has_more=True),
+    "ale": Family(ALE_IDS, "jaxrl_envs.ale:make", "ale_py", has_more=True),
 }
 
 
@@ -241,9 +239,8 @@ def check_id(env_id: str) -> None:
     installed = not its.library or importlib.util.find_spec(its.library) is not None
     if name in its.ids:
         if not installed:
-            raise InvalidValue(
-                f"{env_id} needs {its.library}: pip install 'jaxrl[{its.extra or its.library}]'"
-            )
+            remedy = f"pip install 'jaxrl[{extra_of(family)}]'"
+            raise InvalidValue(f"{env_id} needs {EXTRAS[family]}: {remedy}")
         return
     known = list_ids()
     if (its.has_more and installed) or registers:

@@ -17,7 +17,7 @@ from pathlib import Path
 from jaxrl.devices import machine
 from jaxrl.runs.directory import PACKAGES
 from jaxrl.xla import deadlock
-from jaxrl_envs.libraries import EXTRAS
+from jaxrl_envs.libraries import EXTRAS, extra_of
 
 SHOWN = (*PACKAGES, "orbax-checkpoint", "matplotlib", "six")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
@@ -145,7 +145,7 @@ def examine(seen: Host) -> list[Finding]:
         _gpu(seen),
         _deadlock(seen),
         *_precision(seen),
-        *(_library(seen, name) for name in EXTRAS),
+        *(_library(seen, *family) for family in EXTRAS.items()),
     ]
 
 
@@ -212,11 +212,11 @@ def _precision(seen: Host) -> list[Finding]:
     return [Finding("jax_enable_x64 is on, but jaxrl trains in float32 anyway")]
 
 
-def _library(seen: Host, name: str) -> Finding:
-    if seen.versions.get(name) is None:
-        fix = f"pip install 'jaxrl[{name}]'"
-        return Finding(f"{name} is missing: no {name}/... environments", fix)
-    return Finding(f"{name} is installed, for {name}/... environments")
+def _library(seen: Host, family: str, package: str) -> Finding:
+    if seen.versions.get(package) is None:
+        fix = f"pip install 'jaxrl[{extra_of(family)}]'"
+        return Finding(f"{package} is missing: no {family}/... environments", fix)
+    return Finding(f"{package} is installed, for {family}/... environments")
 
 
 def _parts(requirement: str) -> tuple[str, list[tuple[str, str]]]:

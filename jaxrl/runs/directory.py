@@ -21,7 +21,7 @@ from typing import Any, Self
 from jaxrl.errors import InvalidValue
 from jaxrl.runs.disk import replace, sync, user_path, writing
 from jaxrl.runs.text import resume_command
-from jaxrl_envs.libraries import LIBRARIES
+from jaxrl_envs.libraries import EXTRAS
 
 SCHEMA_VERSION = 2
 """Schema of config.json, summary.json and metrics.jsonl; 1 had neither revision nor settings."""
@@ -30,7 +30,7 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """Errors of file systems without locks, such as Lustre as it is often mounted."""
 SWEEP = "sweep.json"
 """The file that marks a directory as a sweep; its runs are subdirectories."""
-PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", *LIBRARIES, "numpy")
+PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", *EXTRAS.values(), "numpy")
 
 
 class _Taken(Exception):

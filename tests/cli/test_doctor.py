@@ -19,6 +19,7 @@ HEALTHY = doctor.Host(
     versions={
         "jax": "0.10.2", "jaxlib": "0.10.2", "gymnax": "1.0.1", "six": "1.17.0", "numpy": "2.4.0",
         "brax": "0.14.2", "craftax": "1.6.1", "jumanji": "1.1.2", "navix": "0.7.4",
+        "gymnasium": "1.3.0", "envpool": "1.2.7", "ale-py": "0.12.1",
     },
     requirements=("jax<0.12,>=0.10.2", "gymnax>=1.0.1", "six>=1.16", "numpy>=2.0"),
     devices=("cpu:0 cpu",),
@@ -96,9 +97,9 @@ def test_wide_numbers_are_mentioned():
             False,
         ),
         (
-            {"versions": with_version(navix=None)},
-            "navix is missing: no navix/... environments",
-            "pip install 'jaxrl[navix]'",
+            {"versions": with_version(**{"ale-py": None})},
+            "ale-py is missing: no ale/... environments",
+            "pip install 'jaxrl[atari]'",
             False,
         ),
         (

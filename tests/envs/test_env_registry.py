@@ -18,7 +18,7 @@ import jaxrl_envs
 from jaxrl.errors import InvalidType
 from jaxrl.types import Discrete, EnvSpec, Masked
 from jaxrl_envs import ConformanceError, check, registry
-from jaxrl_envs.libraries import EXTRAS
+from jaxrl_envs.libraries import EXTRAS, extra_of
 
 VECTOR = jax.ShapeDtypeStruct((1,), jnp.float32)
 
@@ -75,22 +75,22 @@ def test_environment_instances_take_no_parameters(mine):
         jaxrl_envs.make("my_lab.worlds:ready", length=3)
 
 
-@pytest.mark.parametrize("library", EXTRAS)
-def test_missing_library_error_names_the_extra(monkeypatch, library):
+@pytest.mark.parametrize("family", EXTRAS)
+def test_missing_library_error_names_the_extra(monkeypatch, family):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    env_id = f"{library}/{registry.FAMILIES[library].ids[0]}"
-    message = f"{env_id} needs {library}: pip install 'jaxrl[{library}]'"
+    env_id = f"{family}/{registry.FAMILIES[family].ids[0]}"
+    message = f"{env_id} needs {EXTRAS[family]}: pip install 'jaxrl[{extra_of(family)}]'"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         jaxrl_envs.make(env_id)
 
 
 def test_every_library_is_an_extra_and_in_dev():
-    assert {its.library for its in registry.FAMILIES.values()} - {""} == {*EXTRAS}
+    assert {name for name, its in registry.FAMILIES.items() if its.library} == {*EXTRAS}
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    for library in EXTRAS:
-        (requirement,) = extras[library]
-        assert requirement.startswith(f"{library}>=")
+    for family, package in EXTRAS.items():
+        (requirement,) = extras[extra_of(family)]
+        assert re.match(rf"{package}(\[.*\])?>=", requirement)
         assert requirement in extras["dev"]
 
 

@@ -221,5 +221,5 @@ def test_import_paths_may_name_library_objects(tmp_path, monkeypatch):
 
 
 def test_every_family_has_an_adapter():
-    families = {*registry.FAMILIES} - {"jaxrl"}
+    families = {*registry.FAMILIES} - {"jaxrl", "envpool", "ale"}  # which make their copies
     assert families == set(libraries.LIBRARIES)
