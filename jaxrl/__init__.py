@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxrl.engine.train import train
     from jaxrl.engine.training import Training
     from jaxrl.engine.vector_env import VectorEnv
-    from jaxrl.environment import Timestep
+    from jaxrl.environment import HostEnvironment, HostStep, Timestep
     from jaxrl.runs.dataset import load_dataset, record_episodes, save_dataset
     from jaxrl.runs.export import export_policy
     from jaxrl.runs.fit import fit
@@ -59,6 +59,8 @@ _HOME = {
     "Clock": "types",
     "Discrete": "types",
     "EnvSpec": "types",
+    "HostEnvironment": "environment",
+    "HostStep": "environment",
     "Masked": "types",
     "Mean": "types",
     "Mixed": "types",
@@ -110,6 +112,8 @@ __all__ = [
     "Clock",
     "Discrete",
     "EnvSpec",
+    "HostEnvironment",
+    "HostStep",
     "Masked",
     "Mean",
     "Mixed",
