@@ -47,12 +47,13 @@ class Worker:
         workload: str,
         path: str,
         environment: dict[str, str] | None = None,
+        script: str = "worker.py",
     ):
         self.program = program
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (lives as long as the worker)
         try:
             self.process = subprocess.Popen(
-                [python, str(HERE / "worker.py"), program, workload, "--path", path],
+                [python, str(HERE / script), program, workload, "--path", path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
@@ -133,12 +134,17 @@ class Worker:
         return peak
 
 
-def measure(workload: str, programs: dict[str, tuple[str, str]], rounds: int) -> list[dict]:
+def measure(
+    workload: str,
+    programs: dict[str, tuple[str, str]],
+    rounds: int,
+    script: str = "worker.py",
+) -> list[dict]:
     """Runs the programs of a workload alternately; returns one row per program."""
     workers = []
     for program, (python, path) in programs.items():
         try:
-            workers.append(Worker(program, python, workload, path))
+            workers.append(Worker(program, python, workload, path, script=script))
         except (RuntimeError, OSError) as error:
             print(f"  {program}: skipped ({error})", file=sys.stderr)
     for seed in range(rounds + 1):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from jaxrl.cli.parsing import count, flag_name, kind, seconds
 from jaxrl.engine.options import Kind, Option, Options, Role
 from jaxrl.runs.run_config import SCHEMA
-from jaxrl.value_text import finite_number
+from jaxrl.value_text import finite_number, whole_number
 
 O = TypeVar("O", bound=Options)
 
@@ -49,6 +49,8 @@ def add_flags(group: Any, options: Mapping[str, Option], *, with_defaults: bool 
         else:
             assert option.kind is not None
             how["type"], metavar = READ[option.kind]
+            if option.kind is Kind.COUNT and option.least == 0:
+                how["type"] = kind(whole_number)
             how["metavar"] = option.metavar or metavar
         group.add_argument(flag_name(name), **how)
 

@@ -13,5 +13,19 @@ def presets() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def preset(algorithm: str, environment: str) -> dict[str, Any]:
-    """The settings for this pair; empty if there are none."""
-    return dict(presets().get(algorithm, {}).get(environment, {}))
+    """The settings for this pair, or for the same task of another library; empty if there are none.
+
+    Tasks of gymnasium and EnvPool that gymnax has too are the same; Atari has settings for all
+    games.
+    """
+    family, _, name = environment.partition("/")
+    same = {
+        "gymnasium": (f"gymnax/{name}",),
+        "envpool": (f"gymnax/{name}", "ale/*" if name.endswith("-v5") else ""),
+        "ale": ("ale/*",),
+    }
+    settings = presets().get(algorithm, {})
+    for task in (environment, *same.get(family, ())):
+        if task in settings:
+            return dict(settings[task])
+    return {}

@@ -15,7 +15,9 @@ from jaxrl.runs.run_config import RunConfig
 from jaxrl.value_text import parse
 from jaxrl_envs.registry import list_ids
 
-PAIRS = [(algorithm, env) for algorithm, envs in presets().items() for env in envs]
+PAIRS = [
+    (algorithm, env.replace("*", "pong")) for algorithm, envs in presets().items() for env in envs
+]
 CARTPOLE = ["train", "ppo", "gymnax/CartPole-v1"]
 
 
@@ -43,6 +45,20 @@ def test_a_preset_is_what_the_command_line_trains(algorithm, env):
     assert options["from_preset"]
     assert plain["from_preset"] is None
     run_config_of(parse_command_line(["train", algorithm, env]))
+
+
+@pytest.mark.parametrize(
+    ("env", "same"),
+    [
+        ("gymnasium/CartPole-v1", "gymnax/CartPole-v1"),
+        ("envpool/Pendulum-v1", "gymnax/Pendulum-v1"),
+        ("envpool/Breakout-v5", "ale/pong"),
+        ("ale/breakout", "ale/pong"),
+    ],
+)
+def test_the_same_task_of_another_library_has_the_same_preset(env, same):
+    assert preset("ppo", env) == preset("ppo", same) != {}
+    assert preset("ppo", "gymnasium/Humanoid-v5") == {}
 
 
 def test_the_users_word_wins_over_a_preset():

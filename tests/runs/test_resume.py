@@ -45,6 +45,7 @@ from jaxrl.runs.fit import fit, run
 from jaxrl.runs.load import load_policy, load_run
 from jaxrl.runs.loop import DivergenceError
 from jaxrl.runs.members import Members
+from jaxrl.runs.programs import Programs
 from jaxrl.runs.recorder import curve
 from jaxrl.runs.run_config import changes
 from jaxrl.runs.run_options import RunOptions
@@ -352,14 +353,13 @@ def test_a_run_is_claimed_before_it_is_compiled_and_one_killed_there_is_resumed(
     class Killed(BaseException):
         pass
 
-    class Programs(loop.Programs):
-        def __init__(self, members):
-            with pytest.raises(ValueError, match="another process is writing to the run"):
-                fit(Idle(rate=2.0), Counter(), KEY, run_dir=path, **OPTIONS)
-            raise Killed
+    def killed(members, options):
+        with pytest.raises(ValueError, match="another process is writing to the run"):
+            fit(Idle(rate=2.0), Counter(), KEY, run_dir=path, **OPTIONS)
+        raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Programs", Programs)
+        patch.setattr(loop, "programs_of", killed)
         with pytest.raises(Killed):
             fit(Idle(), Counter(), KEY, run_dir=path, **OPTIONS)
     assert [p.name for p in path.glob("*")] == ["config.json"]
@@ -379,14 +379,14 @@ def test_the_commands_on_a_run_that_was_interrupted_while_it_compiled(tmp_path, 
     """The directory's name has a blank: the resume command can be pasted into a shell."""
     monkeypatch.chdir(tmp_path)
 
-    def interrupted(members):
+    def interrupted(members, options):
         raise KeyboardInterrupt
 
     words = "train reinforce jaxrl/corridor --no-preset --num-envs 2 --num-steps 8 --total-steps 64"
     words += " --num-evaluations 1 --num-eval-episodes 2 --no-tensorboard"
     words = [*words.split(), "--run-dir", "my run"]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Programs", interrupted)
+        patch.setattr(loop, "programs_of", interrupted)
         status, _, err = run_in_process(*words)
     command = "jaxrl resume 'my run'"
     go_on = f"resume with: {command}"
@@ -546,13 +546,13 @@ def test_a_target_return_and_a_budget_of_time_end_a_run():
 def test_what_ended_a_run_does_not_say_what_it_reached(monkeypatch):
     """Returns of +1 or -1 have mean 0; the first mean of five that reaches .4 is about .7."""
     training = Training.create(idle.Idle(), Coin(), total_steps=100, num_eval_episodes=5)
-    compiled = loop.Programs(Members.of(training, KEY))
+    compiled = Programs(Members.of(training, KEY))
 
-    def with_key_of(members):
+    def with_key_of(members, options):
         compiled.key = members.key
         return compiled
 
-    monkeypatch.setattr(loop, "Programs", with_key_of)
+    monkeypatch.setattr(loop, "programs_of", with_key_of)
     settings = RunOptions(num_evaluations=10, stop_at_return=0.4)
     ended, reached = [], []
     for key in jax.random.split(KEY, 60):

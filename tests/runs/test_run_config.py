@@ -13,7 +13,7 @@ from jaxrl.runs.run_options import RunOptions
 
 FOLLOWING = {
     "devices", "num_evaluations", "checkpoint_seconds", "keep_checkpoints", "keep_best",
-    "stop_at_return", "time_budget", "tensorboard", "wandb",
+    "stop_at_return", "time_budget", "tensorboard", "wandb", "env_timeout",
 }  # fmt: skip
 RECORDS = {"schema_version", "versions", "revision", "device", "platform"}
 SAMPLES = {"num_eval_episodes", "seeds", "points", "key_type", "vmapped"}
@@ -21,7 +21,7 @@ TRAINING = {
     "algorithm", "environment", "environment_parameters", "hyper_parameters", "warm_start",
     "dataset", "expert",
     "total_steps", "eval_mode", "normalize_observations", "normalize_rewards", "reset_policy",
-    "pool_size",
+    "pool_size", "actors", "actor_lag",
 }  # fmt: skip
 
 RUN = RunConfig(

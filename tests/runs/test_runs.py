@@ -331,7 +331,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
 
         return timed
 
-    class Programs(loop.Programs):
+    class Programs(programs.Programs):
         def __init__(self, members):
             super().__init__(members)
             now[0] += 1000
@@ -339,7 +339,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
             self.chunk = taking(2, self.chunk)
             self.evaluate = taking(100, self.evaluate)
 
-    monkeypatch.setattr(loop, "Programs", Programs)
+    monkeypatch.setattr(loop, "programs_of", lambda members, options: Programs(members))
     events = []
     result = fit.fit(
         Idle(), Counter(limit=4), jax.random.split(KEY, 3), total_steps=100, num_evaluations=5,
@@ -379,7 +379,7 @@ def test_fit_counts_training_time_only_and_writes_what_it_returns(tmp_path, monk
 
 
 def test_fit_refuses_a_directory_before_compiling(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "Programs", None)
+    monkeypatch.setattr(loop, "programs_of", None)
     (tmp_path / "mine").write_text("")
     with pytest.raises(ValueError, match="is not empty"):
         fit.fit(Idle(), Counter(), KEY, total_steps=10, run_dir=tmp_path)
