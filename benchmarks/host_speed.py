@@ -1,13 +1,16 @@
 """Training speed of PPO on environments that step outside JAX, beside other libraries (row P11).
 
     python -m benchmarks.host_speed
-    python -m benchmarks.host_speed cartpole --peer-python PYTHON --cleanrl-path CHECKOUT
+    python -m benchmarks.host_speed cartpole --peer-python PYTHON
+    python -m benchmarks.host_speed --cleanrl-python PYTHON --cleanrl-path CHECKOUT
     python -m benchmarks.host_speed --write       also renews the table in docs/speed.md
 
 "jaxrl-lag" plays while it learns (`--actor-lag 1`). Each library has its own process, and their
-runs alternate. Time starts with the environments and leaves out compilation and evaluations. The other
-libraries need an interpreter of their own (`--peer-python`) with stable-baselines3, ale-py, envpool
-and what CleanRL's ppo.py and ppo_atari_envpool.py import.
+runs alternate. Time starts with the environments and leaves out compilation and evaluations.
+
+The other libraries need interpreters of their own: `--peer-python` with stable-baselines3[extra],
+and `--cleanrl-python` with what CleanRL's ppo.py and ppo_atari_envpool.py import (Python 3.11,
+gymnasium 0.29.1, gym 0.23.1, envpool 0.8.4).
 """
 
 import argparse
@@ -53,8 +56,9 @@ def main() -> None:
     )
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; or all")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--peer-python", help="interpreter with the other libraries")
-    parser.add_argument("--cleanrl-path", help="checkout of CleanRL")
+    parser.add_argument("--peer-python", help="interpreter with Stable-Baselines3")
+    parser.add_argument("--cleanrl-python", help="interpreter with what CleanRL imports")
+    parser.add_argument("--cleanrl-path", default="", help="checkout of CleanRL")
     parser.add_argument("--write", action="store_true", help="renew the table in docs/speed.md")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
@@ -62,8 +66,8 @@ def main() -> None:
     programs = dict.fromkeys(PROGRAMS[:2], (sys.executable, ""))
     if options.peer_python:
         programs["sb3"] = (options.peer_python, "")
-        if options.cleanrl_path:
-            programs["cleanrl"] = (options.peer_python, options.cleanrl_path)
+    if options.cleanrl_python:
+        programs["cleanrl"] = (options.cleanrl_python, options.cleanrl_path)
     found = {}
     for row in options.rows or ROWS:
         found[row] = measure(

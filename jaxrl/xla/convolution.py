@@ -2,7 +2,8 @@
 
 Works around: inside a `while` loop or a `scan`, XLA's CPU backend computes the gradient of a
 convolution without its fast kernels, and all of training is a loop. Here a convolution is one
-matrix product with the shifted slices of its input.
+matrix product with the shifted slices of its input, whose gradient by the kernel is computed in
+blocks of rows (`jaxrl.xla.weight_gradient`).
 
 Versions: jaxlib 0.10.2 to 0.11.2 on CPUs. Other devices get `jax.lax`'s convolution.
 
@@ -26,6 +27,7 @@ from jax import lax
 
 from jaxrl.types import Array
 from jaxrl.xla import layout
+from jaxrl.xla.weight_gradient import dot_general
 
 
 def conv_general_dilated(
@@ -123,7 +125,7 @@ def _product(
     slices = [shifted(offsets) for offsets in itertools.product(*map(range, window))]
     kernel = kernel.reshape(-1, kernel.shape[-1])
     last = ((slices[0].ndim - 1,), (0,))
-    return lax.dot_general(jnp.concatenate(slices, -1), kernel, (last, ((), ())), **options)
+    return dot_general(jnp.concatenate(slices, -1), kernel, (last, ((), ())), **options)
 
 
 def _tiles(x: Array, first: int, sizes: tuple[int, ...]) -> Array:
