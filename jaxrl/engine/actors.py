@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from jaxrl.engine.vector_env import VectorState
 from jaxrl.environment import HostEnvironment, HostStep, HostVector
 from jaxrl.errors import Unable
-from jaxrl.types import EnvSpec, PyTree, Trajectory, Transition
+from jaxrl.types import ActionSpace, Box, EnvSpec, Mixed, PyTree, Trajectory, Transition
 
 WAKE_SECONDS = 0.1
 """How often a waiting thread looks for the end of the run."""
@@ -74,14 +74,18 @@ class Shape:
         """Copies of the environment."""
         return self.num_envs * (self.num_members or 1)
 
-    def in_batch(self, x: np.ndarray) -> np.ndarray:
+    def in_batch(self, tree: PyTree) -> PyTree:
         """`[rows, ...]` as `[*batch, ...]`."""
-        return x.reshape(*self.batch, *x.shape[1:])
+        if self.num_members is None:
+            return tree
+        return jax.tree.map(lambda x: x.reshape(*self.batch, *x.shape[1:]), tree)
 
-    def in_rows(self, x: Any) -> np.ndarray:
-        """`[*batch, ...]` as `[rows, ...]`."""
-        x = np.asarray(x)
-        return x.reshape(self.rows, *x.shape[len(self.batch) :])
+    def in_rows(self, tree: PyTree) -> PyTree:
+        """`[*batch, ...]` as NumPy arrays `[rows, ...]`."""
+        tree = jax.tree.map(np.asarray, tree)
+        if self.num_members is None:
+            return tree
+        return jax.tree.map(lambda x: x.reshape(self.rows, *x.shape[2:]), tree)
 
     def of_iteration(self, x: np.ndarray) -> np.ndarray:
         """`[T, rows, ...]` as `[T, n, ...]` or `[M, T, n, ...]`."""
@@ -90,7 +94,7 @@ class Shape:
 
 
 class Checked:
-    """A `HostVector` whose results are checked against the spec.
+    """A `HostVector` whose results are checked against the spec, and its actions bounded.
 
     Raises:
       EnvironmentFault: it raised an error, or returned NaN or another shape or dtype.
@@ -99,6 +103,9 @@ class Checked:
     def __init__(self, vector: HostVector, spec: EnvSpec, num_envs: int, name: str):
         self.vector, self.spec, self.num_envs, self.name = vector, spec, num_envs, name
         self.busy_since: float | None = None
+        leaves, structure = jax.tree.flatten(spec.observation)
+        self.structure: Any = structure
+        self.wanted = [((num_envs, *x.shape), x.dtype, x.dtype.kind == "f") for x in leaves]
 
     @classmethod
     def start(cls, host: HostEnvironment, num_envs: int) -> "Checked":
@@ -117,9 +124,10 @@ class Checked:
         return obs
 
     def step(self, action: PyTree) -> HostStep:
-        step = self._call("step", action)
-        self._check_obs("step", step.obs)
+        step = self._call("step", bounded(self.spec.action, action))
         self._check_obs("step", step.next_obs)
+        if step.obs is not step.next_obs:
+            self._check_obs("step", step.obs)
         if not np.isfinite(step.reward).all():
             copies = np.flatnonzero(~np.isfinite(step.reward)).tolist()
             raise EnvironmentFault(f"{self.name} returned a reward of NaN or inf in {copies}")
@@ -144,23 +152,31 @@ class Checked:
             self.busy_since = None
 
     def _check_obs(self, method: str, obs: PyTree) -> None:
-        wanted = self.spec.observation
-        structure: Any = jax.tree.structure(wanted)
-        if structure != jax.tree.structure(obs):
+        leaves, structure = jax.tree.flatten(obs)
+        if structure != self.structure:
             raise EnvironmentFault(f"{method} of {self.name} returned another structure")
-        for x, like in zip(jax.tree.leaves(obs), jax.tree.leaves(wanted), strict=True):
-            if x.shape != (self.num_envs, *like.shape) or x.dtype != like.dtype:
+        for x, (shape, dtype, is_float) in zip(leaves, self.wanted, strict=True):
+            if x.shape != shape or x.dtype != dtype:
                 raise EnvironmentFault(
                     f"{method} of {self.name} returned observations of {x.dtype}{list(x.shape)}, "
-                    f"but its spec has {like.dtype}{[self.num_envs, *like.shape]}"
+                    f"but its spec has {dtype}{list(shape)}"
                 )
-            if x.dtype.kind == "f" and np.isnan(x).any():
+            if is_float and np.isnan(x.sum()) and np.isnan(x).any():  # the sum is fast
                 copies = np.unique(np.argwhere(np.isnan(x))[:, 0]).tolist()
                 raise EnvironmentFault(f"{method} of {self.name} returned NaN in copies {copies}")
 
 
+def bounded(space: ActionSpace, action: PyTree) -> PyTree:
+    """Clips the continuous parts of actions `[N, ...]`, as `jaxrl.types.into_bounds`."""
+    if isinstance(space, Box):
+        return np.clip(action, *space.bounds())
+    if isinstance(space, Mixed):
+        return tuple(bounded(s, a) for s, a in zip(space.spaces, action, strict=True))
+    return action
+
+
 class Kept:
-    """The steps of an iteration, `[T, rows, ...]`.
+    """The steps of an iteration, leaves `[T, rows, ...]` of a tree.
 
     Copies that are only reset in a step get another one, in which the others step as well. Those
     steps are too many and left out; the last one before them is then truncated, if it ends no
@@ -169,40 +185,50 @@ class Kept:
 
     def __init__(self, num_steps: int, num_rows: int):
         self.num_steps, self.filled = num_steps, np.zeros(num_rows, int)
-        self.tree: PyTree = None
+        self.in_step = 0  # while all copies have as many steps
+        self.buffers: list[np.ndarray] | None = None
 
     @property
     def full(self) -> bool:
-        return bool((self.filled >= self.num_steps).all())
+        return self.in_step == self.num_steps or bool((self.filled >= self.num_steps).all())
 
-    def add(self, row: PyTree, valid: np.ndarray | None) -> None:
-        """Adds a step, leaves `[rows, ...]`."""
-        if self.tree is None:
-            self.tree = jax.tree.map(lambda x: np.empty((self.num_steps, *x.shape), x.dtype), row)
-            self.buffers = jax.tree.leaves(self.tree)
-        if valid is None:
-            at: Any = self.filled[0]
-        else:
-            left_out = np.flatnonzero(valid & (self.filled == self.num_steps))
-            transition = self.tree[0]
-            transition.truncated[-1, left_out] = ~transition.terminated[-1, left_out]
-            rows = np.flatnonzero(valid & (self.filled < self.num_steps))
-            at = self.filled[rows], rows
-            row = jax.tree.map(lambda x: x[rows], row)
-        for buffer, x in zip(self.buffers, jax.tree.leaves(row), strict=True):
-            buffer[at] = x
-        self.filled[slice(None) if valid is None else rows] += 1
+    def add(self, row: PyTree) -> None:
+        """Adds a step of all copies, leaves `[rows, ...]`."""
+        leaves = self._leaves(row)
+        for buffer, x in zip(self.buffers or (), leaves, strict=True):
+            buffer[self.in_step] = x
+        self.in_step += 1
+
+    def add_valid(self, row: PyTree, valid: np.ndarray) -> None:
+        """Adds a step of the copies that took one."""
+        leaves = self._leaves(row)
+        if self.in_step:
+            self.filled[:], self.in_step = self.in_step, 0
+        full = valid & (self.filled == self.num_steps)
+        terminated, truncated = self.tree["terminated"], self.tree["truncated"]
+        truncated[-1, full] = ~terminated[-1, full]
+        rows = np.flatnonzero(valid & (self.filled < self.num_steps))
+        for buffer, x in zip(self.buffers or (), leaves, strict=True):
+            buffer[self.filled[rows], rows] = x[rows]
+        self.filled[rows] += 1
+
+    def _leaves(self, row: PyTree) -> list[np.ndarray]:
+        leaves, structure = jax.tree.flatten(row)
+        if self.buffers is None:
+            self.buffers = [np.empty((self.num_steps, *x.shape), x.dtype) for x in leaves]
+            self.tree = jax.tree.unflatten(structure, self.buffers)
+        return leaves
 
 
-Act = Callable[[PyTree, PyTree, np.ndarray, PyTree, np.int32, np.int32], Any]
-"""(what to play with, carry, first, obs, iteration, step) -> `hosted.Acted`."""
+Act = Callable[[PyTree, PyTree, np.ndarray, PyTree, np.ndarray], tuple[PyTree, PyTree, PyTree]]
+"""(what to play with, carry, first, obs, (iteration, step, actor)) -> (carry, action, extras)."""
 
 
 class Collector:
     """Collects one iteration after another with some copies of a host environment."""
 
-    def __init__(self, vector: Checked, act: Act, shape: Shape, *, resets: bool):
-        self.vector, self.act, self.shape = vector, act, shape
+    def __init__(self, vector: Checked, act: Act, shape: Shape, number: int, *, resets: bool):
+        self.vector, self.act, self.shape, self.number = vector, act, shape, number
         self.resets = resets  # in each iteration
 
     def begin(self, seeds: np.ndarray, carry: PyTree) -> None:
@@ -218,39 +244,53 @@ class Collector:
 
     def collect(self, played: PyTree, iteration: int, stop: Callable[[], bool]) -> Collected | None:
         """The experience of an iteration; None if told to stop."""
-        shape = self.shape
+        shape, ragged = self.shape, False
         if self.resets and iteration > 0:
             self._restart(None)
-        start, kept, t = self.carry, Kept(shape.num_steps, shape.rows), 0
+        start, kept = self.carry, Kept(shape.num_steps, shape.rows)
+        at = np.array([iteration, 0, self.number], np.int32)
         while not kept.full:
             if stop():
                 return None
-            batch = jax.tree.map(shape.in_batch, self.obs)
-            first = shape.in_batch(self.first)
-            acted = self.act(played, self.carry, first, batch, np.int32(iteration), np.int32(t))
-            step = self.vector.step(jax.tree.map(shape.in_rows, acted.bounded))
-            reward: Any = np.asarray(step.reward, np.float32)
-            returns, lengths = self.returns + reward, self.lengths + 1
-            done, flags = step.terminated | step.truncated, cast(Any, step)
-            action, extras = jax.tree.map(shape.in_rows, (acted.action, acted.extras))
-            ends = {"terminated": flags.terminated, "truncated": flags.truncated}
-            transition = Transition(
-                self.obs, action, reward, next_obs=step.next_obs, extras=extras, **ends
-            )
-            kept.add((transition, self.first, returns, lengths), step.valid)
-            if step.valid is not None:  # what was only reset starts an episode
-                done = done | ~step.valid
-            self.obs, self.first, self.carry = step.obs, done, acted.carry
-            self.returns, self.lengths = np.where(done, 0, returns), np.where(done, 0, lengths)
-            t += 1
-        transitions, first, returns, lengths = jax.tree.map(shape.of_iteration, kept.tree)
+            first, obs = shape.in_batch((self.first, self.obs))
+            self.carry, *acted = self.act(played, self.carry, first, obs, at)
+            action, extras = shape.in_rows(acted)
+            step = self.vector.step(action)
+            returns, lengths = self.returns + step.reward, self.lengths + 1
+            row = {
+                "obs": self.obs,
+                "action": action,
+                "reward": step.reward,
+                "terminated": step.terminated,
+                "truncated": step.truncated,
+                "next_obs": step.next_obs,
+                "extras": extras,
+                "first": self.first,
+                "returns": returns,
+                "lengths": lengths,
+            }
+            done = step.terminated | step.truncated
+            ragged |= step.valid is not None
+            if ragged:
+                valid = np.ones(shape.rows, bool) if step.valid is None else step.valid
+                kept.add_valid(row, valid)
+                done = done | ~valid  # what was only reset starts an episode
+            else:
+                kept.add(row)
+            self.obs, self.first = step.obs, done
+            if done.any():
+                returns, lengths = np.where(done, 0, returns), np.where(done, 0, lengths)
+            self.returns, self.lengths = returns, lengths
+            at = at + np.array([0, 1, 0], np.int32)
+        found = jax.tree.map(shape.of_iteration, kept.tree)
+        first, returns, lengths = (found.pop(name) for name in ("first", "returns", "lengths"))
         index = np.arange(shape.first_env, shape.first_env + shape.num_envs, dtype=np.int32)
-        envs = (self.obs, self.first, self.returns.astype(np.float32), self.lengths)
+        envs = (self.obs, self.first, self.returns, self.lengths)
         return Collected(
-            Trajectory(transitions, first, start, np.broadcast_to(index, first.shape)),
+            Trajectory(Transition(**found), first, start, np.broadcast_to(index, first.shape)),
             returns,
             lengths,
-            VectorState((), *jax.tree.map(lambda x: shape.in_batch(np.array(x)), envs)),
+            VectorState((), *shape.in_batch(jax.tree.map(np.array, envs))),
             self.carry,
         )
 

@@ -12,7 +12,7 @@ from jaxrl.engine.actors import Checked, Shape
 from jaxrl.engine.evaluate import PATIENCE, Episodes
 from jaxrl.environment import HostEnvironment
 from jaxrl.trees import tree_where
-from jaxrl.types import Key, PyTree, Stream, into_bounds, stream
+from jaxrl.types import Key, PyTree, Stream, stream
 
 MOST_COPIES = 64
 """Most copies of an environment with a time limit that an evaluation of a member starts."""
@@ -28,7 +28,7 @@ def copies_for(num_episodes: int, max_steps: int | None) -> int:
 
 
 ActToEvaluate = Callable[[PyTree, np.ndarray, PyTree, np.int32], tuple[PyTree, PyTree]]
-"""(carry, first, obs, step) -> (carry, bounded actions)."""
+"""(carry, first, obs, step) -> (carry, actions)."""
 
 
 def play_with(
@@ -51,7 +51,7 @@ def play_with(
     def act(key, carry, first, obs, step):
         carry = tree_where(first, start, carry)
         carry, action, _ = policy(carry, obs, jax.random.fold_in(stream(key, Stream.ACT), step))
-        return carry, jax.vmap(functools.partial(into_bounds, host.spec.action))(action)
+        return carry, action
 
     vector = Checked.start(host, shape.rows)
     try:
@@ -105,9 +105,9 @@ def play(
     obs, first = vector.reset(seeds), np.ones(rows, bool)
     length, step = np.zeros(rows, np.int32), 0
     while (playing := episode < num_episodes).any():
-        batch = jax.tree.map(shape.in_batch, obs)
-        carry, action = act(carry, shape.in_batch(first), batch, np.int32(step))
-        now = vector.step(jax.tree.map(shape.in_rows, action))
+        start, batch = shape.in_batch((first, obs))
+        carry, action = act(carry, start, batch, np.int32(step))
+        now = vector.step(shape.in_rows(action))
         valid = np.ones(rows, bool) if now.valid is None else now.valid
         length += valid
         ended = valid & (now.terminated | now.truncated)

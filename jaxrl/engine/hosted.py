@@ -4,12 +4,10 @@ A rollout is a Python loop (`jaxrl.engine.actors`) over a compiled `act`; `learn
 of an iteration, the same as in `Training.iteration`.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxrl.agent import Offline, OnPolicy, Population, Replay
 from jaxrl.engine import learners
@@ -27,7 +25,6 @@ from jaxrl.types import (
     PyTree,
     Stream,
     Trajectory,
-    into_bounds,
     stream,
 )
 from jaxrl.xla.flatten import Flattened
@@ -56,22 +53,6 @@ def check(name: str, agent: Any, batched: bool = False) -> None:
         )
 
 
-class Acted(struct.PyTreeNode):
-    """What `act` returns for the copies of an actor, leaves `[n, ...]`.
-
-    Attributes:
-      carry: the policy's carry after the step.
-      action: as the agent chose it.
-      extras: what it returned with the action.
-      bounded: the action within the bounds of its space, for the environment.
-    """
-
-    carry: PyTree
-    action: PyTree
-    extras: PyTree
-    bounded: PyTree
-
-
 @in_float32
 def act(
     training: Any,
@@ -81,12 +62,10 @@ def act(
     first: Array,
     obs: PyTree,
     key: Key,
-    iteration: Array,
-    step: Array,
-    actor: Array,
+    at: Array,
     *,
     num_actors: int = 1,
-) -> Acted:
+) -> tuple[PyTree, PyTree, PyTree]:
     """Chooses the actions of one step of a rollout, like `rollout` with the same keys.
 
     Args:
@@ -96,9 +75,12 @@ def act(
       first: `bool[n]`, where to start from the initial carry.
       obs: raw observations, leaves `[n, ...]`.
       key: the key of the run.
-      iteration, step: which step of which iteration, `int32[]`.
-      actor: which of `num_actors` actors, `int32[]`.
+      at: iteration, step of it, and actor, of `num_actors`: `int32[3]`.
+
+    Returns:
+      The carry, actions and extras, leaves `[n, ...]`.
     """
+    iteration, step, actor = at
     agent, plan = training.agent, training.agent.plan
     start = agent.initial_carry(first.shape[0])
     carry = tree_where(first, start, carry)
@@ -110,8 +92,7 @@ def act(
     if num_actors > 1:
         act_key = jax.random.fold_in(act_key, actor)
     carry, action, extras = policy(carry, obs, act_key)
-    bounded = jax.vmap(functools.partial(into_bounds, training.envs.spec.action))(action)
-    return Acted(carry, action, extras, bounded)
+    return carry, action, extras
 
 
 @in_float32
@@ -126,14 +107,14 @@ def act_to_evaluate(
     iteration: Array,
     step: Array,
 ) -> tuple[PyTree, PyTree]:
-    """Chooses the actions of one step of an evaluation; returns the carry and bounded actions."""
+    """Chooses the actions of one step of an evaluation; returns the carry and actions."""
     clock, explore = training.clock(iteration), training.options.eval_mode == "sample"
     policy: Any = policy_of(training.agent, agent_state, stats, clock, explore=explore)
     carry = tree_where(first, policy.initial_carry(first.shape[0]), carry)
     key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
     act_key = jax.random.fold_in(stream(key, Stream.ACT), step)
     carry, action, _ = policy(carry, obs, act_key)
-    return carry, jax.vmap(functools.partial(into_bounds, training.envs.spec.action))(action)
+    return carry, action
 
 
 @in_float32

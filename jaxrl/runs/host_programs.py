@@ -91,22 +91,36 @@ class HostPrograms(Programs):
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape.batch, *x.shape[1:])), carry)
 
     def _lower_act(self, members: Members, state: TrainState) -> Any:
-        """`hosted.act`; what an actor plays with is a list of arrays, which is fast to pass."""
-        number, shape = np.int32(0), self.shapes[0]
+        """`hosted.act`; what an actor plays with is a list of only those arrays that it uses."""
+        shape, at = self.shapes[0], jax.ShapeDtypeStruct((3,), np.int32)
         of_one = functools.partial(hosted.act, num_actors=self.options.actors)
-        act_of = members.vmap(of_one, 0, 0, 0, 0, 0, 0, None, None, None)
+        act_of = members.vmap(of_one, 0, 0, 0, 0, 0, 0, None)
         leaves, played = jax.tree.flatten((self.training, state.agent, state.stats, self.key))
 
-        def act(leaves, carry, first, obs, iteration, step, actor):
+        def act_with(leaves, carry, first, obs, at):
             training, agent, stats, key = jax.tree.unflatten(played, leaves)
-            return act_of(training, agent, stats, carry, first, obs, key, iteration, step, actor)
+            return act_of(training, agent, stats, carry, first, obs, key, at)
 
         carry = jax.eval_shape(lambda x: self._part(x, shape), state.carry)
         first = jax.ShapeDtypeStruct(shape.batch, bool)
         obs = self._observations(*shape.batch)
-        return jax.jit(act).lower(leaves, carry, first, obs, number, number, number)
+        self.used = _used(jax.make_jaxpr(act_with)(leaves, carry, first, obs, at), len(leaves))
 
-    def _lower_learn(self, members: Members, state: TrainState, acted: hosted.Acted) -> Any:
+        def act(used, *rest):
+            found = dict(zip(self.used, used, strict=True))
+            unused = {i: leaves[i] for i in range(len(leaves)) if i not in found}
+            found |= {i: jnp.zeros(x.shape, x.dtype) for i, x in unused.items()}
+            return act_with([found[i] for i in range(len(leaves))], *rest)
+
+        used = [leaves[i] for i in self.used]
+        return jax.jit(act).lower(used, carry, first, obs, at)
+
+    def _played(self, state: TrainState) -> list[Any]:
+        """What an actor plays with, for the program `act`."""
+        leaves = jax.tree.leaves((self.training, state.agent, state.stats, self.key))
+        return [leaves[i] for i in self.used]
+
+    def _lower_learn(self, members: Members, state: TrainState, acted: Any) -> Any:
         plan: Any = self.training.agent.plan
         members_axis = self.shapes[0].batch[:-1]
         size = (*members_axis, plan.num_steps, plan.num_envs)
@@ -119,7 +133,7 @@ class HostPrograms(Programs):
             over_time(jax.ShapeDtypeStruct((*members_axis, 1), k)) for k in kinds
         )
         obs = self._observations(*size)
-        action, extras = jax.tree.map(over_time, (acted.action, acted.extras))
+        action, extras = jax.tree.map(over_time, acted[1:])
         steps = Transition(obs, action, numbers, flags, flags, obs, extras)
         trajectory = Trajectory(steps, flags, state.carry, counts)
         donated = state.replace(carry=())  # the carry, which actors go on with, is not
@@ -146,8 +160,7 @@ class HostPrograms(Programs):
         collectors = []
         for number, shape in enumerate(self.shapes):
             vector = Checked.start(env.host, shape.rows)
-            of_actor = functools.partial(_act_as, act, np.int32(number))
-            collector = Collector(vector, of_actor, shape, resets=resets)
+            collector = Collector(vector, act, shape, number, resets=resets)
             collectors.append(collector)
             carry, own = self._part((state.carry, seeds), shape)
             collector.begin(own.reshape(shape.rows), carry)
@@ -166,8 +179,7 @@ class HostPrograms(Programs):
             if self.actors is None:
                 self.actors = self._begin(state, int(start))
             for iteration in range(int(start), int(stop)):
-                played = jax.tree.leaves((training, state.agent, state.stats, key))
-                self.actors.publish(iteration, played)
+                self.actors.publish(iteration, self._played(state))
                 found = self.actors.collected(members=self.num_members is not None)
                 state, vector = self._learn(state, found, iteration)
                 vectors.append(vector)
@@ -240,5 +252,9 @@ def programs_of(members: Members, options: RunOptions) -> Programs:
     return Programs(members)
 
 
-def _act_as(act: Any, actor: np.int32, *given: Any) -> hosted.Acted:
-    return act(*given, actor)
+def _used(jaxpr: Any, number: int) -> list[int]:
+    """Which of the first `number` arguments a program uses."""
+    uses = {*map(id, jaxpr.jaxpr.outvars)}
+    for equation in jaxpr.jaxpr.eqns:
+        uses.update(map(id, equation.invars))
+    return [i for i, x in enumerate(jaxpr.jaxpr.invars[:number]) if id(x) in uses]
