@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrl.distributions import Categorical, MultiCategorical
 from jaxrl.engine.first_step import FirstStep
-from jaxrl.environment import Environment, NoEnvironment
+from jaxrl.environment import Environment, Hosted, NoEnvironment
 from jaxrl.errors import JaxrlError
 from jaxrl.types import (
     ActionSpace,
@@ -26,6 +26,7 @@ from jaxrl.types import (
     split_mask,
 )
 from jaxrl.xla.precision import in_float32
+from jaxrl_envs import host_conformance
 from jaxrl_envs.objects import as_environment
 
 NUM_COPIES = 4
@@ -48,6 +49,9 @@ def check(env: Environment, *, num_steps: int = 200, seed: int = 0) -> None:
     are pure; that `vmap` over copies equals each copy alone; that action masks leave a choice; and
     that episodes end at the spec's time limit, and are not truncated earlier if the spec promises
     that.
+
+    Of an environment that steps outside JAX it checks shapes, dtypes, numbers, flags, seeds and
+    time limits in `num_steps` random steps of a few copies.
 
     Args:
       env: one environment, or an object that `jaxrl_envs.adapt` accepts.
@@ -83,6 +87,9 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
             "(flax.struct.PyTreeNode) whose static fields compare by value"
         )
         return
+    if isinstance(env, Hosted):
+        yield from host_conformance.problems(env.host, _actions(spec), num_steps, key)
+        return
     try:
         step = FirstStep.of(env)
     except NoEnvironment as error:
@@ -99,6 +106,19 @@ def _problems(env: Any, num_steps: int, key: Key) -> Iterator[str]:
     yield from _impurities(env, step.state, key)
     if not wrong:
         yield from _problems_in_play(env, spec, num_steps, key)
+
+
+def _actions(spec: EnvSpec) -> Any:
+    """A compiled function from observations `[N, ...]` and a key to random available actions."""
+
+    def one(obs: PyTree, key: Key) -> PyTree:
+        return _available(spec.action, split_mask(obs)[1], key)
+
+    def act(obs: PyTree, key: Key) -> PyTree:
+        num = jax.tree.leaves(obs)[0].shape[0]
+        return jax.vmap(one)(obs, jax.random.split(key, num))
+
+    return _jit(act)
 
 
 def _weak_types(step: FirstStep) -> Iterator[str]:

@@ -48,6 +48,14 @@ def test_custom_env_learns():
     assert means[-1] > means[0]
 
 
+def test_own_simulator_learns():
+    lines = run("own_simulator", "--total-steps", 40_000, "--actor-lag", 1).splitlines()
+    _, returns = zip(*map(numbers, lines), strict=True)
+    assert len(lines) == 5
+    assert returns[-1] > returns[0]
+    assert returns[-1] > -5.0  # a valve that is always half open earns -50
+
+
 def test_custom_agent_learns():
     lines = run("custom_agent", "--total-steps", 60_000, "--seeds", 2).splitlines()
     assert len(lines) == 10

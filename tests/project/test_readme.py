@@ -45,6 +45,15 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert printed.count("[[") == 1  # the exact gradient
 
 
+@pytest.mark.thorough
+def test_the_example_of_host_environments_runs():
+    text = (ROOT / "docs" / "host_environments.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(small(block), names)
+    assert names["result"].evaluations[-1].returns.shape == (1, 4)
+
+
 def test_flags_and_names_in_the_readme_exist(tmp_path, monkeypatch):
     """Configuration files in the commands contain the README's own settings."""
     from jaxrl.cli.command_line import parse_command_line

@@ -129,11 +129,22 @@ def test_threads_do_not_change_a_run(actors, lag):
 
 
 def test_a_lag_is_the_age_of_the_policy():
-    """With a learning rate so large that the policy changes, only later iterations differ."""
-    fresh, late = (fit(actor_lag=lag, iterations=2).state for lag in (0, 1))
-    assert any((x != y).any() for x, y in zip(leaves(fresh), leaves(late), strict=True))
-    fresh, late = (fit(actor_lag=lag, iterations=1).state for lag in (0, 1))
-    assert_equal(fresh, late)
+    """The environment does not depend on the actions, so that log-probabilities tell policies."""
+
+    def log_probs(learning_rate, lag):
+        SEEN.clear()
+        agent = Remembers(num_envs=4, num_steps=5, num_minibatches=2, hidden_sizes=(8,))
+        fit(agent.replace(learning_rate=learning_rate), actor_lag=lag)
+        jax.effects_barrier()
+        return [np.asarray(seen.steps.extras["log_prob"]) for seen in SEEN]
+
+    def same(x, y):
+        return [bool((a == b).all()) for a, b in zip(x, y, strict=True)]
+
+    first = log_probs(0.0, 0)  # of the initial policy
+    assert same(log_probs(0.1, 0), first) == [True, False, False, False]
+    assert same(log_probs(0.1, 1), first) == [True, True, False, False]
+    assert same(log_probs(0.1, 2), first) == [True, True, True, False]
 
 
 def test_seeds_are_trained_side_by_side_as_alone():
@@ -270,3 +281,32 @@ def test_only_host_environments_have_actors():
 def test_programs_cannot_contain_them(use):
     with pytest.raises(TypeError, match="steps outside jax"):
         use(Counting())
+
+
+# jaxrl_envs.check ---------------------------------------------------------------------------------
+
+
+def without_seeds(vector, step):
+    vector.count[:] = np.random.default_rng().integers(0, 2, vector.n)
+
+
+def test_check_accepts_what_keeps_the_contract():
+    jaxrl_envs.check(Counting())
+    jaxrl_envs.check(jaxrl_envs.make("gymnasium/Acrobot-v1"), num_steps=20)
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (lambda v, s: s._replace(obs=s.obs + 1), "obs differs from next_obs"),
+        (lambda v, s: s._replace(truncated=s.terminated | s.truncated), "terminated and truncated"),
+        (lambda v, s: s._replace(terminated=s.terminated * 1.0), "terminated is float64"),
+        (lambda v, s: s._replace(terminated=s.terminated & False), "continued after spec.max"),
+        (without_seeds, "two different results"),
+        (lambda v, s: raise_error(s), "the simulator broke"),
+        (lambda v, s: s._replace(reward=s.reward[:1]), r"rewards of shape \(1,\)"),
+    ],
+)
+def test_check_names_what_is_wrong(fail, message):
+    with pytest.raises(jaxrl_envs.ConformanceError, match=message):
+        jaxrl_envs.check(Counting(fail=fail))
