@@ -96,14 +96,23 @@ def test_the_learner_never_sees_a_step_that_only_resets(name):
 def test_a_gap_between_iterations_is_a_truncation():
     """Copies that step on while another one resets lose steps; nothing bootstraps across them."""
     SEEN.clear()
-    env = GymnasiumEnv(Counting, "counting", **VECTORS["next step"])
+
+    def of_two_lengths(num_envs):
+        makers = [functools.partial(Counting, length=3 + i % 2) for i in range(num_envs)]
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    env = GymnasiumEnv(Counting, "counting", make_vector=of_two_lengths)
     agent = Remembers(num_envs=2, num_steps=7, num_minibatches=2, hidden_sizes=(8,))
     jaxrl.fit(agent, env, KEY, total_steps=70, num_evaluations=1, num_eval_episodes=2)
     jax.effects_barrier()
+    num_gaps = 0
     for now, then in itertools.pairwise(SEEN):
         last = jax.tree.map(lambda x: x[-1], now.steps)
         adjacent = (last.next_obs.obs == then.steps.obs.obs[0]).all(-1)
+        ends_here = last.next_obs.obs[..., 0] == np.arange(2) + 3
         assert (adjacent | last.terminated | last.truncated).all()
+        num_gaps += (~adjacent & ~ends_here).sum()
+    assert num_gaps > 0
 
 
 SPACES = {

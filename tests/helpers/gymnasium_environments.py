@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 
 class Counting(gymnasium.Env):
-    """Episodes of three steps; the observation is (steps, episodes), and the reward 1.
+    """Episodes of `length` steps; the observation is (steps, episodes), and the reward 1.
 
     Every second episode is truncated, the others terminate. The available action is the number of
     steps modulo 2, and another one is an error.
@@ -15,8 +15,8 @@ class Counting(gymnasium.Env):
     observation_space = spaces.Box(0, np.inf, (2,), np.float64)
     action_space = spaces.Discrete(2, start=5)
 
-    def __init__(self, masked=True):
-        self.masked, self.episode = masked, -1
+    def __init__(self, masked=True, length=3):
+        self.masked, self.length, self.episode = masked, length, -1
 
     def _observed(self):
         mask = np.arange(2) == self.count % 2
@@ -33,7 +33,7 @@ class Counting(gymnasium.Env):
         if self.masked:
             assert action == 5 + self.count % 2
         self.count += 1
-        over, odd = self.count == 3, self.episode % 2 == 1
+        over, odd = self.count == self.length, self.episode % 2 == 1
         obs, info = self._observed()
         return obs, 1.0, over and not odd, over, info if self.masked else {}
 

@@ -33,12 +33,12 @@ MUTANTS = (
         (f"{ADAPTERS}::test_a_gap_between_iterations_is_a_truncation",),
     ),
     Mutant(
-        "actors-lag-one-more",
-        "The policy that plays is one iteration older than asked for.",
+        "actors-wait-for-the-learner",
+        "A lag of one iteration is none: actors never play while the learner trains.",
         "jaxrl/engine/actors.py",
         "self._wait_for(max(self.first, iteration - self.lag))",
-        "self._wait_for(max(self.first, iteration - self.lag - 1))",
-        (f"{EXACT}[False-ppo]",),
+        "self._wait_for(max(self.first, iteration - self.lag // 2))",
+        (f"{ENGINE}::test_a_lag_is_the_age_of_the_policy",),
     ),
     Mutant(
         "a-hosted-carry-is-never-reset",
@@ -78,6 +78,6 @@ MUTANTS = (
         "jaxrl/engine/actors.py",
         "if is_float and np.isnan(x.sum()) and np.isnan(x).any():",
         "if False:",
-        (f"{ENGINE}::test_a_fault_ends_the_run_by_name_after_a_checkpoint[nan]",),
+        (f"{ENGINE}::test_check_names_what_is_wrong[<lambda>-NaN in copies]",),
     ),
 )

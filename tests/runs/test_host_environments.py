@@ -298,6 +298,7 @@ def test_check_accepts_what_keeps_the_contract():
 @pytest.mark.parametrize(
     ("fail", "message"),
     [
+        (lambda v, s: s._replace(next_obs=s.next_obs * np.nan), "NaN in copies"),
         (lambda v, s: s._replace(obs=s.obs + 1), "obs differs from next_obs"),
         (lambda v, s: s._replace(truncated=s.terminated | s.truncated), "terminated and truncated"),
         (lambda v, s: s._replace(terminated=s.terminated * 1.0), "terminated is float64"),
