@@ -31,6 +31,7 @@ from jaxrl.runs.disk import user_path
 from jaxrl.runs.run_config import MINARI, RunConfig
 from jaxrl.runs.run_options import RunOptions
 from jaxrl.value_text import parse, plain_value, whole_number
+from jaxrl_envs.libraries import HOSTED
 
 if TYPE_CHECKING:
     from jaxrl.runs.directory import RunDirectory
@@ -215,7 +216,7 @@ def _use_processor(run_config: RunConfig) -> None:
     """Chooses devices and threads of a CPU before jax starts; says so if one thread is faster."""
     if reason := use_one_thread(run_config):
         print(f"threads of XLA: {reason}", flush=True)
-    else:
+    elif run_config.environment.partition("/")[0] not in HOSTED:  # those learn on one device
         use_cores(run_config.num_members, run_config.options.devices)
 
 
