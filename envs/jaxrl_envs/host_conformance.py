@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.engine.actors import Checked, EnvironmentFault
+from jaxrl.engine.checked_vector import Checked, EnvironmentFault
 from jaxrl.environment import HostEnvironment, HostStep
 from jaxrl.types import Key, PyTree
 

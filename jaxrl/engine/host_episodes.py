@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.engine.actors import Checked, Shape
+from jaxrl.engine.checked_vector import Checked
+from jaxrl.engine.collector import Shape
 from jaxrl.engine.evaluate import PATIENCE, Episodes
 from jaxrl.environment import HostEnvironment
 from jaxrl.trees import tree_where

@@ -1,7 +1,7 @@
 """Compiled parts of training on host environments, which step outside JAX.
 
-A rollout is a Python loop (`jaxrl.engine.actors`) over a compiled `act`; `learn` is the second half
-of an iteration, the same as in `Training.iteration`.
+A rollout is a Python loop (`jaxrl.engine.collector`) over a compiled `act`; `learn` is the second
+half of an iteration, the same as in `Training.iteration`.
 """
 
 from typing import Any

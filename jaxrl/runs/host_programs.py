@@ -10,7 +10,9 @@ import numpy as np
 
 from jaxrl.engine import hosted
 from jaxrl.engine.acting import start_carry
-from jaxrl.engine.actors import Actors, Checked, Collected, Collector, EnvironmentFault, Shape
+from jaxrl.engine.actors import Actors
+from jaxrl.engine.checked_vector import Checked, EnvironmentFault
+from jaxrl.engine.collector import Collected, Collector, Shape
 from jaxrl.engine.evaluate import Episodes
 from jaxrl.engine.host_episodes import copies_for, play, seeds_of
 from jaxrl.engine.learners import TrainState

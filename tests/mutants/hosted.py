@@ -27,7 +27,7 @@ MUTANTS = (
     Mutant(
         "a-gap-is-no-end",
         "Steps that are left out are no truncation, so that a return goes on across the gap.",
-        "jaxrl/engine/actors.py",
+        "jaxrl/engine/collector.py",
         "truncated[-1, full] = ~terminated[-1, full]",
         "pass",
         (f"{ADAPTERS}::test_a_gap_between_iterations_is_a_truncation",),
@@ -67,7 +67,7 @@ MUTANTS = (
     Mutant(
         "an-episode-keeps-its-return",
         "The return of a finished episode on a host environment goes on in the next one.",
-        "jaxrl/engine/actors.py",
+        "jaxrl/engine/collector.py",
         "returns, lengths = np.where(done, 0, returns), np.where(done, 0, lengths)",
         "lengths = np.where(done, 0, lengths)",
         (f"{ENGINE}::test_episodes_count_once_they_end",),
@@ -75,7 +75,7 @@ MUTANTS = (
     Mutant(
         "a-hidden-nan",
         "NaN in an observation of a host environment reaches the agent.",
-        "jaxrl/engine/actors.py",
+        "jaxrl/engine/checked_vector.py",
         "if is_float and np.isnan(x.sum()) and np.isnan(x).any():",
         "if False:",
         (f"{ENGINE}::test_check_names_what_is_wrong[<lambda>-NaN in copies]",),

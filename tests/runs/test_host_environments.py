@@ -11,7 +11,7 @@ from helpers.hosted import Counting, SteppedFromHost
 import jaxrl
 import jaxrl_envs
 from jaxrl.agents import CEM, DQN, PPO, SAC
-from jaxrl.engine.actors import EnvironmentFault
+from jaxrl.engine.checked_vector import EnvironmentFault
 from jaxrl.runs.events import Resumed
 from jaxrl.wrappers import MaskVelocity
 

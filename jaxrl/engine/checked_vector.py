@@ -1,0 +1,97 @@
+"""Host environments with checked results and bounded actions."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.environment import HostEnvironment, HostStep, HostVector
+from jaxrl.errors import Unable
+from jaxrl.types import ActionSpace, Box, EnvSpec, Mixed, PyTree
+
+
+class EnvironmentFault(Unable):
+    """A host environment has raised an error, returned invalid values, or not returned."""
+
+
+class Checked:
+    """A `HostVector` whose results are checked against the spec, and its actions bounded.
+
+    Raises:
+      EnvironmentFault: it raised an error, or returned NaN or another shape or dtype.
+    """
+
+    def __init__(self, vector: HostVector, spec: EnvSpec, num_envs: int, name: str):
+        self.vector, self.spec, self.num_envs, self.name = vector, spec, num_envs, name
+        self.busy_since: float | None = None
+        leaves, structure = jax.tree.flatten(spec.observation)
+        self.structure: Any = structure
+        self.wanted = [((num_envs, *x.shape), x.dtype, x.dtype.kind == "f") for x in leaves]
+
+    @classmethod
+    def start(cls, host: HostEnvironment, num_envs: int) -> "Checked":
+        """Starts copies of a host environment."""
+        try:
+            vector = host.vector(num_envs)
+        except Exception as error:
+            raise EnvironmentFault(
+                f"{host.name} could not be started: {type(error).__name__}: {error}"
+            ) from error
+        return cls(vector, host.spec, num_envs, host.name)
+
+    def reset(self, seeds: np.ndarray | None = None) -> PyTree:
+        obs = self._call("reset", seeds)
+        self._check_obs("reset", obs)
+        return obs
+
+    def step(self, action: PyTree) -> HostStep:
+        step = self._call("step", bounded(self.spec.action, action))
+        self._check_obs("step", step.next_obs)
+        if step.obs is not step.next_obs:
+            self._check_obs("step", step.obs)
+        if not np.isfinite(step.reward).all():
+            copies = np.flatnonzero(~np.isfinite(step.reward)).tolist()
+            raise EnvironmentFault(f"{self.name} returned a reward of NaN or inf in {copies}")
+        if step.reward.shape != (self.num_envs,):
+            raise EnvironmentFault(
+                f"{self.name} returned rewards of shape {step.reward.shape}, not ({self.num_envs},)"
+            )
+        return step
+
+    def close(self) -> None:
+        self.vector.close()
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        self.busy_since = time.monotonic()
+        try:
+            return getattr(self.vector, method)(*arguments)
+        except Exception as error:
+            raise EnvironmentFault(
+                f"{self.name} has failed in {method}: {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            self.busy_since = None
+
+    def _check_obs(self, method: str, obs: PyTree) -> None:
+        leaves, structure = jax.tree.flatten(obs)
+        if structure != self.structure:
+            raise EnvironmentFault(f"{method} of {self.name} returned another structure")
+        for x, (shape, dtype, is_float) in zip(leaves, self.wanted, strict=True):
+            if x.shape != shape or x.dtype != dtype:
+                raise EnvironmentFault(
+                    f"{method} of {self.name} returned observations of {x.dtype}{list(x.shape)}, "
+                    f"but its spec has {dtype}{list(shape)}"
+                )
+            if is_float and np.isnan(x.sum()) and np.isnan(x).any():  # the sum is fast
+                copies = np.unique(np.argwhere(np.isnan(x))[:, 0]).tolist()
+                raise EnvironmentFault(f"{method} of {self.name} returned NaN in copies {copies}")
+
+
+def bounded(space: ActionSpace, action: PyTree) -> PyTree:
+    """Clips the continuous parts of actions `[N, ...]`, as `jaxrl.types.into_bounds`."""
+    if isinstance(space, Box):
+        return np.clip(action, *space.bounds())
+    if isinstance(space, Mixed):
+        return tuple(bounded(s, a) for s, a in zip(space.spaces, action, strict=True))
+    return action
