@@ -10,10 +10,15 @@ import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
-from jaxrl.engine.checked_vector import Checked, EnvironmentFault
+from jaxrl.engine.checked_vector import Checked
 from jaxrl.engine.collector import Collected, Collector, joined
 from jaxrl.types import PyTree
+from jaxrl.xla.transfers import transfers_allowed
+
+R = TypeVar("R")
 
 WAKE_SECONDS = 0.1
 """How often a waiting thread looks for the end of the run."""
@@ -68,18 +73,15 @@ class Actors:
             while not self.finished[number]:
                 if self.faults:
                     raise self.faults[0]
-                since = vector.busy_since
-                if since is not None and time.monotonic() - since > self.timeout:
-                    raise EnvironmentFault(
-                        f"{vector.name} has not returned for {self.timeout:g} s: raise env_timeout "
-                        "if it is just slow"
-                    )
+                vector.check_hanging(self.timeout)
                 self.changed.wait(WAKE_SECONDS)
             return self.finished[number].popleft()
 
+    @transfers_allowed
     def _run(self, number: int, last: int) -> None:
         collector = self.collectors[number]
         try:
+            collector.begin()
             for iteration in range(self.first, last):
                 played = self._wait_for(max(self.first, iteration - self.lag))
                 found = collector.collect(played, iteration, lambda: self.ended)
@@ -113,13 +115,42 @@ class Actors:
             self.ended = True
             self.changed.notify_all()
         _join(self.threads)
-        closing = [
-            threading.Thread(target=_close, args=(collector.vector,), daemon=True)
-            for collector in self.collectors
-        ]
-        for thread in closing:
-            thread.start()
-        _join([*closing, *self.threads])
+        close_all([collector.vector for collector in self.collectors])
+        _join(self.threads)
+
+
+def close_all(vectors: list[Checked]) -> None:
+    """Closes environments, without waiting long for one that hangs."""
+    closing = [threading.Thread(target=_close, args=(x,), daemon=True) for x in vectors]
+    for thread in closing:
+        thread.start()
+    _join(closing)
+
+
+def watched(vector: Checked, timeout: float, function: Callable[[], R]) -> R:
+    """The result of a function that steps an environment, called in a thread.
+
+    Raises:
+      EnvironmentFault: the environment has failed, or has not returned for `timeout` seconds.
+    """
+    results: list[R] = []
+    errors: list[BaseException] = []
+
+    @transfers_allowed  # a setting of each thread
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # raised again below
+            errors.append(error)
+
+    thread = threading.Thread(target=call, name="jaxrl-actor-evaluation", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        vector.check_hanging(timeout)
+        thread.join(WAKE_SECONDS)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _join(threads: list[threading.Thread]) -> None:

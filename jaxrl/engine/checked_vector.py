@@ -59,6 +59,15 @@ class Checked:
             )
         return step
 
+    def check_hanging(self, timeout: float) -> None:
+        """Raises EnvironmentFault if the environment has not returned for `timeout` seconds."""
+        since = self.busy_since
+        if since is not None and time.monotonic() - since > timeout:
+            raise EnvironmentFault(
+                f"{self.name} has not returned for {timeout:g} s: raise env_timeout if it is just "
+                "slow"
+            )
+
     def close(self) -> None:
         self.vector.close()
 

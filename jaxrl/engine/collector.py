@@ -126,14 +126,24 @@ Act = Callable[[PyTree, PyTree, np.ndarray, PyTree, np.ndarray], tuple[PyTree, P
 class Collector:
     """Collects one iteration after another with some copies of a host environment."""
 
-    def __init__(self, vector: Checked, act: Act, shape: Shape, number: int, *, resets: bool):
+    def __init__(
+        self,
+        vector: Checked,
+        act: Act,
+        shape: Shape,
+        number: int,
+        *,
+        seeds: np.ndarray,
+        carry: PyTree,
+        resets: bool,
+    ):
         self.vector, self.act, self.shape, self.number = vector, act, shape, number
+        self.seeds, self.carry = seeds, carry
         self.resets = resets  # in each iteration
 
-    def begin(self, seeds: np.ndarray, carry: PyTree) -> None:
-        """Starts new episodes."""
-        self.carry = carry
-        self._restart(seeds)
+    def begin(self) -> None:
+        """Starts the first episodes."""
+        self._restart(self.seeds)
 
     def _restart(self, seeds: np.ndarray | None) -> None:
         rows = self.shape.rows

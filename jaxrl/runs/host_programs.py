@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl.engine import hosted
 from jaxrl.engine.acting import start_carry
-from jaxrl.engine.actors import Actors
+from jaxrl.engine.actors import Actors, close_all, watched
 from jaxrl.engine.checked_vector import Checked, EnvironmentFault
 from jaxrl.engine.collector import Collected, Collector, Shape
 from jaxrl.engine.evaluate import Episodes
@@ -162,10 +162,9 @@ class HostPrograms(Programs):
         collectors = []
         for number, shape in enumerate(self.shapes):
             vector = Checked.start(env.host, shape.rows)
-            collector = Collector(vector, act, shape, number, resets=resets)
-            collectors.append(collector)
             carry, own = self._part((state.carry, seeds), shape)
-            collector.begin(own.reshape(shape.rows), carry)
+            given: Any = {"seeds": own.reshape(shape.rows), "carry": carry, "resets": resets}
+            collectors.append(Collector(vector, act, shape, number, **given))
         actors = Actors(collectors, self.options.actor_lag, self.options.env_timeout)
         actors.start(start, training.num_iterations)
         return actors
@@ -229,7 +228,9 @@ class HostPrograms(Programs):
 
         seeds = seeds_of(key, Stream.EVALUATE, int(iteration), shape.num_envs).reshape(shape.rows)
         carry, num_episodes = self._carry_to_evaluate(), training.eval_envs.num_envs
-        return play(self.eval_vector, acting, shape, carry, seeds, num_episodes)
+        vector = self.eval_vector
+        playing = functools.partial(play, vector, acting, shape, carry, seeds, num_episodes)
+        return watched(vector, self.options.env_timeout, playing)
 
     def place_state(self, state: TrainState) -> TrainState:
         return jax.device_put(state, self.placement.devices[0])
@@ -244,7 +245,7 @@ class HostPrograms(Programs):
         if self.actors is not None:
             self.actors.close()
         if self.eval_vector is not None:
-            self.eval_vector.close()
+            close_all([self.eval_vector])
 
 
 def programs_of(members: Members, options: RunOptions) -> Programs:

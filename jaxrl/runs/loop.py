@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl.analysis.statistics import mean_of_finished
 from jaxrl.devices import hosts
+from jaxrl.engine.checked_vector import EnvironmentFault
 from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.engine.train import chunk_stops
 from jaxrl.errors import Unable
@@ -61,6 +62,9 @@ class Loop:
         self.programs = programs_of(self.members, self.options)
         try:
             return self._run(resume)
+        except EnvironmentFault:
+            self.save(self.run_state)
+            raise
         finally:
             self.programs.close()
 
@@ -126,7 +130,6 @@ class Loop:
         self.stride = max(1, min(2 * self.stride, longest))
         self.look_for_divergence(run_state, programs.trim(jax.device_get(divergence)))
         if programs.fault is not None:
-            self.save(run_state)
             raise programs.fault
         steps = training.steps_after(to)
         self.tell(

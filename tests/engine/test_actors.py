@@ -25,8 +25,8 @@ def actors_of(hosts, lag, timeout=5.0):
     for number, host in enumerate(hosts):
         shape = Shape(None, NUM_ENVS, NUM_STEPS, NUM_ENVS * number)
         vector = Checked.start(host, NUM_ENVS)
-        collectors.append(Collector(vector, act, shape, number, resets=False))
-        collectors[-1].begin(np.arange(NUM_ENVS), ())
+        given = {"seeds": np.arange(NUM_ENVS), "carry": (), "resets": False}
+        collectors.append(Collector(vector, act, shape, number, **given))
     return Actors(collectors, lag, timeout)
 
 

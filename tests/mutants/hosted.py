@@ -60,8 +60,8 @@ MUTANTS = (
         "a-fault-loses-the-run",
         "What was learned before an environment failed is not saved.",
         "jaxrl/runs/loop.py",
-        "            self.save(run_state)\n            raise programs.fault",
-        "            raise programs.fault",
+        "            self.save(self.run_state)\n            raise\n",
+        "            raise\n",
         (f"{ENGINE}::test_a_fault_ends_the_run_by_name_after_a_checkpoint[raises]",),
     ),
     Mutant(

@@ -156,6 +156,17 @@ def test_seeds_are_trained_side_by_side_as_alone():
             np.testing.assert_allclose(x[index], y, rtol=1e-5, atol=1e-6)
 
 
+def test_transfers_are_allowed_in_all_threads():
+    before = fit().state
+    with_guard = jax.config.jax_transfer_guard
+    jax.config.update("jax_transfer_guard", "disallow")
+    try:
+        after = fit().state
+    finally:
+        jax.config.update("jax_transfer_guard", with_guard)
+    assert_equal(before, after)
+
+
 def test_copies_have_different_seeds():
     env = Counting()
     fit(env=env, key=jax.random.split(KEY, 2), actors=2)
@@ -223,6 +234,36 @@ def test_an_environment_that_hangs_ends_the_run_in_time():
     for thread in actor_threads():
         thread.join(10)
     assert not actor_threads()
+
+
+def test_a_fault_in_an_evaluation_also_ends_the_run_after_a_checkpoint(tmp_path):
+    def fail(vector, step):
+        return raise_error(step) if vector.n == 3 else None  # the copies for evaluations
+
+    with pytest.raises(EnvironmentFault, match="the simulator broke"):
+        fit(env=Counting(fail=fail), run_dir=tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run/checkpoints").glob("[0-9]*")] == ["80"]
+    assert not actor_threads()
+
+
+@pytest.mark.parametrize("num", [4, 3], ids=["training", "evaluation"])
+def test_an_environment_that_hangs_in_reset_ends_the_run_in_time(num):
+    released = threading.Event()
+    env = Counting()
+    start = env.vector
+
+    def vector(num_envs):
+        found = start(num_envs)
+        if num_envs == num:
+            found.reset = lambda seeds=None: released.wait(60)
+        return found
+
+    env.vector = vector
+    with pytest.raises(EnvironmentFault, match="has not returned"):
+        fit(env=env, env_timeout=0.2)
+    released.set()
+    for thread in actor_threads():
+        thread.join(10)
 
 
 def test_an_environment_that_cannot_start_says_so():
