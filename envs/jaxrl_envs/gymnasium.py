@@ -139,7 +139,9 @@ def make(name: str, /, vectorization: str = "sync", **params: Any) -> GymnasiumE
         own; "own" is the vector that some environments bring along, such as CartPole's.
       **params: arguments of `gymnasium.make`, such as `max_episode_steps`.
     """
-    with making(name, {"vectorization": vectorization, **params}):
+    if vectorization not in ("sync", "async", "own"):
+        raise InvalidValue(f"vectorization is {vectorization!r}: use 'sync', 'async' or 'own'")
+    with making(f"gymnasium/{name}", params):
         own = None
         if vectorization == "own":
             vectorization = "sync"

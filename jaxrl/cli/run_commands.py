@@ -35,7 +35,8 @@ def add(verbs: Any) -> None:
     resume = verbs.add_parser(
         "resume", help="Resume a run that was interrupted, or extend one",
         description="Resumes a run from its newest intact checkpoint. The result is bit-identical "
-        "to that of an uninterrupted run. Settings that are not given stay as they were.",
+        "to that of an uninterrupted run, except in environments that step outside JAX, where new "
+        "episodes start. Settings that are not given stay as they were.",
         allow_abbrev=False,
     )  # fmt: skip
     resume.add_argument("path", **run)

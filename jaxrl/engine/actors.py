@@ -37,7 +37,7 @@ class Actors:
         self.changed = threading.Condition()
         self.published: dict[int, PyTree] = {}
         self.ended = False
-        self.faults: list[Exception] = []
+        self.faults: list[BaseException] = []
         self.finished: list[deque[Collected]] = [deque() for _ in collectors]
         self.threads: list[threading.Thread] = []
 
@@ -92,7 +92,7 @@ class Actors:
                     self.changed.notify_all()
         except _Ended:
             pass
-        except Exception as error:  # raised again by the learner
+        except BaseException as error:  # raised again by the learner
             with self.changed:
                 self.faults.append(error)
                 self.changed.notify_all()

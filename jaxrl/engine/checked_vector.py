@@ -1,6 +1,7 @@
 """Host environments with checked results and bounded actions."""
 
 import time
+import traceback
 from typing import Any
 
 import jax
@@ -35,9 +36,7 @@ class Checked:
         try:
             vector = host.vector(num_envs)
         except Exception as error:
-            raise EnvironmentFault(
-                f"{host.name} could not be started: {type(error).__name__}: {error}"
-            ) from error
+            raise EnvironmentFault(f"{host.name} could not be started: {_said(error)}") from error
         return cls(vector, host.spec, num_envs, host.name)
 
     def reset(self, seeds: np.ndarray | None = None) -> PyTree:
@@ -52,7 +51,9 @@ class Checked:
             self._check_obs("step", step.obs)
         if not np.isfinite(step.reward).all():
             copies = np.flatnonzero(~np.isfinite(step.reward)).tolist()
-            raise EnvironmentFault(f"{self.name} returned a reward of NaN or inf in {copies}")
+            raise EnvironmentFault(
+                f"step of {self.name} returned a reward of NaN or inf in copies {copies}"
+            )
         if step.reward.shape != (self.num_envs,):
             raise EnvironmentFault(
                 f"{self.name} returned rewards of shape {step.reward.shape}, not ({self.num_envs},)"
@@ -75,10 +76,8 @@ class Checked:
         self.busy_since = time.monotonic()
         try:
             return getattr(self.vector, method)(*arguments)
-        except Exception as error:
-            raise EnvironmentFault(
-                f"{self.name} has failed in {method}: {type(error).__name__}: {error}"
-            ) from error
+        except BaseException as error:  # SystemExit, too, which would only end the thread
+            raise EnvironmentFault(f"{self.name} has failed in {method}: {_said(error)}") from error
         finally:
             self.busy_since = None
 
@@ -94,7 +93,15 @@ class Checked:
                 )
             if is_float and np.isnan(x.sum()) and np.isnan(x).any():  # the sum is fast
                 copies = np.unique(np.argwhere(np.isnan(x))[:, 0]).tolist()
-                raise EnvironmentFault(f"{method} of {self.name} returned NaN in copies {copies}")
+                raise EnvironmentFault(
+                    f"{method} of {self.name} returned an observation with NaN in copies {copies}"
+                )
+
+
+def _said(error: BaseException) -> str:
+    """An error, with the line of code that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def bounded(space: ActionSpace, action: PyTree) -> PyTree:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxrl.devices import hosts
 from jaxrl.engine import hosted
+from jaxrl.engine.checked_vector import EnvironmentFault
 from jaxrl.engine.options import called_with, options_class
 from jaxrl.engine.training import Training, TrainingArguments
 from jaxrl.errors import InvalidValue
@@ -146,6 +147,9 @@ def run(
                 # too late to end early, but the caller should end
                 if number := max(hosts.of_all(asked())):
                     raise Interrupted(f"the run {directory.path} is complete", number)
+    except EnvironmentFault as error:
+        left = "" if recorder is None else recorder.recovery_hint()
+        raise EnvironmentFault(f"{error}{left}") from error.__cause__
     except WriteError as error:
         left = "" if recorder is None else recorder.recovery_hint()
         raise WriteError(error.errno, f"{error}{left}") from error

@@ -235,6 +235,10 @@ class HostPrograms(Programs):
     def place_state(self, state: TrainState) -> TrainState:
         return jax.device_put(state, self.placement.devices[0])
 
+    @property
+    def largest(self) -> Any:
+        return self.programs["learn" if "learn" in self.programs else "chunk"]
+
     def named(self) -> dict[str, Any]:
         names = {"act": "acting", "learn": "learning", "chunk": "training"}
         programs = {names[name]: x for name, x in self.programs.items() if name in names}

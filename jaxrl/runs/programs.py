@@ -82,6 +82,11 @@ class Programs:
     def close(self) -> None:
         """Ends what runs beside the programs."""
 
+    @property
+    def largest(self) -> Any:
+        """The program that needs the most memory."""
+        return self.chunk
+
     def named(self) -> dict[str, Any]:
         """The compiled programs that do the work, by what they are for."""
         return {"training": self.chunk, "evaluation": self.evaluate}

@@ -139,13 +139,15 @@ def memory_budget() -> int:
 
 def batches(run_config: RunConfig, points: Sequence[Point], budget: int) -> list[list[Point]]:
     """Splits points evenly into parts whose programs take at most `budget` bytes each."""
+    from jaxrl.runs.host_programs import programs_of
     from jaxrl.runs.load import build
-    from jaxrl.runs.programs import Programs, memory_of
+    from jaxrl.runs.programs import memory_of
 
     if len(points) == 1:
         return [list(points)]
-    programs = Programs(build(dataclasses.replace(run_config, points=tuple(points))))
-    size = sum(memory_of(programs.chunk) or (0,))  # of a device
+    members = build(dataclasses.replace(run_config, points=tuple(points)))
+    programs = programs_of(members, run_config.options)
+    size = sum(memory_of(programs.largest) or (0,))  # of a device
     if programs.placement.devices[0].platform == "cpu":  # whose devices share one memory
         size *= len(programs.placement.devices)
     num = min(len(points), max(1, -(-size // max(budget, 1))))

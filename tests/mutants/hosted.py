@@ -46,7 +46,7 @@ MUTANTS = (
         "jaxrl/engine/hosted.py",
         "    carry = tree_where(first, start, carry)\n    policy = policy_of",
         "    policy = policy_of",
-        (f"{EXACT}[False-recurrent ppo]",),
+        (f"{EXACT}[recurrent ppo-False]",),
     ),
     Mutant(
         "copies-share-a-seed",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.commands import run_in_process
 from helpers.hosted import Counting, SteppedFromHost
 
 import jaxrl
@@ -34,8 +35,19 @@ AGENTS = {
 }
 
 
-@pytest.mark.parametrize("name", AGENTS)
-@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize(
+    ("name", "normalized"),
+    [
+        ("ppo", False),
+        ("dqn", True),
+        ("recurrent ppo", False),
+        pytest.param("ppo", True, marks=pytest.mark.thorough),
+        pytest.param("recurrent ppo", True, marks=pytest.mark.thorough),
+        pytest.param("dqn", False, marks=pytest.mark.thorough),
+        pytest.param("sac", False, marks=pytest.mark.thorough),
+        pytest.param("sac", True, marks=pytest.mark.thorough),
+    ],
+)
 def test_the_host_engine_learns_what_the_compiled_engine_learns(name, normalized):
     """The same environment, keys and agent, stepped from Python and by a compiled rollout."""
     agent, env_id = AGENTS[name]
@@ -196,8 +208,13 @@ def raise_error(step):
     raise ZeroDivisionError("the simulator broke")
 
 
+def leave(step):
+    raise SystemExit(3)
+
+
 FAULTS = {
-    "raises": (raise_error, "ZeroDivisionError: the simulator broke"),
+    "raises": (raise_error, r"ZeroDivisionError: the simulator broke \(.*py, line \d+\).*resume"),
+    "exits": (leave, "SystemExit: 3"),
     "nan": (lambda s: s._replace(obs=s.obs * np.nan), r"NaN in copies \[0, 1, 2, 3\]"),
     "reward": (lambda s: s._replace(reward=s.reward * np.inf), "reward of NaN or inf"),
     "shape": (lambda s: s._replace(next_obs=s.next_obs[:, :1]), r"float32\[4, 1\]"),
@@ -285,6 +302,21 @@ def test_a_run_resumes_and_says_that_episodes_start_anew(tmp_path):
     assert resumed.steps == 60
     assert any("new episodes start" in note for note in resumed.notes)
     assert result.env_steps == 120
+
+
+@pytest.mark.thorough
+def test_the_command_sweeps_and_shows_what_it_would_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "ppo gymnasium/CartPole-v1 --no-preset --num-envs 4 --num-steps 16 --total-steps 128"
+    words = [*words.split(), "--num-evaluations", "1", "--num-eval-episodes", "4"]
+    status, out, err = run_in_process(
+        "sweep", *words, "--grid", "learning_rate=1e-3,1e-4", "--sweep-dir", "sweep"
+    )
+    assert status == 0, err
+    assert any("2 points of learning_rate" in line for line in out)
+    status, out, err = run_in_process("train", *words, "--dry-run")
+    assert status == 0, err
+    assert any(line.startswith("memory") and "acting" in line for line in out)
 
 
 # Errors before anything is compiled ---------------------------------------------------------------
