@@ -1,6 +1,8 @@
 """Environments of gymnasium, or with its interface: `make("gymnasium/CartPole-v1")`."""
 
 import functools
+import multiprocessing
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +64,7 @@ class GymnasiumEnv(HostEnvironment):
             shape = Masked(shape, jax.ShapeDtypeStruct(mask.shape, bool))
         limit = None if env.spec is None else env.spec.max_episode_steps
         known = limit is not None and gymnasium_spaces.is_from_gymnasium(env)
+        known &= make_vector is None  # whose resets may take a step, which leaves a gap
         self.spec = EnvSpec(shape, space, limit, truncates="at_max_steps" if known else "anywhere")
         env.close()
 
@@ -71,6 +74,7 @@ class GymnasiumEnv(HostEnvironment):
             return GymnasiumVector(self, self.make_vector(num_envs))
         if self.vectorization == "sync":
             return GymnasiumVector(self, SyncVectorEnv(makers, autoreset_mode=same))
+        makers = [functools.partial(_without_interrupts, self.make_env)] * num_envs
         return GymnasiumVector(
             self, AsyncVectorEnv(makers, context="forkserver", autoreset_mode=same)
         )
@@ -106,7 +110,8 @@ class GymnasiumVector:
         elif self.mode == AutoresetMode.SAME_STEP and ended.any():
             after = replaced(now, ended, self._last(info, np.flatnonzero(ended)))
         elif self.mode == AutoresetMode.DISABLED and ended.any():
-            now = self._observed(*self.envs.reset(options={"reset_mask": ended}))
+            start = self._observed(*self.envs.reset(options={"reset_mask": ended}))
+            now = replaced(after, ended, jax.tree.map(lambda x: x[ended], start))
         self.ended = ended
         reward, truncated = np.asarray(reward, np.float32), truncated & ~terminated
         return HostStep(now, after, reward, terminated, truncated, valid)
@@ -128,6 +133,13 @@ class GymnasiumVector:
             self.envs.close(terminate=True)
         else:
             self.envs.close()
+
+
+def _without_interrupts(make_env: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    """Makes an environment in a process of its own, which Ctrl-C must not end before the run is."""
+    if multiprocessing.parent_process() is not None:  # gymnasium makes one here, too
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make_env()
 
 
 def make(name: str, /, vectorization: str = "sync", **params: Any) -> GymnasiumEnv:

@@ -86,8 +86,8 @@ def action(space: spaces.Space, name: str) -> tuple[ActionSpace, Callable[[PyTre
         case spaces.Box() if np.issubdtype(space.dtype, np.floating):
             shape = space.shape
             box = Box.of(space.low, space.high, tuple(int(n) for n in shape))
-            real = space.dtype
-            return box, lambda x: np.asarray(x).astype(real)
+            real, low, high = space.dtype, space.low, space.high
+            return box, lambda x: np.clip(np.asarray(x).astype(real), low, high)
         case spaces.Tuple():
             parts = [action(part, name) for part in space.spaces]
             write = [convert for _, convert in parts]

@@ -11,6 +11,10 @@ from jaxrl.environment import HostEnvironment, HostStep, HostVector
 from jaxrl.errors import Unable
 from jaxrl.types import ActionSpace, Box, EnvSpec, Mixed, PyTree
 
+ROWS = {"reward": "f", "terminated": "b", "truncated": "b", "valid": "b"}
+"""Fields of a `HostStep` with a number for each copy, and the kinds of their dtypes."""
+KINDS = {"f": "float32", "b": "bool"}
+
 
 class EnvironmentFault(Unable):
     """A host environment has raised an error, returned invalid values, or not returned."""
@@ -46,17 +50,26 @@ class Checked:
 
     def step(self, action: PyTree) -> HostStep:
         step = self._call("step", bounded(self.spec.action, action))
+        if not isinstance(step, HostStep):
+            raise EnvironmentFault(
+                f"step of {self.name} returned a {type(step).__name__}, but must return a HostStep"
+            )
         self._check_obs("step", step.next_obs)
         if step.obs is not step.next_obs:
             self._check_obs("step", step.obs)
+        for name, kind in ROWS.items():
+            x = getattr(step, name)
+            if x is None and name == "valid":
+                continue
+            if getattr(x, "shape", None) != (self.num_envs,) or x.dtype.kind != kind:
+                raise EnvironmentFault(
+                    f"step of {self.name} returned {name} of {getattr(x, 'dtype', type(x))}"
+                    f"{list(np.shape(x))}, but must return {KINDS[kind]}[{self.num_envs}]"
+                )
         if not np.isfinite(step.reward).all():
             copies = np.flatnonzero(~np.isfinite(step.reward)).tolist()
             raise EnvironmentFault(
                 f"step of {self.name} returned a reward of NaN or inf in copies {copies}"
-            )
-        if step.reward.shape != (self.num_envs,):
-            raise EnvironmentFault(
-                f"{self.name} returned rewards of shape {step.reward.shape}, not ({self.num_envs},)"
             )
         return step
 
@@ -105,9 +118,13 @@ def _said(error: BaseException) -> str:
 
 
 def bounded(space: ActionSpace, action: PyTree) -> PyTree:
-    """Clips the continuous parts of actions `[N, ...]`, as `jaxrl.types.into_bounds`."""
+    """Clips the continuous parts of actions `[N, ...]`, as `jaxrl.types.into_bounds`.
+
+    NaN becomes 0: a member that has diverged must not break the simulator of the others.
+    """
     if isinstance(space, Box):
-        return np.clip(action, *space.bounds())
+        low, high = space.bounds()
+        return np.clip(np.nan_to_num(action), low, high)
     if isinstance(space, Mixed):
         return tuple(bounded(s, a) for s, a in zip(space.spaces, action, strict=True))
     return action

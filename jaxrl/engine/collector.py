@@ -18,6 +18,7 @@ class Collected(NamedTuple):
     Attributes:
       trajectory: raw steps.
       returns, lengths: of the running episodes, each step included.
+      ended: whether an episode ended, unlike a truncation where steps are left out.
       envs: bookkeeping after the last step.
       carry: the policy's carry after the last step.
     """
@@ -25,6 +26,7 @@ class Collected(NamedTuple):
     trajectory: Trajectory
     returns: np.ndarray
     lengths: np.ndarray
+    ended: np.ndarray
     envs: VectorState
     carry: PyTree
 
@@ -164,10 +166,11 @@ class Collector:
             first, obs = shape.in_batch((self.first, self.obs))
             self.carry, *acted = self.act(played, self.carry, first, obs, at)
             action, extras = shape.in_rows(acted)
+            before = jax.tree.map(np.copy, self.obs)  # a simulator may use its buffer again
             step = self.vector.step(action)
             returns, lengths = self.returns + step.reward, self.lengths + 1
             row = {
-                "obs": self.obs,
+                "obs": before,
                 "action": action,
                 "reward": step.reward,
                 "terminated": step.terminated,
@@ -177,6 +180,7 @@ class Collector:
                 "first": self.first,
                 "returns": returns,
                 "lengths": lengths,
+                "ended": step.terminated | step.truncated,
             }
             done = step.terminated | step.truncated
             ragged |= step.valid is not None
@@ -192,13 +196,15 @@ class Collector:
             self.returns, self.lengths = returns, lengths
             at = at + np.array([0, 1, 0], np.int32)
         found = jax.tree.map(shape.of_iteration, kept.tree)
-        first, returns, lengths = (found.pop(name) for name in ("first", "returns", "lengths"))
+        names = ("first", "returns", "lengths", "ended")
+        first, returns, lengths, ended = (found.pop(name) for name in names)
         index = np.arange(shape.first_env, shape.first_env + shape.num_envs, dtype=np.int32)
         envs = (self.obs, self.first, self.returns, self.lengths)
         return Collected(
             Trajectory(Transition(**found), first, start, np.broadcast_to(index, first.shape)),
             returns,
             lengths,
+            ended,
             VectorState((), *shape.in_batch(jax.tree.map(np.array, envs))),
             self.carry,
         )
@@ -225,6 +231,7 @@ def joined(parts: list[Collected], members: bool) -> Collected:
         ),
         part(lambda x: x.returns, wide),
         part(lambda x: x.lengths, wide),
+        part(lambda x: x.ended, wide),
         part(lambda x: x.envs, narrow),
         part(lambda x: x.carry, narrow),
     )

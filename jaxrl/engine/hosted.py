@@ -31,6 +31,9 @@ from jaxrl.xla.flatten import Flattened
 from jaxrl.xla.precision import in_float32
 from jaxrl.xla.threefry import fast
 
+OF_COPIES = ("epsilon_power", "num_workers")
+"""Fields of agents whose actions depend on the index of a copy, which an actor does not know."""
+
 
 def check(name: str, agent: Any, batched: bool = False) -> None:
     """Raises ValueError if an agent cannot learn from the host environment called `name`."""
@@ -124,6 +127,7 @@ def learn(
     trajectory: Trajectory,
     returns: Array,
     lengths: Array,
+    ended: Array,
     key: Key,
     iteration: Array,
 ) -> tuple[TrainState, IterationMetrics]:
@@ -134,12 +138,13 @@ def learn(
       state: the state after the rollout.
       trajectory: raw steps `[T, N]`.
       returns, lengths: of the running episodes, `[T, N]`, each step included.
+      ended: where an episode ended, `bool[T, N]`.
       key: the key of the run.
       iteration: number of finished iterations, `int32[]`.
     """
     key, clock = _iteration_key(key, iteration), training.clock(iteration)
-    agent, plan, steps = training.agent, training.agent.plan, trajectory.steps
-    episodes = EpisodeStats.of(returns, lengths, steps.terminated | steps.truncated)
+    agent, plan = training.agent, training.agent.plan
+    episodes = EpisodeStats.of(returns, lengths, ended)
     if agent.carry_only_explores:  # learning does not need it
         trajectory = trajectory.replace(carry=())
     if isinstance(plan, OnPolicy):
@@ -158,11 +163,12 @@ def learn_in_short(
     trajectory: Trajectory,
     returns: Array,
     lengths: Array,
+    ended: Array,
     key: Key,
     iteration: Array,
 ) -> tuple[TrainState, Array]:
     """`learn`, with all leaves of the metrics in one vector, which is cheaper to read."""
-    state, metrics = learn(training, state, trajectory, returns, lengths, key, iteration)
+    state, metrics = learn(training, state, trajectory, returns, lengths, ended, key, iteration)
     return state, Flattened.of(metrics).vector
 
 
@@ -183,3 +189,10 @@ def check_actors(training: Any, actors: int, actor_lag: int) -> None:
                 )
     elif (num_envs := training.envs.num_envs) % actors:
         raise InvalidValue(f"actors is {actors}, which does not divide num_envs = {num_envs}")
+    elif actors > 1 and (
+        field := next((x for x in OF_COPIES if getattr(training.agent, x, None) is not None), None)
+    ):
+        raise InvalidValue(
+            f"actors is {actors}, but {type(training.agent).__name__} treats each copy of the "
+            f"environment in its own way ({field}): use one actor"
+        )

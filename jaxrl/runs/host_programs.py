@@ -139,8 +139,10 @@ class HostPrograms(Programs):
         steps = Transition(obs, action, numbers, flags, flags, obs, extras)
         trajectory = Trajectory(steps, flags, state.carry, counts)
         donated = state.replace(carry=())  # the carry, which actors go on with, is not
-        given = (self.training, donated, trajectory, numbers, counts, self.key, np.int32(0))
-        in_axes = (0, 0, 0, 0, 0, None)
+        given = (
+            self.training, donated, trajectory, numbers, counts, flags, self.key, np.int32(0)
+        )  # fmt: skip
+        in_axes = (0, 0, 0, 0, 0, 0, None)
         self._metrics = jax.eval_shape(members.vmap(hosted.learn, *in_axes), *given)[1]
         learn = members.vmap(hosted.learn_in_short, *in_axes)
         # Actors that lag behind still play with an older state.
@@ -192,7 +194,8 @@ class HostPrograms(Programs):
     def _learn(self, state: TrainState, found: Collected, iteration: int) -> Any:
         state = state.replace(envs=found.envs, carry=())
         learned, vector = self.programs["learn"](
-            self.training, state, found.trajectory, found.returns, found.lengths, self.key,
+            self.training, state, found.trajectory, found.returns, found.lengths, found.ended,
+            self.key,
             np.int32(iteration),
         )  # fmt: skip
         return learned.replace(carry=found.carry), vector

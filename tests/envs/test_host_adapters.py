@@ -61,6 +61,35 @@ def test_all_ways_to_reset_return_the_true_last_observation(name):
     np.testing.assert_array_equal(truncated, (at % 3 == 2) & (episode % 2 == 1))
 
 
+def test_masks_of_copies_that_go_on_stay_when_another_is_reset():
+    makers = [Counting, functools.partial(Counting, length=4)]
+
+    def vector_of(num_envs):
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+    vector = GymnasiumEnv(Counting, "counting", make_vector=vector_of).vector(2)
+    obs = vector.reset(np.array([1, 2]))
+    for _ in range(12):
+        np.testing.assert_array_equal(np.argmax(obs.action_mask, -1), obs.obs[:, 0] % 2)
+        assert (obs.action_mask.sum(-1) == 1).all()
+        obs = vector.step(np.argmax(obs.action_mask, -1)).obs
+    vector.close()
+
+
+def test_a_gap_is_no_episode():
+    makers = [Counting, functools.partial(Counting, length=4)]
+
+    def vector_of(num_envs):
+        return SyncVectorEnv(makers[:num_envs], autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    env = GymnasiumEnv(Counting, "counting", make_vector=vector_of)
+    assert env.spec.truncates == "anywhere"
+    agent = jaxrl.agents.PPO(num_envs=2, num_steps=7, num_minibatches=2, hidden_sizes=(8,))
+    result = jaxrl.fit(agent, env, KEY, total_steps=140, num_evaluations=1, num_eval_episodes=1)
+    lengths = result.evaluations[0].training["training_length_mean"]
+    assert 3 <= lengths <= 4
+
+
 class Remembers(jaxrl.agents.PPO):
     """Reports what the learner gets."""
 

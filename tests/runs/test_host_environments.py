@@ -330,6 +330,7 @@ def test_the_command_sweeps_and_shows_what_it_would_train(tmp_path, monkeypatch)
         ({"devices": 2}, "one device learns"),
         ({"batched_env": True, "eval_env": Counting()}, "batched_env"),
         ({"agent": CEM()}, "CEM plays whole episodes"),
+        ({"agent": DQN(num_envs=4, epsilon_power=7.0), "actors": 2}, "epsilon_power.*one actor"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
@@ -374,11 +375,11 @@ def test_check_accepts_what_keeps_the_contract():
         (lambda v, s: s._replace(next_obs=s.next_obs * np.nan), "NaN in copies"),
         (lambda v, s: s._replace(obs=s.obs + 1), "obs differs from next_obs"),
         (lambda v, s: s._replace(truncated=s.terminated | s.truncated), "terminated and truncated"),
-        (lambda v, s: s._replace(terminated=s.terminated * 1.0), "terminated is float64"),
+        (lambda v, s: s._replace(terminated=s.terminated * 1.0), "terminated of float64"),
         (lambda v, s: s._replace(terminated=s.terminated & False), "continued after spec.max"),
         (without_seeds, "two different results"),
         (lambda v, s: raise_error(s), "the simulator broke"),
-        (lambda v, s: s._replace(reward=s.reward[:1]), r"rewards of shape \(1,\)"),
+        (lambda v, s: s._replace(reward=s.reward[:1]), r"reward of float32\[1\]"),
     ],
 )
 def test_check_names_what_is_wrong(fail, message):
