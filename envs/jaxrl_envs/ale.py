@@ -7,10 +7,10 @@ from ale_py.roms import get_all_rom_ids
 from ale_py.vector_env import AtariVectorEnv
 
 from jaxrl.environment import HostEnvironment, HostStep
-from jaxrl.errors import InvalidType, InvalidValue
+from jaxrl.errors import InvalidValue
 from jaxrl.types import EnvSpec, PyTree
 from jaxrl_envs import gymnasium_spaces
-from jaxrl_envs.host import channels_last, replaced
+from jaxrl_envs.host import channels_last, check_not_set, replaced
 from jaxrl_envs.library import making
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -95,8 +95,7 @@ def make(name: str, /, protocol: str = "classic", **params: Any) -> AtariEnv:
       protocol: one of `PROTOCOLS`.
       **params: arguments of `ale_py.vector_env.AtariVectorEnv`, over those of the protocol.
     """
-    if given := [param for param in SET_BY_JAXRL if param in params]:
-        raise InvalidType(f"{', '.join(given)} of ale/{name} is set by jaxrl: leave it out")
+    check_not_set(f"ale/{name}", params, SET_BY_JAXRL)
     with making(name, {"protocol": protocol, **params}):
         if protocol not in PROTOCOLS:
             raise InvalidValue(f"there is no such protocol: use {' or '.join(PROTOCOLS)}")

@@ -10,7 +10,7 @@ from jaxrl.environment import HostEnvironment, HostStep
 from jaxrl.errors import InvalidType
 from jaxrl.types import EnvSpec, PyTree
 from jaxrl_envs import gymnasium_spaces
-from jaxrl_envs.host import channels_last, replaced
+from jaxrl_envs.host import channels_last, check_not_set, replaced
 from jaxrl_envs.library import library_code, making
 
 CLASSIC = {"episodic_life": True, "reward_clip": True}
@@ -111,8 +111,7 @@ def make(name: str, /, **params: Any) -> EnvPoolEnv:
       **params: arguments of `envpool.make`, such as `num_threads` or `max_episode_steps`. For
         Atari, `episodic_life` and `reward_clip` are on unless given, and always off in evaluations.
     """
-    if given := [param for param in SET_BY_JAXRL if param in params]:
-        raise InvalidType(f"{', '.join(given)} of envpool/{name} is set by jaxrl: leave it out")
+    check_not_set(f"envpool/{name}", params, SET_BY_JAXRL)
     with making(name, params), library_code():
         is_atari = hasattr(envpool.make_spec(name).config, "episodic_life")
         if is_atari:

@@ -1,11 +1,12 @@
 """Helpers for adapters of environments that step outside JAX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxrl.errors import InvalidType
 from jaxrl.types import PyTree
 
 
@@ -29,6 +30,12 @@ def channels_last(shape: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
         return jax.tree.map(lambda image, x: np.moveaxis(x, 1, -1) if image else x, is_image, obs)
 
     return jax.tree.map(shape_of, is_image, shape), turn
+
+
+def check_not_set(name: str, params: Iterable[str], by_jaxrl: Iterable[str]) -> None:
+    """Raises TypeError for parameters of the environment called `name` that jaxrl sets itself."""
+    if given := [param for param in by_jaxrl if param in params]:
+        raise InvalidType(f"{', '.join(given)} of {name} is set by jaxrl: leave it out")
 
 
 def replaced(tree: PyTree, rows: np.ndarray, new: PyTree) -> PyTree:

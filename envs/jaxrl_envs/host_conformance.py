@@ -30,11 +30,6 @@ def problems(host: HostEnvironment, act: RandomActions, num_steps: int, key: Key
     age = np.zeros(NUM_COPIES, int)
     found: dict[str, None] = {}  # in order, each once
     for step in once:
-        for name in ("terminated", "truncated"):
-            flags = np.asarray(getattr(step, name))
-            if flags.shape != (NUM_COPIES,) or flags.dtype != np.bool_:
-                yield f"- {name} is {flags.dtype}{list(flags.shape)}, but must be bool[N]"
-                return
         valid = np.ones(NUM_COPIES, bool) if step.valid is None else step.valid
         over = valid & (step.terminated | step.truncated)
         age += valid

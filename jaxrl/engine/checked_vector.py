@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ class Checked:
         self.busy_since: float | None = None
         leaves, structure = jax.tree.flatten(spec.observation)
         self.structure: Any = structure
+        self.bound = bounding(spec.action)
         self.wanted = [((num_envs, *x.shape), x.dtype, x.dtype.kind == "f") for x in leaves]
 
     @classmethod
@@ -49,7 +51,7 @@ class Checked:
         return obs
 
     def step(self, action: PyTree) -> HostStep:
-        step = self._call("step", bounded(self.spec.action, action))
+        step = self._call("step", self.bound(action))
         if not isinstance(step, HostStep):
             raise EnvironmentFault(
                 f"step of {self.name} returned a {type(step).__name__}, but must return a HostStep"
@@ -117,14 +119,15 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
-def bounded(space: ActionSpace, action: PyTree) -> PyTree:
-    """Clips the continuous parts of actions `[N, ...]`, as `jaxrl.types.into_bounds`.
+def bounding(space: ActionSpace) -> Callable[[PyTree], PyTree]:
+    """A function that clips the continuous parts of actions `[N, ...]` to their bounds.
 
     NaN becomes 0: a member that has diverged must not break the simulator of the others.
     """
     if isinstance(space, Box):
         low, high = space.bounds()
-        return np.clip(np.nan_to_num(action), low, high)
+        return lambda action: np.clip(np.nan_to_num(action), low, high)
     if isinstance(space, Mixed):
-        return tuple(bounded(s, a) for s, a in zip(space.spaces, action, strict=True))
-    return action
+        parts = [bounding(part) for part in space.spaces]
+        return lambda action: tuple(f(x) for f, x in zip(parts, action, strict=True))
+    return lambda action: action

@@ -169,6 +169,7 @@ class Collector:
             before = jax.tree.map(np.copy, self.obs)  # a simulator may use its buffer again
             step = self.vector.step(action)
             returns, lengths = self.returns + step.reward, self.lengths + 1
+            done = step.terminated | step.truncated
             row = {
                 "obs": before,
                 "action": action,
@@ -180,9 +181,8 @@ class Collector:
                 "first": self.first,
                 "returns": returns,
                 "lengths": lengths,
-                "ended": step.terminated | step.truncated,
+                "ended": done,
             }
-            done = step.terminated | step.truncated
             ragged |= step.valid is not None
             if ragged:
                 valid = np.ones(shape.rows, bool) if step.valid is None else step.valid

@@ -1,6 +1,5 @@
 """Evaluation on a host environment: a fixed number of episodes for each copy."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from jaxrl.engine.checked_vector import Checked
 from jaxrl.engine.collector import Shape
 from jaxrl.engine.evaluate import PATIENCE, Episodes
+from jaxrl.engine.hosted import act_with
 from jaxrl.environment import HostEnvironment
-from jaxrl.trees import tree_where
 from jaxrl.types import Key, PyTree, Stream, stream
 
 MOST_COPIES = 64
@@ -49,21 +48,18 @@ def play_with(
     start = getattr(policy, "initial_carry", lambda num: ())(shape.num_envs)
 
     @jax.jit
-    def act(key, carry, first, obs, step):
-        carry = tree_where(first, start, carry)
-        carry, action, _ = policy(carry, obs, jax.random.fold_in(stream(key, Stream.ACT), step))
-        return carry, action
+    def act(carry, first, obs, step):
+        return act_with(policy, start, carry, first, obs, key, step)
 
     vector = Checked.start(host, shape.rows)
     try:
-        of_key = functools.partial(act, key)
-        seeds = seeds_of(key, Stream.EVALUATE, 0, shape.num_envs)
-        return play(vector, of_key, shape, start, seeds, num_episodes, max_steps)
+        seeds = seeds_of_copies(key, Stream.EVALUATE, 0, shape.num_envs)
+        return play(vector, act, shape, start, seeds, num_episodes, max_steps)
     finally:
         vector.close()
 
 
-def seeds_of(key: Key, name: Stream, iteration: int, number: int) -> np.ndarray:
+def seeds_of_copies(key: Key, name: Stream, iteration: int, number: int) -> np.ndarray:
     """Seeds of copies, `int64[number]` for each key, different in each iteration."""
 
     def of_one(key: Key) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxrl.agent import Offline, OnPolicy, Population, Replay
 from jaxrl.engine import learners
 from jaxrl.engine.acting import policy_of
-from jaxrl.engine.learners import TrainState
+from jaxrl.engine.learners import Learned, TrainState
 from jaxrl.engine.metrics import IterationMetrics
 from jaxrl.environment import Hosted
 from jaxrl.errors import InvalidValue
@@ -29,7 +29,6 @@ from jaxrl.types import (
 )
 from jaxrl.xla.flatten import Flattened
 from jaxrl.xla.precision import in_float32
-from jaxrl.xla.threefry import fast
 
 OF_COPIES = ("epsilon_power", "num_workers")
 """Fields of agents whose actions depend on the index of a copy, which an actor does not know."""
@@ -37,6 +36,10 @@ OF_COPIES = ("epsilon_power", "num_workers")
 
 def check(name: str, agent: Any, batched: bool = False) -> None:
     """Raises ValueError if an agent cannot learn from the host environment called `name`."""
+    if batched:
+        raise InvalidValue(
+            f"batched_env needs an environment of JAX arrays: leave it off for {name}"
+        )
     plan, who = agent.plan, type(agent).__name__
     why = None
     if isinstance(plan, Population):
@@ -45,10 +48,6 @@ def check(name: str, agent: Any, batched: bool = False) -> None:
         why = "differentiates through the environment"
     elif agent.info:
         why = f"needs the entries {', '.join(agent.info)} of Timestep.info"
-    if batched:
-        raise InvalidValue(
-            f"batched_env needs an environment of JAX arrays: leave it off for {name}"
-        )
     if why is not None:
         raise InvalidValue(
             f"{who} {why}, which {name} does not support, as it steps outside jax: use an agent "
@@ -84,11 +83,12 @@ def act(
       The carry, actions and extras, leaves `[n, ...]`.
     """
     iteration, step, actor = at
+    key = training.key_of(Stream.ITERATION, key, iteration)
     agent, plan = training.agent, training.agent.plan
     start = agent.initial_carry(first.shape[0])
     carry = tree_where(first, start, carry)
     policy = policy_of(agent, agent_state, stats, training.clock(iteration), explore=True)
-    act_key = stream(stream(_iteration_key(key, iteration), Stream.ROLLOUT), Stream.ACT)
+    act_key = stream(stream(key, Stream.ROLLOUT), Stream.ACT)
     in_turn = jax.random.split(act_key, plan.num_steps)[step % plan.num_steps]
     # More steps than usual, if copies take a step to reset.
     act_key = jnp.where(step < plan.num_steps, in_turn, jax.random.fold_in(in_turn, step))
@@ -111,12 +111,18 @@ def act_to_evaluate(
     step: Array,
 ) -> tuple[PyTree, PyTree]:
     """Chooses the actions of one step of an evaluation; returns the carry and actions."""
-    clock, explore = training.clock(iteration), training.options.eval_mode == "sample"
-    policy: Any = policy_of(training.agent, agent_state, stats, clock, explore=explore)
-    carry = tree_where(first, policy.initial_carry(first.shape[0]), carry)
-    key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
-    act_key = jax.random.fold_in(stream(key, Stream.ACT), step)
-    carry, action, _ = policy(carry, obs, act_key)
+    policy = training.policy(Learned(agent_state, stats), iteration)
+    key = training.key_of(Stream.EVALUATE, key, iteration)
+    start = policy.initial_carry(first.shape[0])
+    return act_with(policy, start, carry, first, obs, key, step)
+
+
+def act_with(
+    policy: Any, start: PyTree, carry: PyTree, first: Array, obs: PyTree, key: Key, step: Array
+) -> tuple[PyTree, PyTree]:
+    """One step of an evaluation with any policy, whose carry begins with `start`."""
+    carry = tree_where(first, start, carry)
+    carry, action, _ = policy(carry, obs, jax.random.fold_in(stream(key, Stream.ACT), step))
     return carry, action
 
 
@@ -142,33 +148,19 @@ def learn(
       key: the key of the run.
       iteration: number of finished iterations, `int32[]`.
     """
-    key, clock = _iteration_key(key, iteration), training.clock(iteration)
+    key = training.key_of(Stream.ITERATION, key, iteration)
+    clock = training.clock(iteration)
     agent, plan = training.agent, training.agent.plan
     episodes = EpisodeStats.of(returns, lengths, ended)
-    if agent.carry_only_explores:  # learning does not need it
-        trajectory = trajectory.replace(carry=())
     if isinstance(plan, OnPolicy):
         return learners.learn_on_policy(agent, plan, state, trajectory, episodes, key, clock)
     assert isinstance(plan, Replay), plan  # `check`; Offline needs no experience
     return learners.learn_replay(agent, plan, state, trajectory, episodes, key, clock)
 
 
-def _iteration_key(key: Key, iteration: Array) -> Key:
-    return jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)
-
-
-def learn_in_short(
-    training: Any,
-    state: TrainState,
-    trajectory: Trajectory,
-    returns: Array,
-    lengths: Array,
-    ended: Array,
-    key: Key,
-    iteration: Array,
-) -> tuple[TrainState, Array]:
+def learn_in_short(*given: Any) -> tuple[TrainState, Array]:
     """`learn`, with all leaves of the metrics in one vector, which is cheaper to read."""
-    state, metrics = learn(training, state, trajectory, returns, lengths, ended, key, iteration)
+    state, metrics = learn(*given)
     return state, Flattened.of(metrics).vector
 
 

@@ -163,8 +163,6 @@ def _collect(
     env_state, carry, trajectory, episodes = rollout_of_episodes(
         policy, envs, state.envs, state.carry, at_start, key, plan.num_steps
     )
-    if agent.carry_only_explores:  # learning does not need it
-        trajectory = trajectory.replace(carry=())
     return state.replace(envs=env_state, carry=carry), trajectory, episodes
 
 
@@ -201,6 +199,8 @@ def learn_on_policy(
     """
     raw = trajectory.steps
     trajectory = trajectory.replace(steps=_normalized(agent, state.stats, raw))
+    if agent.carry_only_explores:  # learning does not need it
+        trajectory = trajectory.replace(carry=())
     if plan.reset_each_iteration:  # long episodes are cut: counting all would favour short ones
         episodes = episodes.first()
     prepared = agent.prepare(state.agent, trajectory, clock)

@@ -224,6 +224,10 @@ class Training(struct.PyTreeNode):
             fraction=iteration.astype(jnp.float32) / float(self.num_iterations),
         )
 
+    def key_of(self, name: Stream, key: Key, iteration: jax.Array) -> Key:
+        """The key of an iteration or an evaluation, from the key of the run."""
+        return jax.random.fold_in(stream(fast(key), name), iteration)
+
     @in_float32
     def init(self, key: Key) -> TrainState:
         """The state before the first iteration."""
@@ -294,7 +298,7 @@ class Training(struct.PyTreeNode):
         self, state: TrainState, key: Key, iteration: jax.Array
     ) -> tuple[TrainState, IterationMetrics]:
         """One iteration of the agent's plan; `key` is the key of the whole run."""
-        key = jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)
+        key = self.key_of(Stream.ITERATION, key, iteration)
         clock, envs = self.clock(iteration), self.envs.shard()
         match self.agent.plan:
             case OnPolicy() as plan:
@@ -349,7 +353,7 @@ class Training(struct.PyTreeNode):
     @in_float32
     def evaluate(self, state: TrainState, key: Key, iteration: jax.Array) -> Episodes:
         """Plays `num_eval_episodes` episodes with the trained policy."""
-        key = jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)
+        key = self.key_of(Stream.EVALUATE, key, iteration)
         envs = self.eval_envs
         if envs.num_envs % num_shards() == 0:
             envs = envs.shard()

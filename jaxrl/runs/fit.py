@@ -74,6 +74,8 @@ def fit(given: FitArguments) -> Result:
       WriteError: a disk error, such as a full disk; the newest checkpoint can be resumed.
       DivergenceError: all members have diverged.
       Interrupted: Ctrl-C, SIGTERM or SIGHUP; with `run_dir`, the state has been saved.
+      EnvironmentFault: an environment that steps outside JAX has failed or hangs; with `run_dir`,
+        the state of the last finished iteration has been saved.
       PeerLost: another process of the run has ended.
     """
     check_key(given.key)

@@ -14,7 +14,7 @@ from jaxrl.engine.actors import Actors, close_all, watched
 from jaxrl.engine.checked_vector import Checked, EnvironmentFault
 from jaxrl.engine.collector import Collected, Collector, Shape
 from jaxrl.engine.evaluate import Episodes
-from jaxrl.engine.host_episodes import copies_for, play, seeds_of
+from jaxrl.engine.host_episodes import copies_for, play, seeds_of_copies
 from jaxrl.engine.learners import TrainState
 from jaxrl.engine.metrics import Divergence, IterationMetrics, totals
 from jaxrl.engine.training import Training
@@ -160,7 +160,7 @@ class HostPrograms(Programs):
         """Starts the actors, with new episodes in all environments."""
         training, act = self.training, self.programs["act"]
         env, resets = training.envs.env, getattr(training.agent.plan, "reset_each_iteration", False)
-        seeds = seeds_of(self.key, Stream.RESET, start, training.envs.num_envs)
+        seeds = seeds_of_copies(self.key, Stream.RESET, start, training.envs.num_envs)
         collectors = []
         for number, shape in enumerate(self.shapes):
             vector = Checked.start(env.host, shape.rows)
@@ -229,7 +229,9 @@ class HostPrograms(Programs):
         def acting(carry, first, obs, step):
             return act(training, state.agent, state.stats, carry, first, obs, key, number, step)
 
-        seeds = seeds_of(key, Stream.EVALUATE, int(iteration), shape.num_envs).reshape(shape.rows)
+        seeds = seeds_of_copies(key, Stream.EVALUATE, int(iteration), shape.num_envs).reshape(
+            shape.rows
+        )
         carry, num_episodes = self._carry_to_evaluate(), training.eval_envs.num_envs
         vector = self.eval_vector
         playing = functools.partial(play, vector, acting, shape, carry, seeds, num_episodes)

@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from helpers.gymnasium_environments import Counting, unmasked
+from helpers.hosted import SEEN, Remembers
 
 import jaxrl
 import jaxrl_envs
@@ -88,17 +89,6 @@ def test_a_gap_is_no_episode():
     result = jaxrl.fit(agent, env, KEY, total_steps=140, num_evaluations=1, num_eval_episodes=1)
     lengths = result.evaluations[0].training["training_length_mean"]
     assert 3 <= lengths <= 4
-
-
-class Remembers(jaxrl.agents.PPO):
-    """Reports what the learner gets."""
-
-    def prepare(self, state, trajectory, clock):
-        jax.debug.callback(SEEN.append, trajectory, ordered=True)
-        return super().prepare(state, trajectory, clock)
-
-
-SEEN = []
 
 
 @pytest.mark.parametrize("name", ["same step", "next step"])

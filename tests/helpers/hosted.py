@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from jaxrl.agents import PPO
 from jaxrl.engine.vector_env import VectorEnv
 from jaxrl.environment import HostEnvironment, HostStep
 from jaxrl.types import Discrete, EnvSpec, Stream, stream
@@ -108,3 +109,14 @@ class _Counting:
 
     def close(self):
         self.closed = True
+
+
+class Remembers(PPO):
+    """Reports in `SEEN` what the learner gets."""
+
+    def prepare(self, state, trajectory, clock):
+        jax.debug.callback(SEEN.append, trajectory, ordered=True)
+        return super().prepare(state, trajectory, clock)
+
+
+SEEN = []

@@ -314,16 +314,16 @@ MUTANTS = (
         "All evaluations of a run use the same key, so that their errors do not average out (akin "
         "to rejax, brax and PureJaxQL).",
         "jaxrl/engine/training.py",
-        "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
-        "stream(fast(key), Stream.EVALUATE)",
+        "key = self.key_of(Stream.EVALUATE, key, iteration)",
+        "key = stream(fast(key), Stream.EVALUATE)",
         (KEYS,),
     ),
     Mutant(
         "one-key-for-all-iterations",
         "All iterations use the noise of the first (akin to rejax, brax and PureJaxQL).",
         "jaxrl/engine/training.py",
-        "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
-        "stream(fast(key), Stream.ITERATION)",
+        "key = self.key_of(Stream.ITERATION, key, iteration)",
+        "key = stream(fast(key), Stream.ITERATION)",
         (KEYS,),
     ),
     Mutant(
@@ -339,8 +339,8 @@ MUTANTS = (
         "Rollouts and updates of all seeds use `PRNGKey(0)`; only the initial state differs (akin "
         "to PureJaxRL DQN).",
         "jaxrl/engine/training.py",
-        "jax.random.fold_in(stream(fast(key), Stream.ITERATION), iteration)",
-        "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.ITERATION), iteration)",
+        "key = self.key_of(Stream.ITERATION, key, iteration)",
+        "key = self.key_of(Stream.ITERATION, jax.random.key(0), iteration)",
         (TWO_SEEDS,),
     ),
     Mutant(
@@ -348,8 +348,8 @@ MUTANTS = (
         "All seeds are evaluated with `PRNGKey(0)`, so that their errors do not average out (akin "
         "to PureJaxRL DQN).",
         "jaxrl/engine/training.py",
-        "jax.random.fold_in(stream(fast(key), Stream.EVALUATE), iteration)",
-        "jax.random.fold_in(stream(fast(jax.random.key(0)), Stream.EVALUATE), iteration)",
+        "key = self.key_of(Stream.EVALUATE, key, iteration)",
+        "key = self.key_of(Stream.EVALUATE, jax.random.key(0), iteration)",
         (TWO_SEEDS,),
     ),
     Mutant(

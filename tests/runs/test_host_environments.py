@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.commands import run_in_process
-from helpers.hosted import Counting, SteppedFromHost
+from helpers.hosted import SEEN, Counting, Remembers, SteppedFromHost
 
 import jaxrl
 import jaxrl_envs
@@ -90,17 +90,6 @@ def leaves(state):
 def assert_equal(x, y, index=None):
     for a, b in zip(leaves(x), leaves(y), strict=True):
         np.testing.assert_array_equal(a if index is None else a[index], b)
-
-
-class Remembers(PPO):
-    """Reports what the learner gets."""
-
-    def prepare(self, state, trajectory, clock):
-        jax.debug.callback(SEEN.append, trajectory, ordered=True)
-        return super().prepare(state, trajectory, clock)
-
-
-SEEN = []
 
 
 @pytest.mark.parametrize("actors", [1, 2])
